@@ -1,0 +1,64 @@
+/* Shared by the parts of the load program: see load.c for what it is for. */
+#ifndef LOAD_H
+#define LOAD_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define RECEIVE_BYTES (256 * 1024)
+#define HEAD_LIMIT 16384
+#define KEY_CHARS 24
+#define ACCEPT_CHARS 28
+#define FRAME_HEADER_MAX 14
+
+enum opcode { OP_CONTINUATION = 0, OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8, OP_PING = 9, OP_PONG = 10 };
+
+struct options {
+    int port;
+    int tunnels;
+    size_t payload_bytes;
+    double warmup_seconds, seconds;
+    double rate;             /* messages a second over all tunnels; 0 = closed loop */
+    long handshakes, warmup_handshakes;
+};
+
+/* load.c */
+_Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
+uint64_t now_ns(void);
+void *allocate(size_t bytes);
+int loopback_socket(void);
+void watch(int epoll, int operation, int fd, uint32_t events, uint32_t index);
+
+/* load_websocket.c */
+void accept_value(const char key[KEY_CHARS], char out[ACCEPT_CHARS + 1]);
+void make_key(uint64_t number, char out[KEY_CHARS + 1]);
+size_t frame_header(uint8_t *out, enum opcode opcode, uint64_t payload_bytes, const uint8_t *mask_key);
+size_t header_bytes_needed(const uint8_t *header, size_t have);
+uint64_t header_payload_bytes(const uint8_t *header);
+void unmask(uint8_t *out, const uint8_t *in, size_t bytes, const uint8_t key[4], unsigned phase);
+const char *find_header(const char *head, const char *name);
+
+/* load_backend.c, load_client.c, load_handshake.c */
+void run_backend(void);
+void run_messages(const struct options *options);
+void run_idle(const struct options *options);
+void run_handshakes(const struct options *options);
+
+/* load_tunnel.c: a client's side of one connection, from connect() to a checked 101 */
+struct opening {
+    char key[KEY_CHARS + 1];
+    char *head;              /* an answer that came in pieces */
+    size_t head_bytes;
+};
+int open_connection(int port, uint64_t number);
+void send_upgrade(int fd, struct opening *opening, int port, uint64_t number);
+bool read_upgrade(int fd, struct opening *opening);   /* true once the right 101 is there */
+void gate(const char *word);                          /* print word, then wait for one line on stdin */
+
+/* load_histogram.c */
+void histogram_reset(void);
+void histogram_add(uint64_t ns);
+double histogram_us(double quantile);
+
+#endif

@@ -1,0 +1,215 @@
+/* Clients that keep tunnels: `echo` and `latency` (messages), `idle` (silence, and Pongs when asked).
+ *
+ * Every message carries its tunnel and number, and the whole answer is compared with what must come back. */
+#define _GNU_SOURCE
+#include "load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+enum { STAMP_BYTES = 16 };
+#define STDIN_INDEX UINT32_MAX
+
+struct tunnel {
+    int fd;
+    bool waiting;                        /* for room to send the rest of a message */
+    uint64_t number, due_ns, next_due_ns;   /* 0: none; an open loop may have one message queued behind another */
+    size_t sent, got;
+};
+
+static const uint8_t mask_key[4] = {0x37, 0xfa, 0x21, 0x3d};
+static struct tunnel *tunnels;
+static int epoll;
+static size_t payload_bytes;
+static uint8_t *pattern, *masked_pattern;   /* the payload behind the stamp */
+static uint8_t received[RECEIVE_BYTES];
+static long outstanding;
+
+static void stamp(const struct tunnel *t, uint8_t out[STAMP_BYTES]) {
+    uint64_t index = (uint64_t)(t - tunnels);
+    memcpy(out, &index, 8);
+    memcpy(out + 8, &t->number, 8);
+}
+
+static void send_rest(struct tunnel *t) {
+    uint8_t head[FRAME_HEADER_MAX + STAMP_BYTES], plain[STAMP_BYTES];
+    size_t head_bytes = frame_header(head, OP_BINARY, payload_bytes, mask_key);
+    stamp(t, plain);
+    unmask(head + head_bytes, plain, STAMP_BYTES, mask_key, 0);
+    head_bytes += STAMP_BYTES;
+    size_t total = head_bytes + payload_bytes - STAMP_BYTES, in_pattern = t->sent > head_bytes ? t->sent - head_bytes : 0;
+    size_t in_head = t->sent < head_bytes ? t->sent : head_bytes;
+    struct iovec parts[2] = {{head + in_head, head_bytes - in_head},
+                             {masked_pattern + in_pattern, payload_bytes - STAMP_BYTES - in_pattern}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t count = sendmsg(t->fd, &message, MSG_NOSIGNAL);
+    if (count < 0 && errno != EAGAIN) fail("tunnel %ld was cut while sending: %s", t - tunnels, strerror(errno));
+    if (count > 0) t->sent += (size_t)count;
+    bool rest = t->sent < total;
+    if (rest != t->waiting) {
+        t->waiting = rest;
+        watch(epoll, EPOLL_CTL_MOD, t->fd, rest ? EPOLLIN | EPOLLOUT : EPOLLIN, (uint32_t)(t - tunnels));
+    }
+}
+
+static void start_message(struct tunnel *t, uint64_t due_ns) {
+    t->number++;
+    t->due_ns = due_ns;
+    t->sent = t->got = 0;
+    outstanding++;
+    send_rest(t);
+}
+
+/* Takes what came; true when a whole answer is there, which is then as it must be. */
+static bool take(struct tunnel *t) {
+    ssize_t count = recv(t->fd, received, sizeof received, 0);
+    if (count < 0 && errno == EAGAIN) return false;
+    if (count <= 0) fail("tunnel %ld was cut: %s", t - tunnels, count ? strerror(errno) : "end of stream");
+    uint8_t head[FRAME_HEADER_MAX + STAMP_BYTES];
+    size_t head_bytes = frame_header(head, OP_BINARY, payload_bytes, NULL);
+    stamp(t, head + head_bytes);
+    head_bytes += STAMP_BYTES;
+    size_t total = head_bytes + payload_bytes - STAMP_BYTES, left = (size_t)count;
+    const uint8_t *in = received;
+    if (!t->due_ns || t->got + left > total) fail("tunnel %ld received bytes that nobody sent", t - tunnels);
+    if (t->got < head_bytes) {
+        size_t here = left < head_bytes - t->got ? left : head_bytes - t->got;
+        if (memcmp(in, head + t->got, here)) fail("tunnel %ld received another message than it sent", t - tunnels);
+        t->got += here, in += here, left -= here;
+    }
+    if (left && memcmp(in, pattern + (t->got - head_bytes), left)) fail("tunnel %ld received damaged bytes", t - tunnels);
+    t->got += left;
+    if (t->got < total) return false;
+    histogram_add(now_ns() - t->due_ns);
+    t->due_ns = 0;
+    outstanding--;
+    return true;
+}
+
+/* Runs until the time is over and every message is answered; returns the round trips. */
+static long exchange(const struct options *options, double run_seconds) {
+    struct epoll_event events[256];
+    uint64_t now = now_ns(), end = now + (uint64_t)(run_seconds * 1e9), due = now;
+    uint64_t gap = options->rate > 0 ? (uint64_t)(1e9 / options->rate) : 0;
+    long trips = 0;
+    int next = 0;
+    for (int i = 0; !gap && i < options->tunnels; i++) start_message(&tunnels[i], now_ns());
+    while (outstanding || (gap && due < end)) {
+        struct timespec wait = {.tv_sec = 5};
+        for (now = now_ns(); gap && due < end && due <= now; due += gap) {
+            struct tunnel *t = &tunnels[next];
+            next = (next + 1) % options->tunnels;
+            if (!t->due_ns) start_message(t, due);
+            else if (!t->next_due_ns) t->next_due_ns = due;
+            else fail("two messages are already late on tunnel %ld: the rate is too high", t - tunnels);
+        }
+        if (gap && due < end) wait = (struct timespec){.tv_nsec = due > now ? (long)(due - now) : 0};
+        int count = epoll_pwait2(epoll, events, 256, &wait, NULL);
+        if (count == 0 && wait.tv_sec) fail("no answer for 5 s with %ld messages under way", outstanding);
+        for (int i = 0; i < count; i++) {
+            struct tunnel *t = &tunnels[events[i].data.u32];
+            if (t->waiting && events[i].events & EPOLLOUT) send_rest(t);
+            if (!(events[i].events & ~(uint32_t)EPOLLOUT) || !take(t)) continue;
+            trips++;
+            if (t->next_due_ns) {
+                uint64_t late = t->next_due_ns;
+                t->next_due_ns = 0;
+                start_message(t, late);
+            } else if (!gap && (now = now_ns()) < end) {
+                start_message(t, now);
+            }
+        }
+    }
+    return trips;
+}
+
+static void open_tunnels(const struct options *options, size_t message_bytes) {
+    payload_bytes = message_bytes;
+    pattern = allocate(payload_bytes), masked_pattern = allocate(payload_bytes);
+    for (size_t i = 0; i < payload_bytes; i++) pattern[i] = (uint8_t)(i * 131 + (i >> 8));
+    unmask(masked_pattern, pattern, payload_bytes - STAMP_BYTES, mask_key, 0);
+    tunnels = allocate((size_t)options->tunnels * sizeof *tunnels);
+    epoll = epoll_create1(EPOLL_CLOEXEC);
+    for (int i = 0; i < options->tunnels; i++) {
+        int fd = open_connection(options->port, (uint64_t)i);
+        struct timeval patience = {.tv_sec = 10};
+        struct opening opening = {.head_bytes = 0};
+        fcntl(fd, F_SETFL, 0);           /* one at a time, blocking: a handshake here is not measured */
+        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
+        send_upgrade(fd, &opening, options->port, (uint64_t)i);
+        for (uint64_t started = now_ns(); !read_upgrade(fd, &opening);) {
+            if (now_ns() - started > 10000000000u) fail("no answer to upgrade %d for 10 s", i);
+        }
+        fcntl(fd, F_SETFL, O_NONBLOCK);
+        tunnels[i].fd = fd;
+        watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN, (uint32_t)i);
+    }
+}
+
+void run_messages(const struct options *options) {
+    prctl(PR_SET_TIMERSLACK, 1);         /* an open loop sends when it is due, not up to 50 us later */
+    open_tunnels(options, options->payload_bytes);
+    exchange(options, options->warmup_seconds);
+    for (;;) {
+        gate("warm");
+        histogram_reset();
+        uint64_t started = now_ns();
+        long trips = exchange(options, options->seconds);
+        printf("{\"count\": %ld, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n", trips,
+               (double)(now_ns() - started) / 1e9, histogram_us(0.5), histogram_us(0.99));
+    }
+}
+
+/* Answers the Pings of a keepalive. They come whole: nothing else is sent on these tunnels. */
+static bool answer_pings(struct tunnel *t, long *pings) {
+    ssize_t count = recv(t->fd, received, sizeof received, 0);
+    if (count <= 0) return count < 0 && errno == EAGAIN;
+    const uint8_t *in = received, *end = received + count;
+    while (end - in >= 2) {
+        size_t bytes = in[1];
+        if (in[0] != (0x80 | OP_PING) || bytes > 125 || (size_t)(end - in) < 2 + bytes) break;
+        uint8_t pong[FRAME_HEADER_MAX + 125];
+        size_t used = frame_header(pong, OP_PONG, bytes, mask_key);
+        unmask(pong + used, in + 2, bytes, mask_key, 0);
+        if (send(t->fd, pong, used + bytes, MSG_NOSIGNAL) < 0) return false;
+        in += 2 + bytes;
+        ++*pings;
+    }
+    if (in != end) fail("tunnel %ld received something other than a Ping while idle", t - tunnels);
+    return true;
+}
+
+void run_idle(const struct options *options) {
+    struct epoll_event events[256];
+    struct options one_each = *options;
+    one_each.rate = 0;
+    long pings = 0, lost = 0;
+    open_tunnels(options, 64);
+    exchange(&one_each, 0);              /* tunnels that have carried a message, then fell silent */
+    watch(epoll, EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, STDIN_INDEX);
+    puts("ready");
+    fflush(stdout);
+    for (;;) {
+        int count = epoll_wait(epoll, events, 256, -1);
+        for (int i = 0; i < count; i++) {
+            if (events[i].data.u32 == STDIN_INDEX) {
+                printf("{\"count\": %d, \"lost\": %ld, \"pings\": %ld}\n", options->tunnels, lost, pings);
+                return;
+            }
+            struct tunnel *t = &tunnels[events[i].data.u32];
+            if (answer_pings(t, &pings)) continue;
+            close(t->fd);
+            lost++;
+        }
+    }
+}

@@ -1,0 +1,73 @@
+"""What this gateway has to reach, and whether it did."""
+
+import operator
+from dataclasses import dataclass
+
+from bench.run import Comparison
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a median: of the ratio to nginx, or of the figure itself."""
+
+    proxy: str
+    scenario: str
+    key: str
+    what: str
+    limit: float
+    unit: str
+    at_least: bool = False
+    ratio: bool = True
+
+    @property
+    def bound(self) -> str:
+        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}{self.unit}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A target beside what was measured; `measured` is None when it could not be."""
+
+    target: Target
+    measured: float | None
+
+    @property
+    def met(self) -> bool:
+        compare = operator.ge if self.target.at_least else operator.le
+        return self.measured is not None and compare(self.measured, self.target.limit)
+
+    @property
+    def missed_by(self) -> str:
+        if self.measured is None:
+            return "not measured"
+        return f"{abs(self.measured / self.target.limit - 1):.1%}"
+
+
+TARGETS = [
+    Target("gateway", "handshake", "cpu_us", "CPU a handshake", 1.8, "x nginx"),
+    Target("gateway", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.1, "x nginx"),
+    Target("gateway", "echo-64-2000", "cpu_us", "CPU a 64 B round trip, 2,000 tunnels", 0.9, "x nginx"),
+    Target(
+        "gateway", "echo-64k-20", "per_second", "64 KiB round trips a second", 5, "x nginx", at_least=True
+    ),
+    Target("gateway-pure", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.4, "x nginx"),
+    Target("gateway", "idle-8000", "tunnel_bytes", "memory an idle tunnel", 2500, " B", ratio=False),
+    Target(
+        "gateway", "idle-8000", "cpu_percent", "CPU of 8,000 idle tunnels", 1, " % of a core", ratio=False
+    ),
+]
+
+
+def judge(comparisons: list[Comparison]) -> list[Verdict]:
+    """Returns a verdict for each target whose proxy and scenario were run."""
+    verdicts = []
+    for target in TARGETS:
+        for comparison in comparisons:
+            if (comparison.proxy.name, comparison.scenario.name) != (target.proxy, target.scenario):
+                continue
+            measured = None
+            if comparison.pairs and comparison.error is None:
+                median = comparison.median_ratio if target.ratio else comparison.median
+                measured = median(target.key)
+            verdicts.append(Verdict(target, measured))
+    return verdicts

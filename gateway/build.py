@@ -1,0 +1,42 @@
+"""Which build of the relay runs: the compiled one where it was built, the pure one with ``GATEWAY_RELAY=pure``."""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+VARIABLE = "GATEWAY_RELAY"
+TWO_BUILDS = frozenset({"gateway.protocol.scanner", "gateway.tunnels.kernel", "gateway.tunnels.relay"})
+
+
+class _PureSources(importlib.abc.MetaPathFinder):
+    """Finds the Python source of a module where Python itself would prefer the compiled one beside it."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if name not in TWO_BUILDS:
+            return None
+        source = Path(__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
+        return importlib.util.spec_from_file_location(name, source)
+
+
+def prefer_pure_sources() -> None:
+    """Have the pure build imported if the environment asks for it.
+
+    :raises ValueError: the environment asks for something else than ``pure`` or ``compiled``
+    """
+    wanted = os.environ.get(VARIABLE, "")
+    if wanted == "pure":
+        sys.meta_path.insert(0, _PureSources())
+    elif wanted not in ("", "compiled"):
+        raise ValueError(f"{VARIABLE}={wanted}: expected pure or compiled")
+
+
+def relay_build() -> str:
+    """``compiled`` or ``pure``: what this process runs."""
+    from gateway.tunnels.kernel import COMPILED
+
+    return "compiled" if COMPILED else "pure"

@@ -1,0 +1,45 @@
+"""The command line: one module for each command, each imported only when it is called.
+
+Exit status: 0 done; 1 it failed while running; 2 usage or configuration error.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from gateway.version import VERSION
+
+COMMANDS = {
+    "run": "Run the gateway in the foreground.",
+    "check": "Check a configuration and print every error in it.",
+    "demo": "Run the gateway with a built-in echo backend.",
+    "schema": "Print the JSON Schema of the configuration, for editors.",
+    "status": "Show what the running gateway does.",
+    "tunnels": "List the live tunnels of the running gateway.",
+}
+
+
+class _Commands(click.Group):
+    """Finds a command in the module of its name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"gateway.cli.{name}"), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=_Commands)
+@click.version_option(VERSION, prog_name="gateway")
+def main() -> None:
+    """A reverse proxy for WebSocket servers that knows, keeps alive and explains every link."""

@@ -1,0 +1,34 @@
+"""What several commands have in common."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gateway.config import Config, ConfigError, load
+
+DEFAULT_FILE = "gateway.yaml"
+
+config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    envvar="GATEWAY_CONFIG",
+    default=DEFAULT_FILE,
+    show_default=True,
+    show_envvar=True,
+    help="Configuration file.",
+)
+
+
+def load_or_exit(path: str) -> Config:
+    """Load a configuration; print every error in it and exit with status 2 if it is wrong."""
+    try:
+        return load(path)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(2)

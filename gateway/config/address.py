@@ -1,0 +1,125 @@
+"""Where to listen and where backends are: `host:port`, `[::]:port` or `unix:/path`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from gateway.config.errors import BadValue
+from gateway.config.hostnames import check_hostname, check_ipv6
+from gateway.config.words import found, number, quoted
+
+_UNIX = "unix:"
+_LONGEST_UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its NUL
+_LONGEST_TEXT = 300  # a name has at most 253 characters, so hints may repeat what passes this
+_HIGHEST_PORT = 65535
+_FORMS = "host:port, [::1]:port or unix:/path"
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A socket's address: `host` and `port`, or `path`; the others are None.
+
+    `host` is an IPv6 address without brackets, an IPv4 address or a lower-case name. `str()` is the
+    canonical text, equal for equal addresses, and what metrics are labelled with.
+    """
+
+    host: str | None = None
+    port: int | None = None
+    path: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return _UNIX + self.path
+        return f"[{self.host}]:{self.port}" if self.host and ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_backend(value: object) -> Address:
+    """Return the address to connect to that `value` (text, or already an `Address`) stands for.
+
+    Raises:
+        BadValue: it is not an address.
+    """
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise BadValue(f"expected an address, found {found(value)}", _hint_for(value))
+    if value.startswith(_UNIX):
+        return Address(path=_check_unix_path(value.removeprefix(_UNIX)))
+    host, port = _split(value)
+    return Address(host=_check_host(host, port), port=_check_port(port))
+
+
+def parse_listen(value: object) -> Address:
+    """Return the address to listen on that `value` (text, or already an `Address`) stands for.
+
+    `*` is every IPv4 address, as in nginx. Of names only `localhost` may be used: any other could resolve
+    to something else, or to nothing, whenever the gateway starts.
+
+    Raises:
+        BadValue: it is not an address that can be listened on.
+    """
+    if isinstance(value, str) and value.startswith("*:"):
+        value = "0.0.0.0" + value.removeprefix("*")
+    address = parse_backend(value)
+    if address.host is None or ":" in address.host or address.host == "localhost":
+        return address
+    if not address.host.rpartition(".")[2].isdigit():
+        hint = f"0.0.0.0:{address.port} for every interface, or the IP address of one"
+        raise BadValue(f"cannot listen on the name {quoted(address.host)}", hint)
+    return address
+
+
+_JSON_SCHEMA = {"type": "string", "pattern": r"^(unix:/.+|.+:[0-9]{1,5})$"}
+
+ListenAddress = Annotated[Address, PlainValidator(parse_listen), WithJsonSchema(_JSON_SCHEMA)]
+BackendAddress = Annotated[Address, PlainValidator(parse_backend), WithJsonSchema(_JSON_SCHEMA)]
+
+
+def _split(text: str) -> tuple[str, str]:
+    if "/" in text:
+        raise BadValue(f"expected an address, found {quoted(text)}", f"no scheme, no path: {_FORMS}")
+    if not text or len(text) > _LONGEST_TEXT:
+        raise BadValue(f"expected an address, found {found(text)}", _FORMS)
+    host, colon, port = text.rpartition(":")
+    if not colon or text.endswith("]"):
+        raise BadValue(f"{quoted(text)} has no port", f"{text}:8080")
+    return host, port
+
+
+def _check_host(host: str, port: str) -> str:
+    if host.startswith("[") and host.endswith("]"):
+        return check_ipv6(host[1:-1])
+    if not host:
+        raise BadValue("has no host before the port", f"127.0.0.1:{port}, or 0.0.0.0:{port} to listen everywhere")
+    if ":" in host:
+        raise BadValue("an IPv6 address needs brackets", f"[{host}]:{port}")
+    return check_hostname(host)
+
+
+def _check_port(text: str) -> int:
+    # The length keeps int() from digits by the thousand, which it refuses with an error of its own.
+    port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
+    if not 1 <= port <= _HIGHEST_PORT:
+        raise BadValue(f"{quoted(text)} is not a port", f"a number from 1 to {_HIGHEST_PORT}")
+    return port
+
+
+def _check_unix_path(path: str) -> str:
+    if not path:
+        raise BadValue("has no path after `unix:`", "unix:/run/gateway.sock")
+    if not path.startswith("/"):
+        raise BadValue(f"the path {quoted(path)} is not absolute", "unix:/run/gateway.sock")
+    if not path.isprintable():
+        raise BadValue(f"the path {quoted(path)} holds a control character", "unix:/run/gateway.sock")
+    length_bytes = len(path.encode())
+    if length_bytes > _LONGEST_UNIX_PATH_BYTES:
+        raise BadValue(f"the path has {length_bytes} bytes", f"at most {_LONGEST_UNIX_PATH_BYTES}")
+    return path
+
+
+def _hint_for(value: object) -> str:
+    # `address: 8080` is a habit from nginx, where it means every interface.
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"127.0.0.1:{number(value)}, or 0.0.0.0:{number(value)} to listen everywhere"
+    return _FORMS

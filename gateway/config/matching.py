@@ -1,0 +1,115 @@
+"""What a request must look like for a route to take it."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
+
+from gateway.config.errors import BadValue
+from gateway.config.hostnames import check_hostname, check_ipv6
+from gateway.config.names import Token
+from gateway.config.section import Conflict, Section
+from gateway.config.words import choices, found, quoted
+
+_PATH_KEYS = ("path", "path_exact", "path_regex")
+_ANY_SUBDOMAIN = "*."
+
+# RFC 3986 3.3: what may stand in a path, as a request sends it.
+_PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
+_DOT_SEGMENT = re.compile(r"/\.\.?(/|$)")
+_NEEDLESSLY_ENCODED = re.compile(r"%(2D|2E|5F|7E|3[0-9]|[46][1-9A-F]|[57][0-9A])", re.IGNORECASE)
+
+
+def check_host_pattern(text: str) -> str:
+    """Return the host `text`, or `*.` and a host for all its subdomains, in lower case.
+
+    Raises:
+        BadValue: it is neither.
+    """
+    if text.startswith("[") and text.endswith("]"):
+        return f"[{check_ipv6(text[1:-1])}]"
+    if text == "*":
+        raise BadValue("`*` is not a host", "leave `hosts` out to match every host")
+    if ":" in text:
+        raise BadValue(f"{quoted(text)} holds a port", "the name alone: every port matches")
+    prefix = _ANY_SUBDOMAIN if text.startswith(_ANY_SUBDOMAIN) else ""
+    name = text.removeprefix(prefix)
+    if "*" in name:
+        raise BadValue(f"{quoted(text)} holds a `*` elsewhere than in front", "such as *.example.com")
+    return prefix + check_hostname(name)
+
+
+def check_path(value: object) -> str:
+    """Return the path `value` if a request's normalised path (RFC 3986 6.2.2) can match it.
+
+    Raises:
+        BadValue: it cannot, or is not a path.
+    """
+    if not isinstance(value, str):
+        raise BadValue(f"expected a path, found {found(value)}", "such as /ws/")
+    if not value.startswith("/"):
+        raise BadValue(f"{quoted(value)} does not start with a slash", "such as /ws/")
+    if "?" in value or "#" in value:
+        raise BadValue(f"{quoted(value)} is more than a path", "the part before the `?` or `#`")
+    if not _PATH.fullmatch(value):
+        raise BadValue(f"{quoted(value)} is not a path as requests send it", "percent-encoded, such as /caf%C3%A9")
+    if _DOT_SEGMENT.search(value) or _NEEDLESSLY_ENCODED.search(value):
+        # Requests are normalised before they are matched, so this would never match any.
+        raise BadValue(f"{quoted(value)} is not normalised", "without `.` and `..`, and no letter or digit encoded")
+    return value
+
+
+def check_regex(value: object) -> str:
+    """Return the regular expression `value`, in Python's syntax, if it compiles.
+
+    Raises:
+        BadValue: it does not, or is not text.
+    """
+    if not isinstance(value, str):
+        raise BadValue(f"expected a regular expression, found {found(value)}", 'such as "^/rooms/[0-9]+$"')
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of syntax that a later Python may read otherwise
+            re.compile(value)
+    except re.error as error:
+        at = "" if error.pos is None else f" at character {error.pos + 1}"
+        raise BadValue(f"not a regular expression: {error.msg}{at}", "the syntax of Python's re module") from None
+    except (OverflowError, RecursionError):
+        raise BadValue("the regular expression is too large", "a simpler one, or several routes") from None
+    return value
+
+
+Path = Annotated[
+    str | None,
+    PlainValidator(check_path),
+    WithJsonSchema({"type": "string", "pattern": "^/"}),
+]
+Regex = Annotated[str | None, PlainValidator(check_regex), WithJsonSchema({"type": "string", "format": "regex"})]
+HostPattern = Annotated[str, AfterValidator(check_host_pattern)]
+
+
+class Match(Section):
+    """The conditions of a route; a request has to meet all that are given. None given: every request does."""
+
+    hosts: tuple[HostPattern, ...] = Field(
+        default=(),
+        min_length=1,
+        description="Hosts that requests are for, such as chat.example.com or *.example.com; absent: any",
+    )
+    path: Path = Field(default=None, description="Prefix of the path, ending where a segment does")
+    path_exact: Path = Field(default=None, description="The whole path")
+    path_regex: Regex = Field(default=None, description="Regular expression (Python's syntax) for the path")
+    subprotocols: tuple[Token, ...] = Field(
+        default=(),
+        min_length=1,
+        description="WebSocket subprotocols of which the client has to offer one; absent: any",
+    )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield every way of matching the path but the first."""
+        given = [key for key in _PATH_KEYS if key in written]
+        for key in given[1:]:
+            yield Conflict((key,), BadValue(f"`{given[0]}` matches the path already", f"one of {choices(_PATH_KEYS)}"))

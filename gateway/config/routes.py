@@ -1,0 +1,38 @@
+"""Routes: which requests go to which upstream."""
+
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from gateway.config.matching import Match
+from gateway.config.names import Name, Upgrade
+from gateway.config.section import Section
+from gateway.config.timeouts import TimeoutOverrides
+
+
+def _nothing_matches_all(value: object) -> object:
+    # `match:` with all its lines commented out is null in YAML.
+    return {} if value is None else value
+
+
+class Route(Section):
+    """Where the requests that match go, and what they may become."""
+
+    name: Name = Field(description="Unique name, the `route` label of every metric")
+    match: Annotated[Match, BeforeValidator(_nothing_matches_all, json_schema_input_type=Match | None)] = Field(
+        default_factory=Match,
+        description="Conditions that a request has to meet, all of them; absent: every request does",
+    )
+    upstream: str = Field(description="Name of the upstream that requests go to")
+    upgrades: tuple[Upgrade, ...] = Field(
+        default=("websocket",),
+        description="Protocols that may be upgraded to; an upgrade to another one is ignored",
+    )
+    http: Literal["proxy", "reject"] = Field(
+        default="proxy",
+        description="What a request without an upgrade gets: the upstream's answer, or 426",
+    )
+    timeouts: TimeoutOverrides = Field(
+        default_factory=TimeoutOverrides,
+        description="Timeouts that differ on this route from the gateway's",
+    )

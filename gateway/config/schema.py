@@ -1,0 +1,210 @@
+"""The configuration as the gateway uses it.
+
+`Config` is built by `gateway.config.load` and sent, pickled, to every worker: this module and what it
+imports know nothing of YAML.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
+
+from gateway.config.address import Address, BackendAddress, ListenAddress, parse_listen
+from gateway.config.errors import BadValue, KeyPath
+from gateway.config.matching import Match
+from gateway.config.names import Name
+from gateway.config.routes import Route
+from gateway.config.section import Conflict, Section, items_of, repeated, value_of
+from gateway.config.timeouts import TimeoutOverrides, Timeouts
+from gateway.config.upstreams import Backend, Upstream
+from gateway.config.words import found, known, quoted
+
+__all__ = [
+    "AccessLog",
+    "Address",
+    "Admin",
+    "Backend",
+    "BackendAddress",
+    "Config",
+    "ListenAddress",
+    "Listener",
+    "Match",
+    "Route",
+    "TimeoutOverrides",
+    "Timeouts",
+    "Upstream",
+]
+
+_MOST_WORKERS = 64
+
+
+def available_cpus() -> int:
+    """Return how many CPUs this process may run on, as far as that many workers make sense."""
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+
+
+def _resolve_auto(value: object) -> object:
+    if isinstance(value, str):
+        if value != "auto":
+            raise BadValue(f"expected auto or a whole number, found {found(value)}", "auto, or digits without quotes")
+        return available_cpus()
+    return value
+
+
+def _parse_network(value: object) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    if not isinstance(value, str):
+        raise BadValue(f"expected a network, found {found(value)}", "such as 10.0.0.0/8 or 192.0.2.7")
+    try:
+        if "%" not in value:  # a zone is part of the way to a peer, not of its address
+            return ip_network(value)
+    except ValueError:
+        pass
+    raise BadValue(f"{quoted(value)} is not a network", _likely_network(value))
+
+
+def _likely_network(text: str) -> str:
+    try:
+        return f"{ip_interface(text.partition('%')[0]).network} is the network around it"
+    except ValueError:
+        return "such as 10.0.0.0/8 or 192.0.2.7"
+
+
+def _log_path(value: object) -> str | None:
+    if value is False or value == "off":
+        return None
+    if not isinstance(value, str) or not value:
+        raise BadValue(f"expected a path, found {found(value)}", "a file, - for stdout, or off")
+    if not value.isprintable():
+        raise BadValue(f"the path {quoted(value)} holds a control character", "a file, - for stdout, or off")
+    return value
+
+
+def _log_may_be_off(value: object) -> object:
+    return {"path": "off"} if value is False or value == "off" else value
+
+
+_Network = Annotated[
+    IPv4Network | IPv6Network,
+    PlainValidator(_parse_network),
+    WithJsonSchema({"type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9.]+)?$"}),
+]
+
+
+class Listener(Section):
+    """A socket that clients connect to."""
+
+    address: ListenAddress = Field(description="host:port, [::]:port or unix:/path to accept clients on")
+
+
+class Admin(Section):
+    """The operator's side: metrics, health, API and status page."""
+
+    address: ListenAddress = Field(
+        default="127.0.0.1:9100",
+        validate_default=True,
+        description="Where metrics, health checks, the admin API and the status page are served",
+    )
+
+
+class AccessLog(Section):
+    """A line for each handshake and for each tunnel's end. `path` is None for no log, `-` for stdout."""
+
+    path: Annotated[
+        str | None,
+        PlainValidator(_log_path),
+        WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, {"const": False}]}),
+    ] = Field(default="-", description="File to append to, - for stdout, or off")
+    format: Literal["json", "text"] = Field(default="json", description="Form of a line")
+
+
+class Config(Section):
+    """Everything that a `gateway.yaml` says, with defaults filled in."""
+
+    workers: Annotated[
+        int,
+        Strict(),
+        BeforeValidator(_resolve_auto, json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=64)]),
+    ] = Field(
+        default="auto",
+        validate_default=True,
+        ge=1,
+        le=_MOST_WORKERS,
+        description="Processes that relay; auto is one for each CPU that the gateway may use",
+    )
+    max_tunnels: Annotated[int, Strict()] = Field(
+        default=65536,
+        ge=1,
+        le=1048576,
+        description="How many tunnels may be open at once; beyond it handshakes get 503",
+    )
+    listen: tuple[Listener, ...] = Field(min_length=1, description="Addresses to accept clients on")
+    trusted_proxies: tuple[_Network, ...] = Field(
+        default=(),
+        description="Networks and addresses of proxies in front, whose X-Forwarded-* headers are believed",
+    )
+    admin: Admin = Field(default_factory=Admin, description="Metrics, health checks, admin API and status page")
+    access_log: Annotated[
+        AccessLog,
+        BeforeValidator(_log_may_be_off, json_schema_input_type=AccessLog | Literal["off", False]),
+    ] = Field(
+        default_factory=AccessLog,
+        description="One line for each handshake and one for each tunnel's end; or off",
+    )
+    timeouts: Timeouts = Field(default_factory=Timeouts, description="Timeouts; a route may override each")
+    upstreams: dict[Name, Upstream] = Field(min_length=1, description="Groups of backends, by name")
+    routes: tuple[Route, ...] = Field(
+        min_length=1,
+        description="Which requests go to which upstream; the first route that matches takes a request",
+    )
+
+    def timeouts_of(self, route: Route) -> Timeouts:
+        """Return the timeouts of `route`: its own where it has any, the gateway's elsewhere."""
+        return route.timeouts.over(self.timeouts)
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield dangling upstreams, routes with the same name, and addresses listened on twice."""
+        yield from _dangling_upstreams(written)
+        names = [
+            (("routes", index, "name"), value_of(route, "name")) for index, route in items_of(written.get("routes"))
+        ]
+        yield from repeated(((key, name) for key, name in names if isinstance(name, str)), _named_twice)
+        yield from repeated(_listen_addresses(written), _listened_twice)
+
+
+def _dangling_upstreams(written: Mapping[str, object]) -> Iterator[Conflict]:
+    upstreams = written.get("upstreams")
+    if not isinstance(upstreams, Mapping):
+        return  # that is the mistake to report, not each route that needs one of them
+    for index, route in items_of(written.get("routes")):
+        name = value_of(route, "upstream")
+        if isinstance(name, str) and name not in upstreams:
+            error = BadValue(f"there is no upstream {quoted(name)}", known(name, upstreams, "there are"))
+            yield Conflict(("routes", index, "upstream"), error)
+
+
+def _listen_addresses(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, Address]]:
+    # The admin address comes first, so that a clash with its default is reported where something is written.
+    admin = written.get("admin", {})
+    if isinstance(admin, Mapping):
+        admin = {"address": Admin().address, **admin}
+    entries: list[tuple[KeyPath, object]] = [(("admin", "address"), value_of(admin, "address"))]
+    for index, listener in items_of(written.get("listen")):
+        entries.append((("listen", index, "address"), value_of(listener, "address")))
+    for key, entry in entries:
+        try:
+            yield key, parse_listen(entry)
+        except BadValue:
+            continue  # reported where it is validated
+
+
+def _named_twice(name: str) -> BadValue:
+    return BadValue(f"an earlier route is named {quoted(name)} too", "a name of its own, as metrics tell routes by it")
+
+
+def _listened_twice(address: str) -> BadValue:
+    return BadValue(f"{address} is listened on already", "an address that no other listener nor `admin` has")

@@ -1,0 +1,140 @@
+"""The base of every mapping of the configuration: strict, frozen, and complete in its complaints.
+
+Pydantic finds what is wrong with each value; two things are added here. Its findings are put into an
+operator's words, at the level that knows the keys around them. And rules about several values together
+(`conflicts`) run even where single values are wrong, so that one run shows every mistake.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails
+
+from gateway.config import words
+from gateway.config.errors import BadKey, BadValue, KeyPath
+
+_AT_KEY = "[key]"  # what pydantic appends to the place of a mapping's bad key
+
+
+class Conflict(NamedTuple):
+    """A value that is fine by itself but not with its neighbours; `key` is relative to the section."""
+
+    key: KeyPath
+    error: BadValue
+
+
+class Section(BaseModel):
+    """A mapping with known keys. Frozen, so that every worker may keep what it was given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield what does not fit together in `written`.
+
+        `written` is as it stands in the file: any key may be missing and any value of any type, which is
+        then reported elsewhere and to be passed over here.
+        """
+        yield from ()
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _complain_completely(cls, written: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        conflicts = list(cls.conflicts(written)) if isinstance(written, Mapping) else []
+        try:
+            section = validate(written)
+        except ValidationError as error:
+            findings = error.errors(include_url=False)
+            conflicts += (_reworded(details, cls) for details in findings if not _is_consequence(details))
+        if not conflicts:
+            return section
+        raise ValidationError.from_exception_data(
+            cls.__name__,
+            [
+                InitErrorDetails(type="value_error", loc=conflict.key, input=None, ctx={"error": conflict.error})
+                for conflict in conflicts
+            ],
+        )
+
+
+def bad_values(error: ValidationError) -> Iterator[tuple[KeyPath, BadValue]]:
+    """Yield each finding of a `Section`'s validation, with its place relative to that section."""
+    for details in error.errors(include_url=False, include_input=False):
+        yield details["loc"], details["ctx"]["error"]
+
+
+def value_of(written: object, key: str) -> object:
+    """Return what `written`, a mapping or a section or anything else, holds at `key`; None if nothing."""
+    if isinstance(written, Mapping):
+        return written.get(key)
+    return getattr(written, key, None) if isinstance(written, Section) else None
+
+
+def items_of(written: object) -> Iterator[tuple[int, object]]:
+    """Yield the numbered items of `written` if it is a list."""
+    return enumerate(written if isinstance(written, list | tuple) else ())
+
+
+def repeated(values: Iterable[tuple[KeyPath, object]], complain: Callable[[str], BadValue]) -> Iterator[Conflict]:
+    """Yield a conflict for each of `values` that came before, with the error that `complain` makes of it."""
+    seen = set()
+    for key, value in values:
+        text = str(value)
+        if text in seen:
+            yield Conflict(key, complain(text))
+        seen.add(text)
+
+
+def _is_consequence(details: ErrorDetails) -> bool:
+    # Pydantic counts only the valid items of a list: "too short" may just repeat that there are others.
+    return details["type"] == "too_short" and bool(details["input"])
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _reworded(details: ErrorDetails, section: type[Section]) -> Conflict:
+    key: KeyPath = details["loc"]
+    error = _in_plain_words(details, section)
+    if key and key[-1] == _AT_KEY:
+        return Conflict(key[:-1], BadKey(error.message, error.hint))
+    return Conflict(key, error)
+
+
+def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
+    # Whatever comes from deeper down was reworded there: the rest is about `section` and its own values.
+    context = details.get("ctx", {})
+    error = context.get("error")
+    if isinstance(error, BadValue):
+        return error
+    value = details["input"]
+    match details["type"]:
+        case "missing":
+            description = section.model_fields[str(details["loc"][-1])].description
+            return BadValue("this key is required", f"add it: {description}")
+        case "extra_forbidden":
+            hint = words.known(str(details["loc"][-1]), section.model_fields, "known here")
+            return BadKey("unknown key", hint)
+        case "model_type" | "dict_type":
+            return BadValue(f"expected a mapping, found {words.found(value)}", "lines such as `key: value`")
+        case "tuple_type":
+            return BadValue(f"expected a list, found {words.found(value)}", "lines such as `- item`")
+        case "string_type":
+            return BadValue(f"expected text, found {words.found(value)}", 'in quotes, "…", anything is text')
+        case "int_type":
+            return BadValue(f"expected a whole number, found {words.found(value)}", "digits without quotes")
+        case "greater_than_equal":
+            return BadValue(f"{words.number(value)} is too small", f"at least {context['ge']}")
+        case "less_than_equal":
+            return BadValue(f"{words.number(value)} is too large", f"at most {context['le']}")
+        case "too_short":
+            return BadValue("is empty", "at least one is needed")
+        case "literal_error":
+            hint = words.known(_text(value), re.findall(r"'([^']*)'", context["expected"]), "choices")
+            return BadValue(f"{words.found(value)} is not a choice", hint)
+        case _:
+            # A kind of finding that no field gives today; its own words are better than none.
+            return BadValue(details["msg"].lower(), "`gateway schema` shows what may stand here")

@@ -1,0 +1,67 @@
+"""How long each phase of a tunnel's life may take, for the gateway and for single routes."""
+
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from gateway.config.durations import Duration, DurationOrOff
+from gateway.config.section import Section
+
+
+class Timeouts(Section):
+    """Seconds; None where a limit is off. Written as durations: `Timeouts(connect="500ms")`."""
+
+    request_head: Duration = Field(
+        default="10s",
+        validate_default=True,
+        description="How long a client may take to send a whole request head; then 408",
+    )
+    connect: Duration = Field(
+        default="5s",
+        validate_default=True,
+        description="How long connecting to a backend may take; then 504",
+    )
+    handshake: Duration = Field(
+        default="10s",
+        validate_default=True,
+        description="How long a backend may take to answer an upgrade; then 504",
+    )
+    write_stall: Duration = Field(
+        default="60s",
+        validate_default=True,
+        description="How long one side of a tunnel may take no bytes; then the tunnel ends",
+    )
+    close: Duration = Field(
+        default="10s",
+        validate_default=True,
+        description="How long a tunnel may last after its first Close frame or FIN",
+    )
+    idle: DurationOrOff = Field(
+        default="off",
+        validate_default=True,
+        description="How long a tunnel may go without a data frame either way; then Close 1001",
+    )
+    max_lifetime: DurationOrOff = Field(
+        default="off",
+        validate_default=True,
+        description="How long a tunnel may live; then Close 1012",
+    )
+
+
+def _without_defaults(schema: dict[str, Any]) -> None:
+    for timeout in schema["properties"].values():
+        timeout.pop("default", None)
+
+
+class TimeoutOverrides(Timeouts):
+    """The timeouts that a route sets for itself.
+
+    What it leaves out shows here with its built-in default, which is not what applies:
+    read them through `Config.timeouts_of`.
+    """
+
+    model_config = ConfigDict(json_schema_extra=_without_defaults)
+
+    def over(self, base: Timeouts) -> Timeouts:
+        """Return `base` with what was set here in its place."""
+        return base.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})

@@ -1,0 +1,68 @@
+"""Upstreams: named groups of backends, and how one of them is chosen."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, Strict
+
+from gateway.config.address import BackendAddress, parse_backend
+from gateway.config.errors import BadValue
+from gateway.config.section import Conflict, Section, items_of, repeated, value_of
+from gateway.config.words import found
+
+
+class Backend(Section):
+    """One server of an upstream."""
+
+    address: BackendAddress = Field(description="host:port, [::1]:port or unix:/path to connect to")
+    weight: Annotated[int, Strict()] = Field(
+        default=1,
+        ge=1,
+        le=65535,
+        description="Share of the upstream's tunnels, relative to the other backends",
+    )
+
+
+def _from_address(value: object) -> object:
+    if isinstance(value, str):
+        return Backend(address=parse_backend(value))
+    if not isinstance(value, Mapping | Backend):
+        hint = "127.0.0.1:9001, or {address: 127.0.0.1:9001, weight: 2}"
+        raise BadValue(f"expected an address or a mapping, found {found(value)}", hint)
+    return value
+
+
+class Upstream(Section):
+    """Backends of which any can serve a tunnel."""
+
+    backends: tuple[
+        Annotated[Backend, BeforeValidator(_from_address, json_schema_input_type=BackendAddress | Backend)],
+        ...,
+    ] = Field(min_length=1, description="Servers, each an address or a mapping with an address and a weight")
+    balance: Literal["round_robin", "least_tunnels"] = Field(
+        default="least_tunnels",
+        description="How a backend is chosen: each in turn, or the one with the fewest tunnels",
+    )
+    connect_retries: Annotated[int, Strict()] = Field(
+        default=2,
+        ge=0,
+        le=16,
+        description="How many other backends are tried when connecting fails",
+    )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield every backend whose address an earlier one has."""
+        addresses = []
+        for index, entry in items_of(value_of(written, "backends")):
+            plain = isinstance(entry, str)
+            key = ("backends", index) if plain else ("backends", index, "address")
+            try:
+                addresses.append((key, parse_backend(entry if plain else value_of(entry, "address"))))
+            except BadValue:
+                continue  # reported where it is validated
+        return repeated(addresses, _listed_twice)
+
+
+def _listed_twice(address: str) -> BadValue:
+    return BadValue(f"the backend {address} is listed twice", "once, with a `weight` for a larger share")

@@ -1,0 +1,200 @@
+"""What the parts of the edge share in one worker: the poller, the table, the routes in force, metrics and the log."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.config.schema import Config
+from gateway.edge.names import Names
+from gateway.edge.refusal import Linger, refusal_bytes
+from gateway.edge.request import Refused, Request, Trust
+from gateway.observe.access_log import AccessLog
+from gateway.observe.ends import Ends, tunnel_id
+from gateway.observe.events import NO_ROUTE, Events
+from gateway.protocol.closing import SERVICE_RESTART
+from gateway.routing.balancing import Target
+from gateway.routing.registry import Registry
+from gateway.routing.routes import Route, Routes
+from gateway.tunnels.layout import DRAIN, ID
+from gateway.tunnels.poller import Poller
+from gateway.tunnels.sweep import INTERVAL_SECONDS, sweep
+
+if TYPE_CHECKING:
+    from gateway.tunnels.table import Slice
+
+WAITING_INTERVAL_SECONDS = 0.25
+log = logging.getLogger("gateway")
+
+
+class Waiting(Protocol):
+    """Something on its way that must be done by a deadline."""
+
+    deadline_ns: int
+
+    def late(self) -> None:
+        """The deadline has come."""
+
+
+class Edge:
+    """The edge of one worker."""
+
+    def __init__(
+        self, poller: Poller, slice_: Slice, registry: Registry, events: Events, access_log: AccessLog
+    ) -> None:
+        """:param poller: the running loop's selector"""
+        from gateway.edge.plain import PlainHTTP
+
+        self.loop = asyncio.get_running_loop()
+        self.poller = poller
+        self.relay = poller.relay
+        self.slice = slice_
+        self.registry = registry
+        self.events = events
+        self.log = access_log
+        self.names = Names()
+        self.waiting: set[Waiting] = set()
+        self.draining = False
+        self.ends = Ends(slice_.table, registry, events)
+        self.plain = PlainHTTP(self)
+        self.config: Config
+        self.routes: Routes
+        self.trust: Trust
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
+        self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)
+
+    # --- configuration ---------------------------------------------------------------------------------------------
+
+    async def configure(self, config: Config, registry: Registry) -> None:
+        """Put a configuration in force for every request from now on. Tunnels are not touched.
+
+        :param registry: has numbers for all of its names
+        """
+        await self.names.use(backend.address for upstream in config.upstreams.values() for backend in upstream.backends)
+        self.registry.routes[:] = registry.routes
+        self.registry.backends[:] = registry.backends
+        self.routes = Routes(config, self.registry, self.slice.table.live)
+        self.trust = Trust(config.trusted_proxies)
+        self.config = config
+
+    async def close(self) -> None:
+        """Stop everything that is not a tunnel."""
+        await self.names.close()
+        await self.plain.close()
+        for task in self._tasks:
+            task.cancel()
+
+    # --- the rows' owner -------------------------------------------------------------------------------------------
+
+    def tunnel_ended(self, row: int) -> None:
+        """Tell of a tunnel that has ended, and give its row back. Called by the relay."""
+        try:
+            self.ends.tell(row, self.log)
+        except Exception:  # whatever goes wrong in telling, the row and the relay must not suffer
+            log.exception("tunnel %s: its end could not be told", tunnel_id(self.slice.cells[row + ID]))
+        self.slice.release(row)
+
+    def drain(self) -> None:
+        """Refuse handshakes from now on, and close every tunnel with 1012 at its next frame boundary."""
+        self.draining = True
+        for row in list(self.slice.table.rows(self.slice.slot)):
+            self.relay.close_tunnel(row, SERVICE_RESTART, DRAIN)
+
+    # --- time ------------------------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """``CLOCK_MONOTONIC`` in nanoseconds, as of the events being served."""
+        return self.relay.now
+
+    @staticmethod
+    def unix_ns() -> int:
+        """Wall clock, for people to read."""
+        return time.time_ns()
+
+    def _sweep(self) -> None:
+        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
+        sweep(self.slice, self.relay, time.monotonic_ns())
+
+    def _look_at_waiting(self) -> None:
+        self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)
+        now = time.monotonic_ns()
+        for waiting in [waiting for waiting in self.waiting if waiting.deadline_ns <= now]:
+            waiting.late()
+
+    # --- sockets and tasks -----------------------------------------------------------------------------------------
+
+    def drop(self, sock: socket.socket) -> None:
+        """Close a socket that the poller does not watch, when no event at hand can mean its descriptor."""
+        self.relay.retire(sock.detach())
+
+    def answer(self, sock: socket.socket, refused: Refused) -> None:
+        """Answer a request that is refused, and close its connection."""
+        Linger(self, sock, refusal_bytes(refused.status, refused.reason))
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run a coroutine beside the relay, and hold on to it until it is done."""
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task failed", exc_info=task.exception())
+
+    # --- what is told ----------------------------------------------------------------------------------------------
+
+    def count_handshake(self, route: Route | None, result: str, started_ns: int) -> None:
+        """Count a handshake that is over."""
+        events = self.events.route(route.name if route else NO_ROUTE)
+        events.handshakes(result).inc()
+        if started_ns:
+            events.handshake_seconds.observe((time.monotonic_ns() - started_ns) / 1e9)
+
+    def log_handshake(
+        self, request: Request, result: str, status: int | None, reason: str | None, target: Target | None
+    ) -> None:
+        """Log a handshake that is over."""
+        if self.log.enabled:
+            self.log.write(
+                {
+                    "event": "handshake",
+                    "request_id": request.request_id,
+                    "client": request.client,
+                    "route": request.route.name,
+                    "backend": target.label if target else None,
+                    "host": request.host,
+                    "path": request.path,
+                    "result": result,
+                    "status": status,
+                    "reason": reason,
+                    "duration": round((time.monotonic_ns() - request.started_ns) / 1e9, 6),
+                }
+            )
+
+    def log_refusal(self, client: str, refused: Refused) -> None:
+        """Log a request that was refused before it had a route, or for what it says."""
+        self.log.write(
+            {
+                "event": "handshake",
+                "client": client,
+                "route": refused.route.name if refused.route else None,
+                "result": refused.result,
+                "status": refused.status,
+                "reason": refused.reason,
+            }
+        )
+
+    def connect_failed(self, target: Target, reason: str) -> None:
+        """Count a backend that cannot be reached."""
+        self.events.connect_errors.labels(target.upstream, target.label, reason).inc()
+        self.slice.note_connect(target.number, False, time.monotonic_ns())
+
+    def connect_succeeded(self, target: Target) -> None:
+        """Note that a backend was reached."""
+        self.slice.note_connect(target.number, True, self.relay.now)

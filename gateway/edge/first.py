@@ -1,0 +1,93 @@
+"""The first request head of a connection: read here, since an upgrade is not to pass through aiohttp."""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from typing import TYPE_CHECKING
+
+from gateway.edge.request import Peer, Refused, examine
+from gateway.edge.upgrade import NS, Upgrade
+from gateway.protocol.http import BadHead, RequestReader
+from gateway.tunnels.layout import NEVER
+
+if TYPE_CHECKING:
+    from gateway.edge.edge import Edge
+
+RECEIVE_BYTES = 32 * 1024
+
+
+class FirstRequest:
+    """A connection that was accepted and has not sent a whole head."""
+
+    __slots__ = ("_edge", "_peer", "_reader", "_sock", "_started_ns", "deadline_ns")
+
+    def __init__(self, edge: Edge, sock: socket.socket, peer: Peer) -> None:
+        """:param sock: non-blocking; the first request owns it"""
+        self._edge = edge
+        self._sock = sock
+        self._peer = peer
+        self._reader: RequestReader | None = None
+        self._started_ns = 0
+        timeout = edge.config.timeouts.request_head
+        self.deadline_ns = NEVER if timeout is None else edge.relay.now + int(timeout * NS)
+        edge.waiting.add(self)
+        edge.poller.watch(sock.fileno(), select.EPOLLIN, self._read)
+
+    def late(self) -> None:
+        """The head did not come in time. A connection that sent nothing at all is closed without a word."""
+        if self._reader is None:
+            self._close()
+        else:
+            self._refuse(Refused(408, "the request's head did not come in time", "timeout"))
+
+    def _read(self, mask: int) -> None:
+        try:
+            data = self._sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._close()
+            return
+        if self._reader is None:
+            self._reader = RequestReader()
+            self._started_ns = time.monotonic_ns()
+        edge = self._edge
+        try:
+            head = self._reader.feed(data)
+            if head is None:
+                return
+            request = None
+            if b"upgrade" in head.first:
+                request = examine(head, self._peer, edge.trust, edge.routes, self._started_ns)
+        except BadHead as error:
+            self._refuse(Refused(error.status, str(error), "bad_request"))
+            return
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        edge.waiting.discard(self)
+        if request is not None and request.upgrade is not None:
+            if edge.draining:
+                self._refuse(Refused(503, "this gateway is shutting down", "unavailable", request.route))
+                return
+            Upgrade(edge, self._sock, request, self._reader.received[head.size :], watched=True)
+            return
+        edge.poller.unwatch(self._sock.fileno())
+        edge.plain.adopt(self._sock, self._peer, self._reader.received)
+
+    def _refuse(self, refused: Refused) -> None:
+        edge = self._edge
+        edge.waiting.discard(self)
+        edge.poller.unwatch(self._sock.fileno())
+        edge.count_handshake(refused.route, refused.result, self._started_ns)
+        edge.log_refusal(str(self._peer), refused)
+        edge.answer(self._sock, refused)
+
+    def _close(self) -> None:
+        self._edge.waiting.discard(self)
+        self._edge.poller.unwatch(self._sock.fileno())
+        self._edge.drop(self._sock)

@@ -1,0 +1,66 @@
+"""Accepting connections."""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+from errno import ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from typing import TYPE_CHECKING
+
+from gateway.edge.first import FirstRequest
+
+if TYPE_CHECKING:
+    from gateway.edge.edge import Edge
+
+ACCEPTS_AT_ONCE = 32
+"""Connections taken before tunnels get their turn again."""
+
+PAUSE_SECONDS = 0.25
+_EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+log = logging.getLogger("gateway")
+
+
+class Listener:
+    """One listening socket of a worker."""
+
+    def __init__(self, edge: Edge, sock: socket.socket) -> None:
+        """:param sock: listening and non-blocking; it stays its owner's, who also closes it"""
+        self._edge = edge
+        self._sock = sock
+        self._listening = False
+        if sock.family != socket.AF_UNIX:
+            # What a listening socket has, those that it accepts inherit.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+
+    def start(self) -> None:
+        """Begin to accept, if not begun."""
+        if not self._listening:
+            self._listening = True
+            self._edge.poller.watch(self._sock.fileno(), select.EPOLLIN, self._accept)
+
+    def stop(self) -> None:
+        """Stop accepting. Connections that come now wait for whoever accepts next."""
+        if self._listening:
+            self._listening = False
+            self._edge.poller.unwatch(self._sock.fileno())
+
+    def _accept(self, mask: int) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                sock, address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    # Connections wait in the kernel's queue. Trying again at once would only burn CPU.
+                    log.error("cannot accept connections: %s; trying again in %s s", error.strerror, PAUSE_SECONDS)
+                    self.stop()
+                    self._edge.loop.call_later(PAUSE_SECONDS, self.start)
+                elif error.errno != ECONNABORTED:
+                    log.warning("accept failed: %s", error.strerror)
+                return
+            sock.setblocking(False)
+            FirstRequest(self._edge, sock, self._edge.trust.peer(address))

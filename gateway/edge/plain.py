@@ -1,0 +1,399 @@
+"""Plain HTTP beside the tunnels: aiohttp serves the client's connection and asks the backend, streaming both ways.
+
+A connection comes here with its first request if that is no upgrade, bytes and all. An upgrade that follows on a
+kept-alive connection leaves aiohttp again, for the same path that a first one takes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import (
+    ClientConnectorError,
+    ClientError,
+    ClientSession,
+    ClientTimeout,
+    ConnectionTimeoutError,
+    DummyCookieJar,
+    TCPConnector,
+    UnixConnector,
+    web,
+)
+from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDict
+from yarl import URL
+
+from gateway.edge.forwarding import fields_to_backend, fields_to_client
+from gateway.edge.plain_client import INTERIM, BackendRequest, BackendResponse, Interim
+from gateway.edge.refusal import refusal_bytes, refusal_fields
+from gateway.edge.request import Peer, Refused, Request, examine
+from gateway.edge.upgrade import Upgrade
+from gateway.observe.events import NO_ROUTE
+from gateway.protocol.http import (
+    MAX_FIELDS,
+    MAX_HEAD_BYTES,
+    BadHead,
+    RequestHead,
+    ResponseHead,
+    check_request,
+)
+from gateway.protocol.websocket import has_body, requested_upgrades
+from gateway.routing.balancing import Target
+
+if TYPE_CHECKING:
+    from gateway.config.schema import Address
+    from gateway.edge.edge import Edge
+
+KEEPALIVE_SECONDS = 75.0
+BACKEND_KEEPALIVE_SECONDS = 15.0
+CHUNK_BYTES = 64 * 1024
+
+
+class PlainHTTP:
+    """The HTTP server and client of one worker."""
+
+    def __init__(self, edge: Edge) -> None:
+        self._edge = edge
+        self.server = web.Server(self._serve, handler_cancellation=True)
+        self._sessions: dict[str | None, ClientSession] = {}
+
+    def adopt(self, sock: socket.socket, peer: Peer, received: bytes) -> None:
+        """Serve a connection from its first request on. :param received: what has been read of it"""
+        self._edge.spawn(self._adopt(sock, peer, received))
+
+    async def _adopt(self, sock: socket.socket, peer: Peer, received: bytes) -> None:
+        loop = self._edge.loop
+        try:
+            await loop.connect_accepted_socket(lambda: Connection(self, peer, received, loop), sock)
+        except OSError:
+            sock.close()
+
+    async def close(self) -> None:
+        """Give requests in flight a moment, then close every connection."""
+        await self.server.shutdown(5)
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    # --- one request -----------------------------------------------------------------------------------------------
+
+    async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        edge = self._edge
+        connection = incoming.protocol
+        assert isinstance(connection, Connection)
+        head = _head_of(incoming)
+        started = time.monotonic_ns()
+        try:
+            try:
+                check_request(head)
+            except BadHead as error:
+                raise Refused(error.status, str(error), "bad_request") from None
+            request = examine(head, connection.peer, edge.trust, edge.routes, started)
+            if edge.draining:
+                raise Refused(503, "this gateway is shutting down", "unavailable", request.route)
+            if request.upgrade is not None:
+                return await self._upgrade(incoming, request)
+            if not request.route.proxies_http:
+                raise Refused(426, "only WebSocket is served here", "bad_request", request.route)
+        except Refused as refused:
+            return self._refuse(incoming, head, refused, started)
+        return await self._proxy(incoming, request)
+
+    def _refuse(
+        self, incoming: web.BaseRequest, head: RequestHead, refused: Refused, started_ns: int
+    ) -> web.StreamResponse:
+        edge = self._edge
+        connection = incoming.protocol
+        assert isinstance(connection, Connection)
+        if requested_upgrades(head) or b"sec-websocket-key" in head.first:
+            edge.count_handshake(refused.route, refused.result, started_ns)
+            edge.log_refusal(str(connection.peer), refused)
+        else:
+            self._told(
+                connection.peer,
+                None,
+                refused.route.name if refused.route else NO_ROUTE,
+                head,
+                refused.status,
+                0,
+            )
+        # What is left of a body that nobody wants would only be read to be thrown away.
+        return _refusal(refused, close=has_body(head) or refused.status == 400)
+
+    def _told(self, peer: Peer, request: Request | None, route: str, head: RequestHead, status: int, sent: int) -> None:
+        edge = self._edge
+        edge.events.route(route).http_requests(str(status)).inc()
+        if edge.log.enabled:
+            edge.log.write(
+                {
+                    "event": "http",
+                    "request_id": request.request_id if request else None,
+                    "client": request.client if request else str(peer),
+                    "route": route,
+                    "method": head.method.decode("latin-1"),
+                    "host": head.first.get(b"host", b"").decode("latin-1"),
+                    "path": request.path if request else head.target.decode("latin-1"),
+                    "status": status,
+                    "bytes": sent,
+                    "duration": round((time.monotonic_ns() - request.started_ns) / 1e9, 6) if request else None,
+                }
+            )
+
+    async def _upgrade(self, incoming: web.BaseRequest, request: Request) -> web.StreamResponse:
+        """Take a connection out of aiohttp's hands: the upgrade gets a socket of its own to it."""
+        transport = incoming.transport
+        if transport is None:
+            raise ConnectionResetError
+        transport.pause_reading()
+        # What earlier responses on this connection have not sent yet goes first.
+        transport.set_write_buffer_limits(0)
+        await incoming.writer.drain()
+        tail = _Tail()
+        incoming.protocol.set_parser(tail)  # type: ignore[arg-type]  # it only calls feed_data
+        sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        sock.setblocking(False)
+        Upgrade(self._edge, sock, request, bytes(tail.received), watched=False)
+        return _Nothing()
+
+    # --- proxying --------------------------------------------------------------------------------------------------
+
+    async def _proxy(self, incoming: web.BaseRequest, request: Request) -> web.StreamResponse:
+        """Ask backends in turn until one can be reached, and relay its answer."""
+        tried: set[Target] = set()
+        upstream = request.route.upstream
+        failure = Refused(503, "no backend", "unavailable", request.route)
+        while len(tried) <= upstream.connect_retries:
+            target = upstream.balancer.pick(tried)
+            if target is None:
+                break
+            tried.add(target)
+            try:
+                return await self._ask(incoming, request, target)
+            except ConnectionTimeoutError:
+                self._edge.connect_failed(target, "timeout")
+                failure = Refused(504, "the backend did not accept the connection in time", "timeout", request.route)
+            except ClientConnectorError as error:
+                self._edge.connect_failed(target, (os.strerror(error.os_error.errno or 0)).lower().replace(" ", "_"))
+                failure = Refused(502, "the backend cannot be reached", "connect_error", request.route)
+            except ClientError as error:
+                failure = Refused(502, f"the backend's answer: {error}", "connect_error", request.route)
+                break
+        self._told(request.peer, request, request.route.name, request.head, failure.status, 0)
+        return _refusal(failure, close=has_body(request.head))
+
+    async def _ask(self, incoming: web.BaseRequest, request: Request, target: Target) -> web.StreamResponse:
+        """Send a request to a backend and relay its answer.
+
+        :raises ClientError: before anything was sent to the client
+        :raises ConnectionError: the answer broke off, or the client takes nothing: both connections are to be closed
+        """
+        head = request.head
+        timeouts = request.route.timeouts
+        wants_continue = head.http11 and head.first.get(b"expect", b"").lower() == b"100-continue"
+        body = _body(incoming, wants_continue) if has_body(head) else None
+        session = self._session(target.address)
+        authority = "localhost" if target.address.path is not None else target.label
+        INTERIM.set(_interim_to(incoming) if head.http11 else None)
+        async with session.request(
+            incoming.method,
+            URL(f"http://{authority}{_origin_form(head)}", encoded=True),
+            headers=_decoded(fields_to_backend(request)),
+            data=body,
+            allow_redirects=False,
+            timeout=ClientTimeout(total=None, sock_connect=timeouts.connect),
+        ) as answer:
+            self._edge.connect_succeeded(target)
+            response = RelayedResponse(answer)
+            sent = 0
+            try:
+                await response.prepare(incoming)
+                if not response.is_empty:
+                    async for data in answer.content.iter_any():
+                        async with asyncio.timeout(timeouts.write_stall):
+                            await response.write(data)
+                        sent += len(data)
+                await response.write_eof()
+            except (ClientError, TimeoutError) as error:
+                # The answer broke off. The client must see that: a connection that is cut, not an end that looks whole.
+                if incoming.transport is not None:
+                    incoming.transport.abort()
+                raise ConnectionResetError(f"the backend's answer broke off: {error}") from None
+            finally:
+                self._told(request.peer, request, request.route.name, head, answer.status, sent)
+            return response
+
+    def _session(self, address: Address) -> ClientSession:
+        """The pool of connections for an address: one for all TCP addresses, one for each unix socket."""
+        session = self._sessions.get(address.path)
+        if session is None:
+            connector: UnixConnector | TCPConnector
+            if address.path is not None:
+                connector = UnixConnector(address.path, limit=0, keepalive_timeout=BACKEND_KEEPALIVE_SECONDS)
+            else:
+                connector = TCPConnector(limit=0, keepalive_timeout=BACKEND_KEEPALIVE_SECONDS, ttl_dns_cache=30)
+            session = self._sessions[address.path] = ClientSession(
+                connector=connector,
+                cookie_jar=DummyCookieJar(),
+                auto_decompress=False,
+                request_class=BackendRequest,
+                response_class=BackendResponse,
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+                read_bufsize=CHUNK_BYTES,
+                max_line_size=MAX_HEAD_BYTES,
+                max_field_size=MAX_HEAD_BYTES,
+                timeout=ClientTimeout(total=None),
+            )
+        return session
+
+
+class Connection(RequestHandler):
+    """A client's connection as aiohttp serves it."""
+
+    __slots__ = ("_plain", "_received", "peer")
+
+    def __init__(self, plain: PlainHTTP, peer: Peer, received: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(
+            plain.server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # means none, as web.Server documents it
+            auto_decompress=False,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_FIELDS,
+            read_bufsize=CHUNK_BYTES,
+            tcp_keepalive=False,  # the listening socket has it, and so has this one
+        )
+        self._plain = plain
+        self._received = received
+        self.peer = peer
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is aiohttp's now: begin with what was read of it before."""
+        super().connection_made(transport)
+        received, self._received = self._received, b""
+        self.data_received(received)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what aiohttp could not parse, and what went wrong in here."""
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("an answer has begun already")
+        if status == 500:
+            self.log_exception("a request from %s failed", self.peer, exc_info=exc)
+            reason = "the gateway failed"
+        else:
+            reason = " ".join((message or "malformed request").split())
+        refused = Refused(status, reason, "bad_request")
+        return self._plain._refuse(request, RequestHead(), refused, 0)
+
+
+class RelayedResponse(web.StreamResponse):
+    """A backend's answer on its way to the client: its fields and no others."""
+
+    def __init__(self, answer: Any) -> None:
+        fields = fields_to_client(_response_head(answer))
+        super().__init__(status=answer.status, reason=answer.reason, headers=_decoded(fields))
+        self._ours = [name for name in ("Content-Type", "Date", "Server") if name not in self.headers]
+        self.is_empty = False
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        for name in self._ours:
+            self.headers.popall(name, None)
+        self.is_empty = bool(self._must_be_empty_body)
+
+
+class _Nothing(web.StreamResponse):
+    """The response to a request whose connection has left aiohttp."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.force_close()
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+class _Tail:
+    """Takes the bytes that aiohttp has read behind an upgrade."""
+
+    def __init__(self) -> None:
+        self.received = bytearray()
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.received += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        pass
+
+
+def _head_of(incoming: web.BaseRequest) -> RequestHead:
+    head = RequestHead()
+    head.method = incoming.method.encode("latin-1", "replace")
+    head.target = incoming.raw_path.encode("utf-8", "surrogateescape")
+    head.http11 = incoming.version >= (1, 1)
+    for name, value in incoming.raw_headers:
+        head.on_header(name, value)
+    return head
+
+
+def _response_head(answer: Any) -> ResponseHead:
+    head = ResponseHead()
+    for name, value in answer.raw_headers:
+        head.on_header(name, value)
+    return head
+
+
+def _origin_form(head: RequestHead) -> str:
+    target = head.target.decode("latin-1")
+    if target.startswith("/"):
+        return target
+    path = target.split("://", 1)[-1].partition("/")
+    return path[1] + path[2] or "/"
+
+
+def _decoded(fields: list[tuple[bytes, bytes]]) -> CIMultiDict[str]:
+    return CIMultiDict((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in fields)
+
+
+def _refusal(refused: Refused, close: bool) -> web.StreamResponse:
+    text = refusal_bytes(refused.status, refused.reason).partition(b"\r\n\r\n")[2].decode()
+    response = web.Response(status=refused.status, text=text)
+    for name, value in refusal_fields(refused.status):
+        response.headers.add(name.decode(), value.decode())
+    if refused.status == 426:
+        response.headers["Connection"] = "Upgrade"
+    if close:
+        response.force_close()
+    return response
+
+
+async def _body(incoming: web.BaseRequest, wants_continue: bool) -> Any:
+    """The request's body as it comes. The client is asked for it when the backend wants it."""
+    if wants_continue:
+        await incoming.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        incoming.writer.output_size = 0
+    async for data in incoming.content.iter_any():
+        yield data
+
+
+def _interim_to(incoming: web.BaseRequest) -> Interim:
+    async def send(data: bytes) -> None:
+        await incoming.writer.write(data)
+        incoming.writer.output_size = 0
+
+    return send

@@ -1,0 +1,65 @@
+"""aiohttp's client as a proxy needs it: fields as they came, and interim answers passed on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+from aiohttp import ClientRequest, ClientResponse
+from multidict import CIMultiDict
+
+from gateway.edge.forwarding import fields_to_client
+from gateway.protocol.http import ResponseHead, response_bytes
+
+CONTINUE_SECONDS = 1.0
+"""How long a backend is waited for to ask for the body with 100, before it is sent unasked (RFC 9110 section 10.1.1)."""
+
+Interim = Callable[[bytes], Awaitable[None]]
+
+INTERIM: ContextVar[Interim | None] = ContextVar("INTERIM", default=None)
+"""Sends the client of the request being proxied an interim answer; None for a client of HTTP/1.0, which knows none."""
+
+
+class BackendRequest(ClientRequest):
+    """A request with just the fields that it is given, in their order."""
+
+    def update_headers(self, headers: Any) -> None:
+        """Take the fields as they are. aiohttp would put Host first."""
+        items: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
+        self.headers = CIMultiDict(items)
+        if "Host" not in self.headers:
+            self.headers["Host"] = self.url.host_port_subcomponent or ""
+
+    def update_expect_continue(self, expect: bool = False) -> None:
+        """Have a body that waits for a 100 sent after a while if none comes."""
+        super().update_expect_continue(expect)
+        if self._continue is not None:
+            self.loop.call_later(CONTINUE_SECONDS, _go_on, self._continue)
+
+
+class BackendResponse(ClientResponse):
+    """An answer whose interim answers (RFC 9110 section 15.2) are passed on through ``INTERIM`` as they come."""
+
+    async def start(self, connection: Any) -> ClientResponse:
+        """Read up to the final answer's head, which is put back for aiohttp to read."""
+        protocol = connection.protocol
+        while True:
+            message, payload = await protocol.read()
+            if not 100 <= message.code < 200 or message.code == 101:
+                protocol.feed_data((message, payload), 0)
+                return await super().start(connection)
+            if message.code == 100:
+                if self._continue is not None:
+                    _go_on(self._continue)
+            elif (pass_on := INTERIM.get()) is not None:
+                head = ResponseHead()
+                for name, value in message.raw_headers:
+                    head.on_header(name, value)
+                await pass_on(response_bytes(message.code, message.reason.encode("latin-1"), fields_to_client(head)))
+
+
+def _go_on(waiter: asyncio.Future[bool]) -> None:
+    if not waiter.done():
+        waiter.set_result(True)

@@ -1,0 +1,74 @@
+"""Answers of the gateway's own, and how a connection is closed so that its client gets to read them."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from gateway.protocol.http import Field, response_bytes
+
+if TYPE_CHECKING:
+    from gateway.edge.edge import Edge
+
+LINGER_NS = 2_000_000_000
+
+
+def refusal_fields(status: int) -> list[Field]:
+    """Fields that an answer with this status has beside those of its body."""
+    if status == HTTPStatus.UPGRADE_REQUIRED:
+        return [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
+    return []
+
+
+def refusal_bytes(status: int, reason: str) -> bytes:
+    """A short answer in plain text, behind which the connection is closed."""
+    body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode("utf-8", "replace")
+    connection = b"close, Upgrade" if status == HTTPStatus.UPGRADE_REQUIRED else b"close"
+    fields = [
+        *refusal_fields(status),
+        (b"Content-Type", b"text/plain; charset=utf-8"),
+        (b"Content-Length", str(len(body)).encode()),
+        (b"Connection", connection),
+    ]
+    return response_bytes(status, HTTPStatus(status).phrase.encode(), fields) + body
+
+
+class Linger:
+    """Reads on after the last answer was sent, until the client has closed too.
+
+    A socket that is closed with bytes unread resets the connection, and the reset may overtake the answer.
+    """
+
+    __slots__ = ("_edge", "_sock", "deadline_ns")
+
+    def __init__(self, edge: Edge, sock: socket.socket, answer: bytes) -> None:
+        """:param sock: not watched by the poller any more; closed in the end"""
+        self._edge = edge
+        self._sock = sock
+        self.deadline_ns = edge.relay.now + LINGER_NS
+        try:
+            # A few hundred bytes on a connection that has carried nothing: they fit, or the client is gone.
+            sock.send(answer)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            sock.close()
+            return
+        edge.poller.watch(sock.fileno(), select.EPOLLIN, self._read)
+        edge.waiting.add(self)
+
+    def late(self) -> None:
+        """The client had its time."""
+        self._edge.waiting.discard(self)
+        self._edge.drop(self._sock)
+
+    def _read(self, mask: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            try:
+                if self._sock.recv(65536):
+                    return
+            except ConnectionError:
+                pass
+            self.late()

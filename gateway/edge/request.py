@@ -1,0 +1,176 @@
+"""What a request asks for: its route, its client, the protocol to upgrade to; or why it is refused."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from gateway.protocol.http import BadHead, RequestHead
+from gateway.protocol.target import normal_path, split_target
+from gateway.protocol.websocket import (
+    WEBSOCKET,
+    StrippedUpgrade,
+    check_handshake,
+    check_not_stripped,
+    has_body,
+    requested_upgrades,
+)
+from gateway.routing.routes import Route, Routes
+
+Network = IPv4Network | IPv6Network
+MAX_REQUEST_ID = 128
+
+
+class Refused(Exception):
+    """A request that the gateway answers itself."""
+
+    def __init__(self, status: int, reason: str, result: str, route: Route | None = None) -> None:
+        """
+        :param reason: what the client is told
+        :param result: the ``result`` label of ``gateway_handshakes_total``
+        """
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.result = result
+        self.route = route
+
+
+@dataclass(slots=True)
+class Peer:
+    """The other end of a client's connection."""
+
+    host: str
+    """its address; empty on a unix socket"""
+    port: int
+    trusted: bool
+    """whether its X-Forwarded-* are believed"""
+
+    def __str__(self) -> str:
+        if not self.host:
+            return "unix"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Trust:
+    """Which peers are proxies of the operator's."""
+
+    def __init__(self, networks: tuple[Network, ...]) -> None:
+        self._networks = networks
+
+    def peer(self, address: object) -> Peer:
+        """Describe a peer by what ``accept()`` said of it."""
+        if not isinstance(address, tuple):
+            # A unix socket: whoever may connect to it is on this machine, by the operator's leave.
+            return Peer("", 0, True)
+        host: str = address[0]
+        if host.startswith("::ffff:") and "." in host:
+            host = host[7:]
+        return Peer(host, address[1], bool(self._networks) and self.trusts(host))
+
+    def trusts(self, host: str) -> bool:
+        """Whether an address is one of a trusted proxy."""
+        try:
+            address: IPv4Address | IPv6Address = ip_address(host)
+        except ValueError:
+            return False
+        return any(address in network for network in self._networks if network.version == address.version)
+
+    def client_of(self, peer: Peer, head: RequestHead) -> str:
+        """The client's address: the last one in X-Forwarded-For that no trusted proxy has (nginx: real_ip_recursive)."""
+        if not peer.trusted:
+            return str(peer)
+        found = str(peer)
+        for item in reversed(head.items(b"x-forwarded-for")):
+            text = item.decode("latin-1")
+            host = text.strip("[]")
+            try:
+                ip_address(host)
+            except ValueError:
+                break
+            found = text
+            if not self.trusts(host):
+                break
+        return found
+
+
+@dataclass(slots=True)
+class Request:
+    """A request with a route."""
+
+    head: RequestHead
+    peer: Peer
+    client: str
+    host: str
+    path: str
+    route: Route
+    upgrade: bytes | None
+    """the protocol to upgrade to, in lower case; None for plain HTTP"""
+    key: bytes | None
+    """``Sec-WebSocket-Key``, where that protocol is WebSocket"""
+    request_id: str
+    started_ns: int
+
+
+def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started_ns: int | None = None) -> Request:
+    """Find out what a request asks for.
+
+    :raises Refused: it cannot be served; with the answer to give
+    """
+    wants = requested_upgrades(head) if b"upgrade" in head.first else []
+    route = None
+    try:
+        authority, path, _query = split_target(head.target)
+        host = _host_of(head.first.get(b"host", b"") if authority is None else authority)
+        normal = normal_path(path)
+        offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]
+        route = routes.find(host, normal, offered)
+        if route is None:
+            raise Refused(404, f"no route for host {host!r} and path {normal[:200]!r}", "no_route")
+        upgrade = key = None
+        for protocol in wants:
+            if protocol in route.upgrades:
+                upgrade = protocol
+                break
+        if upgrade == WEBSOCKET:
+            key = check_handshake(head)
+        elif wants and has_body(head) and (upgrade or WEBSOCKET in wants):
+            # Where its body ends, and whether the bytes after it are of another protocol, is read differently by servers.
+            raise BadHead(400, "a request to upgrade has no body")
+        elif upgrade is None:
+            check_not_stripped(head)
+    except StrippedUpgrade as error:
+        raise Refused(error.status, str(error), "stripped_upgrade", route) from None
+    except BadHead as error:
+        raise Refused(error.status, str(error), "bad_request", route) from None
+    return Request(
+        head=head,
+        peer=peer,
+        client=trust.client_of(peer, head),
+        host=host,
+        path=path.decode("latin-1"),
+        route=route,
+        upgrade=upgrade,
+        key=key,
+        request_id=_request_id(head, peer),
+        started_ns=time.monotonic_ns() if started_ns is None else started_ns,
+    )
+
+
+def _host_of(field: bytes) -> str:
+    """Host without port, in lower case."""
+    host = field.decode("latin-1").lower()
+    if host.startswith("["):
+        return host.partition("]")[0] + "]"
+    return host.partition(":")[0].rstrip(".")
+
+
+def _request_id(head: RequestHead, peer: Peer) -> str:
+    """The one that a trusted proxy gave, or a new one."""
+    if peer.trusted:
+        given = head.first.get(b"x-request-id", b"").decode("latin-1")
+        if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
+            return given
+    return os.urandom(16).hex()

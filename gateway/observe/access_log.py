@@ -1,0 +1,149 @@
+"""The access log: one line for each handshake, for each tunnel's end and for each plain request.
+
+Lines are gathered and handed to a thread every ``FLUSH_SECONDS``: a reader that does not read (a pipe that is full)
+then blocks that thread, and never a tunnel. Lines beyond ``MAX_WAITING`` are given up and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import select
+import stat
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Literal
+
+FLUSH_SECONDS = 0.05
+MAX_WAITING = 50_000
+MAX_TEXT = 512
+"""Characters of a value that a line keeps: a line stays shorter than what a pipe takes in one piece."""
+
+Value = str | int | float | None
+Fields = Mapping[str, Value]
+
+
+def json_line(fields: Fields) -> str:
+    """A line of JSON. Keys with no value are left out."""
+    return _encode({key: value for key, value in fields.items() if value is not None}) + "\n"
+
+
+def text_line(fields: Fields) -> str:
+    """A line for people: the time and the event, then ``key=value``."""
+    rest = dict(fields)
+    words = [str(rest.pop("time")), str(rest.pop("event"))]
+    words += [f"{key}={_quoted(value)}" for key, value in rest.items() if value is not None]
+    return " ".join(words) + "\n"
+
+
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def _quoted(value: Value) -> str:
+    text = str(value)
+    return (
+        text if text and text.isascii() and text.isprintable() and not set(text) & {" ", '"', "\\"} else _encode(text)
+    )
+
+
+class AccessLog:
+    """Where a worker's lines go."""
+
+    def __init__(self, path: str | None, form: Literal["json", "text"], on_lost: Callable[[int], None]) -> None:
+        """
+        :param path: a file, ``-`` for stdout, None for no log
+        :param on_lost: told how many lines were given up
+        :raises OSError: the file cannot be opened
+        """
+        self.enabled = path is not None
+        self._path = path
+        self._format = json_line if form == "json" else text_line
+        self._on_lost = on_lost
+        self._lines: list[str] = []
+        self._waiting = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._fd = self._open()
+        self._thread: threading.Thread | None = None
+        if self.enabled:
+            self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
+            self._thread.start()
+
+    def write(self, fields: Fields) -> None:
+        """Log one event. ``time`` is added; texts are cut to ``MAX_TEXT``."""
+        if not self.enabled:
+            return
+        if self._waiting >= MAX_WAITING:
+            self._on_lost(1)
+            return
+        for value in fields.values():
+            if isinstance(value, str) and len(value) > MAX_TEXT:
+                fields = {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in fields.items()}
+                break
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._lines.append(self._format({"time": now, **fields}))
+        self._waiting += 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Hand what was gathered to the thread that writes."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._lines:
+            self._queue.put((len(self._lines), "".join(self._lines).encode()))
+            self._lines.clear()
+
+    def reopen(self) -> None:
+        """Open the file anew, after it was moved away. :raises OSError: it cannot be opened"""
+        if self._path not in (None, "-"):
+            new = self._open()
+            os.dup2(new, self._fd, inheritable=False)
+            os.close(new)
+
+    def close(self, wait_seconds: float = 2) -> None:
+        """Write what there is, as far as that is done in ``wait_seconds``."""
+        self.flush()
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join(wait_seconds)
+            self._thread = None
+        self.enabled = False
+
+    def _open(self) -> int:
+        if self._path is None:
+            return -1
+        if self._path == "-":
+            return sys.stdout.fileno() if sys.stdout is not None else 1
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def _write_all(self) -> None:
+        """What the thread does."""
+        while (item := self._queue.get()) is not None:
+            count, data = item
+            try:
+                _write(self._fd, data)
+            except OSError:
+                self._on_lost(count)  # nobody reads any more, or the disk is full
+            self._waiting -= count
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Write lines whole. What goes to a pipe goes in pieces that the kernel does not mix with another worker's."""
+    pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
+    while data:
+        piece = data
+        if pipe and len(data) > select.PIPE_BUF:
+            end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
+            piece = data[: end or select.PIPE_BUF]
+        try:
+            written = os.write(fd, piece)
+        except BlockingIOError:
+            select.select((), (fd,), (), 1)
+            continue
+        data = data[written:]

@@ -1,0 +1,243 @@
+"""What Prometheus scrapes: the shared table and the supervisor, merged with the files that the workers keep.
+
+:class:`TableCollector` is the part that workers are never asked for; :func:`render` is a whole scrape.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeHistogramMetricFamily,
+    GaugeMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from gateway.build import relay_build
+from gateway.observe.idle import IDLE_BUCKETS_SECONDS, idle_by_route
+from gateway.observe.live import LiveRow, live_rows
+from gateway.observe.state import GatewayState
+from gateway.protocol.scanner_state import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
+from gateway.tunnels.layout import (
+    ROUTE_CELLS,
+    T_BYTES,
+    T_FRAMES,
+    T_VIOLATIONS,
+    TOTAL_CELLS,
+    W_LOG_LINES_LOST,
+)
+from gateway.version import VERSION
+
+NS = 1e9
+DIRECTIONS = ("client_to_backend", "backend_to_client")
+"""By the side that the bytes came from, as the table's totals stand."""
+
+_OPCODES = {
+    "text": TEXT,
+    "binary": BINARY,
+    "continuation": CONTINUATION,
+    "close": CLOSE,
+    "ping": PING,
+    "pong": PONG,
+}
+# As the workers' histograms write their bounds.
+_LE = (*(floatToGoString(seconds) for seconds in IDLE_BUCKETS_SECONDS), "+Inf")
+
+log = logging.getLogger("gateway")
+
+
+def render(state: GatewayState, multiproc_dir: str, accept: str = "") -> tuple[bytes, str]:
+    """Return a whole scrape and its content type. It takes a while: call it off the event loop.
+
+    :param multiproc_dir: where the workers keep their files (``events.py``)
+    :param accept: the scraper's ``Accept`` field: OpenMetrics 1.0 where it names that first, else Prometheus's text
+    """
+    registry = CollectorRegistry()
+    registry.register(TableCollector(state))
+    registry.register(WorkerFiles(multiproc_dir))
+    if _prefers_openmetrics(accept):
+        encode = openmetrics.generate_latest
+        body: bytes = encode(registry)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
+        return body, openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class TableCollector(Collector):
+    """Metrics from the table and from what the supervisor knows."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """Read everything anew; called once a scrape."""
+        rows = live_rows(self._state.table, self._state.registry)
+        yield self._tunnels(rows)
+        yield self._idle(rows)
+        yield from self._totals()
+        yield self._backends()
+        yield from self._processes()
+        yield from self._configuration()
+
+    def _tunnels(self, rows: list[LiveRow]) -> Metric:
+        registry, config = self._state.registry, self._state.config
+        counts: Counter[tuple[str, str]] = Counter()
+        for route in config.routes:
+            for backend in config.upstreams[route.upstream].backends:
+                counts[route.name, str(backend.address)] = 0
+        for (route_number, backend_number), count in Counter((row.route, row.backend) for row in rows).items():
+            counts[registry.routes[route_number], registry.backends[backend_number][1]] += count
+        metric = GaugeMetricFamily("gateway_tunnels", "Tunnels open now", labels=("route", "backend"))
+        for labels, count in counts.items():
+            metric.add_metric(labels, count)
+        return metric
+
+    def _idle(self, rows: list[LiveRow]) -> Metric:
+        metric = GaugeHistogramMetricFamily(
+            "gateway_tunnel_idle_seconds",
+            "Tunnels open now, by how long neither side has sent a byte",
+            labels=("route",),
+        )
+        routes = list(self._state.registry.routes)
+        configured = {route.name for route in self._state.config.routes}
+        for name, idle in zip(routes, idle_by_route(rows, len(routes)), strict=True):
+            if idle.tunnels or name in configured:
+                buckets = list(zip(_LE, idle.cumulative, strict=True))
+                metric.add_metric((name,), buckets, idle.sum_ns / NS)
+        return metric
+
+    def _totals(self) -> Iterator[Metric]:
+        relayed_bytes = CounterMetricFamily(
+            "gateway_relayed_bytes", "Bytes read from tunnels' sockets", labels=("route", "direction")
+        )
+        frames = CounterMetricFamily(
+            "gateway_relayed_frames", "WebSocket frames that went by", labels=("route", "direction", "opcode")
+        )
+        violations = CounterMetricFamily(
+            "gateway_protocol_violations",
+            "Streams that broke RFC 6455; relayed as they are, for the endpoints to judge",
+            labels=("route", "direction"),
+        )
+        table = self._state.table
+        for number, name in enumerate(list(self._state.registry.routes)):
+            starts = [table.totals_at(slot, number) for slot in range(table.workers)]
+            blocks = [table.cells[start : start + ROUTE_CELLS].tolist() for start in starts]
+            total = [sum(cells) for cells in zip(*blocks, strict=True)]
+            for at, direction in zip((0, TOTAL_CELLS), DIRECTIONS, strict=True):
+                relayed_bytes.add_metric((name, direction), total[at + T_BYTES])
+                violations.add_metric((name, direction), total[at + T_VIOLATIONS])
+                for opcode, cell in _OPCODES.items():
+                    frames.add_metric((name, direction, opcode), total[at + T_FRAMES + cell])
+        yield relayed_bytes
+        yield frames
+        yield violations
+
+    def _backends(self) -> Metric:
+        metric = GaugeMetricFamily(
+            "gateway_backend_up",
+            "1 where the latest connection to the backend could be made, or none was tried yet",
+            labels=("upstream", "backend"),
+        )
+        for name, upstream in self._state.config.upstreams.items():
+            for backend in upstream.backends:
+                address = str(backend.address)
+                number = self._state.registry.backend(name, address)
+                metric.add_metric((name, address), self._state.table.is_up(number))
+        return metric
+
+    def _processes(self) -> Iterator[Metric]:
+        state, table = self._state, self._state.table
+        running = sum(worker.pid != 0 for worker in state.workers)
+        yield GaugeMetricFamily("gateway_workers", "Worker processes that run", running)
+        yield CounterMetricFamily(
+            "gateway_worker_restarts", "Workers that died and were replaced", state.worker_restarts
+        )
+        yield CounterMetricFamily(
+            "gateway_tunnels_adopted",
+            "Tunnels that a new worker carried on after the death of their own",
+            state.tunnels_adopted,
+        )
+        lost = sum(table.cells[table.worker(slot) + W_LOG_LINES_LOST] for slot in range(table.workers))
+        yield CounterMetricFamily(
+            "gateway_access_log_lines_lost", "Access-log lines given up, as nobody took them", lost
+        )
+
+    def _configuration(self) -> Iterator[Metric]:
+        state = self._state
+        yield GaugeMetricFamily(
+            "gateway_config_last_reload_successful",
+            "1 where the latest reload of the configuration went well",
+            state.last_reload_ok,
+        )
+        yield GaugeMetricFamily(
+            "gateway_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last put in force",
+            state.last_reload_unix,
+        )
+        build = {"version": VERSION, "python": platform.python_version(), "relay": relay_build()}
+        yield InfoMetricFamily("gateway_build", "What runs", build)
+
+
+class WorkerFiles(Collector):
+    """Metrics that the workers keep in files, summed over them."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+
+    def collect(self) -> Iterable[Metric]:
+        """Merge what the files hold now. One that cannot be read is left out, and the log says so."""
+        # A file that a worker has only just created is empty, which prometheus-client cannot read.
+        files = [str(file) for file in sorted(self._directory.glob("*.db")) if _size(file)]
+        try:
+            return _merge(files)
+        except _UNREADABLE:
+            return _merge([file for file in files if _is_readable(file)])
+
+
+# What prometheus-client raises for a file that has gone, or that holds something else than it should.
+_UNREADABLE = (OSError, ValueError, RuntimeError, struct.error)
+
+
+def _merge(files: list[str]) -> Iterable[Metric]:
+    merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # as above
+    return merged
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_readable(file: str) -> bool:
+    try:
+        list(MmapedDict.read_all_values_from_file(file))  # type: ignore[no-untyped-call]  # as above
+        _merge([file])
+    except _UNREADABLE as error:
+        log.error("metrics: left out %s, which cannot be read: %s", os.path.basename(file), error)
+        return False
+    return True
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    # Scrapers list what they like best first; prometheus-client's own choice repeats the field's text in its answer.
+    for entry in accept.split(","):
+        media_type = entry.partition(";")[0].strip().lower()
+        if media_type in ("application/openmetrics-text", "text/plain"):
+            return media_type == "application/openmetrics-text"
+    return False

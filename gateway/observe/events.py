@@ -1,0 +1,104 @@
+"""Metrics at the rate of handshakes, requests and closes, kept by each worker through prometheus-client.
+
+What happens for each message is counted in the shared table instead; ``collector`` reads both.
+
+Every worker writes one set of files in a directory of the supervisor's, named after the worker's slot. A worker that
+takes a dead one's place goes on with its files, so counters never go down and files do not pile up.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
+NO_ROUTE = "-"
+"""The ``route`` label of what happened before a route was found."""
+
+RESULTS = (
+    "upgraded",
+    "refused_by_backend",
+    "bad_request",
+    "stripped_upgrade",
+    "no_route",
+    "forbidden",
+    "limited",
+    "connect_error",
+    "timeout",
+    "unavailable",
+)
+HANDSHAKE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+TUNNEL_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
+
+
+def use_files_of(slot: int) -> None:
+    """Have this process's metrics kept in the files of a slot. Call before the first metric is made.
+
+    :raises RuntimeError: ``PROMETHEUS_MULTIPROC_DIR`` is not set
+    """
+    if DIRECTORY not in os.environ:
+        raise RuntimeError(f"{DIRECTORY} is not set: a worker is started by the supervisor")
+    from prometheus_client import values
+
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]  # theirs is untyped
+
+
+class RouteEvents:
+    """The metrics of one route."""
+
+    def __init__(self, events: Events, route: str) -> None:
+        self._events = events
+        self._route = route
+        self.handshake_seconds = events.handshake_seconds.labels(route)
+        self.tunnel_seconds = events.tunnel_seconds.labels(route)
+        # A child is looked up by its labels only once.
+        self.handshakes = cache(lambda result: events.handshakes.labels(route, result))
+        self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause))
+        self.close_codes = cache(lambda side, code: events.close_codes.labels(route, side, code))
+        self.http_requests = cache(lambda code: events.http_requests.labels(route, code))
+
+
+class Events:
+    """The metrics of one worker."""
+
+    def __init__(self) -> None:
+        from prometheus_client import CollectorRegistry, Counter, Histogram
+
+        registry = CollectorRegistry()
+        self.handshakes = Counter("gateway_handshakes", "Handshakes by result", ["route", "result"], registry=registry)
+        self.handshake_seconds = Histogram(
+            "gateway_handshake_duration_seconds",
+            "From a request's first byte to the 101 or to the answer that refuses it",
+            ["route"],
+            buckets=HANDSHAKE_BUCKETS,
+            registry=registry,
+        )
+        self.tunnel_seconds = Histogram(
+            "gateway_tunnel_duration_seconds",
+            "Lifetime of tunnels that have ended",
+            ["route"],
+            buckets=TUNNEL_BUCKETS,
+            registry=registry,
+        )
+        self.closed = Counter(
+            "gateway_tunnels_closed",
+            "Tunnels that have ended, by who began the end and why",
+            ["route", "initiator", "cause"],
+            registry=registry,
+        )
+        self.close_codes = Counter(
+            "gateway_close_codes",
+            "Codes of Close frames that endpoints sent; none where there was no Close frame",
+            ["route", "side", "code"],
+            registry=registry,
+        )
+        self.http_requests = Counter(
+            "gateway_http_requests", "Requests answered as plain HTTP", ["route", "code"], registry=registry
+        )
+        self.connect_errors = Counter(
+            "gateway_backend_connect_errors",
+            "Connections to a backend that could not be made",
+            ["upstream", "backend", "reason"],
+            registry=registry,
+        )
+        self.route = cache(lambda name: RouteEvents(self, name))

@@ -1,0 +1,65 @@
+"""What the supervisor knows of the running gateway, for everything that observes it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from gateway.tunnels.layout import W_PID, W_READY, W_STARTED_UNIX_NS
+
+if TYPE_CHECKING:
+    from gateway.config.schema import Config
+    from gateway.routing.registry import Registry
+    from gateway.tunnels.table import Table
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """One worker, as its block of the table tells."""
+
+    index: int
+    pid: int
+    started_unix: float
+    ready: bool
+
+
+@dataclass
+class GatewayState:
+    """The running gateway. The supervisor keeps it current; the table in it is everybody's."""
+
+    table: Table
+    registry: Registry
+    config: Config
+    config_path: str
+    demo: bool = False
+    started_unix: float = field(default_factory=time.time)
+    last_reload_ok: bool = True
+    last_reload_unix: float = field(default_factory=time.time)
+    """when a configuration was last put in force"""
+    last_reload_error: str | None = None
+    worker_restarts: int = 0
+    tunnels_adopted: int = 0
+    stopping: bool = False
+
+    @property
+    def workers(self) -> list[WorkerState]:
+        """All workers, by slot. One that has died and is being replaced is not ready."""
+        cells = self.table.cells
+        found = []
+        for index in range(self.table.workers):
+            block = self.table.worker(index)
+            found.append(
+                WorkerState(
+                    index,
+                    cells[block + W_PID],
+                    cells[block + W_STARTED_UNIX_NS] / 1e9,
+                    cells[block + W_READY] == 1,
+                )
+            )
+        return found
+
+    @property
+    def ready(self) -> bool:
+        """Whether handshakes are accepted: some worker is ready, and the gateway is not shutting down."""
+        return not self.stopping and any(worker.ready for worker in self.workers)

@@ -1,0 +1,113 @@
+"""Listening sockets: opened by the supervisor, one for each worker, and open as long as it lives.
+
+Each worker has a socket of its own in the address's ``SO_REUSEPORT`` group, so that the kernel spreads connections over
+workers. It stays open while a worker is replaced: whoever connects meanwhile waits for the successor and is never
+refused. A unix socket knows no such group and is shared.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from errno import EADDRINUSE
+
+from gateway.config.schema import Address
+
+BACKLOG = 4096
+
+
+class CannotListen(Exception):
+    """An address that cannot be listened on; ``str()`` says which, why and what to do."""
+
+
+def listen(address: Address, workers: int) -> list[socket.socket]:
+    """Open one listening, non-blocking socket for each worker.
+
+    :raises CannotListen: the address is taken, not of this machine, or not permitted
+    """
+    try:
+        if address.path is not None:
+            shared = _listen_unix(address.path)
+            return [shared, *(shared.dup() for _ in range(workers - 1))]
+        _refuse_if_taken(address)
+        return [_listen_tcp(address, reuse_port=True) for _ in range(workers)]
+    except OSError as error:
+        hint = (
+            "is another gateway running?"
+            if error.errno == EADDRINUSE
+            else "see listen: and admin: in the configuration"
+        )
+        raise CannotListen(f"cannot listen on {address}: {error.strerror} ({hint})") from error
+
+
+def listen_alone(address: Address) -> socket.socket:
+    """Open one listening socket that nobody shares.
+
+    :raises CannotListen: as :func:`listen`
+    """
+    try:
+        if address.path is not None:
+            return _listen_unix(address.path)
+        return _listen_tcp(address, reuse_port=False)
+    except OSError as error:
+        raise CannotListen(f"cannot listen on {address}: {error.strerror}") from error
+
+
+def forget_unix_socket(address: Address) -> None:
+    """Remove the file of a unix socket that is not listened on any more."""
+    if address.path is not None:
+        try:
+            os.unlink(address.path)
+        except FileNotFoundError:
+            pass
+
+
+def _refuse_if_taken(address: Address) -> None:
+    """A second gateway of the same user could join the group, and silently take half of the connections."""
+    _listen_tcp(address, reuse_port=False).close()
+
+
+def _listen_tcp(address: Address, reuse_port: bool) -> socket.socket:
+    host = "" if address.host in (None, "*") else address.host
+    family = socket.AF_INET6 if ":" in (host or "") else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            # As nginx and Envoy do: [::] means IPv6 alone, so that 0.0.0.0 can stand beside it.
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind((host, address.port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _listen_unix(path: str) -> socket.socket:
+    _remove_stale(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.bind(path)
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _remove_stale(path: str) -> None:
+    """Remove a socket file that a gateway left behind when it was killed; never one in use, nor anything else."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return
+    except FileNotFoundError:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)

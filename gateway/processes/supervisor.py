@@ -1,0 +1,332 @@
+"""The supervisor: owns what must outlive a worker, replaces workers that die, and does what signals ask for.
+
+Signal handlers only enqueue; one method serves each signal, one after another. One task keeps one slot filled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gateway.build import relay_build
+from gateway.config import ConfigError, load
+from gateway.config.schema import Config
+from gateway.observe.admin import AdminServer, start_admin
+from gateway.observe.events import DIRECTORY
+from gateway.observe.state import GatewayState
+from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, Message, ReopenLogs, Stop
+from gateway.processes.limits import raise_descriptor_limit
+from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
+from gateway.routing.registry import Registry, RegistryFull
+from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_PID, W_READY
+from gateway.tunnels.table import Table
+from gateway.version import VERSION
+
+BOOT_SECONDS = 30.0
+CONFIGURE_SECONDS = 30.0
+FIRST_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 10.0
+STABLE_SECONDS = 10.0
+"""A worker that lived this long had nothing wrong with it from the start."""
+
+MAX_FAILED_BOOTS = 5
+log = logging.getLogger("gateway")
+
+
+class CannotStart(Exception):
+    """The gateway cannot run; ``str()`` says why."""
+
+
+@dataclass
+class WorkerProcess:
+    """A worker as the supervisor sees it."""
+
+    slot: int
+    process: subprocess.Popen[bytes]
+    channel: Channel
+    started: float = field(default_factory=time.monotonic)
+    configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
+    """by generation: done when the worker has answered, with the reason if it could not"""
+
+
+class Supervisor:
+    """One running gateway."""
+
+    def __init__(self, config: Config, path: str, reload: Callable[[str], Config] = load, demo: bool = False) -> None:
+        """
+        :param path: where the configuration came from
+        :param reload: reads it again; raises :class:`ConfigError`
+        """
+        self._config = config
+        self._path = path
+        self._reload_config = reload
+        self._generation = 1
+        self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
+        self._registry.admit(config)
+        self._sockets: list[list[socket.socket]] = []
+        self._workers: dict[int, WorkerProcess] = {}
+        self._requests: asyncio.Queue[str] = asyncio.Queue()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._fatal: str | None = None
+        self._stopping = False
+        self._demo = demo
+        self.state: GatewayState
+
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Run until told to stop.
+
+        :param started: called when every worker accepts connections
+        :raises CannotStart: an address cannot be listened on, or workers do not come up
+        """
+        raise_descriptor_limit()
+        config = self._config
+        loop = asyncio.get_running_loop()
+        try:
+            admin_socket = listen_alone(config.admin.address)
+            for listener in config.listen:
+                self._sockets.append(listen(listener.address, config.workers))
+        except CannotListen as error:
+            self._close_sockets()
+            raise CannotStart(str(error)) from None
+        table = Table.create(config.workers, config.max_tunnels)
+        metrics = tempfile.mkdtemp(prefix="gateway-metrics-")
+        self._environment = {**os.environ, DIRECTORY: metrics}
+        self.state = GatewayState(table, self._registry, config, self._path, demo=self._demo)
+        admin: AdminServer | None = None
+        for name in ("HUP", "TERM", "INT", "QUIT", "USR1"):
+            loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._requests.put_nowait, name)
+        try:
+            admin = await start_admin(self.state, admin_socket, metrics)
+            log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
+            ready = [loop.create_future() for _ in range(config.workers)]
+            self._keepers = [asyncio.create_task(self._keep(slot, ready[slot])) for slot in range(config.workers)]
+            announce = asyncio.create_task(self._announce(ready, started))
+            while (name := await self._requests.get()) != "fatal":
+                log.info("signal %s", name)
+                if name == "HUP":
+                    await self._hup()
+                elif name == "USR1":
+                    self._tell_all(ReopenLogs())
+                elif name == "TERM":
+                    if await self._term():
+                        break
+                else:
+                    break
+            announce.cancel()
+        finally:
+            await self._end()
+            if admin is not None:
+                await admin.close()
+            else:
+                admin_socket.close()
+            self._close_sockets()
+            for address in (config.admin.address, *(listener.address for listener in config.listen)):
+                forget_unix_socket(address)
+            table.close()
+            shutil.rmtree(metrics, ignore_errors=True)
+        if self._fatal is not None:
+            raise CannotStart(self._fatal)
+
+    # --- signals ---------------------------------------------------------------------------------------------------
+
+    async def _hup(self) -> None:
+        """Reload: a configuration that is wrong changes nothing."""
+        state = self.state
+        try:
+            config = await asyncio.to_thread(self._reload_config, self._path)
+            _refuse_what_needs_a_restart(self._config, config)
+            self._registry.admit(config)
+        except (ConfigError, RegistryFull, ValueError) as error:
+            state.last_reload_ok = False
+            state.last_reload_error = str(error)
+            log.error("reload failed, the configuration in force stays:\n%s", error)
+            return
+        self._config = state.config = config
+        self._generation += 1
+        failures = await self._configure_all()
+        state.last_reload_ok = not failures
+        state.last_reload_error = "; ".join(failures) or None
+        if failures:
+            log.error("reload: %s", state.last_reload_error)
+        else:
+            state.last_reload_unix = time.time()
+            log.info("reloaded %s", self._path)
+
+    async def _configure_all(self) -> list[str]:
+        """Put the configuration in force in every worker; return what went wrong."""
+        answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self._workers.values()]
+        failures = []
+        for answer in await asyncio.gather(*answers, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                failures.append("a worker did not answer" if isinstance(answer, TimeoutError) else str(answer))
+            elif answer is not None:
+                failures.append(answer)
+        return failures
+
+    async def _term(self) -> bool:
+        """Drain. True when done; another signal meanwhile is served first."""
+        self._stopping = self.state.stopping = True
+        self._tell_all(Drain())
+        self._close_sockets()
+        gone = asyncio.gather(*self._keepers, return_exceptions=True)
+        again = asyncio.create_task(self._requests.get())
+        await asyncio.wait((gone, again), return_when=asyncio.FIRST_COMPLETED)
+        again.cancel()
+        return True
+
+    # --- workers ---------------------------------------------------------------------------------------------------
+
+    async def _keep(self, slot: int, ready: asyncio.Future[None]) -> None:
+        """Keep a slot filled, until the gateway stops."""
+        backoff = 0.0
+        failed_boots = 0
+        while not self._stopping:
+            worker = await self._spawn(slot)
+            if await self._boot(worker):
+                failed_boots = 0
+                if not ready.done():
+                    ready.set_result(None)
+            else:
+                failed_boots += 1
+            status = await _exit_status(worker.process)
+            lived = time.monotonic() - worker.started
+            del self._workers[slot]
+            await worker.channel.close()
+            block = self.state.table.worker(slot)
+            self.state.table.cells[block + W_READY] = 0
+            self.state.table.cells[block + W_PID] = 0
+            if self._stopping:
+                return
+            log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
+            if not ready.done() or failed_boots >= MAX_FAILED_BOOTS:
+                self._fail(f"worker {slot} does not start; what it said is above")
+                return
+            self.state.worker_restarts += 1
+            # At once the first time: connections wait for it. Slower where it dies young again and again.
+            backoff = 0.0 if lived >= STABLE_SECONDS else min(backoff * 2 or FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+            if failed_boots or backoff > FIRST_BACKOFF_SECONDS:
+                await asyncio.sleep(backoff)
+
+    async def _spawn(self, slot: int) -> WorkerProcess:
+        ours, theirs = socket.socketpair()
+        listeners = [sockets[slot] for sockets in self._sockets]
+        descriptors = [theirs.fileno(), self.state.table.fd, *(sock.fileno() for sock in listeners)]
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+            )
+        worker = WorkerProcess(slot, process, await Channel.over(ours))
+        self._workers[slot] = worker
+        return worker
+
+    async def _boot(self, worker: WorkerProcess) -> bool:
+        """Give a new worker its configuration; whether it accepts connections now."""
+        listen_to = asyncio.create_task(self._listen_to(worker))
+        listen_to.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            reason = await asyncio.wait_for(self._configure(worker), BOOT_SECONDS)
+        except TimeoutError:
+            reason = f"it was not ready within {BOOT_SECONDS:.0f} s"
+        except ConnectionError:
+            return False
+        if reason is not None:
+            log.error("worker %d did not start: %s", worker.slot, reason)
+            worker.process.kill()
+        return reason is None
+
+    async def _configure(self, worker: WorkerProcess) -> str | None:
+        """Send a worker the configuration; None once it is in force there, else the reason.
+
+        :raises ConnectionError: the worker died before it answered
+        """
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        worker.configured[self._generation] = answer
+        worker.channel.send(Configure(self._generation, self._config, self._registry))
+        return await answer
+
+    async def _listen_to(self, worker: WorkerProcess) -> None:
+        while (message := await worker.channel.receive()) is not None:
+            if isinstance(message, Configured | Failed):
+                answer = worker.configured.pop(message.generation, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(message.reason if isinstance(message, Failed) else None)
+        for answer in worker.configured.values():
+            if not answer.done():
+                answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
+
+    def _tell_all(self, message: Message) -> None:
+        for worker in self._workers.values():
+            worker.channel.send(message)
+
+    # --- the beginning and the end -----------------------------------------------------------------------------------
+
+    async def _announce(self, ready: list[asyncio.Future[None]], started: Callable[[], None]) -> None:
+        await asyncio.gather(*ready)
+        addresses = ", ".join(str(listener.address) for listener in self._config.listen)
+        log.info(
+            "ready: %d workers on %s; admin on %s",
+            self._config.workers,
+            addresses,
+            self._config.admin.address,
+        )
+        started()
+
+    def _fail(self, reason: str) -> None:
+        self._fatal = reason
+        self._requests.put_nowait("fatal")
+
+    async def _end(self) -> None:
+        """Have the workers exit, and see them gone."""
+        self._stopping = self.state.stopping = True
+        self._tell_all(Stop())
+        if self._keepers:
+            _, left = await asyncio.wait(self._keepers, timeout=3)
+            for worker in list(self._workers.values()):
+                worker.process.kill()
+            for keeper in left:
+                keeper.cancel()
+            await asyncio.gather(*self._keepers, return_exceptions=True)
+
+    def _close_sockets(self) -> None:
+        for sockets in self._sockets:
+            for sock in sockets:
+                sock.close()
+        self._sockets.clear()
+
+
+async def _exit_status(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a child without a thread."""
+    loop = asyncio.get_running_loop()
+    exited = asyncio.Event()
+    pidfd = os.pidfd_open(process.pid)
+    loop.add_reader(pidfd, exited.set)
+    try:
+        await exited.wait()
+    finally:
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
+    return process.wait()
+
+
+def _how(status: int) -> str:
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+
+
+def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
+    """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
+    changed = [key for key in ("workers", "max_tunnels", "listen", "admin") if getattr(old, key) != getattr(new, key)]
+    if changed:
+        raise ValueError(f"{', '.join(changed)} cannot change while the gateway runs: restart it")

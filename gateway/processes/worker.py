@@ -1,0 +1,209 @@
+"""A worker: one process that accepts, relays and tells.
+
+Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL TABLE LISTENER…``, all but the first being
+descriptors that it inherits. It imports nothing of the command line or the status page.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+
+from gateway.config.schema import AccessLog as AccessLogConfig
+from gateway.config.schema import Config
+from gateway.edge.edge import Edge
+from gateway.edge.listener import Listener
+from gateway.observe.access_log import AccessLog
+from gateway.observe.events import Events, use_files_of
+from gateway.processes.control import Channel, Configure, Configured, Failed, ReopenLogs, Stop
+from gateway.processes.limits import raise_descriptor_limit
+from gateway.routing.registry import Registry
+from gateway.tunnels.layout import (
+    CAUSE,
+    GATEWAY,
+    INITIATOR,
+    MAX_BACKENDS,
+    MAX_ROUTES,
+    RESERVED,
+    ROW_CELLS,
+    STATE,
+    W_CONFIG,
+    W_HEARTBEAT_NS,
+    W_LOG_LINES_LOST,
+    W_PID,
+    W_READY,
+    W_STARTED_UNIX_NS,
+    WORKER_LOST,
+)
+from gateway.tunnels.poller import Poller
+from gateway.tunnels.table import Slice, Table
+
+log = logging.getLogger("gateway")
+
+
+class Worker:
+    """What one worker holds."""
+
+    def __init__(self, slot: int, table: Table, poller: Poller, listeners: list[socket.socket]) -> None:
+        self._slice = Slice(table, slot)
+        self._poller = poller
+        self._sockets = listeners
+        self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
+        self._edge: Edge | None = None
+        self._log_config: AccessLogConfig | None = None
+        self._listeners: list[Listener] = []
+        self._drained = asyncio.Event()
+        cells = table.cells
+        block = self._slice.block
+        cells[block + W_READY] = 0
+        cells[block + W_HEARTBEAT_NS] = time.monotonic_ns()
+        cells[block + W_STARTED_UNIX_NS] = time.time_ns()
+        cells[block + W_PID] = os.getpid()
+
+    async def run(self, control: socket.socket) -> None:
+        """Do what the supervisor says, until it says to stop or is gone."""
+        channel = await Channel.over(control)
+        draining: asyncio.Task[None] | None = None
+        while True:
+            message = await channel.receive()
+            if isinstance(message, Configure):
+                try:
+                    await self._configure(message)
+                except Exception as error:
+                    log.exception("configuration %d could not be put in force", message.generation)
+                    channel.send(Failed(message.generation, str(error)))
+                else:
+                    channel.send(Configured(message.generation))
+            elif isinstance(message, ReopenLogs):
+                self._reopen_logs()
+            elif isinstance(message, Stop):
+                break
+            elif draining is None:
+                # Told to drain, or the supervisor is gone and nobody would replace this worker.
+                draining = asyncio.create_task(self._drain(channel))
+            if message is None:
+                break
+        if draining is not None:
+            await draining
+        self._slice.cells[self._slice.block + W_READY] = 0
+        if self._edge is not None:
+            self._edge.log.close()
+
+    def tunnel_ended(self, row: int) -> None:
+        """The relay has ended a tunnel."""
+        assert self._edge is not None
+        self._edge.tunnel_ended(row)
+
+    async def _configure(self, message: Configure) -> None:
+        config = message.config
+        if self._edge is None:
+            self._registry.routes[:] = message.registry.routes
+            self._registry.backends[:] = message.registry.backends
+            self._log_config = config.access_log
+            edge = Edge(self._poller, self._slice, self._registry, Events(), self._open_log(config))
+            await edge.configure(config, message.registry)
+            self._edge = edge
+            self._end_tunnels_of_predecessor(edge)
+            self._listeners = [Listener(edge, sock) for sock in self._sockets]
+            for listener in self._listeners:
+                listener.start()
+            self._slice.cells[self._slice.block + W_READY] = 1
+        else:
+            if config.access_log != self._log_config:
+                new_log = self._open_log(config)
+                self._edge.log, old_log = new_log, self._edge.log
+                self._log_config = config.access_log
+                old_log.close()
+            await self._edge.configure(config, message.registry)
+        self._slice.cells[self._slice.block + W_CONFIG] = message.generation
+        gc.collect()
+        gc.freeze()  # what is there now stays: collections need not walk it again
+
+    def _open_log(self, config: Config) -> AccessLog:
+        return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)
+
+    def _log_lines_lost(self, count: int) -> None:
+        self._slice.cells[self._slice.block + W_LOG_LINES_LOST] += count
+
+    def _reopen_logs(self) -> None:
+        if self._edge is not None:
+            try:
+                self._edge.log.reopen()
+            except OSError as error:
+                log.error("the access log cannot be opened anew: %s", error)
+
+    def _end_tunnels_of_predecessor(self, edge: Edge) -> None:
+        """A worker that died in this slot has left rows: its sockets are gone, so its tunnels are told of and ended."""
+        cells = self._slice.cells
+        lost = list(self._slice.table.rows(self._slice.slot))
+        for row in lost:
+            cells[row + INITIATOR] = GATEWAY
+            cells[row + CAUSE] = WORKER_LOST
+            edge.tunnel_ended(row)
+        first = self._slice.first
+        for row in range(first, first + self._slice.used_rows * ROW_CELLS, ROW_CELLS):
+            if cells[row + STATE] == RESERVED:
+                self._slice.release(row)
+        self._slice.forget_live()
+        if lost:
+            log.warning("worker %d: %d tunnels were lost with the worker before it", self._slice.slot, len(lost))
+
+    async def _drain(self, channel: Channel) -> None:
+        for listener in self._listeners:
+            listener.stop()
+        if self._edge is not None:
+            edge = self._edge
+            edge.drain()
+            await edge.plain.close()
+            while any(True for _ in self._slice.table.rows(self._slice.slot)):
+                await asyncio.sleep(0.05)
+            await edge.close()
+        await channel.close()
+
+
+def main(arguments: list[str]) -> None:
+    """Run a worker. :param arguments: slot, and descriptors of the control socket, the table and the listeners"""
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s gateway[%(process)d] %(message)s",
+    )
+    slot, control_fd, table_fd, *listener_fds = (int(argument) for argument in arguments)
+    # Signals are the supervisor's: a Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+    ):
+        signal.signal(number, signal.SIG_IGN)
+    descriptors = raise_descriptor_limit()
+    use_files_of(slot)
+    table = Table(table_fd)
+    worker: Worker | None = None
+
+    def tunnel_ended(row: int) -> None:
+        assert worker is not None
+        worker.tunnel_ended(row)
+
+    poller = Poller(table, descriptors, tunnel_ended)
+
+    async def run() -> None:
+        nonlocal worker
+        worker = Worker(slot, table, poller, [socket.socket(fileno=fd) for fd in listener_fds])
+        await worker.run(socket.socket(fileno=control_fd))
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
+        runner.run(run())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

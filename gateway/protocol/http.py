@@ -1,0 +1,274 @@
+"""Heads of HTTP/1.1 messages, read by llhttp (RFC 9110, RFC 9112).
+
+A head is read strictly: what two parsers could understand in two ways is refused here, and never reaches a backend.
+Header fields keep their order, case and repetitions, since a backend is to see them as the client sent them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
+
+MAX_HEAD_BYTES: Final = 16 * 1024
+"""Beyond it a request gets 431. The figure that most servers use."""
+
+MAX_FIELDS: Final = 128
+
+Field = tuple[bytes, bytes]
+
+_HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?\Z")
+_CRLF: Final = b"\r\n"
+_HEAD_END: Final = b"\r\n\r\n"
+
+
+class BadHead(Exception):
+    """A request head that is refused. ``status`` is what its sender is told, ``str()`` the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Head:
+    """What request and response heads have in common: a version and fields.
+
+    ``fields`` holds (name, value) as received; ``first`` the first value by lower-case name.
+    """
+
+    __slots__ = ("fields", "first", "http11", "size")
+
+    def __init__(self) -> None:
+        self.fields: list[Field] = []
+        self.first: dict[bytes, bytes] = {}
+        self.http11 = True
+        self.size = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser for each field."""
+        self.fields.append((name, value))
+        self.first.setdefault(name.lower(), value)
+
+    def values(self, name: bytes) -> list[bytes]:
+        """All values of a field, by lower-case name, in order."""
+        if name not in self.first:
+            return []
+        return [value for key, value in self.fields if key.lower() == name]
+
+    def tokens(self, name: bytes) -> list[bytes]:
+        """A field as a list of tokens in lower case, over all of its lines (RFC 9110 section 5.6.1)."""
+        return [token.lower() for token in self.items(name)]
+
+    def items(self, name: bytes) -> list[bytes]:
+        """A field as a list of members as they are, over all of its lines."""
+        found = []
+        for value in self.values(name):
+            found += [item for part in value.split(b",") if (item := part.strip(b" \t"))]
+        return found
+
+
+class RequestHead(Head):
+    """Method, target and fields of a request."""
+
+    __slots__ = ("method", "target")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.method = b""
+        self.target = b""
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser with the target, in one piece or several."""
+        self.target += url
+
+
+class ResponseHead(Head):
+    """Status line and fields of a response."""
+
+    __slots__ = ("reason", "status")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.status = 0
+        self.reason = b""
+
+    def on_status(self, reason: bytes) -> None:
+        """Called by the parser with the reason phrase, in one piece or several."""
+        self.reason += reason
+
+
+class RequestReader:
+    """Reads one request head out of bytes that come in any chunking."""
+
+    __slots__ = ("_fed", "_head", "_parser", "received")
+
+    def __init__(self) -> None:
+        self._head = RequestHead()
+        self._parser = HttpRequestParser(self._head)
+        self._fed = 0
+        self.received = b""
+
+    def feed(self, data: bytes) -> RequestHead | None:
+        """Take the next bytes of the connection; return the head once it is whole.
+
+        Bytes behind the head stay in ``received``, from ``head.size`` on.
+
+        :raises BadHead: it is malformed (400), too large (431), or not of HTTP/1 (505)
+        """
+        received = self.received + data if self.received else data
+        if received.startswith(_CRLF):
+            received = received.lstrip(_CRLF)  # RFC 9112 section 2.2: empty lines before a request
+        self.received = received
+        found = received.find(_HEAD_END, max(self._fed - 3, 0))
+        end = len(received) if found < 0 else found + 4
+        if end > MAX_HEAD_BYTES:
+            raise BadHead(431, f"request head over {MAX_HEAD_BYTES} bytes")
+        head = self._head
+        try:
+            self._parser.feed_data(received[self._fed : end] if self._fed or end < len(received) else received)
+        except HttpParserUpgrade:
+            pass
+        except HttpParserError as error:
+            if self._parser.get_method() == b"PRI":
+                raise BadHead(505, "HTTP/2 without TLS is not spoken here") from None
+            raise BadHead(400, f"malformed request head: {error}") from None
+        self._fed = end
+        if found < 0:
+            return None
+        head.size = end
+        head.method = self._parser.get_method()
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise BadHead(505, f"HTTP/{version} is not spoken here")
+        head.http11 = version == "1.1"
+        check_request(head)
+        return head
+
+
+def check_request(head: RequestHead) -> None:
+    """Refuse what llhttp lets through, but two servers could understand in two ways.
+
+    :raises BadHead: with status 400, or 431 for too many fields
+    """
+    if len(head.fields) > MAX_FIELDS:
+        raise BadHead(431, f"more than {MAX_FIELDS} header fields")
+    hosts = head.values(b"host")
+    if len(hosts) > 1:
+        raise BadHead(400, "more than one Host")
+    if head.http11 and not hosts:
+        raise BadHead(400, "no Host")
+    if hosts and not _HOST.match(hosts[0]):
+        raise BadHead(400, "malformed Host")
+    if b"transfer-encoding" in head.first:
+        if b"content-length" in head.first:
+            raise BadHead(400, "both Content-Length and Transfer-Encoding")
+        if not head.http11:
+            raise BadHead(400, "Transfer-Encoding in HTTP/1.0")
+    if len(set(head.values(b"content-length"))) > 1:
+        raise BadHead(400, "more than one Content-Length")
+
+
+class BadResponse(Exception):
+    """A backend's answer that cannot be understood."""
+
+
+class ResponseReader:
+    """Reads the heads of a backend's answer: interim ones (RFC 9110 section 15.2), then the final one."""
+
+    __slots__ = ("_parser", "_started", "complete", "head", "received")
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.head = ResponseHead()
+        self.complete = False
+
+    def feed(self, data: bytes) -> ResponseHead | None:
+        """Take the next bytes; return the next head if it is whole. Call with ``b""`` to go on behind an interim one.
+
+        Bytes behind the head are in ``received``.
+
+        :raises BadResponse: it is malformed or too large
+        """
+        self.received += data
+        found = self.received.find(_HEAD_END)
+        if found < 0:
+            if len(self.received) > MAX_HEAD_BYTES:
+                raise BadResponse(f"response head over {MAX_HEAD_BYTES} bytes")
+            if not b"HTTP/1.".startswith(self.received[:7]):
+                raise BadResponse("not an answer in HTTP/1")
+            return None
+        end = found + 4
+        if end > MAX_HEAD_BYTES:
+            raise BadResponse(f"response head over {MAX_HEAD_BYTES} bytes")
+        self.head = head = ResponseHead()
+        self._parser = HttpResponseParser(_BodyEnd(self, head))
+        try:
+            self._parser.feed_data(self.received[:end])
+        except HttpParserUpgrade:
+            pass
+        except HttpParserError as error:
+            raise BadResponse(f"malformed response head: {error}") from None
+        head.status = self._parser.get_status_code()
+        head.http11 = self._parser.get_http_version() == "1.1"
+        head.size = end
+        self.received = self.received[end:]
+        return head
+
+    def feed_body(self, data: bytes) -> None:
+        """Look at bytes of the final answer's body; ``complete`` tells whether they were its last.
+
+        :raises BadResponse: its framing is malformed
+        """
+        try:
+            self._parser.feed_data(data)
+        except HttpParserError as error:
+            raise BadResponse(f"malformed response body: {error}") from None
+
+
+class _BodyEnd:
+    """What the response parser calls: the head for its fields, the reader when the message is complete."""
+
+    __slots__ = ("_reader", "on_header", "on_status")
+
+    def __init__(self, reader: ResponseReader, head: ResponseHead) -> None:
+        self._reader = reader
+        self.on_header = head.on_header
+        self.on_status = head.on_status
+
+    def on_message_complete(self) -> None:
+        self._reader.complete = True
+
+
+# --- writing heads ------------------------------------------------------------------------------------------------
+
+_HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization")
+    + (b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+# Fields that a sender may not have removed by naming them in Connection.
+_KEPT = frozenset((b"host", b"content-length", b"cookie", b"authorization", b"origin"))
+
+
+def hop_by_hop(head: Head) -> frozenset[bytes]:
+    """Lower-case names of the fields that concern one connection only (RFC 9110 section 7.6.1)."""
+    named = head.tokens(b"connection")
+    if not named or named == [b"upgrade"] or named == [b"keep-alive"] or named == [b"close"]:
+        return _HOP_BY_HOP
+    return _HOP_BY_HOP | {name for name in named if name not in _KEPT and not name.startswith(b"sec-")}
+
+
+def request_bytes(method: bytes, target: bytes, fields: list[Field]) -> bytes:
+    """Encode a request head of HTTP/1.1."""
+    lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
+    lines += [b"%b: %b\r\n" % field for field in fields]
+    lines.append(_CRLF)
+    return b"".join(lines)
+
+
+def response_bytes(status: int, reason: bytes, fields: list[Field]) -> bytes:
+    """Encode a response head of HTTP/1.1."""
+    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
+    lines += [b"%b: %b\r\n" % field for field in fields]
+    lines.append(_CRLF)
+    return b"".join(lines)

@@ -1,0 +1,276 @@
+"""Where WebSocket frames begin and end in a byte stream that is relayed, not parsed (RFC 6455 section 5.2).
+
+The state of a scanner *is* a run of integers (``scanner_state.py``), so that it can live in a row of the shared table,
+and a successor of a dead worker carries on where the stream was cut, in the middle of a frame header included.
+:func:`scan` works on such a run in place; :class:`FrameScanner` is the same with integers of its own.
+
+Payload is skipped, never copied and never unmasked, but for the two bytes of a close code. A stream that breaks
+RFC 6455 becomes ``BROKEN`` and is not scanned any more: the endpoints judge it, the gateway relays it as it is.
+RSV bits are let through: which of them an extension has given a meaning is the endpoints' business.
+
+This file is compiled by Cython where a compiler is at hand (types are in ``scanner.pxd``) and runs as it is elsewhere.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import MutableSequence, Sequence
+
+from gateway.protocol.scanner_state import (
+    BINARY,
+    BROKEN,
+    CLOSE,
+    CLOSE_CODE,
+    CLOSED,
+    CODE_BYTES,
+    CONTINUATION,
+    DATA_AT,
+    FRAMES,
+    HEADER_HIGH,
+    HEADER_LENGTH,
+    HEADER_LOW,
+    MASK,
+    MASKING,
+    MESSAGE,
+    NO_STATUS,
+    OPCODE,
+    OPCODES,
+    PONG,
+    REMAINING,
+    SCANNER_CELLS,
+    STATUS,
+)
+
+Bytes = bytes | bytearray | memoryview
+Cells = MutableSequence[int] | memoryview[int]
+
+
+def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: int, stop: bool) -> int:
+    """Advance a scanner over ``data[start:end]``.
+
+    :param cells: 64-bit integers that hold the state and the counters
+    :param s: index of the scanner's first integer in ``cells``
+    :param c: index of ``OPCODES`` counters in ``cells``, one for each opcode
+    :param now: a clock in any unit, noted in ``DATA_AT`` when bytes of a data frame go by
+    :param stop: if true, return at the first frame boundary at or after ``start``
+    :returns: index up to which ``data`` was looked at: ``end``, or the boundary where it stopped
+    """
+    pos = start
+    remaining = cells[s + REMAINING]
+    if remaining:
+        # Payload of a frame whose header came earlier.
+        opcode = cells[s + OPCODE]
+        if opcode < CLOSE:
+            cells[s + DATA_AT] = now
+        elif opcode == CLOSE:
+            _close_code(cells, s, data, pos, end, remaining)
+        if remaining > end - pos:
+            cells[s + REMAINING] = remaining - (end - pos)
+            return end
+        cells[s + REMAINING] = 0
+        pos += remaining
+        if opcode == CLOSE:
+            cells[s + STATUS] = CLOSED
+    if cells[s + STATUS]:
+        return pos if stop and cells[s + STATUS] == CLOSED else end
+    kept = cells[s + HEADER_LENGTH]
+    masking = cells[s + MASKING]
+    message = cells[s + MESSAGE]
+    frames = 0
+    opcode = -1
+    seen_data = False
+    broken = False
+    remaining = 0
+    while pos < end:
+        if stop and not kept:
+            break
+        if kept or end - pos < 14:
+            # A header that TCP may have cut: gather it byte by byte until it is whole.
+            low = cells[s + HEADER_LOW] if kept else 0
+            high = cells[s + HEADER_HIGH] if kept else 0
+            need = _header_size(low, kept)
+            while kept < need and pos < end:
+                if kept < 8:
+                    low |= _shifted(data[pos], kept)
+                else:
+                    high |= _shifted(data[pos], kept - 8)
+                kept += 1
+                pos += 1
+                need = _header_size(low, kept)
+            if kept < need:
+                cells[s + HEADER_LOW] = low
+                cells[s + HEADER_HIGH] = high
+                break
+            kept = 0
+            first = low & 0xFF
+            second = (low >> 8) & 0xFF
+            size = second & 0x7F
+            mask = (low >> 16) & 0xFFFF
+            if size == 126:
+                size = ((low >> 8) & 0xFF00) | ((low >> 24) & 0xFF)
+                broken = size < 126
+            elif size == 127:
+                size = 0
+                for i in range(2, 8):
+                    size = (size << 8) | ((low >> (i * 8)) & 0xFF)
+                size = (size << 16) | ((high & 0xFF) << 8) | ((high >> 8) & 0xFF)
+                broken = size < 65536 or (low >> 16) & 0x80 != 0
+        else:
+            first = data[pos]
+            second = data[pos + 1]
+            size = second & 0x7F
+            mask = 0
+            if size < 126:
+                mask = data[pos + 2] | (data[pos + 3] << 8)
+                pos += 2
+            elif size == 126:
+                size = (data[pos + 2] << 8) | data[pos + 3]
+                pos += 4
+                broken = size < 126
+            else:
+                size = 0
+                for i in range(2, 10):
+                    size = (size << 8) | data[pos + i]
+                broken = size < 65536 or data[pos + 2] & 0x80 != 0
+                pos += 10
+            if second & 0x80:
+                pos += 4
+        opcode = first & 0x0F
+        if (second >> 7) != masking:
+            broken = True
+        if opcode < CLOSE:
+            # A message begins with text or binary and goes on with continuations (section 5.4).
+            if opcode > BINARY or (opcode == CONTINUATION) != message:
+                broken = True
+            message = 0 if first & 0x80 else 1
+            seen_data = True
+        else:
+            # Control frames are whole, and of 125 bytes at most (section 5.5).
+            if opcode > PONG or size > 125 or first & 0x80 == 0 or (opcode == CLOSE and size == 1):
+                broken = True
+        if broken:
+            break
+        frames += 1
+        cells[c + opcode] += 1
+        if opcode == CLOSE:
+            cells[s + MASK] = mask if second & 0x80 else 0
+            cells[s + CODE_BYTES] = 0
+            cells[s + CLOSE_CODE] = 0 if size else NO_STATUS
+            if size:
+                _close_code(cells, s, data, pos, end, size)
+        if size > end - pos:
+            remaining = size - (end - pos)
+            pos = end
+            break
+        pos += size
+        if opcode == CLOSE:
+            cells[s + STATUS] = CLOSED
+            break
+    cells[s + HEADER_LENGTH] = kept
+    if broken:
+        cells[s + STATUS] = BROKEN
+        pos = end
+    elif opcode >= 0:
+        cells[s + OPCODE] = opcode
+        cells[s + REMAINING] = remaining
+        cells[s + MESSAGE] = message
+        cells[s + FRAMES] += frames
+        if seen_data:
+            cells[s + DATA_AT] = now
+    return pos if stop else end
+
+
+def _header_size(low: int, kept: int) -> int:
+    """Bytes that a header will have, as far as the ``kept`` bytes of it tell; ``low`` holds the first of them."""
+    if kept < 2:
+        return 2
+    second = (low >> 8) & 0xFF
+    size = 6 if second & 0x80 else 2
+    if second & 0x7F == 126:
+        return size + 2
+    if second & 0x7F == 127:
+        return size + 8
+    return size
+
+
+def _shifted(byte: int, places: int) -> int:
+    """``byte`` moved up by ``places`` bytes, as the signed 64-bit integer that a cell holds."""
+    value = byte << (places * 8)
+    if value > 0x7FFFFFFFFFFFFFFF:
+        value -= 0x10000000000000000
+    return value
+
+
+def _close_code(cells: Cells, s: int, data: Bytes, pos: int, end: int, left: int) -> None:
+    """Read what ``data[pos:end]`` holds of the two bytes of a close code (section 5.5.1).
+
+    :param left: payload bytes of the Close frame from ``pos`` on
+    """
+    got = cells[s + CODE_BYTES]
+    while got < 2 and pos < end and left > 0:
+        byte = data[pos] ^ ((cells[s + MASK] >> (8 * got)) & 0xFF)
+        cells[s + CLOSE_CODE] = (cells[s + CLOSE_CODE] << 8) | byte
+        got += 1
+        pos += 1
+        left -= 1
+    cells[s + CODE_BYTES] = got
+
+
+class FrameScanner:
+    """One direction of a WebSocket stream, fed in chunks of any size."""
+
+    def __init__(self, *, masked: bool, state: Sequence[int] | None = None) -> None:
+        """
+        :param masked: whether frames of this direction must be masked: true from client to backend
+        :param state: what :meth:`export_state` returned earlier, to carry on from there
+        :raises ValueError: ``state`` has not the length that :meth:`export_state` gives
+        """
+        if state is None:
+            state = [0] * (SCANNER_CELLS + OPCODES)
+        elif len(state) != SCANNER_CELLS + OPCODES:
+            raise ValueError(f"a scanner's state is {SCANNER_CELLS + OPCODES} integers, not {len(state)}")
+        self.cells = array("q", state)
+        self.cells[MASKING] = 1 if masked else 0
+
+    def feed(self, data: Bytes, now: int = 0) -> None:
+        """Look at the next bytes of the stream. :param now: clock, see :attr:`data_at`."""
+        scan(self.cells, 0, SCANNER_CELLS, data, 0, len(data), now, False)
+
+    def next_boundary(self, data: Bytes, start: int = 0, now: int = 0) -> int:
+        """Look at ``data[start:]`` up to the first frame boundary; return where that is, or ``len(data)``."""
+        position: int = scan(self.cells, 0, SCANNER_CELLS, data, start, len(data), now, True)
+        return position
+
+    def export_state(self) -> list[int]:
+        """The whole state as integers, for a scanner elsewhere."""
+        return list(self.cells)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether the stream stands between two frames. Never true again once the stream is broken."""
+        return not (self.cells[REMAINING] or self.cells[HEADER_LENGTH] or self.cells[STATUS] == BROKEN)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the stream broke RFC 6455, and scanning stopped."""
+        return self.cells[STATUS] == BROKEN
+
+    @property
+    def closed(self) -> bool:
+        """Whether a whole Close frame has gone by."""
+        return self.cells[STATUS] == CLOSED
+
+    @property
+    def close_code(self) -> int | None:
+        """Code of the Close frame, 1005 where it had none; None before it was read."""
+        return self.cells[CLOSE_CODE] or None if self.cells[STATUS] == CLOSED else None
+
+    @property
+    def frames(self) -> dict[int, int]:
+        """Frames seen, by opcode."""
+        return {op: n for op in range(OPCODES) if (n := self.cells[SCANNER_CELLS + op])}
+
+    @property
+    def data_at(self) -> int:
+        """Clock of the latest byte of a data frame (opcodes 0 to 2)."""
+        return self.cells[DATA_AT]

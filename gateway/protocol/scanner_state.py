@@ -1,0 +1,32 @@
+"""The integers that a frame scanner consists of, as offsets from where they start; zeros begin a stream.
+
+They live in a row of the shared table, or in a :class:`gateway.protocol.scanner.FrameScanner` of its own.
+"""
+
+(
+    REMAINING,  # payload bytes of the current frame still to come
+    HEADER_LENGTH,  # bytes of a header that TCP cut, kept in the next two
+    HEADER_LOW,  # its bytes 0 to 7, little-endian
+    HEADER_HIGH,  # its bytes 8 to 13
+    OPCODE,  # of the current or latest frame
+    MESSAGE,  # 1 while a fragmented message is unfinished
+    STATUS,  # OPEN, CLOSED or BROKEN
+    MASKING,  # 1 where this direction must mask (client to backend), 0 where it must not
+    MASK,  # first two mask bytes of a Close frame, while its code is read
+    CLOSE_CODE,  # 0 before it is read; NO_STATUS for a Close without one
+    CODE_BYTES,  # payload bytes of a Close frame read into the code so far
+    FRAMES,  # frames whose header was seen
+    DATA_AT,  # clock of the latest byte of a data frame
+) = range(13)
+SCANNER_CELLS = 16
+
+# STATUS
+OPEN = 0
+CLOSED = 1  # a whole Close frame has gone by; what follows is not looked at
+BROKEN = 2  # the stream broke RFC 6455; scanning stopped for good
+
+NO_STATUS = 1005  # RFC 6455 section 7.4.1
+
+# Opcodes (RFC 6455 section 5.2), and how many cells of counters there are, one for each that the four bits allow.
+CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
+OPCODES = 16

@@ -1,0 +1,127 @@
+"""Routes: what a request must look like, and what a matching one gets. The first match wins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.config.schema import Config, Match, Timeouts
+from gateway.config.schema import Route as RouteConfig
+from gateway.protocol.target import normal_path
+from gateway.routing.balancing import Balancer, LeastTunnels, RoundRobin, Target
+from gateway.routing.registry import Registry
+
+
+class Upstream:
+    """A named group of backends, and the order in which they are tried."""
+
+    def __init__(self, name: str, config: Config, registry: Registry, live: Callable[[int], int]) -> None:
+        """:param live: tunnels that all workers together hold to a backend, by its number"""
+        settings = config.upstreams[name]
+        self.name = name
+        self.connect_retries = settings.connect_retries
+        self.targets = [
+            Target(
+                number=registry.backend(name, str(backend.address)),
+                upstream=name,
+                address=backend.address,
+                weight=backend.weight,
+                label=str(backend.address),
+            )
+            for backend in settings.backends
+        ]
+        self.balancer: Balancer = (
+            RoundRobin(self.targets) if settings.balance == "round_robin" else LeastTunnels(self.targets, live)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route as a worker uses it."""
+
+    name: str
+    number: int
+    """as the shared table knows it"""
+    upstream: Upstream
+    upgrades: frozenset[bytes]
+    proxies_http: bool
+    timeouts: Timeouts
+
+
+class Routes:
+    """The routes of a configuration, in order."""
+
+    def __init__(self, config: Config, registry: Registry, live: Callable[[int], int]) -> None:
+        """:raises ValueError: the registry has no number for a name: it was not shown this configuration"""
+        self.upstreams = {name: Upstream(name, config, registry, live) for name in config.upstreams}
+        self.routes = [
+            Route(
+                name=route.name,
+                number=registry.route(route.name),
+                upstream=self.upstreams[route.upstream],
+                upgrades=frozenset(name.encode() for name in route.upgrades),
+                proxies_http=route.http == "proxy",
+                timeouts=config.timeouts_of(route),
+            )
+            for route in config.routes
+        ]
+        self._tests = [(_test_of(settings), route) for settings, route in zip(config.routes, self.routes, strict=True)]
+
+    def find(self, host: str, path: str, subprotocols: Sequence[str]) -> Route | None:
+        """The first route that matches.
+
+        :param host: in lower case, without a port
+        :param path: normalised, see :func:`gateway.protocol.target.normal_path`
+        :param subprotocols: those the client offers
+        """
+        for test, route in self._tests:
+            if test is None or test(host, path, subprotocols):
+                return route
+        return None
+
+
+Test = Callable[[str, str, Sequence[str]], bool]
+
+
+def _test_of(route: RouteConfig) -> Test | None:
+    """What a request must pass to match; None where everything matches."""
+    match = route.match
+    parts = [part for part in (_host_test(match), _path_test(match), _subprotocol_test(match)) if part]
+    if not parts:
+        return None
+    if len(parts) == 1:
+        return parts[0]
+    return lambda host, path, offered: all(part(host, path, offered) for part in parts)
+
+
+def _host_test(match: Match) -> Test | None:
+    if not match.hosts:
+        return None
+    exact = frozenset(host for host in match.hosts if not host.startswith("*."))
+    suffixes = tuple(host[1:] for host in match.hosts if host.startswith("*."))
+    # A wildcard stands for one or more labels, never for none.
+    return lambda host, path, offered: (
+        host in exact or (bool(suffixes) and host.endswith(suffixes) and not host.startswith("."))
+    )
+
+
+def _path_test(match: Match) -> Test | None:
+    if match.path_exact is not None:
+        wanted = normal_path(match.path_exact.encode())
+        return lambda host, path, offered: path == wanted
+    if match.path_regex is not None:
+        search = re.compile(match.path_regex).search
+        return lambda host, path, offered: search(path) is not None
+    if match.path is None or match.path == "/":
+        return None
+    whole = normal_path(match.path.encode()).rstrip("/")
+    below = whole + "/"
+    return lambda host, path, offered: path == whole or path.startswith(below)
+
+
+def _subprotocol_test(match: Match) -> Test | None:
+    if not match.subprotocols:
+        return None
+    wanted = frozenset(match.subprotocols)
+    return lambda host, path, offered: not wanted.isdisjoint(offered)

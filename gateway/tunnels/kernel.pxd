@@ -1,0 +1,32 @@
+# cython: language_level=3
+from libc.stdint cimport int64_t, uint64_t
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        int fd
+        uint64_t u64
+    struct epoll_event:
+        unsigned int events
+        epoll_data_t data
+
+cdef enum:
+    EVENTS = 1024
+
+
+cdef class Kernel:
+    cdef int epoll_fd
+    cdef readonly object buffer
+    cdef unsigned char[::1] data
+    cdef epoll_event events[EVENTS]
+
+    cpdef int wait(self, int timeout_ms) except -1
+    cdef int event_fd(self, int i) noexcept
+    cdef int event_mask(self, int i) noexcept
+    cpdef Py_ssize_t recv(self, int fd) noexcept
+    cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
+    cdef Py_ssize_t send_bytes(self, int fd, bytearray data) noexcept
+    cdef int watch(self, int fd, bint known, unsigned int events) except -1
+    cdef int unwatch(self, int fd) except -1
+    cdef void shut(self, int fd) noexcept
+    cdef void close(self, int fd) noexcept
+    cdef int64_t now(self) noexcept

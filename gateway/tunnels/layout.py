@@ -1,0 +1,140 @@
+"""The layout of the shared table: what every integer in it means, and where it stands.
+
+The table is a run of 64-bit cells in one ``memfd``, mapped by the supervisor and by all workers::
+
+    header | one block a worker | what each worker knows of each backend | totals of each worker and route | rows
+
+A *row* is one tunnel. Workers own a slice of rows each and write nowhere else, so nothing here is ever locked: a cell
+is written whole, and a reader that must not mix two tunnels reads ``STATE`` and ``ID`` before and after. A new field
+of a tunnel belongs here, and nowhere else: whatever is in the row survives the worker.
+
+Clocks are ``CLOCK_MONOTONIC`` in nanoseconds, which all processes of a machine share, unless a name says ``UNIX``.
+"""
+
+from __future__ import annotations
+
+from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
+
+VERSION = 1
+"""Of this layout. A process that maps a table of another version must convert it or leave it alone."""
+
+CELL_BYTES = 8
+PAGE_CELLS = 4096 // CELL_BYTES
+
+# --- header -----------------------------------------------------------------------------------------------------
+(H_MAGIC, H_VERSION, H_WORKERS, H_ROWS_PER_WORKER, H_STARTED_UNIX_NS) = range(5)
+HEADER_CELLS = PAGE_CELLS
+MAGIC = 0x6774_7761_7965_3031  # "gtwaye01"
+
+# --- worker blocks ----------------------------------------------------------------------------------------------
+(
+    W_PID,
+    W_STARTED_UNIX_NS,
+    W_HEARTBEAT_NS,  # written by every sweep
+    W_LAST_ID,  # serial of the latest tunnel of this slice
+    W_HIGH_ROWS,  # rows of the slice that were ever used: readers look no further
+    W_CONFIG,  # generation of the configuration in force
+    W_READY,  # 1 while it accepts connections
+    W_LOG_LINES_LOST,  # access-log lines given up because whoever reads the log does not
+) = range(8)
+WORKER_CELLS = 64
+
+# --- what each worker knows of a backend ----------------------------------------------------------------------------
+MAX_BACKENDS = 4096
+(
+    B_LIVE,  # tunnels that the worker holds to it, handshakes included
+    B_CONNECT_NS,  # when it last tried to connect to it; negative where that failed, 0 before
+) = range(2)
+BACKEND_CELLS = 2
+
+# --- totals by route, for metrics; they only grow -----------------------------------------------------------------
+MAX_ROUTES = 1024
+# One such block for each direction, named after the side that the bytes came from.
+T_FRAMES = 0  # OPCODES cells
+T_BYTES = OPCODES
+T_VIOLATIONS = OPCODES + 1  # streams that broke RFC 6455
+TOTAL_CELLS = OPCODES + 8
+ROUTE_CELLS = 2 * TOTAL_CELLS
+
+# --- a row --------------------------------------------------------------------------------------------------------
+(
+    STATE,  # FREE, RESERVED or LIVE; the last cell written when a tunnel opens
+    ID,
+    ROUTE,
+    BACKEND,
+    TOTALS,  # index of this worker's block of totals for the route
+    OPENED_NS,
+    OPENED_UNIX_NS,
+    KIND,  # WEBSOCKET or OPAQUE
+    DIRTY,  # 1 from before a recv until all that it read was sent
+    PHASE,  # RELAYING, CLOSING or CUT
+    DEADLINE_NS,  # when the sweep has to look at this row; NEVER for most of the time
+    CLOSING_NS,  # when the first Close frame or FIN was seen; 0 before
+    WRITE_STALL_NS,  # time-outs of the route when the tunnel opened; NEVER for off
+    CLOSE_NS,
+    IDLE_NS,
+    LIFETIME_NS,
+    INITIATOR,  # CLIENT, BACKEND or GATEWAY: who began the end; -1 before
+    CAUSE,  # index into CAUSES; -1 before
+    CLOSE_CODE_SENT,  # code of the Close frames that the gateway wrote; 0 for none
+) = range(19)
+SIDE_0 = 24  # the client's fields
+SIDE_CELLS = 36
+# Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:
+(
+    FD,  # descriptor in the worker that owns the row; -1 when there is none
+    INTEREST,  # events that epoll watches on it; 0 where it is not registered
+    LAST_NS,  # clock of the latest byte from this side
+    BYTES,  # from this side
+    PENDING,  # bytes for this side that its socket did not take yet
+    STALLED_NS,  # since when; 0 while nothing is pending
+    ENDED,  # 1 once this side's FIN was read
+    SHUT,  # 1 once FIN was sent to this side
+    GATE,  # what goes to this side: PASS, HOLD_AT_BOUNDARY or DISCARD
+) = range(9)
+SCANNER = 20  # of the stream that comes from this side, SCANNER_CELLS
+ROW_CELLS = 160
+TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
+
+CLIENT, BACKEND_SIDE, GATEWAY = 0, 1, 2
+SIDES = ("client", "backend")
+INITIATORS = ("client", "backend", "gateway")
+
+FREE, RESERVED, LIVE = 0, 1, 2
+WEBSOCKET, OPAQUE = 0, 1
+RELAYING, CLOSING, CUT = 0, 1, 2
+PASS, AT_BOUNDARY, DISCARD = 0, 1, 2
+NEVER = 2**62
+
+CAUSES = (
+    "close_frame",
+    "fin",
+    "reset",
+    "ping_timeout",
+    "write_stall",
+    "idle",
+    "max_lifetime",
+    "drain",
+    "limit",
+    "protocol_error",
+    "worker_lost",
+)
+(
+    CLOSE_FRAME,
+    FIN,
+    RESET,
+    PING_TIMEOUT,
+    WRITE_STALL,
+    IDLE,
+    MAX_LIFETIME,
+    DRAIN,
+    LIMIT,
+    PROTOCOL_ERROR,
+    WORKER_LOST,
+) = range(len(CAUSES))
+
+# Texts of a row: name, bytes kept for it. A longer text is cut. Two bytes of length come before each.
+TEXTS = {"client": 62, "host": 94, "path": 254, "subprotocol": 46, "request_id": 46}
+
+if SIDE_CELLS < SCANNER + SCANNER_CELLS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
+    raise AssertionError("the table's layout overlaps itself")

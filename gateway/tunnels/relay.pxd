@@ -1,0 +1,75 @@
+# cython: language_level=3
+# Types of relay.py in the compiled build; see "One source, two builds" in ARCHITECTURE.md.
+cimport cython
+from libc.stdint cimport int64_t
+
+from gateway.protocol.scanner cimport scan
+from gateway.tunnels.kernel cimport Kernel
+
+cdef int64_t EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+cdef int64_t BROKEN, CLOSED, HEADER_LENGTH, MASKING, OPEN, REMAINING, STATUS
+cdef int64_t AT_BOUNDARY, BACKEND_SIDE, BYTES, CAUSE, CLIENT, CLOSE_CODE_SENT, CLOSE_FRAME, CLOSE_NS, CLOSING, CLOSING_NS
+cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
+cdef int64_t LIVE, NEVER, OPENED_NS, PASS, PENDING, PHASE, RELAYING, RESET, ROW_CELLS, SCANNER, SHUT, SIDE_0, SIDE_CELLS
+cdef int64_t STALLED_NS, STATE, T_BYTES, T_VIOLATIONS, TOTAL_CELLS, TOTALS, WEBSOCKET, WRITE_STALL_NS
+cdef int64_t REGISTERED, NO_OWNER
+
+
+cdef class Relay:
+    cdef Kernel kernel
+    cdef int64_t[::1] cells
+    cdef int[::1] owners
+    cdef dict pending
+    cdef list closing_fds
+    cdef object on_end
+    cdef readonly int64_t now
+
+    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int)
+    cpdef list poll(self, int timeout_ms)
+    @cython.locals(here=int64_t)
+    cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
+    @cython.locals(got=Py_ssize_t)
+    cdef void _read(self, int64_t row, int64_t side) except *
+    @cython.locals(here=int64_t, totals=int64_t)
+    cdef void _pass(self, int64_t row, int64_t side, Py_ssize_t got) except *
+    @cython.locals(there=int64_t, sent=Py_ssize_t)
+    cdef void _send(self, int64_t row, int64_t side, Py_ssize_t end) except *
+    @cython.locals(there=int64_t)
+    cdef void _keep(self, int64_t row, int64_t side, bytearray data) except *
+    @cython.locals(there=int64_t, sent=Py_ssize_t, data=bytearray)
+    cdef void _flush(self, int64_t row, int64_t side) except *
+    @cython.locals(there=int64_t)
+    cdef void _drop_pending(self, int64_t row, int64_t side) except *
+    @cython.locals(here=int64_t, there=int64_t, events=int64_t)
+    cdef void _watch(self, int64_t row, int64_t side) except *
+    cdef void _begin_end(self, int64_t row, int64_t initiator, int64_t cause) except *
+    cdef void _look_at(self, int64_t row, int64_t when) except *
+    cdef void _stream_stopped(self, int64_t row, int64_t side) except *
+    cdef void _fin(self, int64_t row, int64_t side) except *
+    @cython.locals(here=int64_t)
+    cdef void _deaf(self, int64_t row, int64_t side) except *
+    @cython.locals(here=int64_t)
+    cdef void _lost(self, int64_t row, int64_t side) except *
+    @cython.locals(client=int64_t, backend=int64_t, done=bint)
+    cdef bint _settle(self, int64_t row) except -1
+    cdef void _pass_fin(self, int64_t source, int64_t sink) except *
+    cdef bint _said_goodbye(self, int64_t here) except -1
+    cdef bint _is_gone(self, int64_t here) except -1
+    @cython.locals(here=int64_t, side=int64_t, fd=int)
+    cpdef void finish(self, int64_t row) except *
+    cpdef void close_tunnel(self, int64_t row, int64_t code, int64_t cause) except *
+    @cython.locals(here=int64_t, side=int64_t)
+    cpdef void give_up_on_stalled(self, int64_t row, int64_t since, int64_t code, int64_t cause) except *
+    @cython.locals(side=int64_t, source=int64_t)
+    cdef void _close_streams(self, int64_t row, int64_t code) except *
+    cdef void _write_close(self, int64_t row, int64_t side) except *
+    @cython.locals(scanner=int64_t, gate=int64_t, start=Py_ssize_t, stopped=int64_t)
+    cdef void _pass_gate(self, int64_t row, int64_t side, Py_ssize_t got, int64_t totals) except *
+    @cython.locals(here=int64_t, side=int64_t, fd=int)
+    cpdef void open(self, int64_t row, int client_fd, int backend_fd) except *
+    @cython.locals(there=int64_t, sent=Py_ssize_t, kept=bytearray)
+    cpdef void write(self, int64_t row, int64_t side, bytes data) except *
+    cpdef void feed(self, int64_t row, int64_t side, bytes data) except *
+    cpdef void retire(self, int fd) except *
+    @cython.locals(row=int64_t)
+    cpdef list due(self, int64_t first, int64_t rows, int64_t now)

@@ -1,0 +1,242 @@
+"""The shared table: one row for each live tunnel, readable by every process, written by the worker that owns it.
+
+:class:`Table` is the whole, as the supervisor and everything that observes see it; :class:`Slice` is what one worker
+may write. Where things stand is in ``layout.py``.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from collections.abc import Iterator
+
+from gateway.tunnels.layout import (
+    B_CONNECT_NS,
+    B_LIVE,
+    BACKEND,
+    BACKEND_CELLS,
+    CAUSE,
+    CELL_BYTES,
+    DEADLINE_NS,
+    FREE,
+    H_MAGIC,
+    H_ROWS_PER_WORKER,
+    H_STARTED_UNIX_NS,
+    H_VERSION,
+    H_WORKERS,
+    HEADER_CELLS,
+    ID,
+    INITIATOR,
+    LIVE,
+    MAGIC,
+    MAX_BACKENDS,
+    MAX_ROUTES,
+    NEVER,
+    RESERVED,
+    ROUTE,
+    ROUTE_CELLS,
+    ROW_CELLS,
+    STATE,
+    TEXT_CELL,
+    TEXTS,
+    TOTALS,
+    VERSION,
+    W_HIGH_ROWS,
+    W_LAST_ID,
+    WORKER_CELLS,
+)
+
+_EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
+
+
+class Table:
+    """The table of one gateway, over a ``memfd`` that every process maps."""
+
+    def __init__(self, fd: int) -> None:
+        """Map an existing table. :raises ValueError: ``fd`` holds no table, or one of another layout"""
+        self.fd = fd
+        self._map = mmap.mmap(fd, 0)
+        self.bytes = memoryview(self._map)
+        self.cells = self.bytes.cast("q")
+        if self.cells[H_MAGIC] != MAGIC or self.cells[H_VERSION] != VERSION:
+            raise ValueError("this is not a table of this version of the gateway")
+        self.workers = self.cells[H_WORKERS]
+        self.rows_per_worker = self.cells[H_ROWS_PER_WORKER]
+        self._backends_at = HEADER_CELLS + self.workers * WORKER_CELLS
+        self._totals_at = self._backends_at + self.workers * MAX_BACKENDS * BACKEND_CELLS
+        self._rows_at = self._totals_at + self.workers * MAX_ROUTES * ROUTE_CELLS
+
+    @classmethod
+    def create(cls, workers: int, max_tunnels: int) -> Table:
+        """Make a table for ``workers`` slices that hold ``max_tunnels`` rows together.
+
+        Pages that no tunnel ever used cost no memory.
+        """
+        rows_per_worker = -(-max_tunnels // workers)
+        per_worker = (
+            WORKER_CELLS + MAX_BACKENDS * BACKEND_CELLS + MAX_ROUTES * ROUTE_CELLS + rows_per_worker * ROW_CELLS
+        )
+        fd = os.memfd_create("gateway-tunnels")
+        os.ftruncate(fd, (HEADER_CELLS + workers * per_worker) * CELL_BYTES)
+        header = {
+            H_MAGIC: MAGIC,
+            H_VERSION: VERSION,
+            H_WORKERS: workers,
+            H_ROWS_PER_WORKER: rows_per_worker,
+            H_STARTED_UNIX_NS: time.time_ns(),
+        }
+        for cell, value in header.items():
+            os.pwrite(fd, value.to_bytes(CELL_BYTES, "little"), cell * CELL_BYTES)
+        return cls(fd)
+
+    def close(self) -> None:
+        """Let go of the mapping and of the descriptor."""
+        self.cells.release()
+        self.bytes.release()
+        self._map.close()
+        os.close(self.fd)
+
+    def worker(self, slot: int) -> int:
+        """Where the block of the worker in ``slot`` begins."""
+        return HEADER_CELLS + slot * WORKER_CELLS
+
+    def backend_at(self, slot: int, backend: int) -> int:
+        """Where what one worker knows of a backend begins."""
+        return self._backends_at + (slot * MAX_BACKENDS + backend) * BACKEND_CELLS
+
+    def live(self, backend: int) -> int:
+        """Tunnels to a backend, those in their handshake included, across all workers."""
+        cells = self.cells
+        return sum(cells[self.backend_at(slot, backend) + B_LIVE] for slot in range(self.workers))
+
+    def is_up(self, backend: int) -> bool:
+        """Whether the latest attempt of any worker to connect to a backend went well, or none was made."""
+        latest = max(
+            (self.cells[self.backend_at(slot, backend) + B_CONNECT_NS] for slot in range(self.workers)),
+            key=abs,
+        )
+        return latest >= 0
+
+    def totals_at(self, slot: int, route: int) -> int:
+        """Where one worker's totals of a route begin: ``TOTAL_CELLS`` for each direction."""
+        return self._totals_at + (slot * MAX_ROUTES + route) * ROUTE_CELLS
+
+    def first_row(self, slot: int) -> int:
+        """The first row of a worker's slice."""
+        return self._rows_at + slot * self.rows_per_worker * ROW_CELLS
+
+    def rows(self, slot: int | None = None) -> Iterator[int]:
+        """Live rows, of one worker or of all."""
+        cells = self.cells
+        for worker in range(self.workers) if slot is None else (slot,):
+            first = self.first_row(worker)
+            used = cells[self.worker(worker) + W_HIGH_ROWS]
+            for row in range(first, first + used * ROW_CELLS, ROW_CELLS):
+                if cells[row + STATE] == LIVE:
+                    yield row
+
+    def slot_of(self, row: int) -> int:
+        """The worker that a row belongs to."""
+        return (row - self._rows_at) // (self.rows_per_worker * ROW_CELLS)
+
+    def texts(self, row: int) -> dict[str, str]:
+        """The texts of a row, by the names in ``layout.TEXTS``."""
+        at = (row + TEXT_CELL) * CELL_BYTES
+        found = {}
+        for name, size in TEXTS.items():
+            length = min(self.bytes[at] | self.bytes[at + 1] << 8, size)
+            found[name] = bytes(self.bytes[at + 2 : at + 2 + length]).decode("utf-8", "replace")
+            at += 2 + size
+        return found
+
+
+class Slice:
+    """The part of the table that one worker writes: its block, its totals, its rows."""
+
+    def __init__(self, table: Table, slot: int) -> None:
+        self.table = table
+        self.slot = slot
+        self.cells = table.cells
+        self.block = table.worker(slot)
+        self.first = table.first_row(slot)
+        used = self.cells[self.block + W_HIGH_ROWS]
+        # Lowest first, so that the part of the table in use stays short.
+        self._free = [
+            row
+            for row in range(self.first + (used - 1) * ROW_CELLS, self.first - 1, -ROW_CELLS)
+            if self.cells[row + STATE] == FREE
+        ]
+
+    @property
+    def used_rows(self) -> int:
+        """Rows of the slice that were ever used; those beyond are untouched."""
+        return self.cells[self.block + W_HIGH_ROWS]
+
+    def allocate(self, route: int, backend: int) -> int | None:
+        """Reserve a row for a handshake; None when the slice is full. :meth:`release` gives it back."""
+        cells = self.cells
+        if self._free:
+            row = self._free.pop()
+        else:
+            used = cells[self.block + W_HIGH_ROWS]
+            if used == self.table.rows_per_worker:
+                return None
+            row = self.first + used * ROW_CELLS
+            cells[row + DEADLINE_NS] = NEVER
+            cells[self.block + W_HIGH_ROWS] = used + 1
+        serial = cells[self.block + W_LAST_ID] + 1
+        cells[self.block + W_LAST_ID] = serial
+        cells[row + STATE] = RESERVED
+        cells[row + ID] = self.slot << 48 | serial
+        cells[row + ROUTE] = route
+        cells[row + TOTALS] = self.table.totals_at(self.slot, route)
+        cells[row + DEADLINE_NS] = NEVER
+        cells[row + INITIATOR] = -1
+        cells[row + CAUSE] = -1
+        self._occupy(row, backend)
+        return row
+
+    def use_backend(self, row: int, backend: int) -> None:
+        """Move a reserved row to another backend, when the first could not be reached."""
+        self._vacate(row)
+        self._occupy(row, backend)
+
+    def release(self, row: int) -> None:
+        """Give a row back: it is empty then."""
+        self._vacate(row)
+        # FREE first: a reader that finds the row live has found it whole.
+        self.cells[row + STATE] = FREE
+        self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
+        self.cells[row + DEADLINE_NS] = NEVER
+        self._free.append(row)
+
+    def forget_live(self) -> None:
+        """Count no tunnels to any backend, as a slice without tunnels has none whatever its last worker died doing."""
+        for backend in range(MAX_BACKENDS):
+            at = self.table.backend_at(self.slot, backend) + B_LIVE
+            if self.cells[at]:
+                self.cells[at] = 0
+
+    def note_connect(self, backend: int, ok: bool, now: int) -> None:
+        """Note how an attempt to connect to a backend went. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
+        self.cells[self.table.backend_at(self.slot, backend) + B_CONNECT_NS] = now if ok else -now
+
+    def write_texts(self, row: int, texts: dict[str, bytes]) -> None:
+        """Write the texts of a row; one that does not fit is cut."""
+        at = (row + TEXT_CELL) * CELL_BYTES
+        target = self.table.bytes
+        for name, size in TEXTS.items():
+            text = texts.get(name, b"")[:size]
+            length = len(text)
+            target[at] = length & 0xFF
+            target[at + 1] = length >> 8
+            target[at + 2 : at + 2 + length] = text
+            at += 2 + size
+
+    def _occupy(self, row: int, backend: int) -> None:
+        self.cells[row + BACKEND] = backend
+        self.cells[self.table.backend_at(self.slot, backend) + B_LIVE] += 1
+
+    def _vacate(self, row: int) -> None:
+        self.cells[self.table.backend_at(self.slot, self.cells[row + BACKEND]) + B_LIVE] -= 1

@@ -1,0 +1,83 @@
+"""Configurations that the tests start from, and what the gateway says of one."""
+
+from collections.abc import Mapping
+
+from gateway.config import Config, ConfigError, parse
+
+FILENAME = "gateway.yaml"
+
+MINIMAL = """\
+listen: [{address: "0.0.0.0:8080"}]
+upstreams:
+  chat: {backends: ["127.0.0.1:9001"]}
+routes:
+  - {name: chat, upstream: chat}
+"""
+
+# Everything that interface.md marks [A], as it stands there.
+CONTRACT = """\
+workers: auto                          # [A] processes that relay; auto = one for each CPU
+max_tunnels: 65536                     # [A] capacity of the table; beyond it handshakes get 503
+
+listen:
+  - address: 0.0.0.0:8080              # [A] host:port, [::]:port, unix:/run/gateway.sock
+  - address: 0.0.0.0:8443
+
+trusted_proxies: [10.0.0.0/8]          # [A] whose X-Forwarded-* (and PROXY header) is believed
+
+admin:
+  address: 127.0.0.1:9100              # [A] /metrics /healthz /readyz /api/v1/… and the status page at /
+
+access_log: {path: "-", format: json}  # [A] one line for each handshake and one for each tunnel's end
+
+timeouts:                              # [A] each may be overridden on a route
+  request_head: 10s                    # whole head received (408)
+  connect: 5s                          # TCP (and TLS) to the backend (504)
+  handshake: 10s                       # backend's answer to the upgrade (504)
+  write_stall: 60s                     # a side that takes no bytes
+  close: 10s                           # from the first Close frame or FIN to the end
+  idle: off                            # no data frame either way: Close 1001, then end
+  max_lifetime: off                    # Close 1012, then end
+
+upstreams:
+  chat:
+    backends:
+      - 127.0.0.1:9001                 # [A] host:port, unix:/path
+      - {address: chat2.internal:9001, weight: 2}
+    balance: least_tunnels             # [A] round_robin, least_tunnels
+    connect_retries: 2                 # [A] other backends tried when connecting fails
+
+routes:                                # first match wins, in order
+  - name: chat                         # [A] the `route` label of every metric
+    match:
+      hosts: [chat.example.com, "*.example.com"]       # [A]
+      path: /ws/                       # [A] prefix on a segment boundary; path_exact; path_regex
+      subprotocols: [v10.stomp, v11.stomp]             # [A] any of those the client offers
+    upstream: chat                     # [A]
+    upgrades: [websocket]              # [A] protocols that may be upgraded to
+    http: proxy                        # [A] what a request with no upgrade gets: `proxy`, or `reject` (426)
+"""
+
+
+def config_of(text: str, environ: Mapping[str, str] | None = None) -> Config:
+    """Return the configuration in `text`, read with no environment but `environ`."""
+    return parse(text, FILENAME, environ or {})
+
+
+def complaints(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the lines that an operator gets for `text`; none if it can be used."""
+    try:
+        config_of(text, environ)
+    except ConfigError as error:
+        return str(error).split("\n")
+    return []
+
+
+def route(body: str) -> str:
+    """Return a configuration with one route that has `body`, in flow style, besides name and upstream."""
+    return MINIMAL.replace("upstream: chat}", f"upstream: chat, {body}}}")
+
+
+def with_top(line: str) -> str:
+    """Return a configuration that begins with `line`, at line 1, and is fine but for it."""
+    return f"{line}\n{MINIMAL}"

@@ -1,0 +1,57 @@
+"""Keys that the contract gives to later issues are unknown, never accepted and ignored."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from .files import CONTRACT, complaints
+
+# Where a key would stand in the contract's example, the key, and what the contract has there.
+LATER: list[tuple[list[str | int], str, Any]] = [
+    ([], "keepalive", {"client": {"ping_after": "25s", "pong_timeout": "20s"}}),
+    ([], "drain", {"period": "30s", "close_code": 1012}),
+    (["listen", 1], "tls", {"certificates": [{"cert": "chat.pem", "key": "chat.key"}]}),
+    (["listen", 1], "proxy_protocol", True),
+    (["admin"], "token", "secret"),
+    (["upstreams", "chat", "backends", 1], "max_tunnels", 5000),
+    (["upstreams", "chat", "backends", 1], "backup", False),
+    (["upstreams", "chat"], "hash_on", "client_ip"),
+    (["upstreams", "chat"], "health_check", {"path": "/healthz", "every": "5s"}),
+    (["upstreams", "chat"], "eject", {"failures": 3}),
+    (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
+    (["upstreams", "chat"], "tls", {"ca": "internal.pem"}),
+    (["upstreams", "chat"], "proxy_protocol", "v2"),
+    (["upstreams", "chat"], "on_loss", {"close_code": 1012}),
+    (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
+    (["routes", 0, "match"], "query", {"v": "2"}),
+    (["routes", 0, "match"], "methods", ["GET"]),
+    (["routes", 0], "upstreams", [{"name": "chat", "weight": 9}]),
+    (["routes", 0], "keepalive", {"client": "off"}),
+    (["routes", 0], "rewrite", {"strip_prefix": "/ws"}),
+    (["routes", 0], "headers", {"remove": ["Cookie"]}),
+    (["routes", 0], "origins", ["https://app.example.com"]),
+    (["routes", 0], "allow", ["10.0.0.0/8"]),
+    (["routes", 0], "deny", ["10.0.0.0/8"]),
+    (["routes", 0], "auth", {"basic": {}}),
+    (["routes", 0], "limits", {"frame_size": "1MiB"}),
+]
+
+
+@pytest.mark.parametrize(("place", "key", "value"), LATER, ids=lambda part: str(part)[:30])
+def test_a_later_key_is_unknown(place, key, value):
+    document = yaml.safe_load(CONTRACT)
+    section = document
+    for part in place:
+        section = section[part]
+    section[key] = value
+    (complaint,) = complaints(yaml.safe_dump(document, sort_keys=False))
+    assert f"{key}: unknown key (" in complaint
+    assert "known here: " in complaint
+
+
+@pytest.mark.parametrize("balance", ["random_two", "consistent_hash"])
+def test_a_later_way_of_balancing_is_unknown(balance):
+    (complaint,) = complaints(CONTRACT.replace("balance: least_tunnels", f"balance: {balance}"))
+    assert complaint.endswith("choices: round_robin, least_tunnels)")
+    assert f'upstreams.chat.balance: the text "{balance}" is not a choice (' in complaint

@@ -1,0 +1,156 @@
+"""What a configuration that can be used amounts to."""
+
+import os
+import pickle
+import subprocess
+import sys
+from ipaddress import ip_network
+
+import pytest
+from pydantic import ValidationError
+
+from gateway.config import AccessLog, Address, Admin, Backend, Config, Listener, Match, Timeouts, Upstream
+
+from .files import CONTRACT, MINIMAL, config_of, route, with_top
+
+
+def test_every_default():
+    config = config_of(MINIMAL)
+    assert config.workers == min(len(os.sched_getaffinity(0)), 64)
+    assert config.max_tunnels == 65536
+    assert config.listen == (Listener(address="0.0.0.0:8080"),)
+    assert config.trusted_proxies == ()
+    assert config.admin == Admin(address="127.0.0.1:9100")
+    assert config.access_log == AccessLog(path="-", format="json")
+    assert config.timeouts.model_dump() == {
+        "request_head": 10.0,
+        "connect": 5.0,
+        "handshake": 10.0,
+        "write_stall": 60.0,
+        "close": 10.0,
+        "idle": None,
+        "max_lifetime": None,
+    }
+    assert config.upstreams == {
+        "chat": Upstream(backends=["127.0.0.1:9001"], balance="least_tunnels", connect_retries=2)
+    }
+    assert config.upstreams["chat"].backends == (Backend(address="127.0.0.1:9001", weight=1),)
+    (only,) = config.routes
+    assert only.match == Match()
+    assert (only.match.hosts, only.match.subprotocols) == ((), ())
+    assert (only.match.path, only.match.path_exact, only.match.path_regex) == (None, None, None)
+    assert only.upgrades == ("websocket",)
+    assert only.http == "proxy"
+
+
+def test_the_example_of_the_contract():
+    config = config_of(CONTRACT)
+    assert [str(listener.address) for listener in config.listen] == ["0.0.0.0:8080", "0.0.0.0:8443"]
+    assert config.trusted_proxies == (ip_network("10.0.0.0/8"),)
+    assert [(str(backend.address), backend.weight) for backend in config.upstreams["chat"].backends] == [
+        ("127.0.0.1:9001", 1),
+        ("chat2.internal:9001", 2),
+    ]
+    (only,) = config.routes
+    assert only.match.hosts == ("chat.example.com", "*.example.com")
+    assert only.match.path == "/ws/"
+    assert only.match.subprotocols == ("v10.stomp", "v11.stomp")
+
+
+def test_a_route_overrides_the_timeouts_it_names_and_no_others():
+    config = config_of(
+        "timeouts: {connect: 1s, idle: 5m}\n"
+        + route('timeouts: {idle: "off", handshake: 1.5s}').replace("name: chat", "name: own")
+        + "  - {name: general, upstream: chat}\n"
+    )
+    own, general = config.routes
+    assert config.timeouts_of(general) == config.timeouts
+    assert config.timeouts_of(own) == Timeouts(connect="1s", handshake="1500ms", idle="off")
+    assert config.timeouts.idle == 300.0
+
+
+@pytest.mark.parametrize("spelling", ["off", "Off", "OFF", '"off"', "'off'", "false"])
+def test_off_may_be_bare_or_quoted(spelling):
+    config = config_of(with_top(f"timeouts: {{idle: {spelling}}}\naccess_log: {{path: {spelling}}}"))
+    assert config.timeouts.idle is None
+    assert config.access_log.path is None
+
+
+@pytest.mark.parametrize("spelling", ["off", '"off"'])
+def test_the_access_log_as_a_whole_may_be_off(spelling):
+    assert config_of(with_top(f"access_log: {spelling}")).access_log.path is None
+
+
+@pytest.mark.parametrize("match", ["match: {}", "match:", "match: ~"])
+def test_a_match_with_nothing_in_it_is_one_that_matches_everything(match):
+    assert config_of(route(match)).routes[0].match == Match()
+
+
+def test_workers_may_be_given():
+    assert config_of(with_top("workers: 3")).workers == 3
+
+
+def test_trusted_proxies_may_be_single_addresses():
+    config = config_of(with_top('trusted_proxies: [192.0.2.7, "2001:db8::/32", "::1"]'))
+    assert [str(network) for network in config.trusted_proxies] == [
+        "192.0.2.7/32",
+        "2001:db8::/32",
+        "::1/128",
+    ]
+
+
+def test_upgrades_are_compared_in_lower_case_and_may_have_versions():
+    assert config_of(route("upgrades: [WebSocket, SPDY/3.1, tcp]")).routes[0].upgrades == (
+        "websocket",
+        "spdy/3.1",
+        "tcp",
+    )
+
+
+def test_a_configuration_reaches_a_worker_whole():
+    config = config_of(CONTRACT)
+    assert pickle.loads(pickle.dumps(config)) == config
+
+
+def test_a_pickled_route_still_knows_what_it_overrides():
+    config = pickle.loads(pickle.dumps(config_of(route("timeouts: {connect: 1s}"))))
+    assert config.timeouts_of(config.routes[0]).connect == 1.0
+    assert config.timeouts_of(config.routes[0]).handshake == 10.0
+
+
+def test_a_configuration_cannot_be_changed():
+    config = config_of(MINIMAL)
+    with pytest.raises(ValidationError):
+        config.max_tunnels = 5
+
+
+def test_a_worker_gets_along_without_yaml(tmp_path):
+    pickled = tmp_path / "config"
+    pickled.write_bytes(pickle.dumps(config_of(CONTRACT)))
+    code = (
+        "import pickle, sys; config = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(config.routes[0].name, sorted({'yaml', 'gateway.config.loader'} & set(sys.modules)))"
+    )
+    path = os.pathsep.join(filter(None, sys.path))
+    result = subprocess.run(
+        [sys.executable, "-c", code, pickled],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+    assert result.stdout == "chat []\n"
+
+
+def test_code_may_build_what_files_hold():
+    config = Config(
+        listen=[Listener(address=Address(host="127.0.0.1", port=8080))],
+        upstreams={"chat": Upstream(backends=[Backend(address=Address(path="/run/chat.sock"))])},
+        routes=[{"name": "chat", "upstream": "chat"}],
+        trusted_proxies=[ip_network("10.0.0.0/8")],
+    )
+    assert config.trusted_proxies == (ip_network("10.0.0.0/8"),)
+    assert str(config.upstreams["chat"].backends[0].address) == "unix:/run/chat.sock"
+    with pytest.raises(ValidationError, match="there is no upstream"):
+        Config(listen=config.listen, upstreams={"other": config.upstreams["chat"]}, routes=config.routes)

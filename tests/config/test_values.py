@@ -1,0 +1,265 @@
+"""Addresses, durations, hosts, paths and names, as text."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import Address, BadValue
+from gateway.config.address import parse_backend, parse_listen
+from gateway.config.durations import parse_duration, parse_duration_or_off
+from gateway.config.matching import check_host_pattern, check_path, check_regex
+from gateway.config.names import check_name, check_token, check_upgrade
+
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.text(alphabet="[]:.*%/ux0159afhms-")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "address", "canonical"),
+    [
+        ("127.0.0.1:9001", Address(host="127.0.0.1", port=9001), "127.0.0.1:9001"),
+        ("Chat2.Internal:080", Address(host="chat2.internal", port=80), "chat2.internal:80"),
+        ("my_service:1", Address(host="my_service", port=1), "my_service:1"),
+        ("[::]:65535", Address(host="::", port=65535), "[::]:65535"),
+        ("[2001:DB8:0:0::5]:443", Address(host="2001:db8::5", port=443), "[2001:db8::5]:443"),
+        ("[fe80::1%eth0]:80", Address(host="fe80::1%eth0", port=80), "[fe80::1%eth0]:80"),
+        ("unix:/run/chat.sock", Address(path="/run/chat.sock"), "unix:/run/chat.sock"),
+        ("unix:/" + "a" * 106, Address(path="/" + "a" * 106), "unix:/" + "a" * 106),
+    ],
+)
+def test_addresses(text, address, canonical):
+    assert parse_backend(text) == address
+    assert str(address) == canonical
+    assert parse_backend(canonical) == address
+
+
+@pytest.mark.parametrize(
+    ("text", "message", "hint"),
+    [
+        (
+            8080,
+            "expected an address, found the number 8080",
+            "127.0.0.1:8080, or 0.0.0.0:8080 to listen everywhere",
+        ),
+        ("", 'expected an address, found the text ""', "host:port, [::1]:port or unix:/path"),
+        (None, "expected an address, found nothing", "host:port, [::1]:port or unix:/path"),
+        ("127.0.0.1", '"127.0.0.1" has no port', "127.0.0.1:8080"),
+        ("[::1]", '"[::1]" has no port', "[::1]:8080"),
+        (":8080", "has no host before the port", "127.0.0.1:8080, or 0.0.0.0:8080 to listen everywhere"),
+        ("::1:8080", "an IPv6 address needs brackets", "[::1]:8080"),
+        ("[::g]:80", '"::g" is not an IPv6 address', "such as [::1] or [2001:db8::5]"),
+        ("[fe80::1%a b]:80", '"a b" is not the name of a network interface', "such as [fe80::1%eth0]"),
+        ("a:0", '"0" is not a port', "a number from 1 to 65535"),
+        ("a:65536", '"65536" is not a port', "a number from 1 to 65535"),
+        ("a:http", '"http" is not a port', "a number from 1 to 65535"),
+        ("a:", '"" is not a port', "a number from 1 to 65535"),
+        ("a:" + "9" * 200, f'"{"9" * 59}…" is not a port', "a number from 1 to 65535"),
+        (
+            "256.0.0.1:80",
+            '"256.0.0.1" is not an IPv4 address',
+            "four numbers from 0 to 255, such as 10.0.0.5",
+        ),
+        ("10.1:80", '"10.1" is not an IPv4 address', "four numbers from 0 to 255, such as 10.0.0.5"),
+        (
+            "-a:80",
+            '"-a" is not a host name',
+            "letters, digits and hyphens between dots, at most 253 characters",
+        ),
+        ("bücher:80", '"bücher" is not in ASCII', "the name's xn--… form"),
+        (
+            "ws://chat:80",
+            'expected an address, found "ws://chat:80"',
+            "no scheme, no path: host:port, [::1]:port or unix:/path",
+        ),
+        ("unix:", "has no path after `unix:`", "unix:/run/gateway.sock"),
+        ("unix:run/chat.sock", 'the path "run/chat.sock" is not absolute', "unix:/run/gateway.sock"),
+        ("unix:/a\0b", 'the path "/a\0b" holds a control character', "unix:/run/gateway.sock"),
+        ("unix:/" + "a" * 107, "the path has 108 bytes", "at most 107"),
+        ("unix:/" + "é" * 54, "the path has 109 bytes", "at most 107"),
+    ],
+)
+def test_what_is_no_address(text, message, hint):
+    with pytest.raises(BadValue) as caught:
+        parse_backend(text)
+    assert (caught.value.message, caught.value.hint) == (message, hint)
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0:80", "[::]:80", "localhost:80", "unix:/run/gateway.sock"])
+def test_what_can_be_listened_on(text):
+    assert str(parse_listen(text)) == text
+
+
+def test_a_star_is_every_ipv4_address_as_in_nginx():
+    assert str(parse_listen("*:8080")) == "0.0.0.0:8080"
+
+
+def test_a_name_cannot_be_listened_on():
+    with pytest.raises(BadValue, match="cannot listen on the name"):
+        parse_listen("chat.example.com:80")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("250ms", 0.25),
+        ("10s", 10.0),
+        ("5m", 300.0),
+        ("1h", 3600.0),
+        ("1.5s", 1.5),
+        ("9ms", 0.009),
+        ("8760h", 31536000.0),
+    ],
+)
+def test_durations(text, seconds):
+    assert parse_duration(text) == seconds
+    assert parse_duration_or_off(text) == seconds
+
+
+@pytest.mark.parametrize("value", ["off", False])
+def test_a_duration_that_is_off(value):
+    assert parse_duration_or_off(value) is None
+    with pytest.raises(BadValue, match="cannot be off"):
+        parse_duration(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "s", "5", 5, 0, 1.5, True, None, [], "5 s", "-5s", "1e3s", "5S", "5d", "1h30m", "\u0665s", "5s\n"],
+)
+def test_what_is_no_duration(value):
+    for parse in parse_duration, parse_duration_or_off:
+        with pytest.raises(BadValue):
+            parse(value)
+
+
+@pytest.mark.parametrize("text", ["0s", "0.5ms", "8761h", "999999999999h", "9" * 30 + "s"])
+def test_durations_out_of_range(text):
+    for parse in parse_duration, parse_duration_or_off:
+        with pytest.raises(BadValue):
+            parse(text)
+
+
+def test_a_bare_number_is_told_which_unit_it_may_have_meant():
+    for value in 10, "10":
+        with pytest.raises(BadValue) as caught:
+            parse_duration(value)
+        assert caught.value.hint == "with its unit: 10s for seconds, 10ms for milliseconds"
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("Chat.Example.COM", "chat.example.com"),
+        ("*.Example.com", "*.example.com"),
+        ("localhost", "localhost"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("[::0:1]", "[::1]"),
+    ],
+)
+def test_hosts(text, pattern):
+    assert check_host_pattern(text) == pattern
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("*", "`*` is not a host"),
+        ("chat.example.com:8080", "holds a port"),
+        ("[::1]:80", "holds a port"),
+        ("::1", "holds a port"),
+        ("a.*.com", "elsewhere than in front"),
+        ("*a.com", "elsewhere than in front"),
+        ("*.*.com", "elsewhere than in front"),
+        ("*.", "is not a host name"),
+        ("", "is not a host name"),
+        ("a..b", "is not a host name"),
+        ("a b", "is not a host name"),
+        ("a.com.", "is not a host name"),
+        ("https://a.com", "holds a port"),
+        ("a.com/ws", "is not a host name"),
+        ("*.1.2.3", "is not an IPv4 address"),
+        ("a" * 64, "is not a host name"),
+        ("a." * 130 + "a", "is not a host name"),
+    ],
+)
+def test_what_is_no_host(text, message):
+    with pytest.raises(BadValue) as caught:
+        check_host_pattern(text)
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/ws/", "/a/b;v=1", "/caf%C3%A9", "/a//b", "/...", "/.well-known", "/%20%2F"]
+)
+def test_paths(path):
+    assert check_path(path) == path
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("ws", "does not start with a slash"),
+        ("", "does not start with a slash"),
+        (None, "expected a path, found nothing"),
+        ("/ws?v=1", "is more than a path"),
+        ("/ws#a", "is more than a path"),
+        ("/a b", "is not a path as requests send it"),
+        ("/café", "is not a path as requests send it"),
+        ("/100%", "is not a path as requests send it"),
+        ("/a/../b", "is not normalised"),
+        ("/a/.", "is not normalised"),
+        ("/%7Euser", "is not normalised"),
+        ("/%2e%2e/", "is not normalised"),
+        ("/%61", "is not normalised"),
+    ],
+)
+def test_what_is_no_path(path, message):
+    with pytest.raises(BadValue, match=message.replace("?", r"\?")):
+        check_path(path)
+
+
+@pytest.mark.parametrize("regex", ["^/rooms/[0-9]+$", "", "/(?i:a)", "[[a]", "a&&b"])
+def test_regexes(regex):
+    assert check_regex(regex) == regex
+
+
+@pytest.mark.parametrize(
+    "regex", ["[", "(?P<a>", "*", "a{99999999999999}", "(" * 5000, "\\", None, 5, "a" * 9 + "(?i)b"]
+)
+def test_what_is_no_regex(regex):
+    with pytest.raises(BadValue):
+        check_regex(regex)
+
+
+@pytest.mark.parametrize(
+    "upgrade", ["h2c", "H2C", "h2c/1", "", "a b", "a/", "/1", "a/b/c", "websocket,", "a\n"]
+)
+def test_what_cannot_be_upgraded_to(upgrade):
+    with pytest.raises(BadValue):
+        check_upgrade(upgrade)
+
+
+@given(ANYTHING)
+def test_any_value_is_taken_or_refused_with_a_reason(value):
+    of_text = (check_host_pattern, check_name, check_token, check_upgrade)
+    of_anything = (
+        parse_backend,
+        parse_listen,
+        parse_duration,
+        parse_duration_or_off,
+        check_path,
+        check_regex,
+    )
+    for check in of_anything + of_text if isinstance(value, str) else of_anything:
+        try:
+            check(value)
+        except BadValue as error:
+            assert error.message  # noqa: PT017 - either outcome will do, but not another exception
+            assert error.hint  # noqa: PT017 - as above
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_any_ip_address_survives_its_canonical_text(ip, port):
+    text = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+    assert str(parse_listen(text)) == text
