@@ -59,6 +59,8 @@ class Edge:
         self.names = Names()
         self.waiting: set[Waiting] = set()
         self.draining = False
+        self.drained = asyncio.Event()
+        """set once the gateway drains and the last tunnel has ended"""
         self.ends = Ends(slice_.table, registry, events)
         self.plain = PlainHTTP(self)
         self.config: Config
@@ -98,12 +100,18 @@ class Edge:
         except Exception:  # whatever goes wrong in telling, the row and the relay must not suffer
             log.exception("tunnel %s: its end could not be told", tunnel_id(self.slice.cells[row + ID]))
         self.slice.release(row)
+        self._note_if_drained()
 
     def drain(self) -> None:
         """Refuse handshakes from now on, and close every tunnel with 1012 at its next frame boundary."""
         self.draining = True
         for row in list(self.slice.table.rows(self.slice.slot)):
             self.relay.close_tunnel(row, SERVICE_RESTART, DRAIN)
+        self._note_if_drained()
+
+    def _note_if_drained(self) -> None:
+        if self.draining and not any(True for _ in self.slice.table.rows(self.slice.slot)):
+            self.drained.set()
 
     # --- time ------------------------------------------------------------------------------------------------------
 

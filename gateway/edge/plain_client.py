@@ -14,7 +14,7 @@ from gateway.edge.forwarding import fields_to_client
 from gateway.protocol.http import ResponseHead, response_bytes
 
 CONTINUE_SECONDS = 1.0
-"""How long a backend is waited for to ask for the body with 100, before it is sent unasked (RFC 9110 section 10.1.1)."""
+"""How long a backend may take to ask for the body with 100 before it is sent unasked (RFC 9110 section 10.1.1)."""
 
 Interim = Callable[[bytes], Awaitable[None]]
 

@@ -79,7 +79,7 @@ class Trust:
         return any(address in network for network in self._networks if network.version == address.version)
 
     def client_of(self, peer: Peer, head: RequestHead) -> str:
-        """The client's address: the last one in X-Forwarded-For that no trusted proxy has (nginx: real_ip_recursive)."""
+        """The client's address: the last in X-Forwarded-For that no trusted proxy has (nginx: real_ip_recursive)."""
         if not peer.trusted:
             return str(peer)
         found = str(peer)
@@ -137,7 +137,7 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
         if upgrade == WEBSOCKET:
             key = check_handshake(head)
         elif wants and has_body(head) and (upgrade or WEBSOCKET in wants):
-            # Where its body ends, and whether the bytes after it are of another protocol, is read differently by servers.
+            # Servers disagree on where such a body ends, and on whether what follows is of another protocol.
             raise BadHead(400, "a request to upgrade has no body")
         elif upgrade is None:
             check_not_stripped(head)

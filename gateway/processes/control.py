@@ -7,6 +7,7 @@ stream.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 import socket
 import struct
@@ -89,7 +90,5 @@ class Channel:
     async def close(self) -> None:
         """Close this end, what was sent being delivered first."""
         self._writer.close()
-        try:
+        with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()
-        except ConnectionError:
-            pass

@@ -7,6 +7,7 @@ refused. A unix socket knows no such group and is shared.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -57,10 +58,8 @@ def listen_alone(address: Address) -> socket.socket:
 def forget_unix_socket(address: Address) -> None:
     """Remove the file of a unix socket that is not listened on any more."""
     if address.path is not None:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(address.path)
-        except FileNotFoundError:
-            pass
 
 
 def _refuse_if_taken(address: Address) -> None:

@@ -222,7 +222,7 @@ class Supervisor:
         listeners = [sockets[slot] for sockets in self._sockets]
         descriptors = [theirs.fileno(), self.state.table.fd, *(sock.fileno() for sock in listeners)]
         with theirs:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,

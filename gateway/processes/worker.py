@@ -1,7 +1,7 @@
 """A worker: one process that accepts, relays and tells.
 
-Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL TABLE LISTENER…``, all but the first being
-descriptors that it inherits. It imports nothing of the command line or the status page.
+Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL TABLE LISTENER…``, all but the first
+being descriptors that it inherits. It imports nothing of the command line or the status page.
 """
 
 from __future__ import annotations
@@ -58,7 +58,6 @@ class Worker:
         self._edge: Edge | None = None
         self._log_config: AccessLogConfig | None = None
         self._listeners: list[Listener] = []
-        self._drained = asyncio.Event()
         cells = table.cells
         block = self._slice.block
         cells[block + W_READY] = 0
@@ -161,8 +160,7 @@ class Worker:
             edge = self._edge
             edge.drain()
             await edge.plain.close()
-            while any(True for _ in self._slice.table.rows(self._slice.slot)):
-                await asyncio.sleep(0.05)
+            await edge.drained.wait()
             await edge.close()
         await channel.close()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import MutableSequence, Sequence
+from typing import TYPE_CHECKING
 
 from gateway.protocol.scanner_state import (
     BINARY,
@@ -41,8 +42,9 @@ from gateway.protocol.scanner_state import (
     STATUS,
 )
 
-Bytes = bytes | bytearray | memoryview
-Cells = MutableSequence[int] | memoryview[int]
+if TYPE_CHECKING:
+    Bytes = bytes | bytearray | memoryview
+    Cells = MutableSequence[int] | memoryview[int]
 
 
 def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: int, stop: bool) -> int:

@@ -62,8 +62,8 @@ def check_not_stripped(head: RequestHead) -> None:
     ]
     raise StrippedUpgrade(
         426,
-        f"a WebSocket handshake (it has Sec-WebSocket-Key) arrived without {' and '.join(missing)}: a proxy in front of "
-        f"this gateway does not pass that on. It came with {'; '.join(passed) or 'no Via and no X-Forwarded-*'}",
+        f"a WebSocket handshake (it has Sec-WebSocket-Key) arrived without {' and '.join(missing)}: a proxy in front "
+        f"of this gateway does not pass that on. It came with {'; '.join(passed) or 'no Via and no X-Forwarded-*'}",
     )
 
 
