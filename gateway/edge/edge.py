@@ -110,7 +110,7 @@ class Edge:
         self._note_if_drained()
 
     def _note_if_drained(self) -> None:
-        if self.draining and not any(True for _ in self.slice.table.rows(self.slice.slot)):
+        if self.draining and not self.slice.rows_in_use:
             self.drained.set()
 
     # --- time ------------------------------------------------------------------------------------------------------

@@ -26,7 +26,6 @@ from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 from gateway.build import relay_build
 from gateway.observe.idle import IDLE_BUCKETS_SECONDS, idle_by_route
@@ -56,7 +55,7 @@ _OPCODES = {
     "pong": PONG,
 }
 # As the workers' histograms write their bounds.
-_LE = (*(floatToGoString(seconds) for seconds in IDLE_BUCKETS_SECONDS), "+Inf")
+_LE = (*(str(float(seconds)) for seconds in IDLE_BUCKETS_SECONDS), "+Inf")
 
 log = logging.getLogger("gateway")
 

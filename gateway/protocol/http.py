@@ -243,7 +243,17 @@ class _BodyEnd:
 # --- writing heads ------------------------------------------------------------------------------------------------
 
 _HOP_BY_HOP = frozenset(
-    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    )
 )
 # Fields that a sender may not have removed by naming them in Connection.
 _KEPT = frozenset((b"host", b"content-length", b"cookie", b"authorization", b"origin"))

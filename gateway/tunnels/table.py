@@ -173,6 +173,11 @@ class Slice:
         """Rows of the slice that were ever used; those beyond are untouched."""
         return self.cells[self.block + W_HIGH_ROWS]
 
+    @property
+    def rows_in_use(self) -> int:
+        """Tunnels of the slice, those in their handshake included."""
+        return self.used_rows - len(self._free)
+
     def allocate(self, route: int, backend: int) -> int | None:
         """Reserve a row for a handshake; None when the slice is full. :meth:`release` gives it back."""
         cells = self.cells
