@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -28,11 +29,10 @@ def main() -> int:
     console, status = Console(), Console(stderr=True, soft_wrap=True)
     if not console.is_terminal:
         console = Console(width=FILE_WIDTH)  # rich takes a pipe for 80 columns
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
+        signal.signal(number, _interrupt)
     comparisons: list[Comparison] = []
-    settings = Settings(
-        seconds=options.seconds, handshakes=options.handshakes, idle_seconds=options.idle_seconds
-    )
+    settings = Settings(seconds=options.seconds, handshakes=options.handshakes, idle_seconds=options.idle_seconds)
     try:
         proxies = _choose_proxies(options, status)
         scenarios = _choose_scenarios(options)
@@ -57,9 +57,7 @@ def main() -> int:
     if verdicts:
         print_targets(console, verdicts)
     if options.json is not None:
-        versions = {
-            proxy.name: proxy.version(found) for proxy in [BASELINE, *proxies] if (found := proxy.find())
-        }
+        versions = {proxy.name: proxy.version(found) for proxy in [BASELINE, *proxies] if (found := proxy.find())}
         write_json(options.json, comparisons, verdicts, settings, versions, options.pin)
     failed = any(comparison.error is not None for comparison in comparisons)
     missed = options.check and any(not verdict.met for verdict in verdicts)
@@ -92,6 +90,11 @@ def _parse() -> argparse.Namespace:
         default=False,
         help="the proxy on core 0 and the load on core 1 (default: no; bench/README.md says why)",
     )
+    add(
+        "--self",
+        action="store_true",
+        help="nginx against a second nginx: how far from 1 the ratios of equals lie on this machine",
+    )
     add("--json", type=Path, metavar="FILE", help="write every figure there")
     add(
         "--check",
@@ -110,6 +113,8 @@ def _positive(text: str) -> int:
 def _choose_proxies(options: argparse.Namespace, status: Console) -> list[Proxy]:
     if BASELINE.find() is None:
         raise BenchError("everything is compared with nginx, and there is none: apt-get install nginx-light")
+    if options.self:
+        return [replace(BASELINE, name="nginx-again")]
     known = {proxy.name: proxy for proxy in [BASELINE, *SUBJECTS]}
     if options.proxies is not None:
         names = options.proxies.split(",")

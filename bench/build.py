@@ -27,9 +27,7 @@ def build_load() -> Path:
         )
     PROGRAM.parent.mkdir(exist_ok=True)
     fresh = PROGRAM.with_suffix(".new")
-    result = subprocess.run(
-        [compiler, *FLAGS, "-o", str(fresh), *map(str, sources)], capture_output=True, text=True
-    )
+    result = subprocess.run([compiler, *FLAGS, "-o", str(fresh), *map(str, sources)], capture_output=True, text=True)
     if result.returncode != 0:
         raise BenchError(f"{compiler} could not compile bench/load*.c:\n{result.stderr.strip()}")
     fresh.replace(PROGRAM)

@@ -17,6 +17,7 @@ from bench.process import Group, free_port
 from bench.proxies import Place, Proxy
 
 START_SECONDS = 20.0
+LINES_SHOWN = 8
 _UPGRADE = (
     "GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -114,9 +115,7 @@ def _check_relay(admin_port: int, relay: str) -> None:
     line = re.search(r"^gateway_build_info\{.*\}", text, re.MULTILINE)
     found = re.search(r'relay="(\w+)"', line[0]) if line else None
     if found is None or found[1] != relay:
-        what = (
-            f"the relay is {found[1]}" if found else "/metrics has no gateway_build_info with a relay label"
-        )
+        what = f"the relay is {found[1]}" if found else "/metrics has no gateway_build_info with a relay label"
         raise BenchError(f"{what}, where {relay} was to be measured")
 
 
@@ -130,7 +129,7 @@ def _blame(name: str, directory: Path) -> Iterator[None]:
 
 def _said(directory: Path) -> str:
     text = "".join(
-        path.read_text(errors="replace")[-1500:]
+        "\n".join(path.read_text(errors="replace").splitlines()[-LINES_SHOWN:]) + "\n"
         for name in ("stderr", "error.log", "stdout")
         if (path := directory / name).exists()
     )

@@ -17,9 +17,7 @@ from bench.process import Group
 class Load:
     """One run of the load program, read line by line."""
 
-    def __init__(
-        self, program: Path, arguments: list[str], cores: set[int] | None, errors: IO[bytes]
-    ) -> None:
+    def __init__(self, program: Path, arguments: list[str], cores: set[int] | None, errors: IO[bytes]) -> None:
         self._errors = errors
         self._group = Group(
             [program, *arguments],

@@ -66,9 +66,7 @@ class Proxy:
 
     def version(self, program: Path) -> str:
         """Returns what the program says about itself, in one line."""
-        said = subprocess.run(
-            [program, *self.version_arguments], capture_output=True, text=True, cwd=REPOSITORY
-        )
+        said = subprocess.run([program, *self.version_arguments], capture_output=True, text=True, cwd=REPOSITORY)
         lines = [line.strip() for line in (said.stdout + said.stderr).splitlines() if line.strip()]
         return lines[0] if lines else "unknown"
 
@@ -186,9 +184,7 @@ def _envoy(program: Path, place: Place) -> Launch:
     most = {"max_connections": 100_000, "max_requests": 100_000, "max_pending_requests": 100_000}
     configuration = {
         "static_resources": {
-            "listeners": [
-                {"name": "bench", "address": at(place.port), "filter_chains": [{"filters": filters}]}
-            ],
+            "listeners": [{"name": "bench", "address": at(place.port), "filter_chains": [{"filters": filters}]}],
             "clusters": [
                 {
                     "name": "echo",

@@ -53,7 +53,7 @@ def print_targets(console: Console, verdicts: list[Verdict]) -> None:
         table.add_column(heading)
     for verdict in verdicts:
         measured = "-" if verdict.measured is None else f"{verdict.measured:.2f}{verdict.target.unit}"
-        outcome = "yes" if verdict.met else f"[red]missed by {verdict.missed_by}[/red]"
+        outcome = "yes" if verdict.met else f"[red]{verdict.shortfall}[/red]"
         target = verdict.target
         table.add_row(target.proxy, target.what, target.bound, measured, outcome)
     console.print(table)

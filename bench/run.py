@@ -82,8 +82,7 @@ class Runner:
         chosen = [BASELINE] if proxy is BASELINE else [BASELINE, proxy]
         with contextlib.ExitStack() as stack:
             instances = [
-                stack.enter_context(running(each, scenario.workers, self.load_program, self.cores))
-                for each in chosen
+                stack.enter_context(running(each, scenario.workers, self.load_program, self.cores)) for each in chosen
             ]
             if nginx_first:
                 slices = scenario.measure(instances, self.settings)

@@ -131,15 +131,11 @@ def _idle(instances: Sequence[Instance], settings: Settings, *, tunnels: int) ->
 
 
 def _hold(instance: Instance, settings: Settings, tunnels: int) -> Figures:
-    with running_load(
-        instance.load_program, "idle", instance.port, WARMUP_TUNNELS, cores=instance.load_cores
-    ) as load:
+    with running_load(instance.load_program, "idle", instance.port, WARMUP_TUNNELS, cores=instance.load_cores) as load:
         load.expect("ready", 60)
     time.sleep(0.5)
     before = instance.memory_bytes()
-    with running_load(
-        instance.load_program, "idle", instance.port, tunnels, cores=instance.load_cores
-    ) as load:
+    with running_load(instance.load_program, "idle", instance.port, tunnels, cores=instance.load_cores) as load:
         load.expect("ready", 120)
         time.sleep(settings.settle_seconds)
         held = instance.memory_bytes() - before
@@ -196,7 +192,7 @@ SCENARIOS = [
         (Metric("p50_us", "us p50", 0), Metric("p99_us", "us p99", 0), Metric("cpu_us", "us CPU"), BUSY),
         partial(_messages, tunnels=100, payload_bytes=64, rate=LATENCY_RATE),
     ),
-    Scenario("idle", "2,000 silent tunnels, 1 worker", _IDLE, partial(_idle, tunnels=2000), pairs=1),
+    Scenario("idle", "2,000 silent tunnels, 1 worker", _IDLE, partial(_idle, tunnels=2000), pairs=2),
     Scenario(
         "idle-8000",
         "8,000 silent tunnels, 2 workers",

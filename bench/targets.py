@@ -37,24 +37,20 @@ class Verdict:
         return self.measured is not None and compare(self.measured, self.target.limit)
 
     @property
-    def missed_by(self) -> str:
+    def shortfall(self) -> str:
         if self.measured is None:
             return "not measured"
-        return f"{abs(self.measured / self.target.limit - 1):.1%}"
+        return f"missed by {abs(self.measured / self.target.limit - 1):.1%}"
 
 
 TARGETS = [
     Target("gateway", "handshake", "cpu_us", "CPU a handshake", 1.8, "x nginx"),
     Target("gateway", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.1, "x nginx"),
     Target("gateway", "echo-64-2000", "cpu_us", "CPU a 64 B round trip, 2,000 tunnels", 0.9, "x nginx"),
-    Target(
-        "gateway", "echo-64k-20", "per_second", "64 KiB round trips a second", 5, "x nginx", at_least=True
-    ),
+    Target("gateway", "echo-64k-20", "per_second", "64 KiB round trips a second", 5, "x nginx", at_least=True),
     Target("gateway-pure", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.4, "x nginx"),
     Target("gateway", "idle-8000", "tunnel_bytes", "memory an idle tunnel", 2500, " B", ratio=False),
-    Target(
-        "gateway", "idle-8000", "cpu_percent", "CPU of 8,000 idle tunnels", 1, " % of a core", ratio=False
-    ),
+    Target("gateway", "idle-8000", "cpu_percent", "CPU of 8,000 idle tunnels", 1, " % of a core", ratio=False),
 ]
 
 
