@@ -15,7 +15,7 @@ def fields_to_backend(request: Request) -> list[Field]:
     """
     head = request.head
     dropped = hop_by_hop(head) | _OURS
-    fields = [(name, value) for name, value in head.fields if name.lower() not in dropped]
+    fields = [field for name, field in zip(head.names, head.fields, strict=True) if name not in dropped]
     fields += _forwarded(request)
     return fields
 
@@ -26,18 +26,17 @@ def upgrade_to_backend(request: Request) -> bytes:
     dropped = hop_by_hop(head) | _OURS
     fields: list[Field] = []
     written = set()
-    for name, value in head.fields:
-        lower = name.lower()
-        if lower == b"connection" or lower == b"upgrade":
-            if lower not in written:
-                written.add(lower)
-                # Of several protocols the backend is asked for the one that the route allows.
-                if lower == b"connection":
-                    value = b"Upgrade"
-                elif value.lower() != request.upgrade:
-                    value = request.upgrade or b""
-                fields.append((name, value))
-        elif lower not in dropped:
+    for lower, field in zip(head.names, head.fields, strict=True):
+        if lower not in dropped:
+            fields.append(field)
+        elif (lower == b"connection" or lower == b"upgrade") and lower not in written:
+            written.add(lower)
+            name, value = field
+            # Of several protocols the backend is asked for the one that the route allows.
+            if lower == b"connection":
+                value = b"Upgrade"
+            elif value.lower() != request.upgrade:
+                value = request.upgrade or b""
             fields.append((name, value))
     fields += _forwarded(request)
     return request_bytes(head.method, head.target, fields)
@@ -62,7 +61,7 @@ def fields_to_client(head: Head) -> list[Field]:
 
 def _end_to_end(head: Head, keep: tuple[bytes, ...]) -> list[Field]:
     dropped = hop_by_hop(head)
-    return [(name, value) for name, value in head.fields if (lower := name.lower()) not in dropped or lower in keep]
+    return [field for name, field in zip(head.names, head.fields, strict=True) if name not in dropped or name in keep]
 
 
 def _forwarded(request: Request) -> list[Field]:

@@ -23,22 +23,20 @@ from aiohttp import (
     UnixConnector,
     web,
 )
-from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict
+from aiohttp.http import HttpVersion10, HttpVersion11
 from yarl import URL
 
 from gateway.edge.forwarding import fields_to_backend, fields_to_client
 from gateway.edge.plain_client import INTERIM, BackendRequest, BackendResponse, Interim
+from gateway.edge.plain_server import CHUNK_BYTES, Connection, Nothing, RelayedResponse, Tail, decoded
 from gateway.edge.refusal import refusal_bytes, refusal_fields
 from gateway.edge.request import Peer, Refused, Request, examine
 from gateway.edge.upgrade import Upgrade
 from gateway.observe.events import NO_ROUTE
 from gateway.protocol.http import (
-    MAX_FIELDS,
     MAX_HEAD_BYTES,
     BadHead,
     RequestHead,
-    ResponseHead,
     check_request,
 )
 from gateway.protocol.websocket import has_body, requested_upgrades
@@ -48,9 +46,7 @@ if TYPE_CHECKING:
     from gateway.config.schema import Address
     from gateway.edge.edge import Edge
 
-KEEPALIVE_SECONDS = 75.0
 BACKEND_KEEPALIVE_SECONDS = 15.0
-CHUNK_BYTES = 64 * 1024
 
 
 class PlainHTTP:
@@ -89,6 +85,8 @@ class PlainHTTP:
         started = time.monotonic_ns()
         try:
             try:
+                if not HttpVersion10 <= incoming.version <= HttpVersion11:
+                    raise BadHead(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
                 check_request(head)
             except BadHead as error:
                 raise Refused(error.status, str(error), "bad_request") from None
@@ -152,12 +150,12 @@ class PlainHTTP:
         # What earlier responses on this connection have not sent yet goes first.
         transport.set_write_buffer_limits(0)
         await incoming.writer.drain()
-        tail = _Tail()
+        tail = Tail()
         incoming.protocol.set_parser(tail)  # type: ignore[arg-type]  # it only calls feed_data
         sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
         sock.setblocking(False)
         Upgrade(self._edge, sock, request, bytes(tail.received), watched=False)
-        return _Nothing()
+        return Nothing()
 
     # --- proxying --------------------------------------------------------------------------------------------------
 
@@ -201,7 +199,7 @@ class PlainHTTP:
         async with session.request(
             incoming.method,
             URL(f"http://{authority}{_origin_form(head)}", encoded=True),
-            headers=_decoded(fields_to_backend(request)),
+            headers=decoded(fields_to_backend(request)),
             data=body,
             allow_redirects=False,
             timeout=ClientTimeout(total=None, sock_connect=timeouts.connect),
@@ -250,97 +248,6 @@ class PlainHTTP:
         return session
 
 
-class Connection(RequestHandler):
-    """A client's connection as aiohttp serves it."""
-
-    __slots__ = ("_plain", "_received", "peer")
-
-    def __init__(self, plain: PlainHTTP, peer: Peer, received: bytes, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(
-            plain.server,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # means none, as web.Server documents it
-            auto_decompress=False,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            max_line_size=MAX_HEAD_BYTES,
-            max_field_size=MAX_HEAD_BYTES,
-            max_headers=MAX_FIELDS,
-            read_bufsize=CHUNK_BYTES,
-            tcp_keepalive=False,  # the listening socket has it, and so has this one
-        )
-        self._plain = plain
-        self._received = received
-        self.peer = peer
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is aiohttp's now: begin with what was read of it before."""
-        super().connection_made(transport)
-        received, self._received = self._received, b""
-        self.data_received(received)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what aiohttp could not parse, and what went wrong in here."""
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("an answer has begun already")
-        if status == 500:
-            self.log_exception("a request from %s failed", self.peer, exc_info=exc)
-            reason = "the gateway failed"
-        else:
-            reason = " ".join((message or "malformed request").split())
-        refused = Refused(status, reason, "bad_request")
-        return self._plain._refuse(request, RequestHead(), refused, 0)
-
-
-class RelayedResponse(web.StreamResponse):
-    """A backend's answer on its way to the client: its fields and no others."""
-
-    def __init__(self, answer: Any) -> None:
-        fields = fields_to_client(_response_head(answer))
-        super().__init__(status=answer.status, reason=answer.reason, headers=_decoded(fields))
-        self._ours = [name for name in ("Content-Type", "Date", "Server") if name not in self.headers]
-        self.is_empty = False
-
-    async def _prepare_headers(self) -> None:
-        await super()._prepare_headers()
-        for name in self._ours:
-            self.headers.popall(name, None)
-        self.is_empty = bool(self._must_be_empty_body)
-
-
-class _Nothing(web.StreamResponse):
-    """The response to a request whose connection has left aiohttp."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.force_close()
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
-
-
-class _Tail:
-    """Takes the bytes that aiohttp has read behind an upgrade."""
-
-    def __init__(self) -> None:
-        self.received = bytearray()
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self.received += data
-        return False, b""
-
-    def feed_eof(self) -> None:
-        pass
-
-
 def _head_of(incoming: web.BaseRequest) -> RequestHead:
     head = RequestHead()
     head.method = incoming.method.encode("latin-1", "replace")
@@ -351,23 +258,12 @@ def _head_of(incoming: web.BaseRequest) -> RequestHead:
     return head
 
 
-def _response_head(answer: Any) -> ResponseHead:
-    head = ResponseHead()
-    for name, value in answer.raw_headers:
-        head.on_header(name, value)
-    return head
-
-
 def _origin_form(head: RequestHead) -> str:
     target = head.target.decode("latin-1")
     if target.startswith("/"):
         return target
     path = target.split("://", 1)[-1].partition("/")
     return path[1] + path[2] or "/"
-
-
-def _decoded(fields: list[tuple[bytes, bytes]]) -> CIMultiDict[str]:
-    return CIMultiDict((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in fields)
 
 
 def _refusal(refused: Refused, close: bool) -> web.StreamResponse:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
-from aiohttp import ClientRequest, ClientResponse
+from aiohttp import ClientPayloadError, ClientRequest, ClientResponse
+from aiohttp.http import HttpProcessingError
 from multidict import CIMultiDict
 
 from gateway.edge.forwarding import fields_to_client
@@ -43,10 +44,16 @@ class BackendResponse(ClientResponse):
     """An answer whose interim answers (RFC 9110 section 15.2) are passed on through ``INTERIM`` as they come."""
 
     async def start(self, connection: Any) -> ClientResponse:
-        """Read up to the final answer's head, which is put back for aiohttp to read."""
+        """Read up to the final answer's head, which is put back for aiohttp to read.
+
+        :raises ClientError: what comes is no answer in HTTP/1
+        """
         protocol = connection.protocol
         while True:
-            message, payload = await protocol.read()
+            try:
+                message, payload = await protocol.read()
+            except HttpProcessingError as error:
+                raise ClientPayloadError(f"malformed: {error.message.splitlines()[0].rstrip(':')}") from error
             if not 100 <= message.code < 200 or message.code == 101:
                 protocol.feed_data((message, payload), 0)
                 return await super().start(connection)

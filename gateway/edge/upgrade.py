@@ -10,7 +10,7 @@ import asyncio
 import os
 import select
 import socket
-from errno import EINPROGRESS
+from errno import EINPROGRESS, EPIPE
 from typing import TYPE_CHECKING
 
 from gateway.edge.forwarding import answer_to_client, last_answer_to_client, upgrade_to_backend
@@ -45,6 +45,7 @@ MAX_EARLY_BYTES = 64 * 1024
 RECEIVE_BYTES = 64 * 1024
 KEEPALIVE_IDLE_SECONDS = 60
 WATCH_END = select.EPOLLRDHUP
+LINGER_SECONDS = 2.0
 NS = 1_000_000_000
 
 
@@ -143,12 +144,32 @@ class Upgrade:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
             error = sock.connect_ex(address)
-            if error in (0, EINPROGRESS):
-                self.deadline_ns = self._edge.now() + self._timeout_ns(self._request.route.timeouts.connect)
+            if error == EINPROGRESS or not error:
+                error = self._send_at_once(sock)
+                if not error:
+                    self._answer_due()
+                    self._edge.poller.watch(sock.fileno(), select.EPOLLIN, self._answer)
+                    return
+            if error == EINPROGRESS:
+                self.deadline_ns = self._edge.now() + self._request.route.limits.connect_ns
                 self._when_late = self._connect_late
                 self._edge.poller.watch(sock.fileno(), select.EPOLLOUT, self._connected)
                 return
             self._connect_failed(error)
+
+    def _send_at_once(self, sock: socket.socket) -> int:
+        """Send the request's head on a connection that may be made already, as one on this machine is.
+
+        :returns: 0 when all of it was sent, ``EINPROGRESS`` when that takes time, else what went wrong
+        """
+        self._head = upgrade_to_backend(self._request)
+        try:
+            self._head = self._head[sock.send(self._head) :]
+        except (BlockingIOError, InterruptedError):
+            return EINPROGRESS
+        except OSError as error:
+            return error.errno or EPIPE
+        return EINPROGRESS if self._head else 0
 
     def _next_target(self) -> bool:
         """Choose a backend that was not tried; False when there is none, or enough were tried."""
@@ -211,12 +232,15 @@ class Upgrade:
             )
             self._dial()
             return
+        self._answer_due()
+        self._sending(mask)
+
+    def _answer_due(self) -> None:
+        """The connection stands: from now on the backend has to answer."""
         assert self._target is not None
         self._edge.connect_succeeded(self._target)
-        self.deadline_ns = self._edge.now() + self._timeout_ns(self._request.route.timeouts.handshake)
+        self.deadline_ns = self._edge.now() + self._request.route.limits.handshake_ns
         self._when_late = self._answer_late
-        self._head = upgrade_to_backend(self._request)
-        self._sending(mask)
 
     # --- the handshake ---------------------------------------------------------------------------------------------
 
@@ -305,7 +329,8 @@ class Upgrade:
         row = self._row
         relay = edge.relay
         relay.open(row, self._sock.detach(), self._backend.detach())
-        set_deadline(edge.slice.cells, row)
+        if request.route.limits.idle_ns != NEVER or request.route.limits.max_lifetime_ns != NEVER:
+            set_deadline(edge.slice.cells, row)
         edge.waiting.discard(self)
         edge.count_handshake(request.route, "upgraded", request.started_ns)
         self._log("upgraded", 101, None)
@@ -318,13 +343,13 @@ class Upgrade:
         cells = self._edge.slice.cells
         row = self._row
         request = self._request
-        timeouts = request.route.timeouts
+        limits = request.route.limits
         cells[row + KIND] = WEBSOCKET_KIND if request.upgrade == WEBSOCKET else OPAQUE
         cells[row + OPENED_UNIX_NS] = self._edge.unix_ns()
-        cells[row + WRITE_STALL_NS] = self._timeout_ns(timeouts.write_stall)
-        cells[row + CLOSE_NS] = self._timeout_ns(timeouts.close)
-        cells[row + IDLE_NS] = self._timeout_ns(timeouts.idle)
-        cells[row + LIFETIME_NS] = self._timeout_ns(timeouts.max_lifetime)
+        cells[row + WRITE_STALL_NS] = limits.write_stall_ns
+        cells[row + CLOSE_NS] = limits.close_ns
+        cells[row + IDLE_NS] = limits.idle_ns
+        cells[row + LIFETIME_NS] = limits.max_lifetime_ns
         self._edge.slice.write_texts(
             row,
             {
@@ -374,40 +399,56 @@ class Upgrade:
     def _log(self, result: str, status: int | None, reason: str | None) -> None:
         self._edge.log_handshake(self._request, result, status, reason, self._target)
 
-    @staticmethod
-    def _timeout_ns(seconds: float | None) -> int:
-        return NEVER if seconds is None else int(seconds * NS)
-
 
 async def relay_answer(
     edge: Edge, client: socket.socket, backend: socket.socket, reader: ResponseReader, write_stall: float
 ) -> None:
-    """Relay the answer of a backend that declined, up to its end, then close both connections.
+    """Relay the answer of a backend that declined, up to its end or until the client has gone; then close both.
 
     :param reader: has read the answer's head
     :param write_stall: seconds in which the client has to take something
     """
-
-    loop = edge.loop
     with client, backend:
-        data = reader.received
-        reader.received = b""
+        copying = edge.loop.create_task(_copy_answer(edge.loop, client, backend, reader, write_stall))
+        # What the client sends now is for nobody, and its end is the end of all.
+        gone = edge.loop.create_task(_read_to_end(edge.loop, client))
         try:
+            await asyncio.wait((copying, gone), return_when=asyncio.FIRST_COMPLETED)
+            if copying.done() and copying.exception() is None:
+                await asyncio.wait((gone,), timeout=LINGER_SECONDS)
+        finally:
+            copying.cancel()
+            gone.cancel()
+            # One of the connections is gone, or its peer is late or makes no sense: the other is closed above.
+            await asyncio.gather(copying, gone, return_exceptions=True)
+
+
+async def _copy_answer(
+    loop: asyncio.AbstractEventLoop,
+    client: socket.socket,
+    backend: socket.socket,
+    reader: ResponseReader,
+    write_stall: float,
+) -> None:
+    """:raises (OSError, BadResponse, TimeoutError): that cannot be done to the end"""
+    data = reader.received
+    reader.received = b""
+    async with asyncio.timeout(write_stall):
+        await loop.sock_sendall(client, last_answer_to_client(reader.head))
+    while True:
+        if data:
+            reader.feed_body(data)
             async with asyncio.timeout(write_stall):
-                await loop.sock_sendall(client, last_answer_to_client(reader.head))
-            while True:
-                if data:
-                    reader.feed_body(data)
-                    async with asyncio.timeout(write_stall):
-                        await loop.sock_sendall(client, data)
-                if reader.complete:
-                    break
-                data = await loop.sock_recv(backend, RECEIVE_BYTES)
-                if not data:
-                    break
-            client.shutdown(socket.SHUT_WR)
-            async with asyncio.timeout(2):
-                while await loop.sock_recv(client, RECEIVE_BYTES):
-                    pass
-        except (OSError, BadResponse, TimeoutError):
-            return  # one of them is gone; the other is closed here
+                await loop.sock_sendall(client, data)
+        if reader.complete:
+            break
+        data = await loop.sock_recv(backend, RECEIVE_BYTES)
+        if not data:
+            break
+    client.shutdown(socket.SHUT_WR)
+
+
+async def _read_to_end(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    """:raises OSError: the connection was reset"""
+    while await loop.sock_recv(sock, RECEIVE_BYTES):
+        pass

@@ -20,34 +20,45 @@ from typing import Literal
 
 FLUSH_SECONDS = 0.05
 MAX_WAITING = 50_000
-MAX_TEXT = 512
-"""Characters of a value that a line keeps: a line stays shorter than what a pipe takes in one piece."""
+MAX_LINE = 2048
+MAX_TEXT = 100
+"""Characters that each value keeps where the line would be longer than ``MAX_LINE``: what goes to a pipe has to be
+shorter than the pipe takes in one piece, even when each character is escaped."""
 
 Value = str | int | float | None
 Fields = Mapping[str, Value]
 
 
-def json_line(fields: Fields) -> str:
-    """A line of JSON. Keys with no value are left out."""
-    return _encode({key: value for key, value in fields.items() if value is not None}) + "\n"
+def json_line(time: str, fields: Fields) -> str:
+    """A line of JSON. Keys with no value are null."""
+    keys = tuple(fields)
+    form = _forms.get(keys)
+    if form is None:
+        form = _forms[keys] = '{"time":"%s"' + "".join(f',"{key}":%s' for key in keys) + "}\n"
+    return form % (
+        time,
+        *[_escaped(v) if v.__class__ is str else "null" if v is None else v for v in fields.values()],
+    )
 
 
-def text_line(fields: Fields) -> str:
+_forms: dict[tuple[str, ...], str] = {}
+"""There are few kinds of lines, each with keys of its own: what they have in common is put together once."""
+
+
+def text_line(time: str, fields: Fields) -> str:
     """A line for people: the time and the event, then ``key=value``."""
-    rest = dict(fields)
-    words = [str(rest.pop("time")), str(rest.pop("event"))]
-    words += [f"{key}={_quoted(value)}" for key, value in rest.items() if value is not None]
+    words = [time, str(fields["event"])]
+    words += [f"{key}={_quoted(value)}" for key, value in fields.items() if value is not None and key != "event"]
     return " ".join(words) + "\n"
 
 
-_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+_escaped = json.encoder.encode_basestring_ascii
 
 
 def _quoted(value: Value) -> str:
     text = str(value)
-    return (
-        text if text and text.isascii() and text.isprintable() and not set(text) & {" ", '"', "\\"} else _encode(text)
-    )
+    plain = text and text.isascii() and text.isprintable() and not set(text) & {" ", '"', "\\"}
+    return text if plain else _escaped(text)
 
 
 class AccessLog:
@@ -74,18 +85,17 @@ class AccessLog:
             self._thread.start()
 
     def write(self, fields: Fields) -> None:
-        """Log one event. ``time`` is added; texts are cut to ``MAX_TEXT``."""
+        """Log one event. ``time`` is added; a line that is too long has its texts cut to ``MAX_TEXT``."""
         if not self.enabled:
             return
         if self._waiting >= MAX_WAITING:
             self._on_lost(1)
             return
-        for value in fields.values():
-            if isinstance(value, str) and len(value) > MAX_TEXT:
-                fields = {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in fields.items()}
-                break
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._lines.append(self._format({"time": now, **fields}))
+        line = self._format(now, fields)
+        if len(line) > MAX_LINE:
+            line = self._format(now, {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in fields.items()})
+        self._lines.append(line)
         self._waiting += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)

@@ -37,6 +37,7 @@ SHUTDOWN_SECONDS = 2.0
 _API = "/api/"
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 _HEADERS = {
+    "Server": "upgrade-gateway",
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",

@@ -218,7 +218,7 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
         "subprotocol": texts["subprotocol"] or None,
         "request_id": texts["request_id"] or None,
         "worker": found.slot,
-        "opened": cells[OPENED_UNIX_NS] / NS,
+        "opened": round(cells[OPENED_UNIX_NS] / NS, 3),
         "age": _seconds(now - cells[OPENED_NS]),
         "idle": _seconds(found.idle_ns),
         "sides": sides,

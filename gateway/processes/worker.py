@@ -93,6 +93,7 @@ class Worker:
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
             self._edge.log.close()
+        await channel.close()
 
     def tunnel_ended(self, row: int) -> None:
         """The relay has ended a tunnel."""
@@ -121,6 +122,7 @@ class Worker:
                 old_log.close()
             await self._edge.configure(config, message.registry)
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
+        gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not walk it again
 

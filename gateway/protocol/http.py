@@ -19,7 +19,9 @@ MAX_FIELDS: Final = 128
 Field = tuple[bytes, bytes]
 
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?\Z")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CRLF: Final = b"\r\n"
+_LINE_END: Final = (b"\r", b"\n")
 _HEAD_END: Final = b"\r\n\r\n"
 
 
@@ -34,27 +36,38 @@ class BadHead(Exception):
 class Head:
     """What request and response heads have in common: a version and fields.
 
-    ``fields`` holds (name, value) as received; ``first`` the first value by lower-case name.
+    ``fields`` holds (name, value) as received, ``names`` the same names in lower case; ``first`` has the first value
+    of each by its lower-case name, ``repeated`` the names that occur more than once.
     """
 
-    __slots__ = ("fields", "first", "http11", "size")
+    __slots__ = ("fields", "first", "http11", "names", "repeated", "size")
 
     def __init__(self) -> None:
         self.fields: list[Field] = []
+        self.names: list[bytes] = []
         self.first: dict[bytes, bytes] = {}
+        self.repeated: set[bytes] = set()
         self.http11 = True
         self.size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser for each field."""
+        value = value.rstrip(b" \t")  # which llhttp leaves there, and is no part of it (RFC 9112 section 5.1)
         self.fields.append((name, value))
-        self.first.setdefault(name.lower(), value)
+        lower = name.lower()
+        self.names.append(lower)
+        if lower in self.first:
+            self.repeated.add(lower)
+        else:
+            self.first[lower] = value
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a field, by lower-case name, in order."""
         if name not in self.first:
             return []
-        return [value for key, value in self.fields if key.lower() == name]
+        if name not in self.repeated:
+            return [self.first[name]]
+        return [value for key, (_, value) in zip(self.names, self.fields, strict=True) if key == name]
 
     def tokens(self, name: bytes) -> list[bytes]:
         """A field as a list of tokens in lower case, over all of its lines (RFC 9110 section 5.6.1)."""
@@ -62,6 +75,11 @@ class Head:
 
     def items(self, name: bytes) -> list[bytes]:
         """A field as a list of members as they are, over all of its lines."""
+        if name not in self.first:
+            return []
+        value = self.first[name]
+        if value and b"," not in value and name not in self.repeated:
+            return [value]  # as most are; the parser has stripped it
         found = []
         for value in self.values(name):
             found += [item for part in value.split(b",") if (item := part.strip(b" \t"))]
@@ -117,7 +135,7 @@ class RequestReader:
         :raises BadHead: it is malformed (400), too large (431), or not of HTTP/1 (505)
         """
         received = self.received + data if self.received else data
-        if received.startswith(_CRLF):
+        if received.startswith(_LINE_END):
             received = received.lstrip(_CRLF)  # RFC 9112 section 2.2: empty lines before a request
         self.received = received
         found = received.find(_HEAD_END, max(self._fed - 3, 0))
@@ -142,6 +160,9 @@ class RequestReader:
         if version not in ("1.1", "1.0"):
             raise BadHead(505, f"HTTP/{version} is not spoken here")
         head.http11 = version == "1.1"
+        line_end = received.find(_CRLF)
+        if received[line_end - 9 : line_end - 3] != b" HTTP/":
+            raise BadHead(400, "malformed request head: not HTTP")  # llhttp reads RTSP and ICE too
         check_request(head)
         return head
 
@@ -191,25 +212,30 @@ class ResponseReader:
         :raises BadResponse: it is malformed or too large
         """
         self.received += data
+        if not b"HTTP/1.".startswith(self.received[:7]):
+            raise BadResponse("not an answer in HTTP/1")
         found = self.received.find(_HEAD_END)
         if found < 0:
             if len(self.received) > MAX_HEAD_BYTES:
                 raise BadResponse(f"response head over {MAX_HEAD_BYTES} bytes")
-            if not b"HTTP/1.".startswith(self.received[:7]):
-                raise BadResponse("not an answer in HTTP/1")
             return None
         end = found + 4
         if end > MAX_HEAD_BYTES:
             raise BadResponse(f"response head over {MAX_HEAD_BYTES} bytes")
         self.head = head = ResponseHead()
+        self.complete = False
         self._parser = HttpResponseParser(_BodyEnd(self, head))
         try:
             self._parser.feed_data(self.received[:end])
         except HttpParserUpgrade:
             pass
         except HttpParserError as error:
-            raise BadResponse(f"malformed response head: {error}") from None
+            # A 101 that names no protocol stops the parser like any other, but is an error to httptools.
+            if not self.complete:
+                raise BadResponse(f"malformed response head: {error}") from None
         head.status = self._parser.get_status_code()
+        if head.status < 100 or _CONTROL.search(head.reason):
+            raise BadResponse("malformed response head: Invalid status line")
         head.http11 = self._parser.get_http_version() == "1.1"
         head.size = end
         self.received = self.received[end:]

@@ -169,16 +169,17 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             cells[s + STATUS] = CLOSED
             break
     cells[s + HEADER_LENGTH] = kept
-    if broken:
-        cells[s + STATUS] = BROKEN
-        pos = end
-    elif opcode >= 0:
-        cells[s + OPCODE] = opcode
-        cells[s + REMAINING] = remaining
-        cells[s + MESSAGE] = message
+    if opcode >= 0:
         cells[s + FRAMES] += frames
         if seen_data:
             cells[s + DATA_AT] = now
+        if broken:
+            cells[s + STATUS] = BROKEN
+            pos = end
+        else:
+            cells[s + OPCODE] = opcode
+            cells[s + REMAINING] = remaining
+            cells[s + MESSAGE] = message
     return pos if stop else end
 
 

@@ -16,6 +16,9 @@ def split_target(target: bytes) -> tuple[bytes | None, bytes, bytes]:
 
     :raises BadHead: with status 400, where it is in none of the forms that a reverse proxy serves
     """
+    if b"#" in target:
+        # Never part of a request (RFC 9112 section 3.2); a backend that cuts it off would see another path than routes.
+        raise BadHead(400, "a fragment in the request target")
     authority = None
     if not target.startswith(b"/"):
         absolute = _ABSOLUTE.match(target)

@@ -36,6 +36,38 @@ class Upstream:
         )
 
 
+NS = 1_000_000_000
+NEVER_NS = 2**62
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A route's time-outs in nanoseconds, as rows of the shared table hold them; ``NEVER_NS`` for off."""
+
+    connect_ns: int
+    handshake_ns: int
+    write_stall_ns: int
+    close_ns: int
+    idle_ns: int
+    max_lifetime_ns: int
+
+    @classmethod
+    def of(cls, timeouts: Timeouts) -> Limits:
+        """The same in nanoseconds."""
+        return cls(
+            _ns(timeouts.connect),
+            _ns(timeouts.handshake),
+            _ns(timeouts.write_stall),
+            _ns(timeouts.close),
+            _ns(timeouts.idle),
+            _ns(timeouts.max_lifetime),
+        )
+
+
+def _ns(seconds: float | None) -> int:
+    return NEVER_NS if seconds is None else int(seconds * NS)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A route as a worker uses it."""
@@ -47,6 +79,7 @@ class Route:
     upgrades: frozenset[bytes]
     proxies_http: bool
     timeouts: Timeouts
+    limits: Limits
 
 
 class Routes:
@@ -62,7 +95,8 @@ class Routes:
                 upstream=self.upstreams[route.upstream],
                 upgrades=frozenset(name.encode() for name in route.upgrades),
                 proxies_http=route.http == "proxy",
-                timeouts=config.timeouts_of(route),
+                timeouts=(timeouts := config.timeouts_of(route)),
+                limits=Limits.of(timeouts),
             )
             for route in config.routes
         ]

@@ -47,6 +47,7 @@ from gateway.tunnels.layout import (
     WORKER_CELLS,
 )
 
+TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 
 
@@ -143,10 +144,12 @@ class Table:
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
         at = (row + TEXT_CELL) * CELL_BYTES
+        data = bytes(self.bytes[at : at + TEXT_BYTES])
         found = {}
+        at = 0
         for name, size in TEXTS.items():
-            length = min(self.bytes[at] | self.bytes[at + 1] << 8, size)
-            found[name] = bytes(self.bytes[at + 2 : at + 2 + length]).decode("utf-8", "replace")
+            length = min(data[at] | data[at + 1] << 8, size)
+            found[name] = data[at + 2 : at + 2 + length].decode("utf-8", "replace")
             at += 2 + size
         return found
 
@@ -229,15 +232,12 @@ class Slice:
 
     def write_texts(self, row: int, texts: dict[str, bytes]) -> None:
         """Write the texts of a row; one that does not fit is cut."""
-        at = (row + TEXT_CELL) * CELL_BYTES
-        target = self.table.bytes
+        parts: list[bytes] = []
         for name, size in TEXTS.items():
             text = texts.get(name, b"")[:size]
-            length = len(text)
-            target[at] = length & 0xFF
-            target[at + 1] = length >> 8
-            target[at + 2 : at + 2 + length] = text
-            at += 2 + size
+            parts += (len(text).to_bytes(2, "little"), text.ljust(size, b"\0"))
+        at = (row + TEXT_CELL) * CELL_BYTES
+        self.table.bytes[at : at + TEXT_BYTES] = b"".join(parts)
 
     def _occupy(self, row: int, backend: int) -> None:
         self.cells[row + BACKEND] = backend

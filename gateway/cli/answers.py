@@ -1,0 +1,115 @@
+"""What the running gateway answers to a command, from its admin address."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import click
+
+from gateway.cli.options import load_or_exit
+from gateway.cli.output import visible
+
+PATIENCE_SECONDS = 10.0
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+admin_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--admin", metavar="URL", help="Admin address, instead of the configuration's: http://host:port or unix:/path."
+)
+json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
+    "--json", "as_json", is_flag=True, help="Print what the admin API answers."
+)
+
+
+class NoAnswer(click.ClickException):
+    """The gateway could not be asked; exit status 1."""
+
+
+class Refused(click.ClickException):
+    """What was asked for makes no sense to the gateway; exit status 2."""
+
+    exit_code = 2
+
+
+def ask(path: str, config_path: str, admin: str | None, query: dict[str, str] | None = None) -> Any:
+    """Return what the running gateway answers to ``GET`` of a path of its admin API.
+
+    Args:
+        path: such as ``/api/v1/status``.
+        config_path: where the admin address is read from, unless ``admin`` gives it.
+        admin: ``http://host:port``, ``host:port`` or ``unix:/path``.
+
+    Raises:
+        NoAnswer: nothing answers there, or something else than a gateway.
+        Refused: the gateway rejects the query.
+        click.UsageError: ``admin`` is no address.
+    """
+    address = str(load_or_exit(config_path).admin.address) if admin is None else admin
+    connection, prefix = _connect(address)
+    target = prefix + path + (f"?{urlencode(query)}" if query else "")
+    try:
+        connection.request("GET", target, headers={"Accept": "application/json"})
+        response = connection.getresponse()
+        status, body = response.status, response.read()
+    except TimeoutError:
+        raise NoAnswer(f"{address} did not answer within {PATIENCE_SECONDS:.0f} s.") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        hint = "is the gateway running? `gateway run` starts it, --admin names another address"
+        raise NoAnswer(f"no gateway answers at {address}: {reason} ({hint})") from None
+    except http.client.HTTPException:
+        raise NoAnswer(f"what answers at {address} is not a gateway's admin address (--admin names another)") from None
+    finally:
+        connection.close()
+    return _understood(address, status, body)
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP over a Unix socket."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=PATIENCE_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            sock.settimeout(self.timeout)
+            sock.connect(self._path)
+        except BaseException:
+            sock.close()
+            raise
+        self.sock = sock
+
+
+def _connect(address: str) -> tuple[http.client.HTTPConnection, str]:
+    """A connection to be made, and what comes before the paths there. No proxy of the environment is used."""
+    if address.startswith("unix:"):
+        return _UnixConnection(address.removeprefix("unix:")), ""
+    try:
+        url = urlsplit(address if "://" in address else f"http://{address}")
+        host, port = url.hostname, url.port
+    except ValueError:
+        host, port, url = None, None, urlsplit("")
+    if url.scheme not in ("http", "https") or not host:
+        raise click.UsageError(f"--admin {address}: expected http://host:port or unix:/path.")
+    kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
+    return kind(_WILDCARDS.get(host, host), port, timeout=PATIENCE_SECONDS), url.path.rstrip("/")
+
+
+def _understood(address: str, status: int, body: bytes) -> Any:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        answer = None
+    if status == 200 and isinstance(answer, dict):
+        return answer
+    if status == 400 and isinstance(answer, dict) and "error" in answer:
+        raise Refused(visible(answer["error"]))
+    raise NoAnswer(
+        f"what answers at {address} is not a gateway's admin address, it says {status} (--admin names another)"
+    )

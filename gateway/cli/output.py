@@ -1,0 +1,65 @@
+"""How commands print: tables, durations, and texts that came from the network."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+_WIDTH_OF_A_PIPE = 10_000
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+_BYTE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+
+
+def print_json(answer: Any) -> None:
+    """Print an answer of the admin API."""
+    click.echo(json.dumps(answer, indent=2))
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, and whole where there is none."""
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, width=None if terminal else _WIDTH_OF_A_PIPE, highlight=False, emoji=False)
+
+
+def table(gap: int) -> Table:
+    """A table without lines. :param gap: spaces between columns"""
+    return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
+
+
+def visible(text: object) -> str:
+    """A text of somebody else's, with its control characters escaped: a terminal would obey them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
+
+
+def plain(text: object) -> Text:
+    """A text of somebody else's for a table, where neither markup nor control characters of it have an effect."""
+    return Text(visible(text))
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: ``0.4s``, ``59s``, ``5m 3s``, ``2h 5m``, ``3d 4h``."""
+    if seconds < 9.95:  # beyond, it would be rounded to 10.0
+        return f"{seconds:.1f}s"
+    parts = []
+    left = int(seconds)
+    for size, unit in _UNITS:
+        number, left = divmod(left, size)
+        parts.append(f"{number}{unit}" if number else "")
+    first = next(index for index, part in enumerate(parts) if part)
+    return " ".join(filter(None, parts[first : first + 2]))
+
+
+def size(number: float) -> str:
+    """Return a number of bytes with a unit: ``17 B``, ``4.2 KiB``."""
+    exponent = 0
+    while number >= 1024 and exponent < len(_BYTE_UNITS) - 1:
+        number /= 1024
+        exponent += 1
+    digits = 1 if exponent and number < 100 else 0
+    return f"{number:.{digits}f} {_BYTE_UNITS[exponent]}"

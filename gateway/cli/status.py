@@ -1,0 +1,95 @@
+"""``gateway status``: what the running gateway does, from its admin API."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from gateway.cli.answers import admin_option, ask, json_option
+from gateway.cli.options import config_option
+from gateway.cli.output import console, duration, plain, print_json, table
+
+
+@click.command(help="Show what the running gateway does, from its admin API.")
+@config_option
+@admin_option
+@json_option
+def status(path: str, admin: str | None, as_json: bool) -> None:
+    """Exit with 0 if the gateway answers, with 1 if it does not."""
+    answer = ask("/api/v1/status", path, admin)
+    if as_json:
+        print_json(answer)
+        return
+    out = console()
+    out.print(_overview(answer))
+    for rows in (_workers(answer["workers"]), _routes(answer["routes"]), _backends(answer["upstreams"])):
+        out.print()
+        out.print(rows)
+
+
+def _overview(answer: dict[str, Any]) -> Table:
+    reload = answer["configuration"]["last_reload"]
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="bold")
+    rows.add_column(overflow="fold")
+    rows.add_row("state", _state(answer))
+    rows.add_row("version", plain(f"{answer['version']}, Python {answer['python']}, {answer['relay']} relay"))
+    rows.add_row("up for", duration(answer["uptime"]))
+    rows.add_row("tunnels", f"{answer['tunnels']} of at most {answer['max_tunnels']}")
+    rows.add_row("listening on", plain(", ".join(answer["listen"])))
+    rows.add_row("configuration", plain(f"{answer['configuration']['file']}, in force since {_time(reload['time'])}"))
+    if not reload["ok"]:
+        rows.add_row("last reload", Text("failed; the configuration before it is still in force", style="red"))
+        for line in (reload["error"] or "").splitlines():
+            rows.add_row("", plain(line))
+    return rows
+
+
+def _state(answer: dict[str, Any]) -> Text:
+    if answer["stopping"]:
+        return Text("shutting down", style="yellow")
+    return Text("ready", style="green") if answer["ready"] else Text("not ready: no worker accepts", style="red")
+
+
+def _workers(workers: list[dict[str, Any]]) -> Table:
+    rows = _titled("worker", "pid", "state", "started", "tunnels")
+    for worker in workers:
+        state = Text("ready", style="green") if worker["ready"] else Text("not ready", style="red")
+        started = _time(worker["started"]) if worker["started"] is not None else "-"
+        pid = "-" if worker["pid"] is None else str(worker["pid"])
+        rows.add_row(str(worker["index"]), pid, state, started, str(worker["tunnels"]))
+    return rows
+
+
+def _routes(routes: list[dict[str, Any]]) -> Table:
+    rows = _titled("route", "upstream", "tunnels", "silent for over a minute")
+    for route in routes:
+        silent = sum(bucket["tunnels"] for bucket in route["idle"] if bucket["le"] is None or bucket["le"] > 60)
+        rows.add_row(plain(route["name"]), plain(route["upstream"]), str(route["tunnels"]), str(silent))
+    return rows
+
+
+def _backends(upstreams: list[dict[str, Any]]) -> Table:
+    rows = _titled("upstream", "backend", "state", "weight", "tunnels")
+    for upstream in upstreams:
+        for backend in upstream["backends"]:
+            state = Text("up", style="green") if backend["up"] else Text("down", style="red")
+            address = plain(backend["address"])
+            rows.add_row(plain(upstream["name"]), address, state, str(backend["weight"]), str(backend["tunnels"]))
+    return rows
+
+
+def _titled(*titles: str) -> Table:
+    titled = table(gap=3)
+    for title in titles:
+        number = title in ("tunnels", "weight") or title.startswith("silent")
+        titled.add_column(title.upper(), justify="right" if number else "left", no_wrap=number)
+    return titled
+
+
+def _time(unix: float) -> str:
+    return datetime.fromtimestamp(unix).astimezone().isoformat(sep=" ", timespec="seconds")

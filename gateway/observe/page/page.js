@@ -1,0 +1,205 @@
+// The status page: asks the admin API every second and shows what it says.
+
+import { startConsole } from "./console.js";
+import { byId, bytes, count, duration, element, keyed, plural, setText, visible } from "./dom.js";
+
+const EVERY_MS = 1000;
+const PATIENCE_MS = 5000;
+const ROWS = 200;
+
+let timer = null;
+let asking = false;
+let lastAnswer = null;
+
+async function ask(path) {
+  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+  const answer = await response.json();
+  if (!response.ok) throw new Error(answer.error ?? `${response.status} ${response.statusText}`);
+  return answer;
+}
+
+async function refresh() {
+  clearTimeout(timer);
+  if (asking || document.hidden) return;
+  asking = true;
+  try {
+    const query = new URLSearchParams({ limit: ROWS });
+    if (byId("route").value) query.set("route", byId("route").value);
+    if (byId("idle-over").value) query.set("idle_over", byId("idle-over").value);
+    const [status, live] = await Promise.all([ask("api/v1/status"), ask(`api/v1/tunnels?${query}`)]);
+    lastAnswer = new Date();
+    show(status, live);
+  } catch (error) {
+    showSilence(error);
+  } finally {
+    asking = false;
+    timer = setTimeout(refresh, EVERY_MS);
+  }
+}
+
+function show(status, live) {
+  showHealth(status);
+  showTiles(status);
+  showRoutes(status);
+  showUpstreams(status);
+  showTunnels(status, live);
+  if (status.demo?.url) startConsole(status.demo.url, refresh);
+}
+
+function pill(text, kind) {
+  setText(byId("pill"), text);
+  byId("pill").className = `pill ${kind}`;
+  document.title = kind === "good" ? "upgrade-gateway" : `${text} · upgrade-gateway`;
+}
+
+function notice(text) {
+  byId("notice").hidden = !text;
+  setText(byId("notice"), text);
+}
+
+function showHealth(status) {
+  const reload = status.configuration.last_reload;
+  if (status.stopping) pill("Shutting down", "warn");
+  else if (!status.ready) pill("Not ready", "bad");
+  else pill("Ready", "good");
+  notice(reload.ok ? "" : `The latest reload failed; the configuration before it is still in force.\n${reload.error ?? ""}`);
+  const since = new Date(reload.time * 1000).toLocaleString();
+  setText(byId("config"), `Configuration ${status.configuration.file}, in force since ${since}`);
+}
+
+function showSilence(error) {
+  pill("No answer", "bad");
+  const since = lastAnswer ? `since ${lastAnswer.toLocaleTimeString()}` : "yet";
+  notice(`The gateway has not answered ${since} (${error.message}). Asking again every second. Is it running? What it last said is in its log.`);
+}
+
+function showTiles(status) {
+  const backends = status.upstreams.flatMap((upstream) => upstream.backends);
+  const up = backends.filter((backend) => backend.up).length;
+  const ready = status.workers.filter((worker) => worker.ready).length;
+  setText(byId("tunnels"), count(status.tunnels));
+  setText(byId("tunnels-note"), `room for ${count(status.max_tunnels)}`);
+  setText(byId("backends"), `${up} of ${backends.length}`);
+  setText(byId("backends-note"), up < backends.length ? `${backends.length - up} down` : "all reachable");
+  setText(byId("workers"), `${ready} of ${status.workers.length}`);
+  setText(byId("workers-note"), status.worker_restarts ? plural(status.worker_restarts, "restart") : "no restarts");
+  setText(byId("uptime"), duration(Math.floor(status.uptime)).replace(".0", ""));
+  setText(byId("uptime-note"), `since ${new Date(status.started * 1000).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" })}`);
+  setText(byId("version"), status.version);
+  setText(byId("version-note"), `Python ${status.python}, ${status.relay} relay`);
+}
+
+function showRoutes(status) {
+  keyed(byId("routes"), status.routes, (route) => route.name, makeRoute, (item, route) => {
+    setText(item.querySelector(".item-head .note"), `to ${route.upstream}`);
+    setText(item.querySelector(".item-head .count"), plural(route.tunnels, "tunnel"));
+    item.querySelector(".bars").hidden = route.tunnels === 0;
+    item.querySelector(".none").hidden = route.tunnels > 0;
+    const most = Math.max(...route.idle.map((bucket) => bucket.tunnels), 1);
+    const said = [];
+    route.idle.forEach((bucket, index) => {
+      const slot = item.querySelector(".bars").children[index];
+      const part = bucket.tunnels ? Math.max(0.05, bucket.tunnels / most) : 0;
+      setText(slot.querySelector(".count"), bucket.tunnels ? count(bucket.tunnels) : "");
+      slot.querySelector(".fill").style.height = `${part * 100}%`;
+      if (bucket.tunnels) said.push(`${bucket.tunnels} ${slot.title}`);
+    });
+    item.querySelector(".bars").setAttribute("aria-label", said.join("; ") || "no tunnels");
+  });
+  const select = byId("route");
+  keyed(select, ["", ...status.routes.map((route) => route.name)], (name) => name, (name) => {
+    const option = element("option", "", name || "any");
+    option.value = name;
+    return option;
+  }, () => {});
+}
+
+function makeRoute(route) {
+  const head = element("div", "item-head", null, element("h3", "", route.name), element("span", "note"), element("span", "count"));
+  const bars = element("div", "bars");
+  bars.setAttribute("role", "img");
+  let longest = "";
+  for (const { le } of route.idle) {
+    const bound = le === null ? `>${longest}` : short(le);
+    const slot = element("div", "slot", null, element("span", "count"), element("div", "track", null, element("div", "fill")), element("span", "bound", bound));
+    slot.title = le === null ? `silent for more than ${longest}` : `silent for up to ${bound}`;
+    longest = bound;
+    bars.append(slot);
+  }
+  return element("div", "item", null, head, bars, element("p", "note none", "No tunnel is open on this route."));
+}
+
+function short(seconds) {
+  if (seconds < 60) return `${seconds}s`;
+  return seconds < 3600 ? `${seconds / 60}m` : `${seconds / 3600}h`;
+}
+
+function showUpstreams(status) {
+  const most = Math.max(...status.upstreams.flatMap((upstream) => upstream.backends.map((backend) => backend.tunnels)), 1);
+  keyed(byId("upstreams"), status.upstreams, (upstream) => upstream.name, makeUpstream, (item, upstream) => {
+    setText(item.querySelector(".item-head .note"), upstream.balance.replace("_", " "));
+    setText(item.querySelector(".item-head .count"), plural(upstream.backends.reduce((sum, backend) => sum + backend.tunnels, 0), "tunnel"));
+    keyed(item.querySelector("tbody"), upstream.backends, (backend) => backend.address, makeBackend, (row, backend) => {
+      const [, state, weight, tunnels] = row.children;
+      state.firstElementChild.className = `state ${backend.up ? "good" : "bad"}`;
+      setText(state.firstElementChild, backend.up ? "up" : "down");
+      setText(weight, count(backend.weight));
+      setText(tunnels, count(backend.tunnels));
+    });
+  });
+}
+
+function makeUpstream(upstream) {
+  const head = element("div", "item-head", null, element("h3", "", upstream.name), element("span", "note"), element("span", "count"));
+  const titles = element("tr", "", null, element("th", "", "Backend"), element("th", "", "State"), element("th", "number", "Weight"), element("th", "number", "Tunnels"));
+  const table = element("table", "upstream-table", null, element("thead", "", null, titles), element("tbody"));
+  return element("div", "item", null, head, table);
+}
+
+function makeBackend(backend) {
+  return element("tr", "", null, element("td", "code", backend.address), element("td", "", null, element("span")), element("td", "number"), element("td", "number"));
+}
+
+function showTunnels(status, live) {
+  const shown = live.tunnels.length;
+  byId("live").hidden = shown === 0;
+  byId("live-empty").hidden = shown > 0;
+  const part = shown < live.total ? `${count(shown)} of ${count(live.total)}` : plural(live.total, "tunnel");
+  setText(byId("live-note"), shown ? `${part}, the most silent first` : "");
+  keyed(byId("live").tBodies[0], live.tunnels, (tunnel) => tunnel.id, makeTunnel, (row, tunnel) => {
+    const [age, client, backend, fromClient, fromBackend] = [...row.children].slice(5);
+    setText(age, duration(tunnel.age));
+    setText(client, duration(tunnel.sides.client.idle));
+    setText(backend, duration(tunnel.sides.backend.idle));
+    setText(fromClient, bytes(tunnel.sides.client.bytes));
+    setText(fromBackend, bytes(tunnel.sides.backend.bytes));
+  });
+  if (shown === 0) showNoTunnels(status);
+}
+
+function makeTunnel(tunnel) {
+  const path = element("td", "code path", visible(tunnel.path));
+  path.title = visible(tunnel.host + tunnel.path) + (tunnel.subprotocol ? `, subprotocol ${visible(tunnel.subprotocol)}` : "");
+  const texts = [tunnel.id, tunnel.route, tunnel.backend, tunnel.client_address].map((text, index) => element("td", index === 1 ? "" : "code", visible(text)));
+  return element("tr", "", null, ...texts, path, ...Array.from({ length: 5 }, () => element("td", "number")));
+}
+
+function showNoTunnels(status) {
+  const filtered = byId("route").value || byId("idle-over").value;
+  if (filtered && status.tunnels) {
+    emptyState("No tunnel matches.", `${plural(status.tunnels, "tunnel is", "tunnels are")} open in all; choose another route or a shorter silence.`);
+  } else if (status.demo?.url) {
+    emptyState("No tunnels are open.", "Press “Open a tunnel” above, and it appears here.");
+  } else {
+    emptyState("No tunnels are open.", `Point a WebSocket client at ${status.listen.join(" or ")}; handshakes that fail are in the access log and in gateway_handshakes_total.`);
+  }
+}
+
+function emptyState(title, text) {
+  const empty = byId("live-empty");
+  if (empty.textContent !== title + text) empty.replaceChildren(element("strong", "", title), text);
+}
+
+document.addEventListener("visibilitychange", refresh);
+for (const id of ["route", "idle-over"]) byId(id).addEventListener("change", refresh);
+refresh();

@@ -1,0 +1,131 @@
+"""Heads of a backend's answers: interim ones, the final one, and where its body ends."""
+
+import pytest
+
+from gateway.protocol.http import MAX_HEAD_BYTES, BadResponse, ResponseReader
+
+from .heads import head_bytes
+
+SWITCHING = (b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade")
+INTERIM = head_bytes(b"HTTP/1.1 103 Early Hints", b"Link: </a>")
+MALFORMED = {
+    "not HTTP": b"SSH-2.0-OpenSSH_9.2p1\r\n",
+    "HTTP/2.0": head_bytes(b"HTTP/2.0 101 Switching Protocols"),
+    "RTSP": head_bytes(b"RTSP/1.0 200 OK"),
+    "an empty line before": b"\r\n" + head_bytes(*SWITCHING),
+    "only empty lines": b"\r\n\r\n",
+    "status below 100": head_bytes(b"HTTP/1.1 099 Low"),
+    "status 000": head_bytes(b"HTTP/1.1 000 None"),
+    "status of four digits": head_bytes(b"HTTP/1.1 1010 Switching"),
+    "no status": head_bytes(b"HTTP/1.1 OK"),
+    "NUL in the reason": head_bytes(b"HTTP/1.1 200 a\0b"),
+    "escape character in the reason": head_bytes(b"HTTP/1.1 200 a\x1b[2J"),
+    "bare LF": head_bytes(b"HTTP/1.1 200 OK\nX: a"),
+    "bare CR": head_bytes(b"HTTP/1.1 200 OK", b"X: a\rY: b"),
+    "obs-fold": head_bytes(b"HTTP/1.1 200 OK", b"X: a", b" b"),
+    "space before a colon": head_bytes(b"HTTP/1.1 200 OK", b"X : a"),
+    "two framings": head_bytes(b"HTTP/1.1 200 OK", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+    "too large": head_bytes(b"HTTP/1.1 200 OK", b"X: " + b"a" * MAX_HEAD_BYTES),
+    "too large and no end": b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD_BYTES,
+    "bad behind an interim one": INTERIM + b"what?",
+}
+
+
+def answers(*chunks):
+    """The heads that are read, and the bytes behind the final one; or BadResponse."""
+    reader = ResponseReader()
+    found = []
+    for i, chunk in enumerate(chunks):
+        try:
+            head = reader.feed(chunk)
+            while head is not None:
+                found.append((head.status, head.reason, head.fields))
+                if head.status == 101 or head.status >= 200:
+                    return found, reader.received + b"".join(chunks[i + 1 :])
+                head = reader.feed(b"")
+        except BadResponse:
+            return BadResponse
+    return found, None
+
+
+def at_every_cut(data):
+    yield [data]
+    yield [data[at : at + 1] for at in range(len(data))]
+    for at in range(1, min(len(data), 200)):
+        yield [data[:at], data[at:]]
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+def test_malformed(data):
+    for chunks in at_every_cut(data) if len(data) < MAX_HEAD_BYTES else [[data], [data[:100], data[100:]]]:
+        assert answers(*chunks) is BadResponse
+
+
+@pytest.mark.parametrize(
+    ("data", "statuses", "behind"),
+    [
+        (head_bytes(*SWITCHING) + b"\x81\x05hello", [101], b"\x81\x05hello"),
+        (INTERIM + head_bytes(*SWITCHING), [103, 101], b""),
+        (head_bytes(b"HTTP/1.1 100 Continue") + INTERIM + head_bytes(*SWITCHING) + b"x", [100, 103, 101], b"x"),
+        (head_bytes(b"HTTP/1.1 101"), [101], b""),
+        (head_bytes(*SWITCHING, b"Content-Length: 5") + b"\x89\0", [101], b"\x89\0"),
+        (head_bytes(b"HTTP/1.0 403 Forbidden") + b"no", [403], b"no"),
+        (head_bytes(b"HTTP/1.1 999 \xe9") + b"no", [999], b"no"),
+    ],
+)
+def test_cut_anywhere(data, statuses, behind):
+    whole = answers(data)
+    assert [status for status, _, _ in whole[0]] == statuses
+    assert whole[1] == behind
+    for chunks in at_every_cut(data):
+        assert answers(*chunks) == whole
+
+
+def test_status_line_and_fields_as_they_came():
+    reader = ResponseReader()
+    head = reader.feed(head_bytes(b"HTTP/1.1 401 Who \xe9?", b"Set-Cookie: a", b"set-cookie: b", b"X: c \t"))
+    assert (head.status, head.reason, head.http11) == (401, b"Who \xe9?", True)
+    assert head.fields == [(b"Set-Cookie", b"a"), (b"set-cookie", b"b"), (b"X", b"c")]
+
+
+@pytest.mark.parametrize("interim", [b"", INTERIM, INTERIM + head_bytes(b"HTTP/1.1 100 Continue")])
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 10", b"0123456789"),
+        (b"Transfer-Encoding: chunked", b"5\r\n01234\r\n5;x=y\r\n56789\r\n0\r\nX: trailer\r\n\r\n"),
+    ],
+)
+def test_the_end_of_a_body(interim, framing, body):
+    for at in range(len(body)):
+        reader = ResponseReader()
+        head = reader.feed(interim + head_bytes(b"HTTP/1.1 403 Forbidden", framing) + body[:at])
+        while head.status < 200:
+            head = reader.feed(b"")
+        assert not reader.complete
+        if reader.received:
+            reader.feed_body(reader.received)
+            assert not reader.complete
+        reader.feed_body(body[at:])
+        assert reader.complete
+
+
+@pytest.mark.parametrize("start", [b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified"])
+def test_an_answer_without_a_body_is_complete_with_its_head(start):
+    reader = ResponseReader()
+    reader.feed(head_bytes(start))
+    assert reader.complete
+
+
+def test_a_body_that_ends_with_the_connection_is_never_complete():
+    reader = ResponseReader()
+    reader.feed(head_bytes(b"HTTP/1.1 403 Forbidden", b"Connection: close"))
+    reader.feed_body(b"no" * 1000)
+    assert not reader.complete
+
+
+def test_malformed_chunks():
+    reader = ResponseReader()
+    reader.feed(head_bytes(b"HTTP/1.1 403 Forbidden", b"Transfer-Encoding: chunked"))
+    with pytest.raises(BadResponse):
+        reader.feed_body(b"xyz\r\n")

@@ -1,0 +1,248 @@
+"""A real gateway, run as users run it: a file, a command, signals; then its log, its metrics and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+
+from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.memory import private_bytes
+from tests.support.ports import free_port
+from tests.support.process import Process
+from tests.support.raw import Connection, connect
+from tests.support.scrape import Scrape
+
+COMMAND = (sys.executable, "-m", "gateway")
+_ALARMING = re.compile(
+    r"Traceback \(most recent|ResourceWarning|RuntimeWarning|Exception ignored|was never retrieved"
+    r"| (ERROR|CRITICAL) gateway\["
+)
+
+Config = dict[str, Any]
+Record = dict[str, Any]
+
+
+def route(name: str, upstream: str, path: str | None = None, **keys: Any) -> Config:
+    """A route of a configuration. :param path: defaults to ``/`` and its name"""
+    return {"name": name, "match": {"path": f"/{name}" if path is None else path}, "upstream": upstream, **keys}
+
+
+def to_one(backend: str, **keys: Any) -> Config:
+    """A configuration with one route, ``all``, to one backend. :param keys: more of the configuration"""
+    return {"upstreams": {"one": {"backends": [backend]}}, "routes": [route("all", "one", "/")], **keys}
+
+
+def complete(config: Mapping[str, Any]) -> Config:
+    """A configuration with addresses on free ports, and one worker, where it does not say otherwise."""
+    return {
+        "workers": 1,
+        "listen": [{"address": f"127.0.0.1:{free_port()}"}],
+        "admin": {"address": f"127.0.0.1:{free_port()}"},
+        **config,
+    }
+
+
+class Gateway:
+    """One running gateway."""
+
+    def __init__(self, process: Process, file: Path, config: Config) -> None:
+        self.process = process
+        self.file = file
+        self.config = config
+        self.stderr = process.stderr
+        self.stdout = process.stdout
+        self._expected_status: int | None = None
+        self._expected_lines: list[re.Pattern[str]] = []
+        self._checked_lines = 0
+        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS))
+
+    @classmethod
+    async def start(
+        cls, config: Mapping[str, Any], directory: Path, env: Mapping[str, str] | None = None, ready: bool = True
+    ) -> Gateway:
+        """Run a gateway with this configuration.
+
+        :param directory: where the configuration is written to
+        :param ready: wait until every worker accepts connections
+        """
+        whole = complete(config)
+        file = directory / "gateway.yaml"
+        file.write_text(yaml.safe_dump(whole, sort_keys=False))
+        process = await Process.start(
+            *COMMAND, "run", "-c", file, env={"PYTHONWARNINGS": "default", **(env or {})}, name="gateway"
+        )
+        gateway = cls(process, file, whole)
+        if ready:
+            try:
+                await gateway.stderr.containing("ready: ")
+            except BaseException:
+                await gateway._http.close()
+                await process.end(signal.SIGKILL)
+                raise
+        return gateway
+
+    # --- where it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """The first address that it listens on."""
+        found: str = self.config["listen"][0]["address"]
+        return found
+
+    @property
+    def admin(self) -> str:
+        """Its admin address."""
+        found: str = self.config["admin"]["address"]
+        return found
+
+    def ws(self, path: str = "/") -> str:
+        """A URL for a WebSocket client."""
+        return f"ws://{self.address}{path}"
+
+    def http(self, path: str = "/") -> str:
+        """A URL for plain HTTP."""
+        return f"http://{self.address}{path}"
+
+    async def connect(self) -> Connection:
+        """A connection to it."""
+        return await connect(self.address)
+
+    # --- what it says ------------------------------------------------------------------------------------------------
+
+    async def logged(self, **fields: object) -> Record:
+        """The first line of the access log (in JSON, on stdout) that has these fields, once it is there."""
+
+        def match(line: str) -> Record | None:
+            record: Record = json.loads(line)
+            return record if all(record.get(key) == value for key, value in fields.items()) else None
+
+        return await self.stdout.first(match, f"a line with {fields}")
+
+    def log_records(self, **fields: object) -> list[Record]:
+        """Lines of the access log that are there and have these fields."""
+        records = [json.loads(line) for line in self.stdout.lines]
+        return [record for record in records if all(record.get(key) == value for key, value in fields.items())]
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Ask the admin address: status and body."""
+        async with self._http.get(f"http://{self.admin}{path}", headers=headers) as answer:
+            return answer.status, await answer.text()
+
+    async def api(self, path: str) -> Any:
+        """Ask the admin API."""
+        status, text = await self.get(f"/api/v1/{path}")
+        assert status == 200, text
+        return json.loads(text)
+
+    async def scrape(self) -> Scrape:
+        """Its metrics now."""
+        status, text = await self.get("/metrics")
+        assert status == 200, text
+        return Scrape(text)
+
+    async def until(self, true: Callable[[Scrape], object], what: str, seconds: float = DEADLINE_SECONDS) -> Scrape:
+        """Scrape again and again until something is true of a scrape; return that one."""
+
+        async def scraping() -> Scrape:
+            while not true(scrape := await self.scrape()):
+                pass
+            return scrape
+
+        return await within(scraping(), what, seconds)
+
+    async def counts(self, before: Scrape, name: str, by: float = 1, **labels: str) -> Scrape:
+        """Wait until a counter has gone up by just this much since ``before``."""
+        start = before.value(name, **labels)
+        scrape = await self.until(
+            lambda now: now.value(name, **labels) - start >= by, f"{name}{labels} to go up by {by} from {start}"
+        )
+        assert scrape.value(name, **labels) - start == by
+        return scrape
+
+    async def tunnels(self, count: int, **labels: str) -> Scrape:
+        """Wait until just this many tunnels are open."""
+        return await self.until(
+            lambda scrape: scrape.value("gateway_tunnels", **labels) == count, f"gateway_tunnels{labels} to be {count}"
+        )
+
+    # --- its processes -----------------------------------------------------------------------------------------------
+
+    async def worker_pids(self) -> list[int]:
+        """By slot; those that are being replaced left out."""
+        return [worker["pid"] for worker in (await self.api("status"))["workers"] if worker["pid"]]
+
+    async def kill_worker(self, index: int = 0) -> int:
+        """Kill a worker with -9; its pid."""
+        pid: int = (await self.api("status"))["workers"][index]["pid"]
+        self.tolerate("worker .* was killed by SIGKILL")
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    async def memory(self) -> int:
+        """Private memory of all its processes, in bytes."""
+        return sum(private_bytes(pid) for pid in (self.process.pid, *await self.worker_pids()))
+
+    # --- what it is told ---------------------------------------------------------------------------------------------
+
+    def write(self, config: Mapping[str, Any] | str) -> None:
+        """Put another configuration into its file: text as it is, anything else with the addresses it has."""
+        if not isinstance(config, str):
+            fixed = {key: self.config[key] for key in ("workers", "listen", "admin")}
+            config = yaml.safe_dump({**fixed, **config}, sort_keys=False)
+        self.file.write_text(config)
+
+    async def reload(self) -> None:
+        """HUP, and wait until it says how that went."""
+        start = len(self.stderr.lines)
+        self.process.signal(signal.SIGHUP)
+        await self.stderr.first(
+            lambda line: line if "reloaded" in line or "reload failed" in line else None, "an answer to HUP", start
+        )
+
+    def term(self) -> None:
+        """TERM."""
+        self.process.signal(signal.SIGTERM)
+
+    async def exits(self, status: int, seconds: float = DEADLINE_SECONDS) -> None:
+        """Wait for its end, which has to be with this status."""
+        self._expected_status = status
+        assert await self.process.exited(seconds) == status, "\n".join(self.stderr.lines[-20:])
+
+    # --- its end -----------------------------------------------------------------------------------------------------
+
+    def tolerate(self, pattern: str) -> None:
+        """An error line of its log that matches is meant to be there."""
+        self._expected_lines.append(re.compile(pattern))
+
+    def check_log(self) -> None:
+        """:raises AssertionError: since the last check its log has a traceback, or an error that nobody expects"""
+        start, self._checked_lines = self._checked_lines, len(self.stderr.lines)
+        for at, line in enumerate(self.stderr.lines[start:], start):
+            if _ALARMING.search(line) and not any(pattern.search(line) for pattern in self._expected_lines):
+                raise AssertionError("the gateway said:\n" + "\n".join(self.stderr.lines[at : at + 60]))
+
+    async def stop(self) -> None:
+        """End it if it runs, and check how that went."""
+        await self._http.close()
+        ended_by_itself = self.process.status
+        try:
+            if ended_by_itself is None:
+                self._expected_status = 0
+                self.process.signal(signal.SIGINT)
+                await self.process.exited()
+        finally:
+            await self.process.end(signal.SIGKILL)
+        self.check_log()
+        assert self.process.status == self._expected_status, (
+            f"the gateway exited with {self.process.status}, expected {self._expected_status}:\n"
+            + "\n".join(self.stderr.lines[-40:])
+        )

@@ -1,0 +1,116 @@
+"""A process that tests start and stop: its output, its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from signal import SIGKILL, SIGTERM, Signals
+
+from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.output import Lines
+
+
+class Process:
+    """A running process, the head of a process group of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.name = name
+        self.pid = process.pid
+        self.stdout = Lines(process.stdout, f"{name}'s stdout")
+        self.stderr = Lines(process.stderr, f"{name}'s stderr")
+        self._process = process
+
+    @classmethod
+    async def start(
+        cls, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, name: str = ""
+    ) -> Process:
+        """Start a command. :param env: variables beside those of the tests"""
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command),
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
+        return cls(process, name or Path(command[0]).name)
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status; None while it runs."""
+        return self._process.returncode
+
+    def signal(self, number: Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    async def exited(self, seconds: float = DEADLINE_SECONDS) -> int:
+        """Wait for its end; its exit status, negative for a signal."""
+        return await within(self._process.wait(), f"{self.name} to exit", seconds)
+
+    async def end(self, number: Signals = SIGTERM) -> None:
+        """See it gone: politely, then not."""
+        try:
+            if self.status is None:
+                with contextlib.suppress(ProcessLookupError):
+                    self.signal(number)
+                await self.exited()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, SIGKILL)  # children that it left behind
+            await self._process.wait()
+            try:
+                await self.stdout.end()
+                await self.stderr.end()
+            finally:
+                self.stdout.stop()
+                self.stderr.stop()
+                self._process._transport.close()  # type: ignore[attr-defined]  # asyncio leaves its pipes open otherwise
+
+
+async def run(
+    command: Sequence[str | Path],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = 2 * DEADLINE_SECONDS,
+) -> tuple[int, str, str]:
+    """Run a command to its end: exit status, stdout, stderr."""
+    process = await Process.start(*command, env=env, cwd=cwd)
+    try:
+        status = await process.exited(seconds)
+        await process.stdout.end()
+        await process.stderr.end()
+    finally:
+        await process.end()
+    return status, "\n".join(process.stdout.lines), "\n".join(process.stderr.lines)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+async def gone(pid: int, seconds: float = DEADLINE_SECONDS) -> None:
+    """Wait until a process has ended that need not be a child of this one."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(fd, ended.set)
+    try:
+        await within(ended.wait(), f"process {pid} to end", seconds)
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)

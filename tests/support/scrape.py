@@ -1,0 +1,38 @@
+"""A scrape of ``/metrics``, parsed by prometheus-client's own parser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+
+class Scrape:
+    """What a gateway's metrics said at one moment."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.families: dict[str, Metric] = {family.name: family for family in text_string_to_metric_families(text)}
+
+    def samples(self, name: str, **labels: str) -> Iterator[Sample]:
+        """Samples of this name (as it stands in the text) that have these labels, whatever others they have."""
+        for family in self.families.values():
+            for sample in family.samples:
+                if sample.name == name and labels.items() <= sample.labels.items():
+                    yield sample
+
+    def value(self, name: str, **labels: str) -> float:
+        """The sum of all samples with these labels; 0 where there are none."""
+        return sum(sample.value for sample in self.samples(name, **labels))
+
+    def counters(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """Every series that may never go down: counters, and all but the gauge in histograms."""
+        found = {}
+        for family in self.families.values():
+            if family.type in ("counter", "histogram"):
+                for sample in family.samples:
+                    if not sample.name.endswith("_created"):
+                        found[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+        return found

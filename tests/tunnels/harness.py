@@ -1,0 +1,392 @@
+"""A relay over a real table with real sockets, driven one ``select()`` at a time: no asyncio, no second thread.
+
+:class:`Rig` is the worker, :class:`Tunnel` one tunnel of it, :class:`Peer` one of its endpoints as a test plays it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import random
+import select
+import socket
+import struct
+import termios
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from gateway.protocol.frames import close_frame
+from gateway.protocol.scanner_state import FRAMES, OPCODES
+from gateway.tunnels.layout import (
+    BACKEND_SIDE,
+    BYTES,
+    CAUSE,
+    CAUSES,
+    CLIENT,
+    CLOSE_NS,
+    DIRTY,
+    FD,
+    IDLE_NS,
+    INITIATOR,
+    INITIATORS,
+    KIND,
+    LIFETIME_NS,
+    NEVER,
+    PENDING,
+    ROW_CELLS,
+    SCANNER,
+    SIDE_0,
+    SIDE_CELLS,
+    T_BYTES,
+    T_FRAMES,
+    T_VIOLATIONS,
+    TOTAL_CELLS,
+    WEBSOCKET,
+    WRITE_STALL_NS,
+)
+from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES, Poller
+from gateway.tunnels.sweep import set_deadline, sweep
+from gateway.tunnels.table import Slice, Table
+
+NS = 1_000_000_000
+SECONDS = 10 * float(os.environ.get("GATEWAY_TEST_SCALE", "1"))
+"""For what takes milliseconds: nothing but a fault takes this long."""
+
+WRITE_STALL = 60 * NS
+CLOSE = 10 * NS
+CONTINUATION, TEXT, BINARY, CLOSING, PING, PONG = 0, 1, 2, 8, 9, 10
+T = TypeVar("T")
+
+
+# --- frames -----------------------------------------------------------------------------------------------------------
+
+
+def frame(opcode: int, payload: bytes = b"", *, masked: bool = False, fin: bool = True, rsv: int = 0) -> bytes:
+    """A frame whose payload, when masked, stands on the wire as it is given: the relay never looks at it."""
+    size = len(payload)
+    head = bytes([fin << 7 | rsv << 4 | opcode])
+    if size < 126:
+        head += bytes([masked << 7 | size])
+    elif size < 65536:
+        head += struct.pack("!BH", masked << 7 | 126, size)
+    else:
+        head += struct.pack("!BQ", masked << 7 | 127, size)
+    return head + (b"\x5a\x00\xff\x01" if masked else b"") + payload
+
+
+def closing(code: int, *, masked: bool) -> bytes:
+    """A Close frame as an endpoint sends it."""
+    return close_frame(code, "", b"\x11\x22\x33\x44" if masked else None)
+
+
+def close_frames(data: bytes) -> list[tuple[int, bool]]:
+    """Code and whether it was masked, of each Close frame in ``data``, which holds nothing else."""
+    found = []
+    while data:
+        assert data[0] == 0x80 | CLOSING, f"not a Close frame: {data[:20]!r}"
+        size = data[1] & 0x7F
+        masked = bool(data[1] & 0x80)
+        key = data[2:6] if masked else bytes(4)
+        at = 6 if masked else 2
+        payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(data[at : at + size]))
+        assert len(payload) == size == 2, f"a Close frame with something other than a code: {data[:20]!r}"
+        found.append((int.from_bytes(payload, "big"), masked))
+        data = data[at + size :]
+    return found
+
+
+# --- peers ------------------------------------------------------------------------------------------------------------
+
+
+class Peer:
+    """One endpoint of a tunnel."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+        self.received = bytearray()
+        self.end = ""
+        """how its stream ended: ``fin``, ``reset``, or not yet"""
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Send what the socket takes; how much that was."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    def read(self, limit: int = 1 << 30) -> int:
+        """Take in what is there; how much that was."""
+        before = len(self.received)
+        while not self.end and (left := before + limit - len(self.received)) > 0:
+            try:
+                data = self.sock.recv(min(left, 1 << 18))
+            except BlockingIOError:
+                break
+            except ConnectionResetError:
+                self.end = "reset"
+                break
+            self.received += data
+            if not data:
+                self.end = "fin"
+        return len(self.received) - before
+
+    def has(self, data: bytes) -> bool:
+        """Whether exactly this has come, once it has been read."""
+        self.read()
+        return self.received == data
+
+    def has_ended(self) -> bool:
+        """Whether its stream is over, once it has been read."""
+        self.read()
+        return self.end != ""
+
+    def half_close(self) -> None:
+        """Send FIN and go on reading."""
+        self.sock.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """Close with RST."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.sock.close()
+
+    def close(self) -> None:
+        """Close as a program does that ends."""
+        self.sock.close()
+
+
+def connection(family: str, buffers: int | None = None) -> tuple[socket.socket, socket.socket]:
+    """The two ends of a new connection. :param family: ``tcp`` or ``unix``. :param buffers: size of all, in bytes"""
+
+    def sized(sock: socket.socket) -> socket.socket:
+        if buffers is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, buffers)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)
+        return sock
+
+    if family == "unix":
+        left, right = socket.socketpair()
+        return sized(left), sized(right)
+    with sized(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        left = sized(socket.socket())
+        left.connect(listener.getsockname())
+        right, _ = listener.accept()
+    for sock in (left, right):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return left, sized(right)
+
+
+# --- the worker -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Tunnel:
+    """One tunnel. Its cells are in force until it ends; see :class:`End` for later."""
+
+    rig: Rig
+    row: int
+    client: Peer
+    backend: Peer
+    fds: tuple[int, int]
+
+    def cell(self, field: int) -> int:
+        return self.rig.cells[self.row + field]
+
+    def side(self, side: int, field: int) -> int:
+        return self.rig.cells[self.row + SIDE_0 + side * SIDE_CELLS + field]
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """Bytes in the process's hands, for the client and for the backend."""
+        return self.side(CLIENT, PENDING), self.side(BACKEND_SIDE, PENDING)
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self.cell(DIRTY))
+
+    def unread(self, side: int) -> int:
+        """Bytes from a side that the relay has left in the kernel."""
+        size = fcntl.ioctl(self.side(side, FD), termios.FIONREAD, bytes(4))
+        return struct.unpack("i", size)[0]
+
+
+@dataclass
+class End:
+    """A tunnel that has ended."""
+
+    row: int
+    initiator: str
+    cause: str
+    cells: list[int]
+
+    def side(self, side: int, field: int) -> int:
+        return self.cells[SIDE_0 + side * SIDE_CELLS + field]
+
+
+class Totals:
+    """What the totals of route 0 say, for one direction."""
+
+    def __init__(self, cells: memoryview, at: int) -> None:
+        self.frames = {op: n for op in range(OPCODES) if (n := cells[at + T_FRAMES + op])}
+        self.bytes = cells[at + T_BYTES]
+        self.violations = cells[at + T_VIOLATIONS]
+
+
+class Rig:
+    """A worker's relay, without the worker."""
+
+    def __init__(self, max_tunnels: int = 16) -> None:
+        self.table = Table.create(1, max_tunnels)
+        self.slice = Slice(self.table, 0)
+        self.cells = self.table.cells
+        self.poller = Poller(self.table, 4096, self._ended)
+        self.relay = self.poller.relay
+        self.ends: list[End] = []
+        self.when_ended: Callable[[], None] = lambda: None
+        self._peers: list[Peer] = []
+
+    def open(
+        self,
+        family: str = "tcp",
+        *,
+        kind: int = WEBSOCKET,
+        buffers: int | None = None,
+        idle: int = NEVER,
+        lifetime: int = NEVER,
+    ) -> Tunnel:
+        """Open a tunnel as the edge does, both sockets being watched already."""
+        client, near_client = connection(family, buffers)
+        backend, near_backend = connection(family, buffers)
+        row = self.slice.allocate(0, 0)
+        assert row is not None
+        limits = {WRITE_STALL_NS: WRITE_STALL, CLOSE_NS: CLOSE, IDLE_NS: idle, LIFETIME_NS: lifetime}
+        for field, value in {KIND: kind, **limits}.items():
+            self.cells[row + field] = value
+        fds = []
+        for sock in (near_client, near_backend):
+            sock.setblocking(False)
+            self.poller.watch(sock.fileno(), select.EPOLLIN, lambda mask: None)
+            self.poller.let_go(sock.fileno())
+            fds.append(sock.detach())
+        self.relay.open(row, *fds)
+        set_deadline(self.cells, row)
+        peers = Peer(client), Peer(backend)
+        self._peers += peers
+        return Tunnel(self, row, *peers, (fds[0], fds[1]))
+
+    # --- driving it ----------------------------------------------------------------------------------------------------
+
+    def serve(self, seconds: float = 0) -> None:
+        """One turn of the loop."""
+        assert self.poller.select(seconds) == [], "nothing here is asyncio's"
+
+    def until(self, condition: Callable[[], T], what: str) -> T:
+        """Serve until a condition holds; what it returned."""
+        deadline = time.monotonic() + SECONDS
+        while not (found := condition()):
+            assert time.monotonic() < deadline, f"waited {SECONDS:g} s for {what}"
+            self.serve(0.001)
+        return found
+
+    def rest(self) -> None:
+        """Serve until there is nothing to be served; whatever is reported over and over fails."""
+        for _ in range(1000):
+            if not self.waiting():
+                return
+            self.serve()
+        raise AssertionError(f"the loop spins: {self.waiting()}")
+
+    def waiting(self) -> list[tuple[int, int]]:
+        """What epoll would wake the worker for now."""
+        return self.poller._selector.poll(0)
+
+    def sweep(self, now: int) -> None:
+        """What the worker does once a second. :param now: ``CLOCK_MONOTONIC`` as of then"""
+        sweep(self.slice, self.relay, now)
+
+    def flood(self, source: Peer, data: bytes, goal: Callable[[], bool]) -> int:
+        """Send ``data`` over and over, in pieces where the socket wants that, until ``goal``; bytes taken."""
+        sent = 0
+        deadline = time.monotonic() + SECONDS
+        while not goal():
+            assert time.monotonic() < deadline, f"{sent} bytes did not do"
+            at = sent % len(data)
+            sent += source.send(memoryview(data)[at:])
+            self.serve()
+        return sent
+
+    def stall(self, source: Peer, data: bytes) -> int:
+        """Send ``data`` over and over until the relay does not take any more; bytes taken."""
+        sent = 0
+        idle = 0
+        while idle < 50:
+            took = source.send(memoryview(data)[sent % len(data) :])
+            sent += took
+            self.serve()
+            idle = 0 if took or self.waiting() else idle + 1
+            if idle:
+                self.serve(0.001)  # what is on its way through the kernel has time to arrive
+        return sent
+
+    # --- what came of it ------------------------------------------------------------------------------------------------
+
+    def totals(self, side: int) -> Totals:
+        """Totals of what came from a side."""
+        return Totals(self.cells, self.table.totals_at(0, 0) + side * TOTAL_CELLS)
+
+    def end(self) -> End:
+        """Serve until a tunnel has ended, and both of its descriptors are closed; how that was."""
+        self.until(lambda: self.ends, "a tunnel to end")
+        self.serve()
+        return self.ends.pop(0)
+
+    def assert_live(self, tunnel: Tunnel) -> None:
+        """The tunnel lives on, and nothing keeps the worker busy."""
+        self.rest()
+        assert not self.ends
+        assert list(self.table.rows()) == [tunnel.row]
+
+    def _ended(self, row: int) -> None:
+        cells = self.cells[row : row + ROW_CELLS].tolist()
+        self.ends.append(End(row, INITIATORS[cells[INITIATOR]], CAUSES[cells[CAUSE]], cells))
+        self.slice.release(row)
+        self.when_ended()
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.sock.close()
+        for row in list(self.table.rows()):
+            self.cells[row + INITIATOR] = max(self.cells[row + INITIATOR], 0)
+            self.relay.finish(row)
+        self.serve()
+        self.poller.close()
+        del self.poller, self.relay  # the table can be unmapped when nobody uses it
+        self.table.close()
+
+
+def end_counts(end: End, side: int) -> tuple[int, int]:
+    """Bytes and frames that came from a side, as the row of an ended tunnel says."""
+    return end.side(side, BYTES), end.side(side, SCANNER + FRAMES)
+
+
+def cut(data: bytes, style: str, seed: int) -> Iterator[memoryview]:
+    """``data`` in pieces as TCP may cut it. :param style: ``bytes``, ``small``, ``mixed`` or ``whole``"""
+    rng = random.Random(seed)
+    view = memoryview(data)
+    pieces = 0
+    while view:
+        if style == "bytes" and pieces < 500:
+            size = 1
+        elif style == "small" and pieces < 500:
+            size = rng.randint(1, 20)
+        elif style == "mixed":
+            size = rng.choice((1, 2, 13, 14, 15, 1000, RECEIVE_BUFFER_BYTES, rng.randint(1, 1 << 18)))
+        else:
+            size = len(view)
+        yield view[:size]
+        view = view[size:]
+        pieces += 1
