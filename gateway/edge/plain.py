@@ -26,12 +26,13 @@ from aiohttp import (
 from aiohttp.http import HttpVersion10, HttpVersion11
 from yarl import URL
 
-from gateway.edge.forwarding import fields_to_backend, fields_to_client
-from gateway.edge.plain_client import INTERIM, BackendRequest, BackendResponse, Interim
-from gateway.edge.plain_server import CHUNK_BYTES, Connection, Nothing, RelayedResponse, Tail, decoded
+from gateway.edge.forwarding import fields_to_backend
+from gateway.edge.plain_client import FIELDS, INTERIM, BackendRequest, BackendResponse, Interim
+from gateway.edge.plain_fields import decoded, write_fields_as_they_came
+from gateway.edge.plain_server import CHUNK_BYTES, Connection, Nothing, RelayedResponse, Tail
 from gateway.edge.refusal import refusal_bytes, refusal_fields
 from gateway.edge.request import Peer, Refused, Request, examine
-from gateway.edge.upgrade import Upgrade
+from gateway.edge.upgrade import NS, Upgrade
 from gateway.observe.events import NO_ROUTE
 from gateway.protocol.http import (
     MAX_HEAD_BYTES,
@@ -41,6 +42,7 @@ from gateway.protocol.http import (
 )
 from gateway.protocol.websocket import has_body, requested_upgrades
 from gateway.routing.balancing import Target
+from gateway.tunnels.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.config.schema import Address
@@ -53,6 +55,7 @@ class PlainHTTP:
     """The HTTP server and client of one worker."""
 
     def __init__(self, edge: Edge) -> None:
+        write_fields_as_they_came()
         self._edge = edge
         self.server = web.Server(self._serve, handler_cancellation=True)
         self._sessions: dict[str | None, ClientSession] = {}
@@ -75,6 +78,27 @@ class PlainHTTP:
             await session.close()
         self._sessions.clear()
 
+    # --- connections that are kept alive ---------------------------------------------------------------------------
+
+    def expect_head(self, connection: Connection) -> None:
+        """Give a connection the time for a head."""
+        edge = self._edge
+        timeout = edge.config.timeouts.request_head
+        if timeout is not None:
+            connection.deadline_ns = time.monotonic_ns() + int(timeout * NS)
+            edge.waiting.add(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Expect nothing of a connection any more."""
+        if connection.deadline_ns != NEVER:
+            connection.deadline_ns = NEVER
+            self._edge.waiting.discard(connection)
+
+    def refused_late(self, connection: Connection, refused: Refused) -> None:
+        """Tell of a head that did not come in time."""
+        self.forget(connection)
+        self._told(connection.peer, None, NO_ROUTE, RequestHead(), refused.status, 0)
+
     # --- one request -----------------------------------------------------------------------------------------------
 
     async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
@@ -83,10 +107,12 @@ class PlainHTTP:
         assert isinstance(connection, Connection)
         head = _head_of(incoming)
         started = time.monotonic_ns()
+        if not HttpVersion10 <= incoming.version <= HttpVersion11:
+            return self._refuse_version(connection, head)
         try:
             try:
-                if not HttpVersion10 <= incoming.version <= HttpVersion11:
-                    raise BadHead(505, "only HTTP/1.1 and HTTP/1.0 are spoken here")
+                if head.size > MAX_HEAD_BYTES:
+                    raise BadHead(431, f"request head over {MAX_HEAD_BYTES} bytes")
                 check_request(head)
             except BadHead as error:
                 raise Refused(error.status, str(error), "bad_request") from None
@@ -121,6 +147,13 @@ class PlainHTTP:
             )
         # What is left of a body that nobody wants would only be read to be thrown away.
         return _refusal(refused, close=has_body(head) or refused.status == 400)
+
+    def _refuse_version(self, connection: Connection, head: RequestHead) -> web.StreamResponse:
+        """Refuse a version of HTTP that aiohttp would answer in."""
+        self._told(connection.peer, None, NO_ROUTE, head, 505, 0)
+        if connection.transport is not None:
+            connection.transport.write(refusal_bytes(505, "only HTTP/1.1 and HTTP/1.0 are spoken here"))
+        return Nothing()
 
     def _told(self, peer: Peer, request: Request | None, route: str, head: RequestHead, status: int, sent: int) -> None:
         edge = self._edge
@@ -195,11 +228,11 @@ class PlainHTTP:
         body = _body(incoming, wants_continue) if has_body(head) else None
         session = self._session(target.address)
         authority = "localhost" if target.address.path is not None else target.label
+        FIELDS.set(decoded(fields_to_backend(request)))
         INTERIM.set(_interim_to(incoming) if head.http11 else None)
         async with session.request(
             incoming.method,
             URL(f"http://{authority}{_origin_form(head)}", encoded=True),
-            headers=decoded(fields_to_backend(request)),
             data=body,
             allow_redirects=False,
             timeout=ClientTimeout(total=None, sock_connect=timeouts.connect),
@@ -255,11 +288,12 @@ def _head_of(incoming: web.BaseRequest) -> RequestHead:
     head.http11 = incoming.version >= (1, 1)
     for name, value in incoming.raw_headers:
         head.on_header(name, value)
+        head.size += len(name) + len(value) + 4
     return head
 
 
 def _origin_form(head: RequestHead) -> str:
-    target = head.target.decode("latin-1")
+    target = head.target.decode("utf-8", "surrogateescape")
     if target.startswith("/"):
         return target
     path = target.split("://", 1)[-1].partition("/")

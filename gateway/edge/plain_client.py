@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,17 +19,19 @@ CONTINUE_SECONDS = 1.0
 
 Interim = Callable[[bytes], Awaitable[None]]
 
+FIELDS: ContextVar[CIMultiDict[str]] = ContextVar("FIELDS")
+"""The fields of the request being proxied."""
+
 INTERIM: ContextVar[Interim | None] = ContextVar("INTERIM", default=None)
 """Sends the client of the request being proxied an interim answer; None for a client of HTTP/1.0, which knows none."""
 
 
 class BackendRequest(ClientRequest):
-    """A request with just the fields that it is given, in their order."""
+    """A request with just the fields in ``FIELDS``, in their order."""
 
     def update_headers(self, headers: Any) -> None:
-        """Take the fields as they are. aiohttp would put Host first."""
-        items: Iterable[tuple[str, str]] = headers.items() if isinstance(headers, Mapping) else headers
-        self.headers = CIMultiDict(items)
+        """Take the fields as they are. aiohttp would put Host first, and drop repeated ones that differ in case."""
+        self.headers = FIELDS.get().copy()
         if "Host" not in self.headers:
             self.headers["Host"] = self.url.host_port_subcomponent or ""
 

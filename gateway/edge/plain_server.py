@@ -1,4 +1,4 @@
-"""aiohttp's server as a proxy needs it: heads read as strictly as anywhere, answers with the fields that they came with."""
+"""aiohttp's server as a proxy needs it: heads read as strictly as a first one, answers with just their own fields."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
-from multidict import CIMultiDict
 
 from gateway.edge.forwarding import fields_to_client
+from gateway.edge.plain_fields import decoded
 from gateway.edge.refusal import refusal_bytes
 from gateway.edge.request import Peer, Refused
 from gateway.protocol.http import MAX_FIELDS, MAX_HEAD_BYTES, RequestHead, ResponseHead
@@ -26,7 +26,7 @@ CHUNK_BYTES = 64 * 1024
 class Connection(RequestHandler):
     """A client's connection as aiohttp serves it."""
 
-    __slots__ = ("_plain", "_received", "peer")
+    __slots__ = ("_plain", "_received", "deadline_ns", "peer")
 
     def __init__(self, plain: PlainHTTP, peer: Peer, received: bytes, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(
@@ -37,19 +37,41 @@ class Connection(RequestHandler):
             keepalive_timeout=KEEPALIVE_SECONDS,
             max_line_size=MAX_HEAD_BYTES,
             max_field_size=MAX_HEAD_BYTES,
-            max_headers=MAX_FIELDS,
+            max_headers=2 * MAX_FIELDS,  # what is over MAX_FIELDS is refused with 431, and not with aiohttp's 400
             read_bufsize=CHUNK_BYTES,
             tcp_keepalive=False,  # the listening socket has it, and so has this one
         )
         self._plain = plain
         self._received = received
         self.peer = peer
+        self.deadline_ns = NEVER
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is aiohttp's now: begin with what was read of it before."""
         super().connection_made(transport)
         received, self._received = self._received, b""
         self.data_received(received)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came. Where they begin a head and do not end it, the rest of it is due."""
+        super().data_received(data)
+        if self._waiter is None or self._waiter.done():
+            self._plain.forget(self)
+        elif self.deadline_ns == NEVER:
+            self._plain.expect_head(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone."""
+        self._plain.forget(self)
+        super().connection_lost(exc)
+
+    def late(self) -> None:
+        """The head did not come in time."""
+        refused = Refused(408, "the request's head did not come in time", "timeout")
+        self._plain.refused_late(self, refused)
+        if self.transport is not None:
+            self.transport.write(refusal_bytes(refused.status, refused.reason))
+        self.force_close()
 
     def handle_error(
         self,
@@ -61,7 +83,9 @@ class Connection(RequestHandler):
         """Answer what aiohttp could not parse, and what went wrong in here."""
         if request.writer.output_size > 0:
             raise ConnectionResetError("an answer has begun already")
-        if status == 500:
+        if isinstance(exc, LineTooLong):
+            status, reason = 431, f"a request line or a header field over {MAX_HEAD_BYTES} bytes"
+        elif status == 500:
             self.log_exception("a request from %s failed", self.peer, exc_info=exc)
             reason = "the gateway failed"
         else:
@@ -119,8 +143,3 @@ def _response_head(answer: Any) -> ResponseHead:
     for name, value in answer.raw_headers:
         head.on_header(name, value)
     return head
-
-
-def decoded(fields: list[tuple[bytes, bytes]]) -> CIMultiDict[str]:
-    """Fields as aiohttp takes them."""
-    return CIMultiDict((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in fields)

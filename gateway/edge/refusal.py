@@ -54,7 +54,7 @@ class Linger:
             sock.send(answer)
             sock.shutdown(socket.SHUT_WR)
         except OSError:
-            sock.close()
+            edge.drop(sock)
             return
         edge.poller.watch(sock.fileno(), select.EPOLLIN, self._read)
         edge.waiting.add(self)
@@ -62,6 +62,7 @@ class Linger:
     def late(self) -> None:
         """The client had its time."""
         self._edge.waiting.discard(self)
+        self._edge.poller.unwatch(self._sock.fileno())
         self._edge.drop(self._sock)
 
     def _read(self, mask: int) -> None:

@@ -111,7 +111,7 @@ class AccessLog:
 
     def reopen(self) -> None:
         """Open the file anew, after it was moved away. :raises OSError: it cannot be opened"""
-        if self._path not in (None, "-"):
+        if self.enabled and self._path != "-":
             new = self._open()
             os.dup2(new, self._fd, inheritable=False)
             os.close(new)
@@ -141,6 +141,8 @@ class AccessLog:
             except OSError:
                 self._on_lost(count)  # nobody reads any more, or the disk is full
             self._waiting -= count
+        if self._path != "-":
+            os.close(self._fd)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -9,7 +9,7 @@ cdef int64_t SCANNER_CELLS, STATUS
 
 
 @cython.locals(
-    pos=Py_ssize_t, remaining=int64_t, opcode=int64_t, kept=int64_t, masking=int64_t, message=int64_t, frames=int64_t,
+    pos=Py_ssize_t, remaining=int64_t, opcode=int64_t, kept=int64_t, masking=int64_t, message=int64_t, before=int64_t, partial=int64_t, frames=int64_t,
     seen_data=bint, broken=bint, low=int64_t, high=int64_t, need=int64_t, first=int64_t, second=int64_t, size=int64_t,
     mask=int64_t, i=Py_ssize_t,
 )

@@ -75,9 +75,9 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             cells[s + STATUS] = CLOSED
     if cells[s + STATUS]:
         return pos if stop and cells[s + STATUS] == CLOSED else end
-    kept = cells[s + HEADER_LENGTH]
+    kept = partial = cells[s + HEADER_LENGTH]
     masking = cells[s + MASKING]
-    message = cells[s + MESSAGE]
+    message = before = cells[s + MESSAGE]
     frames = 0
     opcode = -1
     seen_data = False
@@ -168,18 +168,21 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
         if opcode == CLOSE:
             cells[s + STATUS] = CLOSED
             break
-    cells[s + HEADER_LENGTH] = kept
-    if opcode >= 0:
+    # Most often whole frames have come: little has changed then, and little is written.
+    if kept or partial:
+        cells[s + HEADER_LENGTH] = kept
+    if frames:
         cells[s + FRAMES] += frames
-        if seen_data:
-            cells[s + DATA_AT] = now
-        if broken:
-            cells[s + STATUS] = BROKEN
-            pos = end
-        else:
-            cells[s + OPCODE] = opcode
-            cells[s + REMAINING] = remaining
-            cells[s + MESSAGE] = message
+    if seen_data:
+        cells[s + DATA_AT] = now
+    if message != before:
+        cells[s + MESSAGE] = message
+    if broken:
+        cells[s + STATUS] = BROKEN
+        pos = end
+    elif remaining:
+        cells[s + OPCODE] = opcode
+        cells[s + REMAINING] = remaining
     return pos if stop else end
 
 

@@ -4,19 +4,20 @@ They live in a row of the shared table, or in a :class:`gateway.protocol.scanner
 """
 
 (
-    REMAINING,  # payload bytes of the current frame still to come
-    HEADER_LENGTH,  # bytes of a header that TCP cut, kept in the next two
-    HEADER_LOW,  # its bytes 0 to 7, little-endian
-    HEADER_HIGH,  # its bytes 8 to 13
-    OPCODE,  # of the current or latest frame
-    MESSAGE,  # 1 while a fragmented message is unfinished
+    # The first eight are what a message of whole frames touches.
     STATUS,  # OPEN, CLOSED or BROKEN
+    REMAINING,  # payload bytes of the current frame still to come
+    HEADER_LENGTH,  # bytes of a header that TCP cut, kept in HEADER_LOW and HEADER_HIGH
     MASKING,  # 1 where this direction must mask (client to backend), 0 where it must not
+    MESSAGE,  # 1 while a fragmented message is unfinished
+    FRAMES,  # frames whose header was seen
+    DATA_AT,  # clock of the latest byte of a data frame
+    OPCODE,  # of the frame that REMAINING is about
+    HEADER_LOW,  # bytes 0 to 7 of a header that TCP cut, little-endian
+    HEADER_HIGH,  # bytes 8 to 13
     MASK,  # first two mask bytes of a Close frame, while its code is read
     CLOSE_CODE,  # 0 before it is read; NO_STATUS for a Close without one
     CODE_BYTES,  # payload bytes of a Close frame read into the code so far
-    FRAMES,  # frames whose header was seen
-    DATA_AT,  # clock of the latest byte of a data frame
 ) = range(13)
 SCANNER_CELLS = 16
 

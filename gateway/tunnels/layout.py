@@ -57,18 +57,20 @@ TOTAL_CELLS = OPCODES + 8
 ROUTE_CELLS = 2 * TOTAL_CELLS
 
 # --- a row --------------------------------------------------------------------------------------------------------
+# What a message touches stands together: a cache line has eight cells, and with thousands of busy tunnels each line
+# touched is a miss. Four lines it is: the first of the row, of both sides, and of one scanner.
 (
     STATE,  # FREE, RESERVED or LIVE; the last cell written when a tunnel opens
     ID,
     ROUTE,
     BACKEND,
     TOTALS,  # index of this worker's block of totals for the route
-    OPENED_NS,
-    OPENED_UNIX_NS,
-    KIND,  # WEBSOCKET or OPAQUE
     DIRTY,  # 1 from before a recv until all that it read was sent
     PHASE,  # RELAYING, CLOSING or CUT
     DEADLINE_NS,  # when the sweep has to look at this row; NEVER for most of the time
+    OPENED_NS,
+    OPENED_UNIX_NS,
+    KIND,  # WEBSOCKET or OPAQUE
     CLOSING_NS,  # when the first Close frame or FIN was seen; 0 before
     WRITE_STALL_NS,  # time-outs of the route when the tunnel opened; NEVER for off
     CLOSE_NS,
@@ -79,21 +81,23 @@ ROUTE_CELLS = 2 * TOTAL_CELLS
     CLOSE_CODE_SENT,  # code of the Close frames that the gateway wrote; 0 for none
 ) = range(19)
 SIDE_0 = 24  # the client's fields
-SIDE_CELLS = 36
+SIDE_CELLS = 40
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:
 (
     FD,  # descriptor in the worker that owns the row; -1 when there is none
-    INTEREST,  # events that epoll watches on it; 0 where it is not registered
+    PENDING,  # bytes for this side that its socket did not take yet
+    GATE,  # what goes to this side: PASS, AT_BOUNDARY or DISCARD
     LAST_NS,  # clock of the latest byte from this side
     BYTES,  # from this side
-    PENDING,  # bytes for this side that its socket did not take yet
-    STALLED_NS,  # since when; 0 while nothing is pending
+    INTEREST,  # events that epoll watches on it; 0 where it is not registered
+) = range(6)
+SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
+(
+    STALLED_NS,  # since when bytes are pending for this side; 0 while none are
     ENDED,  # 1 once this side's FIN was read
     SHUT,  # 1 once FIN was sent to this side
-    GATE,  # what goes to this side: PASS, HOLD_AT_BOUNDARY or DISCARD
-) = range(9)
-SCANNER = 20  # of the stream that comes from this side, SCANNER_CELLS
-ROW_CELLS = 160
+) = range(24, 27)
+ROW_CELLS = 168
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
 
 CLIENT, BACKEND_SIDE, GATEWAY = 0, 1, 2

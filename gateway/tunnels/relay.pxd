@@ -12,7 +12,7 @@ cdef int64_t AT_BOUNDARY, BACKEND_SIDE, BYTES, CAUSE, CLIENT, CLOSE_CODE_SENT, C
 cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
 cdef int64_t LIVE, NEVER, OPENED_NS, PASS, PENDING, PHASE, RELAYING, RESET, ROW_CELLS, SCANNER, SHUT, SIDE_0, SIDE_CELLS
 cdef int64_t STALLED_NS, STATE, T_BYTES, T_VIOLATIONS, TOTAL_CELLS, TOTALS, WEBSOCKET, WRITE_STALL_NS
-cdef int64_t REGISTERED, NO_OWNER
+cdef int64_t REGISTERED, NO_OWNER, NOT_READ
 
 
 cdef class Relay:
@@ -24,16 +24,16 @@ cdef class Relay:
     cdef object on_end
     cdef readonly int64_t now
 
-    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int)
+    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int)
     cpdef list poll(self, int timeout_ms)
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
-    @cython.locals(got=Py_ssize_t)
-    cdef void _read(self, int64_t row, int64_t side) except *
-    @cython.locals(here=int64_t, totals=int64_t)
-    cdef void _pass(self, int64_t row, int64_t side, Py_ssize_t got) except *
-    @cython.locals(there=int64_t, sent=Py_ssize_t)
+    @cython.locals(here=int64_t, there=int64_t, totals=int64_t, now=int64_t, sent=Py_ssize_t)
+    cdef void _relay(self, int64_t row, int64_t side, Py_ssize_t got) except *
+    cdef void _read_nothing(self, int64_t row, int64_t side, Py_ssize_t got) except *
+    @cython.locals(there=int64_t)
     cdef void _send(self, int64_t row, int64_t side, Py_ssize_t end) except *
+    cdef void _sent(self, int64_t row, int64_t side, Py_ssize_t sent, Py_ssize_t end) except *
     @cython.locals(there=int64_t)
     cdef void _keep(self, int64_t row, int64_t side, bytearray data) except *
     @cython.locals(there=int64_t, sent=Py_ssize_t, data=bytearray)

@@ -77,6 +77,7 @@ from gateway.tunnels.layout import (
 
 REGISTERED = 1 << 30  # in INTEREST: epoll knows the descriptor, whatever it watches it for
 NO_OWNER = -1
+NOT_READ = -1
 
 
 class Relay:
@@ -122,10 +123,13 @@ class Relay:
         for i in range(count):
             fd = kernel.event_fd(i)
             owner = owners[fd]
-            if owner != NO_OWNER:
-                self._ready(owner >> 1, owner & 1, kernel.event_mask(i))
+            mask = kernel.event_mask(i)
+            if owner == NO_OWNER:
+                others.append((fd, mask))
+            elif mask == EPOLLIN:
+                self._relay(owner >> 1, owner & 1, NOT_READ)
             else:
-                others.append((fd, kernel.event_mask(i)))
+                self._ready(owner >> 1, owner & 1, mask)
         return others
 
     def _ready(self, row: int, side: int, mask: int) -> None:
@@ -135,56 +139,71 @@ class Relay:
             self._flush(row, side)
         if cells[here + INTEREST] & EPOLLIN:
             if mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
-                self._read(row, side)
+                self._relay(row, side, NOT_READ)
         elif mask & (EPOLLHUP | EPOLLERR) and cells[here + ENDED] and cells[row + STATE] == LIVE:
             self._lost(row, side)
 
     # --- the hot path ---------------------------------------------------------------------------------------------
 
-    def _read(self, row: int, side: int) -> None:
-        """Read once from a side, and send what came to the other."""
+    def _relay(self, row: int, side: int, got: int) -> None:
+        """Read once from a side and send what came to the other.
+
+        :param got: ``NOT_READ``, or how many bytes of the side lie in the buffer already
+        """
         cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS
         cells[row + DIRTY] = 1
-        got = self.kernel.recv(cells[row + SIDE_0 + side * SIDE_CELLS + FD])
-        if got > 0:
-            self._pass(row, side, got)
+        if got == NOT_READ:
+            got = self.kernel.recv(cells[here + FD])
+            if got <= 0:
+                self._read_nothing(row, side, got)
+                return
+        totals = cells[row + TOTALS] + side * TOTAL_CELLS
+        now = self.now
+        cells[here + LAST_NS] = now
+        cells[here + BYTES] += got
+        cells[totals + T_BYTES] += got
+        if cells[there + GATE]:
+            self._pass_gate(row, side, got, totals)
             return
-        if cells[row + SIDE_0 + PENDING] + cells[row + SIDE_0 + SIDE_CELLS + PENDING] == 0:
+        if cells[here + SCANNER + STATUS] == OPEN:
+            scan(cells, here + SCANNER, totals, self.kernel.data, 0, got, now, False)
+            if cells[here + SCANNER + STATUS]:
+                self._stream_stopped(row, side)
+        if cells[there + PENDING]:
+            self._keep(row, 1 - side, self.kernel.buffer[:got])
+            return
+        sent = self.kernel.send(cells[there + FD], 0, got)
+        if sent != got:
+            self._sent(row, 1 - side, sent, got)
+        elif not cells[here + PENDING]:
+            # Nothing of this tunnel is in this process's hands, unless the other direction is stalled.
+            cells[row + DIRTY] = 0
+
+    def _read_nothing(self, row: int, side: int, got: int) -> None:
+        """There was nothing to read from a side: it sent FIN (0), or ``got`` is a negative errno."""
+        cells = self.cells
+        if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
             cells[row + DIRTY] = 0
         if got == 0:
             self._fin(row, side)
         elif got != -EAGAIN and got != -EINTR:
             self._lost(row, side)
 
-    def _pass(self, row: int, side: int, got: int) -> None:
-        """Account for ``got`` bytes in the buffer that came from ``side``, and send them on."""
-        cells = self.cells
-        here = row + SIDE_0 + side * SIDE_CELLS
-        totals = cells[row + TOTALS] + side * TOTAL_CELLS
-        cells[here + LAST_NS] = self.now
-        cells[here + BYTES] += got
-        cells[totals + T_BYTES] += got
-        if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE]:
-            self._pass_gate(row, side, got, totals)
-            return
-        if cells[here + SCANNER + STATUS] == OPEN:
-            scan(cells, here + SCANNER, totals, self.kernel.data, 0, got, self.now, False)
-            if cells[here + SCANNER + STATUS]:
-                self._stream_stopped(row, side)
-        self._send(row, 1 - side, got)
-
     def _send(self, row: int, side: int, end: int) -> None:
-        """Send the buffer up to ``end`` to a side; keep what its socket does not take."""
-        cells = self.cells
+        """Send the buffer up to ``end`` to a side, off the hot path: something may be pending for it."""
         there = row + SIDE_0 + side * SIDE_CELLS
-        if cells[there + PENDING]:
+        if self.cells[there + PENDING]:
             self._keep(row, side, self.kernel.buffer[:end])
-            return
-        sent = self.kernel.send(cells[there + FD], 0, end)
+        else:
+            self._sent(row, side, self.kernel.send(self.cells[there + FD], 0, end), end)
+
+    def _sent(self, row: int, side: int, sent: int, end: int) -> None:
+        """A side's socket took ``sent`` bytes of the buffer up to ``end``, or failed: keep what it did not take."""
         if sent == end:
-            # Nothing of this tunnel is in this process's hands, unless the other direction is stalled.
-            if not cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + PENDING]:
-                cells[row + DIRTY] = 0
+            if not self.cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + PENDING]:
+                self.cells[row + DIRTY] = 0
         elif sent >= 0:
             self._keep(row, side, self.kernel.buffer[sent:end])
         elif sent == -EAGAIN or sent == -EINTR:
@@ -440,7 +459,7 @@ class Relay:
             self.write(row, side, close_frame(cells[row + CLOSE_CODE_SENT], "", mask))
 
     def _pass_gate(self, row: int, side: int, got: int, totals: int) -> None:
-        """As :meth:`_pass`, where a Close of the gateway's own is due or was written."""
+        """As :meth:`_relay`, where a Close of the gateway's own is due or was written."""
         cells = self.cells
         scanner = row + SIDE_0 + side * SIDE_CELLS + SCANNER
         gate = row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE
@@ -510,8 +529,7 @@ class Relay:
                 return
             piece = data[start : start + size]
             self.kernel.buffer[: len(piece)] = piece
-            self.cells[row + DIRTY] = 1
-            self._pass(row, side, len(piece))
+            self._relay(row, side, len(piece))
 
     def retire(self, fd: int) -> None:
         """Close a descriptor that epoll no longer watches, once no event at hand can mean it."""

@@ -71,7 +71,7 @@ async def refused(
     record = await gateway.logged(client=client.name, status=status)
     assert record["result"] == result
     assert record["reason"] in answer.text
-    assert record.get("route", "-") == route
+    assert (record.get("route") or "-") == route
     await gateway.counts(before, "gateway_handshakes_total", result=result, route=route)
     return answer
 
@@ -79,7 +79,6 @@ async def refused(
 MALFORMED = {
     "garbage": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "no method": b" / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "no version": b"GET /web\r\n\r\n",
     "no host": b"GET /web HTTP/1.1\r\n\r\n",
     "two hosts": HEAD + b"Host: b\r\n\r\n",
     "bad host": b"GET /web HTTP/1.1\r\nHost: a/b\r\n\r\n",
@@ -129,18 +128,31 @@ async def test_a_malformed_head_on_a_kept_alive_connection_gets_400(
     )
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        HEAD + b"X-Long: " + b"a" * 20_000 + b"\r\n\r\n",
-        b"GET /web/" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-        HEAD + b"".join(b"X-%d: 1\r\n" % number for number in range(200)) + b"\r\n",
-    ],
-    ids=["field", "target", "fields"],
-)
+TOO_LARGE = {
+    "field": HEAD + b"X-Long: " + b"a" * 20_000 + b"\r\n\r\n",
+    "target": b"GET /web/" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+    "fields": HEAD + b"".join(b"X-%d: 1\r\n" % number for number in range(200)) + b"\r\n",
+    "altogether": HEAD + b"".join(b"X-%d: %b\r\n" % (number, b"a" * 2000) for number in range(10)) + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE.keys())
 async def test_a_head_too_large_gets_431(gateway: Gateway, open_connection: Open, data: bytes) -> None:
     client = await open_connection(gateway)
     await refused(gateway, client, data, 431, "bad_request")
+
+
+@pytest.mark.parametrize("data", TOO_LARGE.values(), ids=TOO_LARGE.keys())
+async def test_a_head_too_large_on_a_kept_alive_connection_gets_431(
+    gateway: Gateway, open_connection: Open, data: bytes
+) -> None:
+    client = await open_connection(gateway)
+    await client.send(request("/web/first"))
+    assert (await client.answer()).status == 200
+    before = await gateway.scrape()
+    await client.send(data)
+    assert (await client.answer()).status == 431
+    await gateway.counts(before, "gateway_http_requests_total", code="431")
 
 
 async def test_a_head_too_large_is_not_read_on(gateway: Gateway, open_connection: Open) -> None:
@@ -381,10 +393,23 @@ async def test_h2c_in_a_request_with_a_body_is_ignored(gateway: Gateway, open_co
         assert json.loads(answer.body)["body"] == "hello"
 
 
-async def test_http2_without_tls_is_told_so(gateway: Gateway, open_connection: Open) -> None:
-    client = await open_connection(gateway)
-    await client.send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-    assert (await client.answer()).status == 505
+@pytest.mark.parametrize(
+    "data",
+    [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"GET /web\r\n\r\n", b"GET /web HTTP/1.2\r\nHost: a\r\n\r\n"],
+    ids=["2.0", "0.9", "1.2"],
+)
+async def test_another_version_of_http_is_told_so(gateway: Gateway, open_connection: Open, data: bytes) -> None:
+    first = await open_connection(gateway)
+    await first.send(data)
+    assert (await first.answer()).status in (400, 505)
+
+    kept_alive = await open_connection(gateway)
+    await kept_alive.send(request("/web/first"))
+    assert (await kept_alive.answer()).status == 200
+    await kept_alive.send(data)
+    answer = await kept_alive.answer()
+    assert answer.status in (400, 505)
+    assert answer.head.first_line.startswith("HTTP/1.")
 
 
 async def test_frames_that_break_the_rules_are_counted_and_relayed_as_they_are(

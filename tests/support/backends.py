@@ -205,6 +205,7 @@ class Scripted:
         """of the requests that a script has read through :meth:`request`"""
         self.failures: list[BaseException] = []
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closing = False
         self._server: asyncio.Server | None = None
 
     @classmethod
@@ -223,7 +224,10 @@ class Scripted:
         return backend
 
     def answers(self, data: bytes, hold: bool = False) -> None:
-        """Answer every request head with these bytes, then close, or wait for the other side to."""
+        """Answer every request head with these bytes, then close, or wait for the other side to (for tunnels only).
+
+        A connection that was kept alive would be used again, by a later test, and answer no more.
+        """
 
         async def script(connection: Connection) -> None:
             await self.request(connection)
@@ -247,6 +251,7 @@ class Scripted:
     async def close(self) -> None:
         """Close it and its connections."""
         assert self._server is not None
+        self._closing = True
         self._server.close()
         for task in list(self._tasks):
             task.cancel()
@@ -264,6 +269,9 @@ class Scripted:
             await self.script(connection)
         except ConnectionError:
             pass
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise
         except Exception as error:
             self.failures.append(error)
         finally:

@@ -27,6 +27,9 @@ _ALARMING = re.compile(
     r"| (ERROR|CRITICAL) gateway\["
 )
 
+# A process that ends at once closes nothing that its end closes anyway.
+_ALARMING_AT_THE_END = re.compile(r"Traceback \(most recent|RuntimeWarning| (ERROR|CRITICAL) gateway\[")
+
 Config = dict[str, Any]
 Record = dict[str, Any]
 
@@ -223,25 +226,25 @@ class Gateway:
         """An error line of its log that matches is meant to be there."""
         self._expected_lines.append(re.compile(pattern))
 
-    def check_log(self) -> None:
+    def check_log(self, alarming: re.Pattern[str] = _ALARMING) -> None:
         """:raises AssertionError: since the last check its log has a traceback, or an error that nobody expects"""
         start, self._checked_lines = self._checked_lines, len(self.stderr.lines)
         for at, line in enumerate(self.stderr.lines[start:], start):
-            if _ALARMING.search(line) and not any(pattern.search(line) for pattern in self._expected_lines):
+            if alarming.search(line) and not any(pattern.search(line) for pattern in self._expected_lines):
                 raise AssertionError("the gateway said:\n" + "\n".join(self.stderr.lines[at : at + 60]))
 
     async def stop(self) -> None:
         """End it if it runs, and check how that went."""
         await self._http.close()
-        ended_by_itself = self.process.status
         try:
-            if ended_by_itself is None:
+            if self.process.status is None:
+                self.check_log()
                 self._expected_status = 0
                 self.process.signal(signal.SIGINT)
                 await self.process.exited()
         finally:
             await self.process.end(signal.SIGKILL)
-        self.check_log()
+        self.check_log(_ALARMING_AT_THE_END)
         assert self.process.status == self._expected_status, (
             f"the gateway exited with {self.process.status}, expected {self._expected_status}:\n"
             + "\n".join(self.stderr.lines[-40:])

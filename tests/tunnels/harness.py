@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
-import os
 import random
 import select
 import socket
@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from gateway.protocol.frames import close_frame
 from gateway.protocol.scanner_state import FRAMES, OPCODES
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
@@ -49,14 +48,14 @@ from gateway.tunnels.layout import (
 from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES, Poller
 from gateway.tunnels.sweep import set_deadline, sweep
 from gateway.tunnels.table import Slice, Table
+from tests.support import frames
+from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.frames import CLOSE
 
 NS = 1_000_000_000
-SECONDS = 10 * float(os.environ.get("GATEWAY_TEST_SCALE", "1"))
-"""For what takes milliseconds: nothing but a fault takes this long."""
-
-WRITE_STALL = 60 * NS
-CLOSE = 10 * NS
-CONTINUATION, TEXT, BINARY, CLOSING, PING, PONG = 0, 1, 2, 8, 9, 10
+WRITE_STALL_AFTER = 60 * NS
+CLOSE_WITHIN = 10 * NS
+KEY = b"\x5a\x00\xff\x01"
 T = TypeVar("T")
 
 
@@ -64,28 +63,20 @@ T = TypeVar("T")
 
 
 def frame(opcode: int, payload: bytes = b"", *, masked: bool = False, fin: bool = True, rsv: int = 0) -> bytes:
-    """A frame whose payload, when masked, stands on the wire as it is given: the relay never looks at it."""
-    size = len(payload)
-    head = bytes([fin << 7 | rsv << 4 | opcode])
-    if size < 126:
-        head += bytes([masked << 7 | size])
-    elif size < 65536:
-        head += struct.pack("!BH", masked << 7 | 126, size)
-    else:
-        head += struct.pack("!BQ", masked << 7 | 127, size)
-    return head + (b"\x5a\x00\xff\x01" if masked else b"") + payload
+    """A frame as a client sends it (masked) or a server."""
+    return frames.frame(opcode, payload, KEY if masked else None, fin, rsv)
 
 
 def closing(code: int, *, masked: bool) -> bytes:
     """A Close frame as an endpoint sends it."""
-    return close_frame(code, "", b"\x11\x22\x33\x44" if masked else None)
+    return frame(CLOSE, frames.close(code), masked=masked)
 
 
 def close_frames(data: bytes) -> list[tuple[int, bool]]:
     """Code and whether it was masked, of each Close frame in ``data``, which holds nothing else."""
     found = []
     while data:
-        assert data[0] == 0x80 | CLOSING, f"not a Close frame: {data[:20]!r}"
+        assert data[0] == 0x80 | CLOSE, f"not a Close frame: {data[:20]!r}"
         size = data[1] & 0x7F
         masked = bool(data[1] & 0x80)
         key = data[2:6] if masked else bytes(4)
@@ -193,6 +184,9 @@ class Tunnel:
     backend: Peer
     fds: tuple[int, int]
 
+    def peer(self, side: int) -> Peer:
+        return (self.client, self.backend)[side]
+
     def cell(self, field: int) -> int:
         return self.rig.cells[self.row + field]
 
@@ -263,7 +257,7 @@ class Rig:
         backend, near_backend = connection(family, buffers)
         row = self.slice.allocate(0, 0)
         assert row is not None
-        limits = {WRITE_STALL_NS: WRITE_STALL, CLOSE_NS: CLOSE, IDLE_NS: idle, LIFETIME_NS: lifetime}
+        limits = {WRITE_STALL_NS: WRITE_STALL_AFTER, CLOSE_NS: CLOSE_WITHIN, IDLE_NS: idle, LIFETIME_NS: lifetime}
         for field, value in {KIND: kind, **limits}.items():
             self.cells[row + field] = value
         fds = []
@@ -278,23 +272,23 @@ class Rig:
         self._peers += peers
         return Tunnel(self, row, *peers, (fds[0], fds[1]))
 
-    # --- driving it ----------------------------------------------------------------------------------------------------
+    # --- driving it ---------------------------------------------------------------------------------------------------
 
     def serve(self, seconds: float = 0) -> None:
         """One turn of the loop."""
         assert self.poller.select(seconds) == [], "nothing here is asyncio's"
 
-    def until(self, condition: Callable[[], T], what: str) -> T:
-        """Serve until a condition holds; what it returned."""
-        deadline = time.monotonic() + SECONDS
+    def until(self, condition: Callable[[], T], what: str, turn: float = 0.001) -> T:
+        """Serve until a condition holds; what it returned. :param turn: seconds that one turn may wait"""
+        deadline = time.monotonic() + DEADLINE_SECONDS
         while not (found := condition()):
-            assert time.monotonic() < deadline, f"waited {SECONDS:g} s for {what}"
-            self.serve(0.001)
+            assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:g} s for {what}"
+            self.serve(turn)
         return found
 
-    def rest(self) -> None:
+    def rest(self, turns: int = 1000) -> None:
         """Serve until there is nothing to be served; whatever is reported over and over fails."""
-        for _ in range(1000):
+        for _ in range(turns):
             if not self.waiting():
                 return
             self.serve()
@@ -308,31 +302,18 @@ class Rig:
         """What the worker does once a second. :param now: ``CLOCK_MONOTONIC`` as of then"""
         sweep(self.slice, self.relay, now)
 
-    def flood(self, source: Peer, data: bytes, goal: Callable[[], bool]) -> int:
-        """Send ``data`` over and over, in pieces where the socket wants that, until ``goal``; bytes taken."""
+    def stall(self, source: Peer, data: bytes) -> bytes:
+        """Send ``data`` over and over until nothing of it is taken any more; what was taken."""
         sent = 0
-        deadline = time.monotonic() + SECONDS
-        while not goal():
-            assert time.monotonic() < deadline, f"{sent} bytes did not do"
-            at = sent % len(data)
-            sent += source.send(memoryview(data)[at:])
-            self.serve()
-        return sent
-
-    def stall(self, source: Peer, data: bytes) -> int:
-        """Send ``data`` over and over until the relay does not take any more; bytes taken."""
-        sent = 0
-        idle = 0
-        while idle < 50:
+        refused = 0
+        while refused < 10:
             took = source.send(memoryview(data)[sent % len(data) :])
             sent += took
-            self.serve()
-            idle = 0 if took or self.waiting() else idle + 1
-            if idle:
-                self.serve(0.001)  # what is on its way through the kernel has time to arrive
-        return sent
+            refused = 0 if took or self.waiting() else refused + 1
+            self.serve(0.001 if refused else 0)  # what is on its way through the kernel has time to arrive
+        return (data * (sent // len(data) + 1))[:sent]
 
-    # --- what came of it ------------------------------------------------------------------------------------------------
+    # --- what came of it ----------------------------------------------------------------------------------------------
 
     def totals(self, side: int) -> Totals:
         """Totals of what came from a side."""
@@ -364,8 +345,9 @@ class Rig:
             self.relay.finish(row)
         self.serve()
         self.poller.close()
-        del self.poller, self.relay  # the table can be unmapped when nobody uses it
-        self.table.close()
+        del self.poller, self.relay
+        with contextlib.suppress(BufferError):  # the traceback of a failed test holds on to the relay
+            self.table.close()
 
 
 def end_counts(end: End, side: int) -> tuple[int, int]:

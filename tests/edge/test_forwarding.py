@@ -1,0 +1,248 @@
+"""What a backend is sent of a request, and a client of an answer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.edge.forwarding import (
+    answer_to_client,
+    fields_to_backend,
+    fields_to_client,
+    last_answer_to_client,
+    upgrade_to_backend,
+)
+from gateway.edge.request import Peer
+from gateway.protocol.http import RequestReader
+
+from ..protocol.heads import response_head
+from ..routing.tables import routes_of
+from .requests import PROXY, STRANGER, examined, handshake, request_head
+
+UNIX = Peer("", 0, True)
+OURS = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Request-Id")
+
+
+def sent(head, peer=STRANGER, routes=None):
+    """The lines that a backend gets of a handshake; the gateway's own fields, as a dict."""
+    request = examined(head, peer, *([routes] if routes else []))
+    lines = upgrade_to_backend(request).decode("latin-1").split("\r\n")
+    assert lines[-2:] == ["", ""]
+    own = dict(line.split(": ", 1) for line in lines[-6:-2])
+    assert tuple(own) == OURS
+    assert own["X-Request-Id"] == request.request_id
+    return lines[:-6], own
+
+
+def test_the_handshake_of_the_issue():
+    lines, own = sent(handshake())
+    assert lines == [
+        "GET /ws HTTP/1.1",
+        "Host: chat.example.com",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: Uc9l9TMkWGbHFD2qnFHltg==",
+        "Sec-WebSocket-Version: 13",
+    ]
+    assert own["X-Forwarded-For"] == "192.0.2.7"
+    assert own["X-Forwarded-Proto"] == "http"
+    assert own["X-Forwarded-Host"] == "chat.example.com"
+
+
+def test_request_line_order_case_and_repetitions_stay():
+    lines = [
+        "GET /a/../ws/%77?token=%zz&b HTTP/1.1",
+        "hOsT: Chat.Example.com:8080",
+        "uPGRADE: WebSocket",
+        "X-Two: 1",
+        "cookie: a=1",
+        "CONNECTION: Upgrade",
+        "Sec-WebSocket-Protocol: mqtt, v10.stomp",
+        "Cookie: b=2",
+        "x-two: caf\xe9",
+        "sec-websocket-KEY: Uc9l9TMkWGbHFD2qnFHltg==",
+        "Sec-WebSocket-Version: 13",
+        "X-Two: 1",
+        "Sec-WebSocket-Protocol: mqtt",
+        "X-Empty: ",
+    ]
+    assert sent(request_head(*(line.encode("latin-1") for line in lines)))[0] == lines
+
+
+def without_handshake(lines):
+    """Lines that a handshake needs are in each of these requests: what is there beside them."""
+    known = ("GET ", "Host:", "Upgrade:", "Connection:", "Sec-WebSocket-Key:", "Sec-WebSocket-Version:")
+    return [line for line in lines if not line.startswith(known)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Keep-Alive: timeout=5",
+        b"keep-alive: x",
+        b"Proxy-Connection: keep-alive",
+        b"Proxy-Authorization: Basic x",
+        b"Proxy-Authenticate: Basic",
+        b"TE: trailers",
+        b"Trailer: X-Sum",
+        b"X-Forwarded-For: 1.1.1.1",
+        b"x-forwarded-PROTO: https",
+        b"X-Forwarded-Host: evil",
+        b"X-REQUEST-ID: evil",
+    ],
+)
+def test_fields_of_one_connection_and_of_ours_are_removed(line):
+    assert without_handshake(sent(handshake(more=(b"X-A: 1", line, b"X-B: 2", line)))[0]) == ["X-A: 1", "X-B: 2"]
+
+
+def test_fields_that_connection_names_are_removed():
+    head = handshake(
+        without=b"Connection",
+        more=(b"Connection: X-Secret, upgrade", b"x-secret: 1", b"X-Other: 2", b"connection: x-more", b"X-MORE: 3"),
+    )
+    lines = sent(head)[0]
+    assert without_handshake(lines) == ["X-Other: 2"]
+    assert "Connection: Upgrade" in lines
+    assert sum(line.lower().startswith("connection:") for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("Host", "Cookie", "Authorization", "Origin", "Content-Length"),
+        *("Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol", "Sec-Fetch-Site"),
+    ],
+)
+def test_fields_that_connection_may_not_remove(line):
+    more = (b"Sec-WebSocket-Protocol: x", b"Content-Length: 0", b"Cookie: x", b"Authorization: x", b"Origin: x")
+    named = b"Connection: Upgrade, " + line.lower().encode()
+    lines = sent(handshake(without=b"Connection", more=(*more, b"Sec-Fetch-Site: x", named)))[0]
+    assert any(sent_line.startswith(line + ": ") for sent_line in lines)
+
+
+def test_of_several_protocols_the_one_of_the_route_is_asked_for():
+    more = (b"Upgrade: h2c, websocket", b"upgrade: tcp", b"HTTP2-Settings: x", b"connection: HTTP2-Settings")
+    lines = sent(handshake(without=b"Upgrade", more=more))[0]
+    assert [line for line in lines if line.lower().startswith("upgrade:")] == ["Upgrade: websocket"]
+    assert without_handshake(lines) == []
+    tcp = request_head(b"POST / HTTP/1.1", b"Host: a", b"Upgrade: x, TCP", b"Connection: keep-alive, Upgrade")
+    lines = sent(tcp, routes=routes_of({"upgrades": ["tcp"]}))[0]
+    assert lines == ["POST / HTTP/1.1", "Host: a", "Upgrade: tcp", "Connection: Upgrade"]
+
+
+# --- X-Forwarded-* ----------------------------------------------------------------------------------------------------
+
+SAID = (
+    b"X-Forwarded-For: 1.1.1.1",
+    b"X-Forwarded-Proto: https",
+    b"X-Forwarded-For: 2.2.2.2, 3.3.3.3",
+    b"X-Forwarded-Host: public.example.com",
+    b"X-Request-Id: abc",
+)
+
+
+@pytest.mark.parametrize(
+    ("peer", "said", "values"),
+    [
+        (STRANGER, (), ("192.0.2.7", "http", "chat.example.com", None)),
+        (STRANGER, SAID, ("192.0.2.7", "http", "chat.example.com", None)),
+        (PROXY, (), ("10.1.2.3", "http", "chat.example.com", None)),
+        (PROXY, SAID, ("1.1.1.1, 2.2.2.2, 3.3.3.3, 10.1.2.3", "https", "public.example.com", "abc")),
+        (UNIX, (), ("unix:", "http", "chat.example.com", None)),
+        (UNIX, SAID, ("1.1.1.1, 2.2.2.2, 3.3.3.3", "https", "public.example.com", "abc")),
+        (Peer("2001:db8::1", 1, True), SAID[:1], ("1.1.1.1, 2001:db8::1", "http", "chat.example.com", None)),
+    ],
+)
+def test_forwarded(peer, said, values):
+    lines, own = sent(handshake(more=said), peer)
+    assert without_handshake(lines) == []
+    assert tuple(own.values())[:3] == values[:3]
+    assert own["X-Request-Id"] == values[3] or (values[3] is None and len(own["X-Request-Id"]) == 32)
+
+
+NAMES = st.sampled_from(
+    ["X-A", "x-a", "Cookie", "Te", "KEEP-ALIVE", "X-Forwarded-For", "Via", "Proxy-Authorization", "X-Request-ID"]
+)
+VALUES = st.sampled_from(["", "a", "a, b", "caf\xe9", "1.1.1.1"])
+
+
+@given(st.lists(st.tuples(NAMES, VALUES)))
+def test_any_fields(fields):
+    more = tuple(f"{name}: {value}".encode("latin-1") for name, value in fields)
+    kept = [f"{name}: {value}" for name, value in fields if name in ("X-A", "x-a", "Cookie", "Via")]
+    lines, own = sent(handshake(more=more))
+    assert without_handshake(lines) == kept
+    assert own["X-Forwarded-For"] == "192.0.2.7"
+
+
+def test_what_is_sent_can_be_read_again():
+    request = examined(handshake(more=SAID), PROXY)
+    head = RequestReader().feed(upgrade_to_backend(request))
+    assert head is not None
+    assert examined(head, PROXY).key == request.key
+
+
+# --- plain HTTP, and the way back -------------------------------------------------------------------------------------
+
+
+def test_a_plain_request():
+    head = request_head(
+        b"POST / HTTP/1.1",
+        b"Host: a",
+        b"Transfer-Encoding: chunked",
+        b"Connection: close, x-b, Content-Type",
+        b"Upgrade: h2c",
+        b"X-B: 1",
+        b"x-c: 2",
+        b"X-C: 3",
+        b"X-Forwarded-For: 1.1.1.1",
+    )
+    fields = fields_to_backend(examined(head))
+    assert fields[:3] == [(b"Host", b"a"), (b"x-c", b"2"), (b"X-C", b"3")]
+    assert [name.decode() for name, _ in fields[3:]] == list(OURS)
+    assert fields[3][1] == b"192.0.2.7"
+
+
+SWITCHING = response_head(
+    b"HTTP/1.1 101 Switching it is",
+    b"uPGRADE: websocket",
+    b"Connection: Upgrade, x-hop",
+    b"X-Hop: 1",
+    b"Keep-Alive: timeout=5",
+    b"Set-Cookie: a",
+    b"Sec-WebSocket-Accept: x",
+    b"set-cookie: b",
+)
+
+
+def test_the_backends_101():
+    assert answer_to_client(SWITCHING).split(b"\r\n") == [
+        b"HTTP/1.1 101 Switching it is",
+        b"uPGRADE: websocket",
+        b"Connection: Upgrade, x-hop",
+        b"Set-Cookie: a",
+        b"Sec-WebSocket-Accept: x",
+        b"set-cookie: b",
+        b"",
+        b"",
+    ]
+
+
+def test_an_interim_answer():
+    head = response_head(b"HTTP/1.1 103 Early Hints", b"Link: </a>", b"link: </b>")
+    assert answer_to_client(head) == b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nlink: </b>\r\n\r\n"
+
+
+@pytest.mark.parametrize("framing", [b"Content-Length: 5", b"Transfer-Encoding: chunked"])
+def test_an_answer_that_declines_keeps_its_framing_and_closes(framing):
+    head = response_head(b"HTTP/1.0 403 No", b"Connection: keep-alive", framing, b"Keep-Alive: x", b"WWW-Auth: y")
+    assert last_answer_to_client(head) == (
+        b"HTTP/1.1 403 No\r\n" + framing + b"\r\nWWW-Auth: y\r\nConnection: close\r\n\r\n"
+    )
+
+
+def test_an_ordinary_answer():
+    assert fields_to_client(SWITCHING) == [
+        (b"Set-Cookie", b"a"),
+        (b"Sec-WebSocket-Accept", b"x"),
+        (b"set-cookie", b"b"),
+    ]

@@ -1,0 +1,307 @@
+"""Lines of the access log: their form, where they go, and that nobody who reads them can hold the gateway up."""
+
+import asyncio
+import fcntl
+import json
+import os
+import re
+import select
+import threading
+from contextlib import contextmanager
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.observe import access_log as access_log_module
+from gateway.observe.access_log import MAX_TEXT, AccessLog, json_line, text_line
+
+NOW = "2026-07-01T12:00:00.000+00:00"
+WORD = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "\\]+)')
+PIPE_BYTES = 4096
+
+
+@contextmanager
+def access_log(path, form="json"):
+    """A log, and the counts that it was told of lines lost. It leaves neither a thread nor a descriptor behind."""
+    lost = []
+    before = set(os.listdir("/proc/self/fd"))
+    log = AccessLog(None if path is None else str(path), form, lost.append)
+    try:
+        yield log, lost
+    finally:
+        log.close()
+    assert set(os.listdir("/proc/self/fd")) <= before
+    assert "access-log" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.fixture
+def pipe():
+    """The path of a small pipe, and the end to read from."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    yield f"/proc/self/fd/{write}", read
+    os.close(read)
+    os.close(write)
+
+
+def events(path):
+    return [json.loads(line)["event"] for line in path.read_text().splitlines()]
+
+
+# --- the form of a line -----------------------------------------------------------------------------------------------
+
+
+def parsed_text(line):
+    """What a line of text says, read as a human or a log shipper would."""
+    assert line.endswith("\n")
+    time, event, rest = re.fullmatch(r"(\S+) (\S+)(.*)\n", line).groups()
+    assert "".join(word[0] for word in WORD.finditer(rest)) == rest
+    values = {key: json.loads(value) if value.startswith('"') else value for key, value in WORD.findall(rest)}
+    return {"time": time, "event": event, **values}
+
+
+FIELDS = {"event": "handshake", "client": "192.0.2.7:1", "status": 101, "duration": 0.25, "backend": None}
+
+
+def test_json():
+    assert json_line(NOW, FIELDS) == (
+        f'{{"time":"{NOW}","event":"handshake","client":"192.0.2.7:1","status":101,"duration":0.25,"backend":null}}\n'
+    )
+
+
+def test_text():
+    assert text_line(NOW, FIELDS) == f"{NOW} handshake client=192.0.2.7:1 status=101 duration=0.25\n"
+
+
+HOSTILE = st.text() | st.text("\"'\\ =\n\r\t{},:a\u2028\x85\x1b\x7f\ud800")
+
+
+@given(HOSTILE, HOSTILE)
+def test_no_value_forges_a_line_or_a_key(path, reason):
+    fields = {"event": "handshake", "path": path, "status": 404, "reason": reason, "duration": 0.5}
+    line = json_line(NOW, fields)
+    assert json.loads(line) == {"time": NOW, **fields}
+    text = text_line(NOW, fields)
+    assert parsed_text(text) == {"time": NOW, **fields, "status": "404", "duration": "0.5"}
+    for made in (line, text):
+        assert made.isascii()
+        assert made[:-1].isprintable()
+
+
+def test_a_forged_line():
+    fields = {"event": "handshake", "reason": f"x\n{NOW} tunnel_end client=1"}
+    assert text_line(NOW, fields).count("\n") == 1
+    assert text_line(NOW, {"event": "e", "path": "/a status=200"}) == f'{NOW} e path="/a status=200"\n'
+    assert text_line(NOW, {"event": "e", "path": ""}) == f'{NOW} e path=""\n'
+
+
+# --- where lines go ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_is_appended_to(tmp_path):
+    path = tmp_path / "access.log"
+    path.write_text('{"event":"before"}\n')
+    with access_log(path) as (log, lost):
+        log.write({"event": "a", "path": "/caf\xe9"})
+        log.write({"event": "b"})
+    assert events(path) == ["before", "a", "b"]
+    line = json.loads(path.read_text().splitlines()[1])
+    assert abs(datetime.fromisoformat(line["time"]).timestamp() - path.stat().st_mtime) < 60
+    assert line["path"] == "/caf\xe9"
+    assert lost == []
+
+
+async def test_text_goes_to_a_file(tmp_path):
+    with access_log(tmp_path / "access.log", "text") as (log, _):
+        log.write({"event": "a", "status": 101})
+    assert re.fullmatch(r"\S+ a status=101\n", (tmp_path / "access.log").read_text())
+
+
+async def test_lines_come_without_being_asked_for(pipe):
+    path, read = pipe
+    with access_log(path) as (log, _):
+        log.write({"event": "a"})
+        log.write({"event": "b"})
+        lines = (await asyncio.wait_for(asyncio.to_thread(os.read, read, 1000), 10)).splitlines()
+    assert [json.loads(line)["event"] for line in lines] == ["a", "b"]
+
+
+@pytest.mark.parametrize("form", ["json", "text"])
+@pytest.mark.parametrize("letter", ["a", "\x1b", "é", '"'])
+async def test_long_values_are_cut_so_that_a_pipe_takes_a_line_in_one_piece(tmp_path, form, letter):
+    path = tmp_path / "access.log"
+    values = {"client": letter * 70, "host": letter * 5000, "path": letter * 16000, "reason": letter * 600}
+    with access_log(path, form) as (log, _):
+        log.write({"event": "short", "path": letter * 150})
+        log.write({"event": "long", "count": 10**20, "none": None, **values})
+    short, long = path.read_text().splitlines(keepends=True)
+    assert len(long) <= select.PIPE_BUF
+    assert str(10**20) in long
+    short, long = (json.loads(line) if form == "json" else parsed_text(line) for line in (short, long))
+    assert short["path"] == letter * 150
+    assert {key: long[key] for key in values} == {key: value[:MAX_TEXT] for key, value in values.items()}
+
+
+async def test_stdout(capfd):
+    with access_log("-") as (log, _):
+        log.write({"event": "a"})
+        log.reopen()
+        log.write({"event": "b"})
+    assert [json.loads(line)["event"] for line in capfd.readouterr().out.splitlines()] == ["a", "b"]
+
+
+async def test_off(tmp_path):
+    with access_log(None) as (log, lost):
+        assert not log.enabled
+        log.write({"event": "a"})
+        log.reopen()
+    assert lost == []
+
+
+def test_a_file_that_cannot_be_opened(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        AccessLog(str(tmp_path / "none" / "access.log"), "json", print)
+
+
+async def test_nothing_is_written_after_the_end(tmp_path):
+    path = tmp_path / "access.log"
+    with access_log(path) as (log, _):
+        log.write({"event": "a"})
+    log.write({"event": "b"})
+    path.unlink()
+    log.reopen()
+    log.close()
+    assert not path.exists()
+
+
+# --- rotation ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_that_was_moved_away(tmp_path):
+    path, old = tmp_path / "access.log", tmp_path / "access.log.1"
+    with access_log(path) as (log, _):
+        log.write({"event": "a"})
+        log.close()
+    with access_log(path) as (log, _):
+        path.rename(old)
+        log.write({"event": "b"})
+        log.reopen()
+        log.write({"event": "c"})
+        log.reopen()
+    assert events(old) + events(path) == ["a", "b", "c"]
+    assert "c" in events(path)
+    assert path.stat().st_mode & 0o027 == 0
+
+
+async def test_a_place_that_is_gone(tmp_path):
+    directory = tmp_path / "logs"
+    directory.mkdir()
+    path = directory / "access.log"
+    with access_log(path) as (log, lost):
+        moved = tmp_path / "moved.log"
+        path.rename(moved)
+        directory.rmdir()
+        with pytest.raises(FileNotFoundError):
+            log.reopen()
+        log.write({"event": "a"})
+    assert events(moved) == ["a"]
+    assert lost == []
+
+
+# --- readers that do not read -----------------------------------------------------------------------------------------
+
+
+async def test_a_reader_that_stalls_blocks_nobody_and_what_is_lost_is_counted(pipe, monkeypatch):
+    monkeypatch.setattr(access_log_module, "MAX_WAITING", 200)
+    path, read = pipe
+    with access_log(path) as (log, lost):
+        for i in range(1000):
+            log.write({"event": "e", "number": i, "path": "/" + "x" * 400})
+            if i % 10 == 0:
+                log.flush()
+        # Nobody reads, and the pipe holds no more than ten of them.
+        assert sum(lost) >= 1000 - 200 - 2 * PIPE_BYTES // 400
+        reading = asyncio.create_task(asyncio.to_thread(read_lines, read, 1000 - sum(lost)))
+        numbers = await asyncio.wait_for(reading, 20)
+        assert len(set(numbers)) == len(numbers) == 1000 - sum(lost)
+        assert numbers == sorted(numbers)
+        # It reads again: so there is room again.
+        before = sum(lost)
+        log.write({"event": "e", "number": 1000})
+        log.flush()
+        assert await asyncio.to_thread(read_lines, read, 1) == [1000]
+        assert sum(lost) == before
+
+
+def read_lines(fd, count):
+    """The numbers of the next lines: each is whole, however large the pieces that the pipe was written in."""
+    data = b""
+    while data.count(b"\n") < count:
+        data += os.read(fd, 65536)
+    return [json.loads(line)["number"] for line in data.splitlines()]
+
+
+async def test_the_end_does_not_wait_for_a_reader_for_ever(pipe):
+    path, read = pipe
+    lost = []
+    log = AccessLog(path, "json", lost.append)
+    thread = log._thread
+    for _ in range(20):
+        log.write({"event": "e", "number": 0, "path": "x" * 500})
+    log.close(wait_seconds=0.01)
+    assert thread.is_alive()
+    assert await asyncio.to_thread(read_lines, read, 20) == [0] * 20
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+async def test_a_reader_that_went_away(tmp_path):
+    read, write = os.pipe()
+    with access_log(f"/proc/self/fd/{write}") as (log, lost):
+        os.close(read)
+        for _ in range(3):
+            log.write({"event": "e"})
+        log.flush()
+        log.write({"event": "e"})
+    os.close(write)
+    assert sum(lost) == 4
+
+
+async def test_a_disk_that_is_full():
+    with access_log("/dev/full") as (log, lost):
+        log.write({"event": "e"})
+        log.write({"event": "e"})
+    assert lost == [2]
+
+
+async def test_pieces_of_a_pipe_end_where_lines_do(pipe, monkeypatch):
+    """Writes of up to ``PIPE_BUF`` bytes are never mixed with another worker's; lines must not straddle them."""
+    path, read = pipe
+    pieces = []
+    write = os.write
+
+    def recording(fd, data):
+        pieces.append(bytes(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(access_log_module.os, "write", recording)
+    with access_log(path) as (log, _):
+        for i in range(100):
+            log.write({"event": "e", "number": i, "path": "x" * (i * 5)})
+        log.flush()
+        assert await asyncio.to_thread(read_lines, read, 100) == list(range(100))
+    assert len(pieces) > 1
+    assert all(len(piece) <= PIPE_BYTES and piece.endswith(b"\n") for piece in pieces)
+
+
+async def test_a_pipe_that_others_made_non_blocking(pipe):
+    path, read = pipe
+    with access_log(path) as (log, lost):
+        os.set_blocking(log._fd, False)
+        for i in range(100):
+            log.write({"event": "e", "number": i, "path": "x" * 400})
+        log.flush()
+        assert await asyncio.to_thread(read_lines, read, 100) == list(range(100))
+    assert lost == []

@@ -1,0 +1,46 @@
+"""Integers that a .pxd declares for the compiled build are bound in the .py beside it: an unbound one is silently 0."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DECLARED = re.compile(r"^cdef int64_t ([A-Za-z0-9_, ]+)$", re.MULTILINE)
+
+
+def declared(path):
+    text = path.read_text()
+    return {name.strip() for names in DECLARED.findall(text) for name in names.split(",")}
+
+
+def bound(path):
+    found = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Assign):
+            found |= {name.id for target in node.targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and node.value is not None and isinstance(node.target, ast.Name):
+            found.add(node.target.id)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("module", "some"),
+    [("gateway/protocol/scanner", {"BINARY", "STATUS"}), ("gateway/tunnels/relay", {"EAGAIN", "DIRTY", "NO_OWNER"})],
+)
+def test_declared_names_are_bound(module, some):
+    names = declared(ROOT / f"{module}.pxd")
+    assert some <= names
+    assert names <= bound(ROOT / f"{module}.py")
+
+
+@pytest.mark.parametrize("module", ["gateway/protocol/scanner", "gateway/tunnels/relay"])
+def test_no_declaration_is_overlooked(module):
+    """Every module-level variable is of the form that the test above reads."""
+    lines = (ROOT / f"{module}.pxd").read_text().splitlines()
+    variables = [line for line in lines if re.match(r"cdef (?!class)[^(]*$", line)]
+    assert variables
+    assert all(DECLARED.fullmatch(line) for line in variables)

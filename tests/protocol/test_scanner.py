@@ -1,0 +1,278 @@
+"""The frame scanner against streams whose frames are known. Runs on the build that ``GATEWAY_RELAY`` asks for."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.build import relay_build
+from gateway.protocol import scanner as scanner_module
+from gateway.protocol.scanner import FrameScanner
+from gateway.protocol.scanner_state import REMAINING
+
+from .streams import (
+    BIG,
+    BIG_SIZES,
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    KEY,
+    PING,
+    PONG,
+    SIZES,
+    TEXT,
+    Stream,
+    chunkings,
+    frame,
+    header,
+    one_by_one,
+    scanned,
+    seen,
+    streams,
+)
+
+
+def test_the_build_that_was_asked_for():
+    assert scanner_module.__file__.endswith(".py") == (relay_build() == "pure")
+
+
+@given(st.data())
+def test_any_chunking(data):
+    stream = data.draw(streams())
+    scanner = scanned(data.draw(chunkings(stream.data)), stream.masked)
+    assert seen(scanner) == {
+        "frames": stream.frames(),
+        "count": len(stream.opcodes),
+        "at_boundary": True,
+        "broken": False,
+        "closed": stream.close_code is not None,
+        "close_code": stream.close_code or None,
+        "data_at": 5 if {TEXT, BINARY} & set(stream.opcodes) else 0,
+    }
+
+
+@given(streams(sizes=st.sampled_from([0, 1, 125, 126, 200])))
+def test_one_byte_at_a_time(stream):
+    scanner = FrameScanner(masked=stream.masked)
+    for at, byte in enumerate(one_by_one(stream.data)):
+        assert scanner.at_boundary == (at in stream.boundaries)
+        assert scanner.frames == stream.frames(upto=at)
+        scanner.feed(byte)
+    assert scanner.at_boundary
+    assert scanner.frames == stream.frames()
+
+
+@given(st.data())
+@settings(max_examples=30, deadline=None)
+def test_big_frames(data):
+    stream = data.draw(streams(sizes=BIG_SIZES | SIZES))
+    scanner = scanned(data.draw(chunkings(stream.data, most=40)), stream.masked)
+    assert (scanner.frames, scanner.at_boundary, scanner.broken) == (stream.frames(), True, False)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("size", [65536, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1])
+def test_a_size_of_64_bits(size, masked):
+    head = header(BINARY, size, masked)
+    for chunks in ([head + bytes(20)], one_by_one(head + bytes(20))):
+        scanner = scanned(chunks, masked)
+        assert (scanner.frames, scanner.at_boundary, scanner.broken) == ({BINARY: 1}, False, False)
+        assert scanner.export_state()[REMAINING] == size - 20
+        scanner.feed(BIG[:40000])
+        assert not scanner.at_boundary
+        assert scanner.export_state()[REMAINING] == size - 40020
+
+
+def test_the_end_of_a_frame_of_many_gigabytes():
+    state = scanned([header(BINARY, 1 << 40, True)], True).export_state()
+    state[REMAINING] = 3
+    scanner = FrameScanner(masked=True, state=state)
+    assert scanner.next_boundary(b"abc" + frame(PING, b"", True)) == 3
+
+
+@given(st.data())
+def test_state_exported_at_any_cut(data):
+    stream = data.draw(streams())
+    cut = data.draw(st.integers(0, len(stream.data)))
+    first = scanned([stream.data[:cut]], stream.masked)
+    second = FrameScanner(masked=stream.masked, state=first.export_state())
+    assert seen(second) == seen(first)
+    second.feed(stream.data[cut:], 5)
+    assert seen(second) == seen(scanned([stream.data], stream.masked))
+
+
+@pytest.mark.parametrize("length", [0, 16, 31, 33])
+def test_a_state_of_another_length(length):
+    with pytest.raises(ValueError, match=f"32 integers, not {length}"):
+        FrameScanner(masked=True, state=[0] * length)
+
+
+@given(st.data())
+def test_next_boundary(data):
+    stream = data.draw(streams())
+    cut = data.draw(st.integers(0, len(stream.data)))
+    start = data.draw(st.integers(0, cut))
+    scanner = scanned([stream.data[:start], stream.data[start:cut]], stream.masked)
+    boundary = min(at for at in stream.boundaries if at >= cut)
+    assert scanner.next_boundary(bytes(stream.data), cut) == boundary
+    assert scanner.at_boundary
+    assert scanner.frames == stream.frames(upto=boundary)
+    scanner.feed(stream.data[boundary:])
+    assert scanner.frames == stream.frames()
+
+
+@given(st.data())
+def test_next_boundary_in_pieces(data):
+    stream = data.draw(streams(closes=st.none()))
+    stream.add(BINARY, BIG[: data.draw(SIZES)])
+    stop = stream.boundaries[-1]
+    scanner = FrameScanner(masked=stream.masked)
+    scanner.feed(stream.data[: stream.boundaries[-2] + 1])
+    at = stream.boundaries[-2] + 1
+    for piece in data.draw(chunkings(stream.data[at:] + b"\xff\xff\xff")):
+        position = scanner.next_boundary(piece)
+        assert position == min(len(piece), max(stop - at, 0))
+        if position < len(piece):
+            break
+        at += position
+    assert scanner.at_boundary
+    assert scanner.frames == stream.frames()
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_kinds_of_bytes(kind):
+    data = frame(TEXT, b"hello", True)
+    assert scanned([kind(data)], True).frames == {TEXT: 1}
+    assert FrameScanner(masked=True).next_boundary(kind(data), 0) == 0
+
+
+def test_time_of_data():
+    scanner = FrameScanner(masked=False)
+    scanner.feed(frame(PING, b"x", False), 10)
+    assert scanner.data_at == 0
+    scanner.feed(header(TEXT, 100, False), 20)
+    scanner.feed(b"a", 30)
+    assert scanner.data_at == 30
+    scanner.feed(bytes(99), 40)
+    scanner.feed(frame(PONG, b"", False), 50)
+    scanner.feed(frame(CLOSE, b"", False), 60)
+    assert scanner.data_at == 40
+
+
+# --- what breaks RFC 6455 ---------------------------------------------------------------------------------------------
+
+VIOLATIONS = {
+    **{
+        f"reserved opcode {op}": lambda masked, op=op: frame(op, b"x", masked)
+        for op in (3, 4, 5, 6, 7, 11, 12, 13, 14, 15)
+    },
+    "fragmented Ping": lambda masked: frame(PING, b"x", masked, fin=False),
+    "fragmented Close": lambda masked: frame(CLOSE, b"\x03\xe8", masked, fin=False),
+    "Ping of 126 bytes": lambda masked: header(PING, 126, masked) + bytes(126),
+    "Pong of 64 KiB": lambda masked: header(PONG, 65536, masked) + bytes(100),
+    "Close of one byte": lambda masked: frame(CLOSE, b"x", masked),
+    "frame of the other side": lambda masked: frame(TEXT, b"x", not masked),
+    "Ping of the other side": lambda masked: frame(PING, b"", not masked),
+    "continuation of nothing": lambda masked: frame(CONTINUATION, b"x", masked),
+    "text in a fragmented message": lambda masked: frame(TEXT, b"x", masked, fin=False) + frame(TEXT, b"x", masked),
+    "binary in a fragmented message": lambda masked: (
+        frame(TEXT, b"x", masked, fin=False) + frame(PING, b"", masked) + frame(BINARY, b"x", masked)
+    ),
+    "continuation of a finished message": lambda masked: (
+        frame(TEXT, b"x", masked, fin=False) + frame(CONTINUATION, b"x", masked) + frame(CONTINUATION, b"", masked)
+    ),
+    "125 in 16 bits": lambda masked: header(TEXT, 125, masked, form=16) + bytes(125),
+    "0 in 16 bits": lambda masked: header(PING, 0, masked, form=16),
+    "65535 in 64 bits": lambda masked: header(TEXT, 65535, masked, form=64) + bytes(100),
+    "0 in 64 bits": lambda masked: header(TEXT, 0, masked, form=64),
+    "64 bits with the top one set": lambda masked: header(TEXT, 1 << 63, masked),
+    "64 bits, all set": lambda masked: header(TEXT, (1 << 64) - 1, masked),
+}
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["client", "backend"])
+@pytest.mark.parametrize("violation", VIOLATIONS.values(), ids=VIOLATIONS)
+def test_violations(violation, masked):
+    before = frame(BINARY, b"hello", masked) + frame(PONG, b"", masked)
+    data = before + violation(masked)
+    whole = scanned([data], masked)
+    assert whole.broken
+    assert not whole.at_boundary
+    assert not whole.closed
+    assert whole.frames[BINARY] == whole.frames[PONG] == 1
+    for at in range(len(before), len(data) + 1):
+        assert seen(scanned([data[:at], data[at:]], masked)) == seen(whole)
+    assert seen(scanned(one_by_one(data), masked)) == seen(whole)
+    # However much of the buffer is behind it; and it is not looked at.
+    behind = frame(TEXT, b"more" * 10, masked) + frame(CLOSE, b"", masked)
+    assert seen(scanned([data + behind], masked)) == seen(scanned([data, behind], masked)) == seen(whole)
+    # Nor is it when the scan stops at each boundary.
+    scanner = scanned([before], masked)
+    rest = data[len(before) :] + behind
+    at = 0
+    while at < len(rest):
+        scanner.feed(rest[at : at + 1], 5)
+        at = scanner.next_boundary(rest, at + 1, 5)
+    assert seen(scanner) == seen(whole)
+
+
+def test_a_broken_stream_stays_broken_elsewhere():
+    broken = scanned([frame(3, b"", True)], True)
+    assert FrameScanner(masked=True, state=broken.export_state()).broken
+    assert broken.next_boundary(frame(TEXT, b"x", True)) == len(frame(TEXT, b"x", True))
+
+
+@given(st.data())
+@settings(max_examples=50)
+def test_a_violation_after_any_stream(data):
+    stream = data.draw(streams(closes=st.none()))
+    broken = bytes(stream.data) + frame(0xB, BIG[: data.draw(st.integers(0, 125))], stream.masked)
+    scanner = scanned(data.draw(chunkings(broken)), stream.masked)
+    assert seen(scanner) == seen(scanned([broken], stream.masked))
+    assert (scanner.broken, scanner.frames) == (True, stream.frames())
+    assert seen(scanner)["count"] == len(stream.opcodes)
+
+
+# --- Close ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["client", "backend"])
+@pytest.mark.parametrize(
+    ("payload", "code"),
+    [
+        (b"", 1005),
+        (b"\x03\xe8", 1000),
+        (b"\x03\xf4a reason", 1012),
+        (b"\x0f\xa0" + b"x" * 123, 4000),
+        (b"\x00\x00", None),
+        (b"\xff\xff", 65535),
+    ],
+)
+def test_close_codes(payload, code, masked):
+    stream = Stream(masked)
+    stream.add(TEXT, b"bye")
+    stream.add(CLOSE, payload)
+    end = len(stream.data)
+    behind = frame(TEXT, b"after", masked)
+    for at in range(end + 1):
+        scanner = scanned([stream.data[:at]], masked)
+        assert scanner.closed == (at == end)
+        if at < end:
+            assert scanner.close_code is None
+        scanner.feed(stream.data[at:] + behind)
+        assert (scanner.closed, scanner.close_code, scanner.broken) == (True, code, False)
+        assert scanner.frames == {TEXT: 1, CLOSE: 1}
+        assert scanner.at_boundary
+    assert seen(scanned(one_by_one(stream.data + behind), masked)) == seen(scanned([stream.data], masked))
+
+
+def test_nothing_behind_a_close_is_looked_at():
+    scanner = scanned([frame(CLOSE, b"\x03\xe8", True)], True)
+    assert scanner.next_boundary(b"\xff" * 100, 7) == 7
+    scanner.feed(b"\xff" * 100)
+    assert not scanner.broken
+
+
+def test_a_mask_is_that_of_its_frame():
+    masked = bytes((0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xE9 ^ 2))
+    assert KEY != b"\1\2\3\4"
+    assert scanned([frame(PING, b"x", True) + masked], True).close_code == 1001
