@@ -50,7 +50,6 @@ def extensions() -> list[Extension]:
             os.path.splitext(path)[0].replace("/", "."),
             [path],
             extra_compile_args=["-O2", "-fwrapv"],
-            optional=True,
         )
         for path in MODULES
     ]

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
     from gateway.edge.edge import Edge
 
 BACKEND_KEEPALIVE_SECONDS = 15.0
+GRACE_SECONDS = 5.0
+"""For requests that are being served when the gateway stops."""
+
 
 
 class PlainHTTP:
@@ -72,8 +75,9 @@ class PlainHTTP:
             sock.close()
 
     async def close(self) -> None:
-        """Give requests in flight a moment, then close every connection."""
-        await self.server.shutdown(5)
+        """Close idle connections now, give requests in flight a moment, then close every connection."""
+        self.server.pre_shutdown()
+        await self.server.shutdown(GRACE_SECONDS / 2)  # aiohttp waits that long twice
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()

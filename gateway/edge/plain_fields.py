@@ -15,9 +15,9 @@ def decoded(fields: list[tuple[bytes, bytes]]) -> CIMultiDict[str]:
     return CIMultiDict((name.decode("latin-1"), value.decode("utf-8", "surrogateescape")) for name, value in fields)
 
 
-def encoded(first_line: str, fields: CIMultiDict[str]) -> bytes:
+def encoded(status_line: str, headers: CIMultiDict[str]) -> bytes:
     """A head as it goes over the wire. :raises ValueError: something in it would end a line"""
-    lines = [first_line, *(f"{name}: {value}" for name, value in fields.items())]
+    lines = [status_line, *(f"{name}: {value}" for name, value in headers.items())]
     if any("\r" in line or "\n" in line or "\0" in line for line in lines):
         raise ValueError("a header field holds CR, LF or NUL")
     return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")

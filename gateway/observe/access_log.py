@@ -14,6 +14,7 @@ import select
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Literal
@@ -29,14 +30,14 @@ Value = str | int | float | None
 Fields = Mapping[str, Value]
 
 
-def json_line(time: str, fields: Fields) -> str:
+def json_line(when: str, fields: Fields) -> str:
     """A line of JSON. Keys with no value are null."""
     keys = tuple(fields)
     form = _forms.get(keys)
     if form is None:
         form = _forms[keys] = '{"time":"%s"' + "".join(f',"{key}":%s' for key in keys) + "}\n"
     return form % (
-        time,
+        when,
         *[_escaped(v) if v.__class__ is str else "null" if v is None else v for v in fields.values()],
     )
 
@@ -45,9 +46,9 @@ _forms: dict[tuple[str, ...], str] = {}
 """There are few kinds of lines, each with keys of its own: what they have in common is put together once."""
 
 
-def text_line(time: str, fields: Fields) -> str:
+def text_line(when: str, fields: Fields) -> str:
     """A line for people: the time and the event, then ``key=value``."""
-    words = [time, str(fields["event"])]
+    words = [when, str(fields["event"])]
     words += [f"{key}={_quoted(value)}" for key, value in fields.items() if value is not None and key != "event"]
     return " ".join(words) + "\n"
 
@@ -76,6 +77,8 @@ class AccessLog:
         self._on_lost = on_lost
         self._lines: list[str] = []
         self._waiting = 0
+        self._second = -1
+        self._second_text = ""
         self._timer: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._fd = self._open()
@@ -84,21 +87,32 @@ class AccessLog:
             self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
             self._thread.start()
 
-    def write(self, fields: Fields) -> None:
-        """Log one event. ``time`` is added; a line that is too long has its texts cut to ``MAX_TEXT``."""
+    def write(self, fields: Fields, at: float | None = None) -> None:
+        """Log one event. ``time`` is added; a line that is too long has its texts cut to ``MAX_TEXT``.
+
+        :param at: when it happened, in Unix seconds; now if not given
+        """
         if not self.enabled:
             return
         if self._waiting >= MAX_WAITING:
             self._on_lost(1)
             return
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = self._format(now, fields)
+        when = self._timestamp(time.time() if at is None else at)
+        line = self._format(when, fields)
         if len(line) > MAX_LINE:
-            line = self._format(now, {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in fields.items()})
+            line = self._format(when, {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in fields.items()})
         self._lines.append(line)
         self._waiting += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
+
+    def _timestamp(self, at: float) -> str:
+        """RFC 3339, with milliseconds. Lines of one second share what is made of it."""
+        second = int(at)
+        if second != self._second:
+            self._second = second
+            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self._second_text}.{int((at - second) * 1000):03d}+00:00"
 
     def flush(self) -> None:
         """Hand what was gathered to the thread that writes."""

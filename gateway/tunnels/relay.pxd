@@ -54,7 +54,6 @@ cdef class Relay:
     cdef bint _settle(self, int64_t row) except -1
     cdef void _pass_fin(self, int64_t source, int64_t sink) except *
     cdef bint _said_goodbye(self, int64_t here) except -1
-    cdef bint _is_gone(self, int64_t here) except -1
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void finish(self, int64_t row) except *
     cpdef void close_tunnel(self, int64_t row, int64_t code, int64_t cause) except *

@@ -9,7 +9,9 @@ The end of a tunnel, as the sides see it:
 * FIN of one side is passed on once everything before it was sent, and the other direction lives on.
 * ``close_tunnel`` writes a Close frame into both directions, each at its next frame boundary, discards what comes
   after it, and waits for the endpoints' answers.
-* ``time-outs``, ``reset`` and whatever else ends at once close both sockets.
+* A reset of one side is a FIN to the other, which is then read to its end too: to close a connection with bytes unread
+  is to reset it, and what it has not received yet would be lost.
+* Whatever takes longer than the route allows is cut: both sockets are closed.
 
 Who began the end and why is noted once, by whichever came first (``_begin_end``).
 
@@ -224,6 +226,7 @@ class Relay:
             cells[there + STALLED_NS] = self.now
             self._look_at(row, self.now + cells[row + WRITE_STALL_NS])
         cells[there + PENDING] = len(self.pending[2 * row + side])
+        cells[row + DIRTY] = 1
         self._watch(row, side)
         self._watch(row, 1 - side)
 
@@ -251,11 +254,15 @@ class Relay:
                 self._watch(row, 1 - side)
 
     def _drop_pending(self, row: int, side: int) -> None:
+        """Forget what a side that takes nothing any more was to be sent."""
+        cells = self.cells
         there = row + SIDE_0 + side * SIDE_CELLS
-        if self.cells[there + PENDING]:
+        if cells[there + PENDING]:
             del self.pending[2 * row + side]
-            self.cells[there + PENDING] = 0
-            self.cells[there + STALLED_NS] = 0
+            cells[there + PENDING] = 0
+            cells[there + STALLED_NS] = 0
+        if not cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + PENDING]:
+            cells[row + DIRTY] = 0
 
     def _watch(self, row: int, side: int) -> None:
         """Have epoll watch a side for what can be done with it now."""
@@ -301,6 +308,9 @@ class Relay:
             cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_VIOLATIONS] += 1
         else:
             self._begin_end(row, side, CLOSE_FRAME)
+            if cells[row + INITIATOR] == side and cells[row + CAUSE] == RESET:
+                # Sending to the side failed while its Close frame was still unread: that is how it ended the tunnel.
+                cells[row + CAUSE] = CLOSE_FRAME
 
     def _fin(self, row: int, side: int) -> None:
         """A side sent FIN: pass it on behind what is pending."""
@@ -324,7 +334,7 @@ class Relay:
             self._watch(row, 1 - side)
 
     def _lost(self, row: int, side: int) -> None:
-        """A side's connection is gone. What is pending for the other side is still sent."""
+        """A side's connection is gone. What is pending for the other side is still sent, and FIN behind it."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         self._begin_end(row, side, RESET)
@@ -345,11 +355,8 @@ class Relay:
             done = False
         elif cells[client + ENDED] and cells[backend + ENDED]:
             done = True
-        elif cells[row + PHASE] == CLOSING:
-            done = self._said_goodbye(client) and self._said_goodbye(backend)
         else:
-            # Of a connection that is gone in both directions nothing more can come to the other side.
-            done = self._is_gone(client) or self._is_gone(backend)
+            done = cells[row + PHASE] == CLOSING and self._said_goodbye(client) and self._said_goodbye(backend)
         if done:
             self.finish(row)
             return True
@@ -366,10 +373,6 @@ class Relay:
     def _said_goodbye(self, here: int) -> bool:
         """Whether nothing more need come from a side: it sent a Close frame, or FIN."""
         return self.cells[here + ENDED] != 0 or self.cells[here + SCANNER + STATUS] == CLOSED
-
-    def _is_gone(self, here: int) -> bool:
-        """Whether a side's connection is over in both directions."""
-        return self.cells[here + ENDED] != 0 and self.cells[here + SHUT] != 0
 
     def finish(self, row: int) -> None:
         """End a tunnel now: let both sockets go, and tell the owner. The row is not touched afterwards."""

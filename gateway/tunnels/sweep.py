@@ -7,14 +7,13 @@ integer each. No tunnel has a timer of its own.
 from __future__ import annotations
 
 from gateway.protocol.closing import GOING_AWAY, SERVICE_RESTART
-from gateway.protocol.scanner_state import DATA_AT
+from gateway.protocol.scanner_state import BROKEN, DATA_AT, STATUS
 from gateway.tunnels.layout import (
     CLOSE_NS,
     CLOSING_NS,
     DEADLINE_NS,
     IDLE,
     IDLE_NS,
-    KIND,
     LAST_NS,
     LIFETIME_NS,
     LIVE,
@@ -27,7 +26,6 @@ from gateway.tunnels.layout import (
     STALLED_NS,
     STATE,
     W_HEARTBEAT_NS,
-    WEBSOCKET,
     WRITE_STALL,
     WRITE_STALL_NS,
 )
@@ -79,10 +77,16 @@ def _stalled_until(cells: memoryview, row: int) -> int:
 def _idle_until(cells: memoryview, row: int) -> int:
     if cells[row + IDLE_NS] == NEVER or cells[row + CLOSING_NS]:
         return NEVER
-    # Only data frames count, as pings would keep any tunnel busy; an opaque tunnel has bytes only.
-    field = SCANNER + DATA_AT if cells[row + KIND] == WEBSOCKET else LAST_NS
-    latest = max(cells[row + SIDE_0 + field], cells[row + SIDE_0 + SIDE_CELLS + field], cells[row + OPENED_NS])
+    latest = max(_used_at(cells, row + SIDE_0), _used_at(cells, row + SIDE_0 + SIDE_CELLS), cells[row + OPENED_NS])
     return latest + cells[row + IDLE_NS]
+
+
+def _used_at(cells: memoryview, side: int) -> int:
+    """When a side last sent something that counts: data frames, as pings would keep any tunnel busy.
+
+    A stream that is not scanned, be it opaque or broken, has bytes only.
+    """
+    return cells[side + (LAST_NS if cells[side + SCANNER + STATUS] == BROKEN else SCANNER + DATA_AT)]
 
 
 def _lives_until(cells: memoryview, row: int) -> int:

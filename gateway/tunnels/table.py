@@ -10,6 +10,7 @@ import mmap
 import os
 import time
 from collections.abc import Iterator
+from heapq import heappop, heappush
 
 from gateway.tunnels.layout import (
     B_CONNECT_NS,
@@ -48,6 +49,7 @@ from gateway.tunnels.layout import (
 )
 
 TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
+_HEAD = MAGIC.to_bytes(CELL_BYTES, "little") + VERSION.to_bytes(CELL_BYTES, "little")  # H_MAGIC and H_VERSION
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 
 
@@ -57,11 +59,11 @@ class Table:
     def __init__(self, fd: int) -> None:
         """Map an existing table. :raises ValueError: ``fd`` holds no table, or one of another layout"""
         self.fd = fd
+        if os.pread(fd, len(_HEAD), 0) != _HEAD:
+            raise ValueError("this is not a table of this version of the gateway")
         self._map = mmap.mmap(fd, 0)
         self.bytes = memoryview(self._map)
         self.cells = self.bytes.cast("q")
-        if self.cells[H_MAGIC] != MAGIC or self.cells[H_VERSION] != VERSION:
-            raise ValueError("this is not a table of this version of the gateway")
         self.workers = self.cells[H_WORKERS]
         self.rows_per_worker = self.cells[H_ROWS_PER_WORKER]
         self._backends_at = HEADER_CELLS + self.workers * WORKER_CELLS
@@ -164,10 +166,10 @@ class Slice:
         self.block = table.worker(slot)
         self.first = table.first_row(slot)
         used = self.cells[self.block + W_HIGH_ROWS]
-        # Lowest first, so that the part of the table in use stays short.
+        # A heap: lowest first, so that what is in use stays together.
         self._free = [
             row
-            for row in range(self.first + (used - 1) * ROW_CELLS, self.first - 1, -ROW_CELLS)
+            for row in range(self.first, self.first + used * ROW_CELLS, ROW_CELLS)
             if self.cells[row + STATE] == FREE
         ]
 
@@ -185,7 +187,7 @@ class Slice:
         """Reserve a row for a handshake; None when the slice is full. :meth:`release` gives it back."""
         cells = self.cells
         if self._free:
-            row = self._free.pop()
+            row = heappop(self._free)
         else:
             used = cells[self.block + W_HIGH_ROWS]
             if used == self.table.rows_per_worker:
@@ -217,7 +219,7 @@ class Slice:
         self.cells[row + STATE] = FREE
         self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
         self.cells[row + DEADLINE_NS] = NEVER
-        self._free.append(row)
+        heappush(self._free, row)
 
     def forget_live(self) -> None:
         """Count no tunnels to any backend, as a slice without tunnels has none whatever its last worker died doing."""

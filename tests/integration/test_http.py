@@ -171,7 +171,7 @@ async def test_head(gateway: Gateway, open_connection: Open, scripted: Scripted)
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_answers_without_a_body(gateway: Gateway, open_connection: Open, scripted: Scripted, status: int) -> None:
-    scripted.answers(b'HTTP/1.1 %d X\r\nETag: "1"\r\n\r\n' % status, hold=True)
+    scripted.answers(b'HTTP/1.1 %d X\r\nETag: "1"\r\n\r\n' % status)
     client = await open_connection(gateway)
     await client.send(request("/scripted/empty") + request("/web/next"))
     answer = await client.answer()
@@ -193,7 +193,7 @@ async def test_an_http_1_0_client_gets_an_answer_that_it_understands(
 
 async def test_interim_answers_are_passed_on(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
     scripted.answers(
-        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", hold=True
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
     )
     client = await open_connection(gateway)
     await client.send(request("/scripted/hints"))
@@ -379,19 +379,26 @@ async def test_an_answer_that_breaks_off_does_not_look_whole(
     scripted.answers(answer)
     client = await open_connection(gateway)
     await client.send(request("/scripted/broken"))
-    assert (await client.head()).status == 200
-    assert await client.ends() in (body, b"")
+    head = await client.head()
+    if head.status == 200:
+        assert await client.ends() == body
+    else:
+        assert head.status == 502
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_a_backend_that_closes_without_an_answer_gets_its_client_502(
-    gateway: Gateway, open_connection: Open, web: Web
+    gateway: Gateway, open_connection: Open, scripted: Scripted, method: str
 ) -> None:
+    scripted.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
     client = await open_connection(gateway)
-    await client.send(request("/web/dead/poll"))
-    await within(web.arrived["/web/dead/poll"].wait(), "the poll at the backend")
-    web.events["/web/dead/poll"].put_nowait(None)
+    await client.send(request("/scripted/alive"))
+    assert (await client.answer()).status == 200
+    scripted.answers(b"")
+    await client.send(request("/scripted/dead", "Content-Length: 0", method=method))
     assert (await client.answer()).status == 502
-    assert (await gateway.logged(event="http", path="/web/dead/poll"))["status"] == 502
+    assert (await gateway.logged(event="http", path="/scripted/dead", method=method))["status"] == 502
+    assert scripted.heads.qsize() == 1 or method == "GET"  # a POST is never sent twice
 
 
 async def test_a_client_that_takes_nothing_is_cut_off(gateway: Gateway, open_connection: Open, web: Web) -> None:

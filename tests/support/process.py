@@ -47,8 +47,11 @@ class Process:
         return self._process.returncode
 
     def signal(self, number: Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
+        """Send it a signal.
+
+        Not through asyncio: its way also waits for a process that has just ended, and then nobody learns its status.
+        """
+        os.kill(self.pid, number)
 
     async def exited(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Wait for its end; its exit status, negative for a signal."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import os
 import random
 import select
 import socket
@@ -55,6 +56,7 @@ from tests.support.frames import CLOSE
 NS = 1_000_000_000
 WRITE_STALL_AFTER = 60 * NS
 CLOSE_WITHIN = 10 * NS
+DESCRIPTORS = 4096
 KEY = b"\x5a\x00\xff\x01"
 T = TypeVar("T")
 
@@ -171,6 +173,15 @@ def connection(family: str, buffers: int | None = None) -> tuple[socket.socket, 
     return left, sized(right)
 
 
+def open_sockets() -> set[str]:
+    """Every socket that this process has open, as /proc names them."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the directory's own descriptor
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return found
+
+
 # --- the worker -------------------------------------------------------------------------------------------------------
 
 
@@ -183,6 +194,8 @@ class Tunnel:
     client: Peer
     backend: Peer
     fds: tuple[int, int]
+    sockets: frozenset[str]
+    """its descriptors' sockets, as /proc names them"""
 
     def peer(self, side: int) -> Peer:
         return (self.client, self.backend)[side]
@@ -237,7 +250,7 @@ class Rig:
         self.table = Table.create(1, max_tunnels)
         self.slice = Slice(self.table, 0)
         self.cells = self.table.cells
-        self.poller = Poller(self.table, 4096, self._ended)
+        self.poller = Poller(self.table, DESCRIPTORS, self._ended)
         self.relay = self.poller.relay
         self.ends: list[End] = []
         self.when_ended: Callable[[], None] = lambda: None
@@ -270,7 +283,7 @@ class Rig:
         set_deadline(self.cells, row)
         peers = Peer(client), Peer(backend)
         self._peers += peers
-        return Tunnel(self, row, *peers, (fds[0], fds[1]))
+        return Tunnel(self, row, *peers, (fds[0], fds[1]), frozenset(os.readlink(f"/proc/self/fd/{fd}") for fd in fds))
 
     # --- driving it ---------------------------------------------------------------------------------------------------
 
@@ -338,13 +351,16 @@ class Rig:
         self.when_ended()
 
     def close(self) -> None:
+        """Clear everything away, whatever state it is in."""
+        self.when_ended = lambda: None
         for peer in self._peers:
             peer.sock.close()
-        for row in list(self.table.rows()):
-            self.cells[row + INITIATOR] = max(self.cells[row + INITIATOR], 0)
-            self.relay.finish(row)
-        self.serve()
-        self.poller.close()
+        if not self.poller._selector.closed:  # as an event loop leaves it
+            for row in list(self.table.rows()):
+                self.cells[row + INITIATOR] = self.cells[row + CAUSE] = 0
+                self.relay.finish(row)
+            self.serve()
+            self.poller.close()
         del self.poller, self.relay
         with contextlib.suppress(BufferError):  # the traceback of a failed test holds on to the relay
             self.table.close()

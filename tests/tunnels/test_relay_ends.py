@@ -12,7 +12,7 @@ from gateway.protocol.scanner_state import CLOSE_CODE
 from gateway.tunnels.layout import BACKEND_SIDE, BYTES, CLIENT, ENDED, IDLE, SCANNER, SHUT, SIDES
 from tests.support.frames import BINARY, TEXT
 
-from .harness import CLOSE_WITHIN, Rig, Tunnel, closing, connection, frame
+from .harness import CLOSE_WITHIN, Rig, Tunnel, closing, connection, frame, open_sockets
 
 BUFFERS = 64 * 1024
 HELLO = {CLIENT: frame(TEXT, b"from the client", masked=True), BACKEND_SIDE: frame(TEXT, b"from the backend")}
@@ -28,7 +28,7 @@ def assert_nothing_left(rig: Rig, tunnel: Tunnel) -> None:
     rig.serve()
     assert not rig.ends
     assert rig.slice.rows_in_use == 0
-    assert not {str(fd) for fd in tunnel.fds} & set(os.listdir("/proc/self/fd"))
+    assert not tunnel.sockets & open_sockets()
     assert "tfd:" not in Path(f"/proc/self/fdinfo/{rig.poller.fileno()}").read_text()
     assert rig.waiting() == []
 
@@ -238,7 +238,7 @@ def test_sending_fails_and_there_was_no_close_frame(rig: Rig) -> None:
     assert_nothing_left(rig, tunnel)
 
 
-# --- half-dead, and quiet -----------------------------------------------------------------------------------------------
+# --- half-dead, and quiet ---------------------------------------------------------------------------------------------
 
 
 def fin_both_ways_stalled(rig: Rig, tunnel: Tunnel) -> None:
@@ -340,7 +340,7 @@ def test_a_tunnel_that_is_half_dead_keeps_nobody_busy(
     assert_nothing_left(rig, tunnel)
 
 
-# --- descriptors --------------------------------------------------------------------------------------------------------
+# --- descriptors ------------------------------------------------------------------------------------------------------
 
 
 def test_a_number_that_is_used_again_in_the_same_batch_hits_no_wrong_tunnel(rig: Rig) -> None:
@@ -366,7 +366,7 @@ def test_a_number_that_is_used_again_in_the_same_batch_hits_no_wrong_tunnel(rig:
     new.backend.send(HELLO[BACKEND_SIDE])
     rig.until(lambda: new.backend.has(HELLO[CLIENT]) and new.client.has(HELLO[BACKEND_SIDE]), "the new tunnel's bytes")
     rig.assert_live(new)
-    assert not {str(fd) for fd in old.fds} & set(os.listdir("/proc/self/fd"))
+    assert not old.sockets & open_sockets()
     third = rig.open()
     assert set(third.fds) & set(old.fds)
     for left, right in spare:

@@ -1,0 +1,52 @@
+# Everything a user or a maintainer types. Each target makes what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What the compiled and the pure relay both have to pass; the rest does not know the difference.
+RELAY_TESTS := tests/protocol tests/tunnels tests/integration
+
+.PHONY: run install dev check format test test-pure test-peers soak bench clean
+
+run: install  ## the gateway with an echo backend; says what to open and type next
+	$(BIN)/gateway demo
+
+install: $(BIN)/.installed
+$(BIN)/.installed: pyproject.toml setup.py $(shell find gateway -name '*.py[xd]' -o -name 'relay.py' -o -name 'scanner.py')
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel "Cython>=3.1"
+	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .
+	@$(BIN)/python -c "from gateway.build import relay_build as b; print('upgrade-gateway is installed; the relay runs', {'compiled': 'compiled', 'pure': 'uncompiled: no working C compiler was found'}[b()])"
+	@touch $@
+
+dev: $(BIN)/.dev
+$(BIN)/.dev: $(BIN)/.installed
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+check: dev  ## ruff, mypy, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test: dev  ## all tests that need nothing but the venv
+	$(BIN)/pytest tests --ignore tests/peers
+	GATEWAY_RELAY=pure $(BIN)/pytest $(RELAY_TESTS)
+
+test-peers: dev  ## against real nginx, HAProxy, Prometheus, Chromium, RabbitMQ, node; installs what is missing
+	bash tests/peers/install.sh
+	$(BIN)/pytest tests/peers
+
+soak: dev  ## the long versions: a minute's flood, 1 GiB uploads, 8,000 tunnels
+	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration
+
+bench: dev  ## side by side with nginx, HAProxy, Envoy and Caddy, as far as they are installed
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info bench/bin tests/peers/node_modules
+	find gateway -name '*.so' -delete -o -name '*.c' -delete

@@ -1,0 +1,139 @@
+"""Hostile heads: a documented error or a head, never another exception, and the same however TCP cuts them."""
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.edge.forwarding import answer_to_client, fields_to_backend, last_answer_to_client, upgrade_to_backend
+from gateway.edge.refusal import refusal_bytes
+from gateway.edge.request import Refused, examine
+from gateway.protocol.http import MAX_HEAD_BYTES, BadHead, BadResponse, RequestReader, ResponseReader
+from gateway.protocol.websocket import refusal_of_101
+
+from ..edge.requests import PROXY, STRANGER, TRUST
+from ..protocol.heads import outcome
+from ..protocol.streams import chunkings
+from ..routing.tables import routes_of
+from .pieces import ANSWERS, MANY, REQUESTS
+
+STATUSES = {400, 404, 426, 431, 505}
+TABLES = [
+    routes_of({"match": {"hosts": ["a"], "path": "/ws"}, "upgrades": ["websocket", "tcp"]}),
+    routes_of({"match": {"path_regex": "^/w"}}, {"match": {"subprotocols": ["a"]}}, {}),
+]
+
+
+@given(st.data())
+@MANY
+def test_requests(data):
+    request = data.draw(REQUESTS)
+    whole = outcome(request)
+    if whole is not None and isinstance(whole[0], int):
+        assert whole[0] in STATUSES
+        assert whole[1].isprintable()
+    elif whole is not None:
+        behind = whole[-1]
+        assert request.endswith(behind)
+        assert b"\0" not in request[: len(request) - len(behind)]
+    assert outcome(*data.draw(chunkings(request))) == whole
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_large_requests(data):
+    """Too large and malformed too: which of the two is found first depends on the pieces, and nothing else does."""
+    request = data.draw(REQUESTS) + b"a" * data.draw(st.integers(MAX_HEAD_BYTES - 300, MAX_HEAD_BYTES * 2))
+    for made in (outcome(request), outcome(*data.draw(chunkings(request)))):
+        assert made is None or made[0] in STATUSES or len(made) == 5
+
+
+def examined(data, peer, routes):
+    """What a request asks for, or why it is refused; None where it is not even a head."""
+    try:
+        head = RequestReader().feed(data)
+        return None if head is None else examine(head, peer, TRUST, routes)
+    except BadHead:
+        return None
+    except Refused as refused:
+        return refused
+
+
+@given(REQUESTS, st.sampled_from([STRANGER, PROXY]), st.sampled_from(TABLES))
+@MANY
+def test_examined(data, peer, routes):
+    made = examined(data, peer, routes)
+    if isinstance(made, Refused):
+        assert made.status in STATUSES
+        answer, _, body = refusal_bytes(made.status, made.reason).partition(b"\r\n\r\n")
+        assert answer.count(b"\r\n") in (3, 5)
+        assert f"Content-Length: {len(body)}".encode() in answer
+    elif made is not None:
+        assert made.upgrade in (None, b"websocket", b"tcp")
+        assert (made.key is not None) == (made.upgrade == b"websocket")
+        assert made.path.isascii()
+        assert made.host.isascii()
+        assert fields_to_backend(made)
+        if made.upgrade is not None:
+            check_forwarded(made, peer, routes)
+
+
+def check_forwarded(request, peer, routes):
+    """A backend that reads as strictly as the gateway does sees the one request that was examined."""
+    reader = RequestReader()
+    again = reader.feed(upgrade_to_backend(request))
+    assert again is not None
+    assert reader.received[again.size :] == b""
+    assert (again.method, again.target) == (request.head.method, request.head.target)
+    seen = examine(again, peer, TRUST, routes)
+    assert (seen.upgrade, seen.key, seen.route) == (request.upgrade, request.key, request.route)
+
+
+def answers(chunks):
+    """What a client is sent of a backend's answers; and the bytes behind them, or whether a refusal is printable."""
+    reader = ResponseReader()
+    found = []
+    for i, chunk in enumerate(chunks):
+        try:
+            head = reader.feed(chunk)
+            while head is not None:
+                assert 100 <= head.status <= 999
+                found.append(answer_to_client(head))
+                found.append(last_answer_to_client(head))
+                found.append(refusal_of_101(head, b"websocket", b"Uc9l9TMkWGbHFD2qnFHltg=="))
+                if head.status == 101 or head.status >= 200:
+                    return found, reader.received + b"".join(chunks[i + 1 :])
+                head = reader.feed(b"")
+        except BadResponse as error:
+            return found, str(error).isprintable()
+    return found, None
+
+
+@given(st.data())
+@MANY
+def test_answers(data):
+    answer = data.draw(ANSWERS)
+    whole = answers([answer])
+    assert whole[1] is not False
+    assert answers(data.draw(chunkings(answer))) == whole
+    for made in whole[0]:
+        if isinstance(made, bytes):
+            assert made.endswith(b"\r\n\r\n")
+            assert made.count(b"\r\n\r\n") == 1
+            assert not {0, 0x0B, 0x1B} & set(made)
+
+
+@given(
+    st.lists(st.binary(max_size=40), max_size=5), st.sampled_from([b"Content-Length: 7", b"Transfer-Encoding: chunked"])
+)
+@MANY
+def test_bodies(chunks, framing):
+    reader = ResponseReader()
+    reader.feed(b"HTTP/1.1 403 Forbidden\r\n" + framing + b"\r\n\r\n")
+    try:
+        for chunk in chunks:
+            reader.feed_body(chunk)
+            if reader.complete:
+                break
+    except BadResponse:
+        pass
+    if framing.startswith(b"Content-Length"):
+        assert reader.complete == (len(b"".join(chunks)) >= 7)

@@ -1,0 +1,188 @@
+"""Workers die and are replaced; those who connect meanwhile wait and are never refused."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+
+import pytest
+
+from tests.conftest import Backends, Open, StartGateway
+from tests.support.deadline import SCALE, within
+from tests.support.frames import TEXT, frame, from_client
+from tests.support.gateway import COMMAND, Gateway, to_one
+from tests.support.ports import free_port
+from tests.support.process import is_alive, run
+from tests.support.raw import connect, handshake
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def shake_hands(gateway: Gateway) -> None:
+    """One handshake, one message, and the end."""
+    connection = await connect(gateway.address)
+    try:
+        await connection.send(handshake("/"))
+        assert (await connection.head()).status == 101
+        await connection.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_nobody_is_refused_while_a_worker_is_replaced(
+    start_gateway: StartGateway, backends: Backends, workers: int
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": workers, **to_one(echo.address)})
+    before = await gateway.worker_pids()
+    stop = asyncio.Event()
+    served: asyncio.Queue[None] = asyncio.Queue()
+    lost: list[BaseException] = []
+
+    async def keep_connecting() -> None:
+        while not stop.is_set():
+            try:
+                await shake_hands(gateway)
+            except (ConnectionResetError, BrokenPipeError, AssertionError) as error:
+                lost.append(error)  # it was in the hands of the worker that died
+            else:
+                served.put_nowait(None)
+
+    clients = [asyncio.create_task(keep_connecting()) for _ in range(10)]
+    for _ in range(20):
+        await within(served.get(), "a handshake")
+    killed = await gateway.kill_worker()
+    at = time.monotonic()
+    assert killed in before
+
+    def replaced(status: dict[str, list[dict[str, object]]]) -> bool:
+        return all(worker["ready"] and worker["pid"] != killed for worker in status["workers"])
+
+    while not replaced(await gateway.api("status")):
+        assert time.monotonic() - at < 10
+    took = time.monotonic() - at
+    for _ in range(served.qsize() + 50):
+        await within(served.get(), "a handshake after that")
+        # Whatever went wrong in a client shows here: a refused connection, above all.
+        assert not [client for client in clients if client.done() and client.exception()]
+    stop.set()
+    await asyncio.gather(*clients)
+    assert took < 1.0 * SCALE, f"the new worker served after {took:.2f} s"
+    assert len(lost) <= len(clients), lost
+    scrape = await gateway.scrape()
+    assert scrape.value("gateway_worker_restarts_total") == 1
+    assert scrape.value("gateway_workers") == workers
+
+
+async def test_tunnels_of_a_dead_worker_are_told_of(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": 1, **to_one(echo.address)})
+    clients = [await open_connection(gateway) for _ in range(30)]
+    for client in clients:
+        await client.send(handshake("/lost"))
+        assert (await client.head()).status == 101
+        await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
+    before = await gateway.tunnels(30)
+    await gateway.kill_worker()
+    for client in clients:
+        assert await client.ends() == b""
+    labels = {"route": "all", "initiator": "gateway", "cause": "worker_lost"}
+    after = await gateway.counts(before, "gateway_tunnels_closed_total", 30, **labels)
+    await gateway.tunnels(0)
+    assert not [name for name, value in before.counters().items() if after.counters().get(name, 0) < value], (
+        "a counter went down with the worker"
+    )
+    for client in clients:
+        record = await gateway.logged(event="tunnel_end", client=client.name)
+        assert (record["cause"], record["client_frames"]) == ("worker_lost", 1)
+    await shake_hands(gateway)
+    assert (await gateway.scrape()).value("gateway_handshakes_total", result="upgraded") == 31
+
+
+async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGateway, backends: Backends) -> None:
+    gateway = await start_gateway(
+        to_one("127.0.0.1:1", workers=2, access_log={"path": "/nowhere/at/all.log"}), ready=False
+    )
+    gateway.tolerate("worker|could not be put in force|Traceback")
+    await gateway.exits(1)
+    await gateway.stderr.containing("gateway: worker")
+    await gateway.stderr.containing("/nowhere/at/all.log")
+
+
+async def test_two_gateways_on_one_port_are_refused(start_gateway: StartGateway, backends: Backends) -> None:
+    echo = await backends.echo()
+    first = await start_gateway(to_one(echo.address))
+    second = await start_gateway(to_one(echo.address, listen=first.config["listen"]), ready=False)
+    await second.exits(1)
+    line = await second.stderr.containing("cannot listen on")
+    assert first.address in line
+    assert "is another gateway running?" in line
+    for _ in range(10):
+        await shake_hands(first)
+
+
+async def test_an_admin_port_that_is_taken_is_refused(start_gateway: StartGateway, backends: Backends) -> None:
+    first = await start_gateway(to_one("127.0.0.1:1"))
+    second = await start_gateway(to_one("127.0.0.1:1", admin=first.config["admin"]), ready=False)
+    await second.exits(1)
+    assert first.admin in await second.stderr.containing("cannot listen on")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_signals_to_the_whole_group_do_not_end_workers(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open, number: signal.Signals
+) -> None:
+    """A Ctrl-C goes to every process of the terminal; only the supervisor acts."""
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address))
+    client = await open_connection(gateway)
+    await client.send(handshake("/"))
+    assert (await client.head()).status == 101
+    (worker,) = await gateway.worker_pids()
+    os.kill(worker, number)
+    await client.echoes(from_client(TEXT, b"still here"), frame(TEXT, b"still here"))
+    assert await gateway.worker_pids() == [worker]
+
+
+async def test_a_gateway_leaves_no_process_behind(start_gateway: StartGateway, backends: Backends) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": 3, **to_one(echo.address)})
+    pids = await gateway.worker_pids()
+    assert len(pids) == 3
+    gateway.term()
+    await gateway.exits(0)
+    assert not [pid for pid in pids if is_alive(pid)]
+
+
+async def test_a_command_that_is_no_worker_says_so() -> None:
+    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.worker"])
+    assert status != 0
+    assert stderr
+
+
+async def test_connections_wait_for_the_only_worker(start_gateway: StartGateway, backends: Backends) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address))
+    await gateway.kill_worker()
+    # At once, when there is no worker at all; the backlog holds them.
+    waiting = [asyncio.create_task(shake_hands(gateway)) for _ in range(50)]
+    done = await within(asyncio.gather(*waiting, return_exceptions=True), "the new worker")
+    refused = [error for error in done if error is not None]
+    with contextlib.suppress(IndexError):
+        raise refused[0]
+
+
+async def test_a_port_is_free_again_after_the_gateway(start_gateway: StartGateway, backends: Backends) -> None:
+    echo = await backends.echo()
+    listen = [{"address": f"127.0.0.1:{free_port()}"}]
+    for _ in range(2):
+        gateway = await start_gateway(to_one(echo.address, listen=listen))
+        await shake_hands(gateway)
+        gateway.term()
+        await gateway.exits(0)

@@ -1,0 +1,205 @@
+"""The poller: tunnels are served inside ``select()``, watched descriptors called back, and asyncio gets its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import select
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+
+from gateway.tunnels.layout import BACKEND_SIDE, CLIENT
+from tests.support.frames import TEXT
+
+from .harness import DESCRIPTORS, Rig, frame
+
+HELLO = frame(TEXT, b"hello", masked=True)
+MAX_EVENTS = 1024
+"""that one turn serves"""
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    left, right = socket.socketpair()
+    with left, right:
+        yield left, right
+
+
+# --- what asyncio gets ------------------------------------------------------------------------------------------------
+
+
+def test_what_is_registered_is_returned_with_the_events_asked_for(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    key = rig.poller.register(left, selectors.EVENT_READ, "data")
+    assert rig.poller.select(0) == []
+    right.send(b"x")
+    assert rig.poller.select(0) == [(key, selectors.EVENT_READ)]
+    key = rig.poller.modify(left, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    assert rig.poller.select(0) == [(key, selectors.EVENT_READ | selectors.EVENT_WRITE)]
+    key = rig.poller.modify(left, selectors.EVENT_WRITE)
+    assert rig.poller.select(0) == [(key, selectors.EVENT_WRITE)]
+    rig.poller.unregister(left)
+    assert rig.poller.select(0) == []
+
+
+def test_a_hang_up_is_readable_and_writable_as_with_any_selector(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    right.close()
+    for events in (selectors.EVENT_READ, selectors.EVENT_WRITE, selectors.EVENT_READ | selectors.EVENT_WRITE):
+        rig.poller.register(left, events)
+        with selectors.EpollSelector() as reference:
+            reference.register(left, events)
+            expected = [found for _, found in reference.select(0)]
+        assert [found for _, found in rig.poller.select(0)] == expected == [events]
+        rig.poller.unregister(left)
+
+
+def test_time_outs(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    rig.poller.register(left, selectors.EVENT_READ)
+    for timeout, least in ((-1, 0.0), (0, 0.0), (0.0001, 0.0001), (0.02, 0.02)):
+        started = time.monotonic()
+        assert rig.poller.select(timeout) == []
+        assert time.monotonic() - started >= least
+    # Without one, and with one that is far away, it waits for an event: there is one.
+    right.send(b"x")
+    assert rig.poller.select()
+    assert rig.poller.select(1e9)
+
+
+# --- what is watched --------------------------------------------------------------------------------------------------
+
+
+def test_a_watched_descriptor_is_called_back_and_not_returned(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    calls: list[int] = []
+    rig.poller.watch(left.fileno(), select.EPOLLIN, calls.append)
+    assert rig.poller.select(0) == []
+    assert calls == []
+    right.send(b"x")
+    assert rig.poller.select(0) == []
+    assert calls == [select.EPOLLIN]
+    rig.poller.rewatch(left.fileno(), select.EPOLLOUT, calls.append)
+    rig.poller.select(0)
+    assert calls.pop() == select.EPOLLOUT
+    others: list[int] = []
+    rig.poller.recall(left.fileno(), others.append)
+    rig.poller.select(0)
+    assert (len(calls), others) == (1, [select.EPOLLOUT])
+    rig.poller.unwatch(left.fileno())
+    assert rig.poller.select(0) == []
+    assert len(others) == 1
+    assert rig.waiting() == []
+
+
+def test_a_callback_may_unwatch_what_is_served_next(rig: Rig) -> None:
+    """Both have events in one batch; whoever is called first closes both."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    calls: list[int] = []
+
+    def close_all(mask: int) -> None:
+        calls.append(mask)
+        for left, right in pairs:
+            rig.poller.unwatch(left.fileno())
+            rig.relay.retire(left.detach())
+            right.close()
+
+    for left, right in pairs:
+        rig.poller.watch(left.fileno(), select.EPOLLIN, close_all)
+        right.send(b"x")
+    rig.serve()
+    rig.serve()
+    assert len(calls) == 1
+
+
+def test_a_retired_descriptor_is_closed_once_no_event_can_mean_it(rig: Rig, pair: Pair) -> None:
+    fd = os.dup(pair[0].fileno())
+    inode = os.fstat(fd).st_ino
+    rig.relay.retire(fd)
+    assert os.fstat(fd).st_ino == inode
+    rig.serve()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
+# --- all of it at once ------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_served_whole(rig: Rig, pair: Pair) -> None:
+    """A tunnel, a watched descriptor and one of asyncio's, all ready in the same turn."""
+    tunnel = rig.open("unix")
+    left, right = pair
+    key = rig.poller.register(left, selectors.EVENT_READ)
+    calls: list[int] = []
+    other_left, other_right = socket.socketpair()
+    with other_left, other_right:
+        rig.poller.watch(other_left.fileno(), select.EPOLLIN, calls.append)
+        right.send(b"x")
+        other_right.send(b"x")
+        tunnel.client.send(HELLO)
+        tunnel.backend.send(HELLO)
+        assert len(rig.waiting()) == 4
+        assert rig.poller.select(0) == [(key, selectors.EVENT_READ)]
+        assert calls == [select.EPOLLIN]
+        assert tunnel.backend.has(HELLO)
+        assert tunnel.client.has(HELLO)
+        rig.poller.unwatch(other_left.fileno())
+        rig.poller.unregister(left)
+
+
+def test_more_events_than_one_batch_holds() -> None:
+    count = MAX_EVENTS // 2 + 8
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(DESCRIPTORS, hard), hard))
+    try:
+        with closing(Rig(count)) as rig:
+            tunnels = [rig.open("unix") for _ in range(count)]
+            for tunnel in tunnels:
+                tunnel.client.send(HELLO)
+                tunnel.backend.send(HELLO)
+            rig.rest(turns=3)
+            assert all(tunnel.backend.has(HELLO) and tunnel.client.has(HELLO) for tunnel in tunnels)
+            assert rig.totals(CLIENT).frames == {TEXT: count}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_under_asyncio(rig: Rig) -> None:
+    """Timers, tasks and servers of a real loop go on while tunnels are relayed."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(100):
+            writer.write(data)
+        writer.close()
+
+    async def run() -> None:
+        tunnel = rig.open()
+        server = await asyncio.start_server(echo, "127.0.0.1")
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        for n in range(100):
+            writer.write(b"%03d" % n)
+            tunnel.peer(n % 2).send(HELLO if n % 2 == CLIENT else frame(TEXT, b"hello"))
+            assert await reader.readexactly(3) == b"%03d" % n
+        await asyncio.sleep(0)
+        assert tunnel.backend.has(HELLO * 50)
+        assert tunnel.client.has(frame(TEXT, b"hello") * 50)
+        ended = asyncio.Event()
+        rig.when_ended = ended.set
+        tunnel.client.close()
+        tunnel.backend.close()
+        await ended.wait()
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+        assert rig.totals(BACKEND_SIDE).frames == {TEXT: 50}
+
+    with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(rig.poller)) as runner:
+        runner.run(run())

@@ -1,0 +1,123 @@
+"""One source, two builds: the environment chooses, and what both have by hand (the kernel) is the same in both."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import select
+import socket
+import subprocess
+import sys
+from contextlib import closing
+from errno import EAGAIN, EBADF
+from pathlib import Path
+
+import pytest
+
+import gateway
+from gateway.build import TWO_BUILDS, VARIABLE, relay_build
+from gateway.tunnels.kernel import Kernel
+
+PACKAGE = Path(gateway.__file__).parent
+SHOW = """
+import importlib, sys
+from gateway.build import relay_build
+from gateway.tunnels import kernel
+print(kernel.COMPILED, relay_build(), *(importlib.import_module(name).__file__ for name in sys.argv[1:]))
+"""
+
+
+def run(build: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Python with a build chosen."""
+    return subprocess.run(
+        [sys.executable, *arguments], env={**os.environ, VARIABLE: build}, capture_output=True, text=True, check=False
+    )
+
+
+def sources() -> dict[str, str]:
+    """What both builds are made from, by module, without the ending."""
+    return {name: str(PACKAGE.joinpath(*name.split(".")[1:])) for name in sorted(TWO_BUILDS)}
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_pure_build_is_python_throughout() -> None:
+    result = run("pure", "-c", SHOW, *sources())
+    assert result.stdout.split() == ["False", "pure", *(f"{path}.py" for path in sources().values())], result.stderr
+
+
+@pytest.mark.skipif(relay_build() == "pure" and VARIABLE not in os.environ, reason="this machine has no C compiler")
+@pytest.mark.parametrize("build", ["", "compiled"])
+def test_the_compiled_build_is_compiled_throughout(build: str) -> None:
+    result = run(build, "-c", SHOW, *sources())
+    compiled, name, *files = result.stdout.split()
+    assert (compiled, name) == ("True", "compiled"), result.stderr
+    assert all(file.endswith(".so") for file in files)
+
+
+def test_any_other_build_is_refused() -> None:
+    result = run("fast", "-c", "import gateway")
+    assert result.returncode == 1
+    assert "GATEWAY_RELAY=fast: expected pure or compiled" in result.stderr
+
+
+def test_these_tests_run_on_the_build_that_was_chosen() -> None:
+    chosen = os.environ.get(VARIABLE)
+    if chosen:
+        assert relay_build() == chosen
+
+
+# --- the kernel, written twice ----------------------------------------------------------------------------------------
+
+
+def pure_kernel() -> dict[str, list[str]]:
+    """Methods of the pure kernel and their arguments."""
+    tree = ast.parse((PACKAGE / "tunnels/kernel.py").read_text())
+    kernel = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Kernel")
+    return {
+        method.name: [argument.arg for argument in method.args.args]
+        for method in kernel.body
+        if isinstance(method, ast.FunctionDef)
+    }
+
+
+def compiled_kernel(ending: str) -> dict[str, list[str]]:
+    """Methods of the compiled kernel and their arguments, as its source (pyx) or its declaration (pxd) has them."""
+    _, text = (PACKAGE / f"tunnels/kernel.{ending}").read_text().split("cdef class Kernel:")
+    found = re.findall(r"^    (?:def|cpdef|cdef)\b[^(\n]*?(\w+)\((self[^)]*)\)", text, re.MULTILINE)
+    return {name: [argument.split()[-1] for argument in arguments.split(",")] for name, arguments in found}
+
+
+def test_both_kernels_have_the_same_methods_with_the_same_arguments() -> None:
+    pure = pure_kernel()
+    assert {"wait", "recv", "send", "watch", "close"} <= set(pure)
+    assert compiled_kernel("pyx") == pure
+    assert compiled_kernel("pxd") == {name: arguments for name, arguments in pure.items() if name != "__init__"}
+
+
+def test_both_kernels_take_as_many_events_at_once() -> None:
+    pure = re.search(r"^MAX_EVENTS = (\d+)", (PACKAGE / "tunnels/kernel.py").read_text(), re.MULTILINE)
+    compiled = re.search(r"^    EVENTS = (\d+)", (PACKAGE / "tunnels/kernel.pxd").read_text(), re.MULTILINE)
+    assert pure is not None
+    assert compiled is not None
+    assert pure[1] == compiled[1]
+
+
+def test_errors_come_back_as_negative_numbers() -> None:
+    left, right = socket.socketpair()
+    with left, right, closing(select.epoll()) as epoll:
+        kernel = Kernel(epoll, 1000)
+        left.setblocking(False)
+        assert kernel.recv(left.fileno()) == -EAGAIN
+        right.send(b"hello" * 300)
+        assert kernel.recv(left.fileno()) == 1000
+        assert kernel.recv(left.fileno()) == 500
+        assert bytes(kernel.buffer[:500]) == b"hello" * 100
+        right.close()
+        assert kernel.recv(left.fileno()) == 0
+        assert kernel.recv(-1) == -EBADF
+        assert kernel.wait(0) == 0
+        epoll.register(left)
+        assert kernel.wait(-1) == 1
