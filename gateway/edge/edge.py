@@ -14,13 +14,14 @@ from gateway.edge.names import Names
 from gateway.edge.refusal import Linger, refusal_bytes
 from gateway.edge.request import Refused, Request, Trust
 from gateway.observe.access_log import AccessLog
-from gateway.observe.ends import Ends, tunnel_id
+from gateway.observe.batch import Batch
+from gateway.observe.ends import Ended, Ends
 from gateway.observe.events import NO_ROUTE, Events
 from gateway.protocol.closing import SERVICE_RESTART
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
-from gateway.tunnels.layout import DRAIN, ID
+from gateway.tunnels.layout import DRAIN
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, sweep
 
@@ -56,6 +57,7 @@ class Edge:
         self.registry = registry
         self.events = events
         self.log = access_log
+        self.batch = Batch(self.loop)
         self.names = Names()
         self.waiting: set[Waiting] = set()
         self.draining = False
@@ -95,12 +97,12 @@ class Edge:
 
     def tunnel_ended(self, row: int) -> None:
         """Tell of a tunnel that has ended, and give its row back. Called by the relay."""
-        try:
-            self.ends.tell(row, self.log)
-        except Exception:  # whatever goes wrong in telling, the row and the relay must not suffer
-            log.exception("tunnel %s: its end could not be told", tunnel_id(self.slice.cells[row + ID]))
+        self.batch.add(self._tell_end, self.ends.remember(row))
         self.slice.release(row)
         self._note_if_drained()
+
+    def _tell_end(self, ended: Ended) -> None:
+        self.ends.tell(ended, self.log)
 
     def drain(self) -> None:
         """Refuse handshakes from now on, and close every tunnel with 1012 at its next frame boundary."""
@@ -158,45 +160,62 @@ class Edge:
     # --- what is told ----------------------------------------------------------------------------------------------
 
     def count_handshake(self, route: Route | None, result: str, started_ns: int) -> None:
-        """Count a handshake that is over."""
-        events = self.events.route(route.name if route else NO_ROUTE)
+        """Count a handshake that is over. :param started_ns: 0 if not a byte of it has come"""
+        seconds = (time.monotonic_ns() - started_ns) / 1e9 if started_ns else None
+        self.batch.add(self._count_handshake, route.name if route else NO_ROUTE, result, seconds)
+
+    def _count_handshake(self, route: str, result: str, seconds: float | None) -> None:
+        events = self.events.route(route)
         events.handshakes(result).inc()
-        if started_ns:
-            events.handshake_seconds.observe((time.monotonic_ns() - started_ns) / 1e9)
+        if seconds is not None:
+            events.handshake_seconds.observe(seconds)
 
     def log_handshake(
         self, request: Request, result: str, status: int | None, reason: str | None, target: Target | None
     ) -> None:
         """Log a handshake that is over."""
         if self.log.enabled:
-            self.log.write(
-                {
-                    "event": "handshake",
-                    "request_id": request.request_id,
-                    "client": request.client,
-                    "route": request.route.name,
-                    "backend": target.label if target else None,
-                    "host": request.host,
-                    "path": request.path,
-                    "result": result,
-                    "status": status,
-                    "reason": reason,
-                    "duration": round((time.monotonic_ns() - request.started_ns) / 1e9, 6),
-                }
-            )
+            seconds = (time.monotonic_ns() - request.started_ns) / 1e9
+            self.batch.add(self._log_handshake, request, result, status, reason, target, seconds, time.time())
 
-    def log_refusal(self, client: str, refused: Refused) -> None:
-        """Log a request that was refused before it had a route, or for what it says."""
+    def _log_handshake(
+        self,
+        request: Request,
+        result: str,
+        status: int | None,
+        reason: str | None,
+        target: Target | None,
+        seconds: float,
+        at: float,
+    ) -> None:
         self.log.write(
             {
                 "event": "handshake",
-                "client": client,
-                "route": refused.route.name if refused.route else None,
-                "result": refused.result,
-                "status": refused.status,
-                "reason": refused.reason,
-            }
+                "request_id": request.request_id,
+                "client": request.client,
+                "route": request.route.name,
+                "backend": target.label if target else None,
+                "host": request.host,
+                "path": request.path,
+                "result": result,
+                "status": status,
+                "reason": reason,
+                "duration": round(seconds, 6),
+            },
+            at,
         )
+
+    def log_refusal(self, client: str, refused: Refused) -> None:
+        """Log a request that was refused before it had a route, or for what it says."""
+        fields = {
+            "event": "handshake",
+            "client": client,
+            "route": refused.route.name if refused.route else None,
+            "result": refused.result,
+            "status": refused.status,
+            "reason": refused.reason,
+        }
+        self.batch.add(self.log.write, fields, time.time())
 
     def connect_failed(self, target: Target, reason: str) -> None:
         """Count a backend that cannot be reached."""

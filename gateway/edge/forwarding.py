@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from gateway.edge.request import Request
-from gateway.protocol.http import Field, Head, ResponseHead, hop_by_hop, request_bytes, response_bytes
+from gateway.protocol.http import (
+    Field,
+    Head,
+    ResponseHead,
+    hop_by_hop,
+    only_upgrade_is_hop_by_hop,
+    request_bytes,
+    response_bytes,
+)
 
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 
@@ -23,6 +31,14 @@ def fields_to_backend(request: Request) -> list[Field]:
 def upgrade_to_backend(request: Request) -> bytes:
     """The head of a handshake as the backend is sent it."""
     head = request.head
+    if (
+        only_upgrade_is_hop_by_hop(head)
+        and head.first[b"upgrade"].lower() == request.upgrade
+        and _OURS.isdisjoint(head.names)
+        and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.target))
+    ):
+        # Most handshakes are such, and need not be put together anew.
+        return head.raw[:-2] + b"".join([b"%b: %b\r\n" % field for field in _forwarded(request)]) + b"\r\n"
     dropped = hop_by_hop(head) | _OURS
     fields: list[Field] = []
     written = set()
@@ -44,6 +60,8 @@ def upgrade_to_backend(request: Request) -> bytes:
 
 def answer_to_client(head: ResponseHead) -> bytes:
     """The head of a 101 or of an interim answer as the client is sent it."""
+    if head.raw.startswith(b"HTTP/1.1 ") and only_upgrade_is_hop_by_hop(head):
+        return head.raw
     return response_bytes(head.status, head.reason, _end_to_end(head, keep=(b"connection", b"upgrade")))
 
 

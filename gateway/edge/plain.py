@@ -53,7 +53,6 @@ GRACE_SECONDS = 5.0
 """For requests that are being served when the gateway stops."""
 
 
-
 class PlainHTTP:
     """The HTTP server and client of one worker."""
 

@@ -1,7 +1,8 @@
 """The access log: one line for each handshake, for each tunnel's end and for each plain request.
 
-Lines are gathered and handed to a thread every ``FLUSH_SECONDS``: a reader that does not read (a pipe that is full)
-then blocks that thread, and never a tunnel. Lines beyond ``MAX_WAITING`` are given up and counted.
+Lines are gathered and written every ``FLUSH_SECONDS``. What is no regular file is written by a thread: a reader that
+does not read (a pipe that is full) then blocks that thread, and never a tunnel. Lines beyond ``MAX_WAITING`` are
+given up and counted.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class AccessLog:
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._fd = self._open()
         self._thread: threading.Thread | None = None
-        if self.enabled:
+        if self.enabled and not stat.S_ISREG(os.fstat(self._fd).st_mode):
             self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
             self._thread.start()
 
@@ -115,13 +116,17 @@ class AccessLog:
         return f"{self._second_text}.{int((at - second) * 1000):03d}+00:00"
 
     def flush(self) -> None:
-        """Hand what was gathered to the thread that writes."""
+        """Write what was gathered, or hand it to the thread that does."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         if self._lines:
-            self._queue.put((len(self._lines), "".join(self._lines).encode()))
+            count, data = len(self._lines), "".join(self._lines).encode()
             self._lines.clear()
+            if self._thread is None:
+                self._write_lines(count, data)
+            else:
+                self._queue.put((count, data))
 
     def reopen(self) -> None:
         """Open the file anew, after it was moved away. :raises OSError: it cannot be opened"""
@@ -136,7 +141,9 @@ class AccessLog:
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(wait_seconds)
-            self._thread = None
+        elif self.enabled and self._path != "-":
+            os.close(self._fd)
+        self._thread = None
         self.enabled = False
 
     def _open(self) -> int:
@@ -149,14 +156,16 @@ class AccessLog:
     def _write_all(self) -> None:
         """What the thread does."""
         while (item := self._queue.get()) is not None:
-            count, data = item
-            try:
-                _write(self._fd, data)
-            except OSError:
-                self._on_lost(count)  # nobody reads any more, or the disk is full
-            self._waiting -= count
+            self._write_lines(*item)
         if self._path != "-":
             os.close(self._fd)
+
+    def _write_lines(self, count: int, data: bytes) -> None:
+        try:
+            _write(self._fd, data)
+        except OSError:
+            self._on_lost(count)  # nobody reads any more, or the disk is full
+        self._waiting -= count
 
 
 def _write(fd: int, data: bytes) -> None:

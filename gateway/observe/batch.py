@@ -19,10 +19,8 @@ MAX_WAITING = 64
 class Batch:
     """Calls that are made a little later, in order."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, after: Callable[[], None]) -> None:
-        """:param after: called behind each batch"""
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._after = after
         self._calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -45,4 +43,3 @@ class Batch:
                 call(*arguments)
             except Exception as error:  # one that cannot be told must not silence the others
                 self._loop.call_exception_handler({"message": f"{call!r} failed", "exception": error})
-        self._after()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.observe.access_log import AccessLog, Fields
 from gateway.observe.events import Events
@@ -28,6 +28,7 @@ from gateway.tunnels.layout import (
     SIDES,
     WEBSOCKET,
 )
+from gateway.tunnels.table import texts_of
 
 if TYPE_CHECKING:
     from gateway.routing.registry import Registry
@@ -41,6 +42,15 @@ def tunnel_id(row_id: int) -> str:
     return f"{row_id:x}"
 
 
+class Ended(NamedTuple):
+    """A tunnel that has ended: a copy of its row, which is another tunnel's soon."""
+
+    cells: list[int]
+    texts: bytes
+    at_ns: int
+    at_unix: float
+
+
 class Ends:
     """Tells of tunnels that have ended."""
 
@@ -49,41 +59,44 @@ class Ends:
         self._registry = registry
         self._events = events
 
-    def tell(self, row: int, log: AccessLog) -> None:
-        """Count an ended tunnel and log it. The row still holds everything."""
-        cells = self._table.cells
-        now = time.monotonic_ns()
-        route = self._registry.routes[cells[row + ROUTE]]
-        initiator = INITIATORS[cells[row + INITIATOR]]
-        cause = CAUSES[cells[row + CAUSE]]
-        seconds = (now - cells[row + OPENED_NS]) / NS
+    def remember(self, row: int) -> Ended:
+        """Take down what there is to tell, while the row still holds it."""
+        cells, texts = self._table.copy_of(row)
+        return Ended(cells, texts, time.monotonic_ns(), time.time())
+
+    def tell(self, ended: Ended, log: AccessLog) -> None:
+        """Count an ended tunnel and log it."""
+        cells = ended.cells
+        route = self._registry.routes[cells[ROUTE]]
+        initiator = INITIATORS[cells[INITIATOR]]
+        cause = CAUSES[cells[CAUSE]]
+        seconds = (ended.at_ns - cells[OPENED_NS]) / NS
         events = self._events.route(route)
         events.closed(initiator, cause).inc()
         events.tunnel_seconds.observe(seconds)
         codes = []
         for side, name in enumerate(SIDES):
-            scanner = row + SIDE_0 + side * SIDE_CELLS + SCANNER
+            scanner = SIDE_0 + side * SIDE_CELLS + SCANNER
             code = cells[scanner + CLOSE_CODE] if cells[scanner + STATUS] == CLOSED else 0
             codes.append(code)
-            if cells[row + KIND] == WEBSOCKET:
+            if cells[KIND] == WEBSOCKET:
                 events.close_codes(name, closing.label(code)).inc()
         if log.enabled:
-            log.write(self._line(row, route, initiator, cause, seconds, codes, now))
+            log.write(self._line(ended, route, initiator, cause, seconds, codes), ended.at_unix)
 
-    def _line(
-        self, row: int, route: str, initiator: str, cause: str, seconds: float, codes: list[int], now: int
-    ) -> Fields:
-        cells = self._table.cells
-        texts = self._table.texts(row)
-        client = row + SIDE_0
+    def _line(self, ended: Ended, route: str, initiator: str, cause: str, seconds: float, codes: list[int]) -> Fields:
+        cells = ended.cells
+        texts = texts_of(ended.texts)
+        client = SIDE_0
         backend = client + SIDE_CELLS
+        now = ended.at_ns
         return {
             "event": "tunnel_end",
-            "id": tunnel_id(cells[row + ID]),
+            "id": tunnel_id(cells[ID]),
             "request_id": texts["request_id"],
             "client": texts["client"],
             "route": route,
-            "backend": self._registry.backends[cells[row + BACKEND]][1],
+            "backend": self._registry.backends[cells[BACKEND]][1],
             "host": texts["host"],
             "path": texts["path"],
             "subprotocol": texts["subprotocol"] or None,
@@ -91,7 +104,7 @@ class Ends:
             "cause": cause,
             "client_close_code": codes[0] or None,
             "backend_close_code": codes[1] or None,
-            "gateway_close_code": cells[row + CLOSE_CODE_SENT] or None,
+            "gateway_close_code": cells[CLOSE_CODE_SENT] or None,
             "duration": round(seconds, 3),
             "client_idle": round((now - cells[client + LAST_NS]) / NS, 3),
             "backend_idle": round((now - cells[backend + LAST_NS]) / NS, 3),

@@ -88,10 +88,11 @@ class Worker:
                 draining = asyncio.create_task(self._drain(channel))
             if message is None:
                 break
-        if draining is not None:
+        if draining is not None and not isinstance(message, Stop):
             await draining
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
+            self._edge.batch.flush()
             self._edge.log.close()
         await channel.close()
 
@@ -117,6 +118,7 @@ class Worker:
         else:
             if config.access_log != self._log_config:
                 new_log = self._open_log(config)
+                self._edge.batch.flush()
                 self._edge.log, old_log = new_log, self._edge.log
                 self._log_config = config.access_log
                 old_log.close()

@@ -37,10 +37,11 @@ class Head:
     """What request and response heads have in common: a version and fields.
 
     ``fields`` holds (name, value) as received, ``names`` the same names in lower case; ``first`` has the first value
-    of each by its lower-case name, ``repeated`` the names that occur more than once.
+    of each by its lower-case name, ``repeated`` the names that occur more than once. ``raw`` is the whole head as it
+    came, where it was read here.
     """
 
-    __slots__ = ("fields", "first", "http11", "names", "repeated", "size")
+    __slots__ = ("fields", "first", "http11", "names", "raw", "repeated", "size")
 
     def __init__(self) -> None:
         self.fields: list[Field] = []
@@ -48,6 +49,7 @@ class Head:
         self.first: dict[bytes, bytes] = {}
         self.repeated: set[bytes] = set()
         self.http11 = True
+        self.raw = b""
         self.size = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -155,6 +157,7 @@ class RequestReader:
         if found < 0:
             return None
         head.size = end
+        head.raw = received[:end]
         head.method = self._parser.get_method()
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
@@ -223,10 +226,11 @@ class ResponseReader:
         if end > MAX_HEAD_BYTES:
             raise BadResponse(f"response head over {MAX_HEAD_BYTES} bytes")
         self.head = head = ResponseHead()
+        head.raw = self.received[:end]
         self.complete = False
         self._parser = HttpResponseParser(_BodyEnd(self, head))
         try:
-            self._parser.feed_data(self.received[:end])
+            self._parser.feed_data(head.raw)
         except HttpParserUpgrade:
             pass
         except HttpParserError as error:
@@ -281,6 +285,7 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
+_OTHER_HOP_BY_HOP = _HOP_BY_HOP - {b"connection", b"upgrade"}
 # Fields that a sender may not have removed by naming them in Connection.
 _KEPT = frozenset((b"host", b"content-length", b"cookie", b"authorization", b"origin"))
 
@@ -291,6 +296,18 @@ def hop_by_hop(head: Head) -> frozenset[bytes]:
     if not named or named == [b"upgrade"] or named == [b"keep-alive"] or named == [b"close"]:
         return _HOP_BY_HOP
     return _HOP_BY_HOP | {name for name in named if name not in _KEPT and not name.startswith(b"sec-")}
+
+
+def only_upgrade_is_hop_by_hop(head: Head) -> bool:
+    """Whether Connection and Upgrade, each once and naming nothing else, are all that concerns one connection only.
+
+    A head that was read as it is here can then go on as it is.
+    """
+    return (
+        head.first.get(b"connection", b"").lower() == b"upgrade"
+        and _OTHER_HOP_BY_HOP.isdisjoint(head.names)
+        and (not head.repeated or not (b"connection" in head.repeated or b"upgrade" in head.repeated))
+    )
 
 
 def request_bytes(method: bytes, target: bytes, fields: list[Field]) -> bytes:

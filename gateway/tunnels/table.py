@@ -145,15 +145,23 @@ class Table:
 
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
+        return texts_of(self.copy_of(row)[1])
+
+    def copy_of(self, row: int) -> tuple[list[int], bytes]:
+        """A row's cells and, apart, the bytes of its texts, for :func:`texts_of`."""
         at = (row + TEXT_CELL) * CELL_BYTES
-        data = bytes(self.bytes[at : at + TEXT_BYTES])
-        found = {}
-        at = 0
-        for name, size in TEXTS.items():
-            length = min(data[at] | data[at + 1] << 8, size)
-            found[name] = data[at + 2 : at + 2 + length].decode("utf-8", "replace")
-            at += 2 + size
-        return found
+        return self.cells[row : row + TEXT_CELL].tolist(), bytes(self.bytes[at : at + TEXT_BYTES])
+
+
+def texts_of(data: bytes) -> dict[str, str]:
+    """The texts of a row out of their bytes, by the names in ``layout.TEXTS``."""
+    found = {}
+    at = 0
+    for name, size in TEXTS.items():
+        length = min(data[at] | data[at + 1] << 8, size)
+        found[name] = data[at + 2 : at + 2 + length].decode("utf-8", "replace")
+        at += 2 + size
+    return found
 
 
 class Slice:

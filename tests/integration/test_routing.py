@@ -181,9 +181,11 @@ async def test_another_backend_is_tried_when_connecting_fails(
         assert (await client.head()).status == 101
         record = await gateway.logged(event="handshake", client=client.name)
         assert record["backend"] == echoes[1].address
-    after = await gateway.scrape()
     errors = "gateway_backend_connect_errors_total"
-    assert after.value(errors, upstream="half-dead") > before.value(errors, upstream="half-dead")
+    after = await gateway.until(
+        lambda now: now.value(errors, upstream="half-dead") > before.value(errors, upstream="half-dead"),
+        "connect errors to be counted",
+    )
     assert after.value("gateway_backend_up", upstream="half-dead", backend=echoes[1].address) == 1
     assert after.value("gateway_backend_up", upstream="half-dead") == 1  # of two
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import glob
-import os
 import signal
-import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -148,8 +146,10 @@ async def test_int_cuts_a_drain_short(start_gateway: StartGateway, backends: Bac
     client = await tunnel(gateway, open_connection)
     gateway.term()
     assert await read_frame(client) == (CLOSE, close(1012))
+    start = time.monotonic()
     gateway.process.signal(signal.SIGINT)
-    await gateway.exits(0, 5 * SCALE)
+    await gateway.exits(0)
+    assert time.monotonic() - start < 2 * SCALE
 
 
 async def test_workers_go_when_their_supervisor_is_killed(
@@ -159,7 +159,6 @@ async def test_workers_go_when_their_supervisor_is_killed(
     gateway = await start_gateway({"workers": 2, **to_one(echo.address, timeouts={"close": "1s"})})
     pids = await gateway.worker_pids()
     client = await tunnel(gateway, open_connection)
-    directories = set(glob.glob(os.path.join(tempfile.gettempdir(), "gateway-metrics-*")))
     gateway.process.signal(signal.SIGKILL)
     assert await read_frame(client) == (CLOSE, close(1012))
     for pid in pids:
@@ -167,14 +166,16 @@ async def test_workers_go_when_their_supervisor_is_killed(
     await gateway.exits(-signal.SIGKILL)
     with pytest.raises(ConnectionRefusedError):
         await connect(gateway.address)
-    assert directories  # what a killed supervisor leaves in the temporary directory is the system's to clean
 
 
-async def test_nothing_is_left_in_the_file_system(start_gateway: StartGateway, backends: Backends) -> None:
-    before = set(glob.glob(os.path.join(tempfile.gettempdir(), "gateway-metrics-*")))
+async def test_nothing_is_left_in_the_file_system(
+    start_gateway: StartGateway, backends: Backends, tmp_path: Path
+) -> None:
+    directory = tmp_path / "tmp"
+    directory.mkdir()
     echo = await backends.echo()
-    gateway = await start_gateway(to_one(echo.address))
-    (mine,) = set(glob.glob(os.path.join(tempfile.gettempdir(), "gateway-metrics-*"))) - before
+    gateway = await start_gateway(to_one(echo.address), env={"TMPDIR": str(directory)})
+    assert list(directory.iterdir())
     gateway.term()
     await gateway.exits(0)
-    assert mine not in glob.glob(os.path.join(tempfile.gettempdir(), "gateway-metrics-*"))
+    assert not list(directory.iterdir())

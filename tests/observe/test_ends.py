@@ -55,7 +55,7 @@ class Gateway:
 
     def told(self):
         """The line that is written."""
-        self.ends.tell(self.row, self.log)
+        self.ends.tell(self.ends.remember(self.row), self.log)
         self.log.close()
         (line,) = self.path.read_text().splitlines()
         return json.loads(line)
@@ -179,7 +179,7 @@ async def test_how_long_it_lived(gateway):
 
 
 async def test_without_a_log_the_metrics_are_the_same(gateway):
-    gateway.ends.tell(gateway.row, AccessLog(None, "json", print))
+    gateway.ends.tell(gateway.ends.remember(gateway.row), AccessLog(None, "json", print))
     assert gateway.counted(gateway.events.closed) == {("chat", "client", "close_frame"): 1}
 
 

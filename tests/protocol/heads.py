@@ -25,7 +25,9 @@ def request_head(*lines: bytes) -> RequestHead:
     return head
 
 
-def handshake(*, without: bytes = b"", method: bytes = b"GET", version: bytes = b"1.1", more: tuple = ()) -> RequestHead:
+def handshake(
+    *, without: bytes = b"", method: bytes = b"GET", version: bytes = b"1.1", more: tuple = ()
+) -> RequestHead:
     """The handshake of the issue, without the fields whose names begin with ``without``, and with some ``more``."""
     fields = [line for line in HANDSHAKE[1:] if not without or not line.startswith(without)]
     return request_head(b"%b /ws HTTP/%b" % (method, version), *fields, *more)

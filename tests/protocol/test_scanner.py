@@ -73,7 +73,8 @@ def test_big_frames(data):
 @pytest.mark.parametrize("size", [65536, 2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1])
 def test_a_size_of_64_bits(size, masked):
     head = header(BINARY, size, masked)
-    for chunks in ([head + bytes(20)], one_by_one(head + bytes(20))):
+    data = head + bytes(20)
+    for chunks in ([data], one_by_one(data), *([data[:at], data[at:]] for at in range(len(head) + 3))):
         scanner = scanned(chunks, masked)
         assert (scanner.frames, scanner.at_boundary, scanner.broken) == ({BINARY: 1}, False, False)
         assert scanner.export_state()[REMAINING] == size - 20

@@ -48,7 +48,7 @@ def test_the_pure_build_is_python_throughout() -> None:
     assert result.stdout.split() == ["False", "pure", *(f"{path}.py" for path in sources().values())], result.stderr
 
 
-@pytest.mark.skipif(relay_build() == "pure" and VARIABLE not in os.environ, reason="this machine has no C compiler")
+@pytest.mark.skipif(not list(PACKAGE.glob("tunnels/kernel*.so")), reason="installed without a C compiler")
 @pytest.mark.parametrize("build", ["", "compiled"])
 def test_the_compiled_build_is_compiled_throughout(build: str) -> None:
     result = run(build, "-c", SHOW, *sources())
