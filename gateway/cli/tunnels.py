@@ -58,9 +58,9 @@ def _table(found: list[dict[str, Any]]) -> Table:
         names = ("id", "route", "backend", "client_address", "path")
         rows.add_row(
             *(plain(tunnel[name]) for name in names),
-            duration(tunnel["age"]),
-            duration(client["idle"]),
-            duration(backend["idle"]),
+            duration(tunnel["age_seconds"]),
+            duration(client["idle_seconds"]),
+            duration(backend["idle_seconds"]),
             size(client["bytes"]),
             size(backend["bytes"]),
         )

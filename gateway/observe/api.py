@@ -187,8 +187,8 @@ def _matches(row: LiveRow, query: TunnelQuery, registry: Registry) -> bool:
 def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
     """One tunnel; None where it has ended meanwhile.
 
-    ``sides`` says of the client and of the backend what came from there. ``last_rtt`` and ``interval`` (of pings) are
-    None while the gateway sends none.
+    ``sides`` says of the client and of the backend what came from there. ``last_rtt_seconds`` and ``interval_seconds``
+    (of pings) are None while the gateway sends none.
     """
     table, row = state.table, found.row
     cells = table.cells[row : row + SIDE_0 + 2 * SIDE_CELLS].tolist()
@@ -200,11 +200,11 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
     for side, name in enumerate(SIDES):
         at = SIDE_0 + side * SIDE_CELLS
         sides[name] = {
-            "idle": _seconds(now - max(cells[at + LAST_NS], cells[OPENED_NS])),
+            "idle_seconds": _seconds(now - max(cells[at + LAST_NS], cells[OPENED_NS])),
             "bytes": cells[at + BYTES],
             "frames": cells[at + SCANNER + FRAMES],
-            "last_rtt": None,
-            "interval": None,
+            "last_rtt_seconds": None,
+            "interval_seconds": None,
         }
     upstream, backend = state.registry.backends[found.backend]
     return {
@@ -219,8 +219,8 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
         "request_id": texts["request_id"] or None,
         "worker": found.slot,
         "opened": round(cells[OPENED_UNIX_NS] / NS, 3),
-        "age": _seconds(now - cells[OPENED_NS]),
-        "idle": _seconds(found.idle_ns),
+        "age_seconds": _seconds(now - cells[OPENED_NS]),
+        "idle_seconds": _seconds(found.idle_ns),
         "sides": sides,
     }
 

@@ -48,7 +48,6 @@ cdef class Relay:
     cdef void _fin(self, int64_t row, int64_t side) except *
     @cython.locals(here=int64_t)
     cdef void _deaf(self, int64_t row, int64_t side) except *
-    @cython.locals(here=int64_t)
     cdef void _lost(self, int64_t row, int64_t side) except *
     @cython.locals(client=int64_t, backend=int64_t, done=bint)
     cdef bint _settle(self, int64_t row) except -1

@@ -327,24 +327,14 @@ class Relay:
         self._drop_pending(row, side)
         cells[here + GATE] = DISCARD
         cells[here + SHUT] = 1
-        if cells[here + ENDED]:
-            self._lost(row, side)
-        elif not self._settle(row):
+        if not self._settle(row):
             self._watch(row, side)
             self._watch(row, 1 - side)
 
     def _lost(self, row: int, side: int) -> None:
         """A side's connection is gone. What is pending for the other side is still sent, and FIN behind it."""
-        cells = self.cells
-        here = row + SIDE_0 + side * SIDE_CELLS
-        self._begin_end(row, side, RESET)
-        self._drop_pending(row, side)
-        cells[here + GATE] = DISCARD
-        cells[here + SHUT] = 1
-        cells[here + ENDED] = 1
-        if not self._settle(row):
-            self._watch(row, side)
-            self._watch(row, 1 - side)
+        self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
+        self._deaf(row, side)
 
     def _settle(self, row: int) -> bool:
         """Do what the state of both sides asks for: send FIN, or end the tunnel. True if it ended."""

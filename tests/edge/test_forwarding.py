@@ -14,7 +14,7 @@ from gateway.edge.forwarding import (
 from gateway.edge.request import Peer
 from gateway.protocol.http import RequestReader
 
-from ..protocol.heads import response_head
+from ..protocol.heads import HANDSHAKE, head_bytes, response_head
 from ..routing.tables import routes_of
 from .requests import PROXY, STRANGER, examined, handshake, request_head
 
@@ -174,6 +174,27 @@ def test_any_fields(fields):
     assert own["X-Forwarded-For"] == "192.0.2.7"
 
 
+@given(st.lists(st.tuples(NAMES | st.sampled_from(["Connection", "Upgrade", "Sec-X"]), VALUES)), st.booleans())
+def test_a_head_that_goes_on_as_it_came_is_the_same_as_one_put_together(fields, trusted):
+    more = tuple(f"{name}: {value}".encode("latin-1") for name, value in fields)
+    request = examined(handshake(more=more), PROXY if trusted else STRANGER)
+    as_it_came = upgrade_to_backend(request)
+    request.head.raw = b""
+    assert upgrade_to_backend(request) == as_it_came
+
+
+@pytest.mark.parametrize("start", [b"GET  /ws HTTP/1.1", b"GET /ws  HTTP/1.1"])
+def test_a_request_line_is_written_anew_where_others_could_read_it_differently(start):
+    lines = sent(request_head(start, *HANDSHAKE[1:]))[0]
+    assert lines[0] == "GET /ws HTTP/1.1"
+
+
+def test_empty_lines_before_a_request_are_not_sent():
+    head = RequestReader().feed(b"\r\n\n" + head_bytes(*HANDSHAKE) + b"early")
+    assert head is not None
+    assert sent(head)[0] == [line.decode() for line in HANDSHAKE]
+
+
 def test_what_is_sent_can_be_read_again():
     request = examined(handshake(more=SAID), PROXY)
     head = RequestReader().feed(upgrade_to_backend(request))
@@ -225,6 +246,22 @@ def test_the_backends_101():
         b"",
         b"",
     ]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"X: 1", b"Keep-Alive: x", b"Connection: x-hop", b"upgrade: websocket", b"Transfer-Encoding: chunked", b"TE: x"],
+)
+def test_a_101_that_goes_on_as_it_came_is_the_same_as_one_put_together(line):
+    head = response_head(b"HTTP/1.1 101 Switching", b"Upgrade: websocket", b"Connection: upgrade", line, b"X-Hop: 1")
+    as_it_came = answer_to_client(head)
+    head.raw = b""
+    assert answer_to_client(head) == as_it_came
+
+
+def test_a_101_of_http10_goes_on_as_http11():
+    head = response_head(b"HTTP/1.0 101 Switching", b"Upgrade: websocket", b"Connection: upgrade")
+    assert answer_to_client(head).startswith(b"HTTP/1.1 101 Switching\r\n")
 
 
 def test_an_interim_answer():

@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from gateway.observe import access_log as access_log_module
 from gateway.observe.access_log import MAX_TEXT, AccessLog, json_line, text_line
 
+from ..support.deadline import DEADLINE_SECONDS
+
 NOW = "2026-07-01T12:00:00.000+00:00"
 WORD = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "\\]+)')
 PIPE_BYTES = 4096
@@ -239,6 +241,7 @@ def read_lines(fd, count):
     """The numbers of the next lines: each is whole, however large the pieces that the pipe was written in."""
     data = b""
     while data.count(b"\n") < count:
+        assert select.select([fd], [], [], DEADLINE_SECONDS)[0], f"{data.count(10)} lines came, not {count}"
         data += os.read(fd, 65536)
     return [json.loads(line)["number"] for line in data.splitlines()]
 

@@ -136,15 +136,15 @@ def test_a_tunnel_in_full(gateway):
     (tunnel,) = answer.pop("tunnels")
     assert answer == {"total": 1, "limit": 1000}
     sides = tunnel.pop("sides")
-    assert sides["client"].pop("idle") == pytest.approx(20, abs=5)
-    assert sides["backend"].pop("idle") == pytest.approx(3, abs=5)
+    assert sides["client"].pop("idle_seconds") == pytest.approx(20, abs=5)
+    assert sides["backend"].pop("idle_seconds") == pytest.approx(3, abs=5)
     assert sides == {
-        "client": {"bytes": 10, "frames": 2, "last_rtt": None, "interval": None},
-        "backend": {"bytes": 4000, "frames": 5, "last_rtt": None, "interval": None},
+        "client": {"bytes": 10, "frames": 2, "last_rtt_seconds": None, "interval_seconds": None},
+        "backend": {"bytes": 4000, "frames": 5, "last_rtt_seconds": None, "interval_seconds": None},
     }
     assert tunnel.pop("opened") == pytest.approx(time.time() - 100, abs=5)
-    assert tunnel.pop("age") == pytest.approx(100, abs=5)
-    assert tunnel.pop("idle") == pytest.approx(3, abs=5)
+    assert tunnel.pop("age_seconds") == pytest.approx(100, abs=5)
+    assert tunnel.pop("idle_seconds") == pytest.approx(3, abs=5)
     assert tunnel == {
         "id": f"{gateway.table.cells[row + ID]:x}",
         "route": "chat",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 SCALE = float(os.environ.get("GATEWAY_TEST_SCALE", "1"))
@@ -27,3 +27,14 @@ async def within(work: Awaitable[T], what: str, seconds: float = DEADLINE_SECOND
             return await work
     except TimeoutError:
         raise AssertionError(f"waited {seconds:g} s for {what}") from None
+
+
+async def eventually(found: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:
+    """Look until something is there: for files, which tell nobody that they change. None and False are nothing."""
+
+    async def looking() -> T:
+        while not (result := found()):
+            await asyncio.sleep(0.02)  # there is no event to wait for
+        return result
+
+    return await within(looking(), what, seconds)

@@ -262,6 +262,7 @@ class Rig:
         *,
         kind: int = WEBSOCKET,
         buffers: int | None = None,
+        write_stall: int = WRITE_STALL_AFTER,
         idle: int = NEVER,
         lifetime: int = NEVER,
     ) -> Tunnel:
@@ -270,7 +271,7 @@ class Rig:
         backend, near_backend = connection(family, buffers)
         row = self.slice.allocate(0, 0)
         assert row is not None
-        limits = {WRITE_STALL_NS: WRITE_STALL_AFTER, CLOSE_NS: CLOSE_WITHIN, IDLE_NS: idle, LIFETIME_NS: lifetime}
+        limits = {WRITE_STALL_NS: write_stall, CLOSE_NS: CLOSE_WITHIN, IDLE_NS: idle, LIFETIME_NS: lifetime}
         for field, value in {KIND: kind, **limits}.items():
             self.cells[row + field] = value
         fds = []
@@ -291,12 +292,16 @@ class Rig:
         """One turn of the loop."""
         assert self.poller.select(seconds) == [], "nothing here is asyncio's"
 
-    def until(self, condition: Callable[[], T], what: str, turn: float = 0.001) -> T:
-        """Serve until a condition holds; what it returned. :param turn: seconds that one turn may wait"""
+    def until(self, condition: Callable[[], T], what: str, turn: float | None = 0.001) -> T:
+        """Serve until a condition holds; what it returned.
+
+        :param turn: seconds that one turn of the loop may wait; None to have nothing served meanwhile
+        """
         deadline = time.monotonic() + DEADLINE_SECONDS
         while not (found := condition()):
             assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:g} s for {what}"
-            self.serve(turn)
+            if turn is not None:
+                self.serve(turn)
         return found
 
     def rest(self, turns: int = 1000) -> None:

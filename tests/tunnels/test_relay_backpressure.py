@@ -165,15 +165,57 @@ def test_whoever_takes_a_little_is_not_given_up(rig: Rig) -> None:
     rig.stall(tunnel.client, DATA[CLIENT])
     since = stalled_since(tunnel, CLIENT)
 
+    pending = tunnel.pending[BACKEND_SIDE]
+
     def took_some() -> bool:
         tunnel.backend.read(limit=1000)
-        return stalled_since(tunnel, CLIENT) > since
+        return tunnel.pending[BACKEND_SIDE] < pending
 
     rig.until(took_some, "the relay to send something")
     assert tunnel.pending[BACKEND_SIDE]
+    assert stalled_since(tunnel, CLIENT) > since
     rig.sweep(since + WRITE_STALL_AFTER)
     rig.assert_live(tunnel)
     assert tunnel.cell(DEADLINE_NS) == stalled_since(tunnel, CLIENT) + WRITE_STALL_AFTER
+
+
+@both_ways
+def test_a_side_that_stalls_for_less_gets_what_is_pending_for_it(rig: Rig, source: int) -> None:
+    """Both are stalled, the other one for too long: what is pending comes before the Close frame and before FIN."""
+    tunnel = rig.open("unix", buffers=BUFFERS)
+    far = tunnel.peer(1 - source)
+    rig.stall(tunnel.peer(source), DATA[source])
+    since = stalled_since(tunnel, source)
+    hello = frame(TEXT, b"hello", masked=source != CLIENT)
+    sent = rig.stall(far, hello * 1000)
+    assert tunnel.pending[source]
+    rig.sweep(since + WRITE_STALL_AFTER)
+    read = tunnel.side(1 - source, BYTES)
+    assert tunnel.pending[source]
+    rig.assert_live(tunnel)
+    rig.until(tunnel.peer(source).has_ended, "FIN")
+    received = bytes(tunnel.peer(source).received)
+    assert received[:read] == sent[:read]
+    if read % len(hello) == 0:
+        assert close_frames(received[read:]) == [(1001, source == BACKEND_SIDE)]
+    else:
+        assert received[read:] == b""
+    tunnel.peer(source).close()
+    assert rig.end().cause == "write_stall"
+
+
+def test_a_side_that_stalls_while_the_tunnel_is_ending_is_not_waited_for(rig: Rig) -> None:
+    tunnel = rig.open("unix", buffers=BUFFERS, write_stall=CLOSE_WITHIN // 2)
+    rig.stall(tunnel.client, DATA[CLIENT])
+    since = stalled_since(tunnel, CLIENT)
+    goodbye = closing(1000, masked=False)
+    tunnel.backend.send(goodbye)
+    rig.until(lambda: tunnel.client.has(goodbye), "the backend's Close frame")
+    rig.sweep(since + CLOSE_WITHIN // 2)
+    end = rig.end()
+    assert (end.initiator, end.cause) == ("backend", "close_frame")
+    rig.until(tunnel.client.has_ended, "the end")
+    assert tunnel.client.received == goodbye
 
 
 def test_a_stall_that_is_over_leaves_no_deadline(rig: Rig) -> None:

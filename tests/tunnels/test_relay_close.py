@@ -40,7 +40,8 @@ def close(rig: Rig, tunnel: Tunnel, code: int = 1012, cause: int = DRAIN) -> Non
 def assert_told(rig: Rig, tunnel: Tunnel, side: int, before: bytes = b"", code: int = 1012) -> None:
     """A side has received ``before``, then a Close frame, then nothing."""
     peer = tunnel.peer(side)
-    rig.until(lambda: peer.read() >= 0 and len(peer.received) > len(before), "the Close frame")
+    size = len(before) + (8 if side == BACKEND_SIDE else 4)
+    rig.until(lambda: peer.read() >= 0 and len(peer.received) >= size, "the Close frame")
     assert peer.received[: len(before)] == before
     assert close_frames(bytes(peer.received[len(before) :])) == [(code, side == BACKEND_SIDE)]
 
@@ -226,6 +227,27 @@ def test_behind_what_is_pending(rig: Rig, side: int) -> None:
     rig.until(lambda: not tunnel.unread(side), "the flood to be read")
     assert tunnel.peer(side).send(rest) == len(rest)
     far.send(ANSWER[1 - side])
+    assert_ends(rig)
+
+
+@both_sides
+def test_who_is_stalled_does_not_keep_the_other_from_being_heard(rig: Rig, side: int) -> None:
+    """What is pending for one side does not stop the other's bytes, which nobody waits for, nor its answer."""
+    tunnel = rig.open("unix", buffers=BUFFERS)
+    far = tunnel.peer(1 - side)
+    before = HELLO[side] * 20_000
+    rig.relay.write(tunnel.row, 1 - side, before)
+    close(rig, tunnel)
+    assert_told(rig, tunnel, side)
+    for piece in (HELLO[side] * 100, ANSWER[side]):
+        tunnel.peer(side).send(piece)
+        rig.until(lambda: not tunnel.unread(side), "its bytes to be read")
+    assert tunnel.pending[1 - side]
+    # Both have said goodbye, but one has yet to hear it.
+    far.send(ANSWER[1 - side])
+    rig.until(lambda: not tunnel.unread(1 - side), "the other's answer to be read")
+    rig.assert_live(tunnel)
+    assert_told(rig, tunnel, 1 - side, before)
     assert_ends(rig)
 
 

@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from gateway.protocol.scanner_state import CLOSE_CODE
-from gateway.tunnels.layout import BACKEND_SIDE, BYTES, CLIENT, ENDED, IDLE, SCANNER, SHUT, SIDES
+from gateway.tunnels.layout import (
+    BACKEND_SIDE,
+    BYTES,
+    CLIENT,
+    DEADLINE_NS,
+    ENDED,
+    IDLE,
+    NEVER,
+    ROW_CELLS,
+    SCANNER,
+    SHUT,
+    SIDES,
+)
 from tests.support.frames import BINARY, TEXT
 
 from .harness import CLOSE_WITHIN, Rig, Tunnel, closing, connection, frame, open_sockets
@@ -167,6 +179,24 @@ def test_a_side_that_closed_before_it_was_sent_something(rig: Rig, side: int) ->
     far.send(HELLO[1 - side])
     rig.rest()
     far.half_close()
+    end = rig.end()
+    assert (end.initiator, end.cause) == (SIDES[side], "fin")
+    assert_nothing_left(rig, tunnel)
+
+
+@both_families
+@both_sides
+def test_a_side_that_goes_away_after_its_fin_is_noticed(rig: Rig, family: str, side: int) -> None:
+    tunnel = rig.open(family)
+    near, far = tunnel.peer(side), tunnel.peer(1 - side)
+    near.half_close()
+    rig.until(far.has_ended, "FIN")
+    assert not tunnel.side(side, SHUT)
+    near.reset()
+    rig.until(lambda: tunnel.side(side, SHUT), "its end to be noticed")
+    far.send(HELLO[1 - side] * 10)
+    rig.assert_live(tunnel)
+    far.close()
     end = rig.end()
     assert (end.initiator, end.cause) == (SIDES[side], "fin")
     assert_nothing_left(rig, tunnel)
@@ -343,6 +373,26 @@ def test_a_tunnel_that_is_half_dead_keeps_nobody_busy(
 # --- descriptors ------------------------------------------------------------------------------------------------------
 
 
+@both_sides
+def test_an_event_of_a_tunnel_that_has_just_ended_is_nobodys(rig: Rig, side: int) -> None:
+    """One side's answer ends the tunnel, and the other's bytes are in the same batch behind it."""
+    tunnel = rig.open()
+    rig.relay.close_tunnel(tunnel.row, 1001, IDLE)
+    tunnel.peer(1 - side).send(CLOSE[1 - side])
+    rig.assert_live(tunnel)
+    tunnel.peer(side).send(CLOSE[side])
+    rig.until(lambda: len(rig.waiting()) == 1, "the answer", turn=None)
+    tunnel.peer(1 - side).send(b"more")
+    rig.until(lambda: len(rig.waiting()) == 2, "both", turn=None)
+    rig.serve()
+    assert len(rig.ends) == 1
+    row = rig.cells[tunnel.row : tunnel.row + ROW_CELLS].tolist()
+    assert row.pop(DEADLINE_NS) == NEVER
+    assert not any(row)
+    rig.end()
+    assert_nothing_left(rig, tunnel)
+
+
 def test_a_number_that_is_used_again_in_the_same_batch_hits_no_wrong_tunnel(rig: Rig) -> None:
     """Both sides of a tunnel have events at once, the first ends it, and a new connection wants its numbers."""
     old = rig.open()
@@ -356,7 +406,7 @@ def test_a_number_that_is_used_again_in_the_same_batch_hits_no_wrong_tunnel(rig:
     rig.when_ended = ended
     old.client.reset()
     old.backend.reset()
-    rig.until(lambda: len(rig.waiting()) == 2, "both resets")
+    rig.until(lambda: len(rig.waiting()) == 2, "both resets", turn=None)
     rig.serve()
     assert len(rig.ends) == 1
     new = rig.open()

@@ -7,6 +7,7 @@ import pytest
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
     CLIENT,
+    CLOSING_NS,
     DEADLINE_NS,
     NEVER,
     OPAQUE,
@@ -14,7 +15,6 @@ from gateway.tunnels.layout import (
     W_HEARTBEAT_NS,
     WEBSOCKET,
 )
-from gateway.tunnels.sweep import set_deadline
 from tests.support.frames import BINARY, PING, PONG, TEXT
 
 from .harness import CLOSE_WITHIN, NS, Rig, Tunnel, close_frames, frame
@@ -170,14 +170,14 @@ def test_the_earliest_limit_is_the_deadline(rig: Rig) -> None:
 
 
 def test_a_tunnel_that_is_ending_is_neither_idle_nor_too_old(rig: Rig) -> None:
-    tunnel = rig.open(idle=10 * NS, lifetime=10 * NS)
+    tunnel = rig.open(idle=NS, lifetime=NS)
     tunnel.client.half_close()
     rig.until(tunnel.backend.has_ended, "FIN")
-    ended = rig.relay.now
-    set_deadline(rig.cells, tunnel.row)
-    rig.sweep(ended + CLOSE_WITHIN - NS)
+    ended = tunnel.cell(CLOSING_NS)
+    rig.sweep(ended + 5 * NS)
     assert_open(rig, tunnel)
-    rig.sweep(rig.relay.now + CLOSE_WITHIN)
+    assert tunnel.cell(DEADLINE_NS) == ended + CLOSE_WITHIN
+    rig.sweep(ended + CLOSE_WITHIN)
     assert rig.end().cause == "fin"
 
 

@@ -168,9 +168,9 @@ function showTunnels(status, live) {
   setText(byId("live-note"), shown ? `${part}, the most silent first` : "");
   keyed(byId("live").tBodies[0], live.tunnels, (tunnel) => tunnel.id, makeTunnel, (row, tunnel) => {
     const [age, client, backend, fromClient, fromBackend] = [...row.children].slice(5);
-    setText(age, duration(tunnel.age));
-    setText(client, duration(tunnel.sides.client.idle));
-    setText(backend, duration(tunnel.sides.backend.idle));
+    setText(age, duration(tunnel.age_seconds));
+    setText(client, duration(tunnel.sides.client.idle_seconds));
+    setText(backend, duration(tunnel.sides.backend.idle_seconds));
     setText(fromClient, bytes(tunnel.sides.client.bytes));
     setText(fromBackend, bytes(tunnel.sides.backend.bytes));
   });

@@ -1,0 +1,140 @@
+"""``docs/metrics.md`` beside what a gateway that runs says: metrics, access log, API."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from gateway.observe.events import RESULTS
+from gateway.observe.idle import IDLE_BUCKETS_SECONDS
+from gateway.tunnels.layout import CAUSES
+from tests.conftest import Backends, StartGateway
+from tests.docs.pages import ROOT, blocks, codes, rows
+from tests.support.frames import CLOSE, close, from_client
+from tests.support.gateway import Gateway, route
+from tests.support.raw import handshake, request
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PAGE = ROOT / "docs" / "metrics.md"
+LATER = {"ping_timeout", "limit", "protocol_error"}
+"""Causes of the contract that nothing has yet."""
+
+_SUFFIXES = re.compile(r"_(bucket|sum|count|gcount|gsum)$")
+_OPENMETRICS = {"Accept": "application/openmetrics-text"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(start_shared_gateway: StartGateway, shared_backends: Backends) -> Gateway:
+    """One that has had everything there is a metric of."""
+    web = await shared_backends.web()
+    gateway = await start_shared_gateway(
+        {
+            "upstreams": {"web": {"backends": [web.address]}, "gone": {"backends": ["127.0.0.1:1"]}},
+            "routes": [route("gone", "gone"), route("web", "web")],
+        }
+    )
+    for head in (handshake("/gone"), handshake("/nowhere"), request("/web"), request("/nowhere")):
+        connection = await gateway.connect()
+        await connection.send(head)
+        await connection.answer()
+        await connection.close()
+    connection = await gateway.connect()
+    await connection.send(handshake("/web/ws"))
+    assert (await connection.head()).status == 101
+    await connection.send(from_client(CLOSE, close(1000)))
+    await connection.ends()
+    await connection.close()
+    await gateway.logged(event="tunnel_end")
+    await gateway.until(lambda scrape: scrape.value("gateway_tunnels_closed_total"), "the end to be counted")
+    return gateway
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+async def _scraped(gateway: Gateway) -> dict[str, tuple[str, set[str]]]:
+    """Type and labels of every metric, by the name that it is asked for by."""
+    status, text = await gateway.get("/metrics", _OPENMETRICS)
+    assert status == 200
+    found = {}
+    for family in text_string_to_metric_families(text):
+        kind = {"gaugehistogram": "gauge histogram"}.get(family.type, family.type)
+        name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        found[name] = (kind, labels)
+    return found
+
+
+async def test_metrics_are_as_documented(gateway: Gateway) -> None:
+    documented = {codes(row[0])[0]: (row[1], set(filter(None, row[2].split(", ")))) for row in rows(PAGE, "## Metrics")}
+    assert documented == await _scraped(gateway)
+
+
+async def test_no_other_metric_is_mentioned(gateway: Gateway) -> None:
+    scraped = await _scraped(gateway)
+    fields = {field for record in gateway.log_records() for field in record}
+    for page in (PAGE, ROOT / "docs" / "configuration.md", ROOT / "docs" / "how-it-works.md"):
+        for name in re.findall(r"\bgateway_[a-z_]+", page.read_text()):
+            assert {name, _SUFFIXES.sub("", name)} & scraped.keys() or name in fields, f"{page.name}: {name}"
+
+
+async def test_bounds_are_as_documented() -> None:
+    (meaning,) = [row[3] for row in rows(PAGE, "## Metrics") if codes(row[0]) == ["gateway_tunnel_idle_seconds"]]
+    assert meaning.endswith("`le` " + " ".join(map(str, IDLE_BUCKETS_SECONDS)))
+
+
+async def test_results_and_causes_are_as_documented() -> None:
+    named = {codes(row[0])[0] for row in rows(PAGE, "## Labels")}
+    assert set(RESULTS) - {"forbidden", "limited"} | set(CAUSES) - LATER == named
+
+
+# --- access log -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("event", ["handshake", "tunnel_end", "http"])
+async def test_fields_of_the_log_are_as_documented(gateway: Gateway, event: str) -> None:
+    documented = [codes(row[0])[0] for row in rows(PAGE, f"### `{event}`")]
+    records = gateway.log_records(event=event)
+    longest = max(records, key=len)
+    assert list(longest) == ["time", "event", *documented]
+    assert {field for record in records for field in record} == set(longest)
+    shapes = {frozenset(record) for record in records}
+    assert {frozenset(line) for line in _json_blocks() if line.get("event") == event} == shapes
+
+
+# --- API --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("path", "key"), [("status", "workers"), ("tunnels", "limit")])
+async def test_answers_of_the_api_are_as_documented(gateway: Gateway, path: str, key: str) -> None:
+    connection = await gateway.connect()
+    await connection.send(handshake("/web/ws"))
+    assert (await connection.head()).status == 101
+    answer = await gateway.api(path)
+    await connection.close()
+    (shown,) = [block for block in _json_blocks() if key in block]
+    assert _shape(shown) == _shape(answer)
+
+
+def _json_blocks() -> list[dict[str, Any]]:
+    return [json.loads(block.text) for block in blocks("json", pages=[PAGE])]
+
+
+def _shape(value: object, path: str = "") -> dict[str, list[str]]:
+    """The keys of every object in an answer, in order, by where it stands."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    if isinstance(value, dict):
+        found[path] = list(value)
+        for key, item in value.items():
+            found |= _shape(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            found |= _shape(item, f"{path}[]")
+    return dict(found)

@@ -1,0 +1,185 @@
+"""The command line, as users type it: output and exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Backends, Open, StartGateway
+from tests.support.gateway import COMMAND, Gateway, to_one
+from tests.support.process import run
+from tests.support.raw import handshake
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FIVE_MISTAKES = """\
+workers: many
+listen:
+  - adress: 0.0.0.0:8080
+timeouts:
+  connect: 5 parsecs
+upstreams:
+  chat:
+    backends: [127.0.0.1:99999]
+routes:
+  - name: chat
+    upstream: chatt
+"""
+
+
+async def gateway_command(*arguments: str | Path, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    return await run([*COMMAND, *arguments], env=env)
+
+
+async def with_one_tunnel(gateway: Gateway, open_connection: Open) -> None:
+    client = await open_connection(gateway)
+    await client.send(handshake("/cli", "Sec-WebSocket-Protocol: v10.stomp"))
+    assert (await client.head()).status == 101
+
+
+# --- check ------------------------------------------------------------------------------------------------------------
+
+
+async def test_check_prints_five_mistakes_with_their_places(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(FIVE_MISTAKES)
+    status, stdout, stderr = await gateway_command("check", "-c", file)
+    assert status == 2
+    lines = (stdout + stderr).splitlines()
+    places = [re.match(rf"{re.escape(str(file))}:(\d+):(\d+): ([\w.\[\]]+): .+ \(.+\)$", line) for line in lines]
+    assert all(places), lines
+    found = {(int(place[1]), int(place[2]), place[3]) for place in places if place}
+    assert {line for line, _, _ in found} >= {1, 3, 5, 8, 11}
+    assert (1, 10, "workers") in found
+    assert any(key.endswith("adress") for _, _, key in found)
+    assert any(key == "timeouts.connect" for _, _, key in found)
+    assert any(key.startswith("upstreams.chat.backends") for _, _, key in found)
+    assert any(key.startswith("routes") and key.endswith("upstream") for _, _, key in found)
+
+
+async def test_check_says_that_a_file_is_right(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "listen: [{address: '127.0.0.1:8080'}]\n"
+        "upstreams: {chat: {backends: ['${BACKEND:-127.0.0.1:9001}']}}\n"
+        "routes: [{name: chat, upstream: chat}]\n"
+    )
+    status, stdout, _ = await gateway_command("check", "-c", file)
+    assert (status, stdout.startswith(f"{file}: ok")) == (0, True)
+    status, stdout, stderr = await gateway_command("check", env={"GATEWAY_CONFIG": str(file), "BACKEND": "nonsense"})
+    assert status == 2
+    assert "nonsense" in stdout + stderr
+
+
+async def test_keys_of_later_issues_are_rejected(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "listen: [{address: '127.0.0.1:8080'}]\n"
+        "keepalive: {client: off}\n"
+        "upstreams: {chat: {backends: ['127.0.0.1:9001']}}\n"
+        "routes: [{name: chat, upstream: chat}]\n"
+    )
+    status, stdout, stderr = await gateway_command("check", "-c", file)
+    assert status == 2
+    assert ":2:1: keepalive:" in stdout + stderr
+
+
+# --- run --------------------------------------------------------------------------------------------------------------
+
+
+async def test_run_with_a_broken_file_exits_with_2(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(FIVE_MISTAKES)
+    status, _, stderr = await gateway_command("run", "-c", file)
+    assert status == 2
+    assert len(stderr.splitlines()) >= 5
+
+
+async def test_run_without_a_file_says_where_it_looked(tmp_path: Path) -> None:
+    status, _, stderr = await run([*COMMAND, "run"], cwd=tmp_path, env={"PYTHONPATH": os.getcwd()})
+    assert status == 2
+    assert "gateway.yaml" in stderr
+
+
+async def test_run_on_a_port_that_is_taken_exits_with_1(start_gateway: StartGateway, backends: Backends) -> None:
+    first = await start_gateway(to_one("127.0.0.1:1"))
+    status, _, stderr = await gateway_command("run", "-c", first.file)
+    assert status == 1
+    assert stderr.startswith("gateway: cannot listen on ")
+    assert "Traceback" not in stderr
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+async def test_schema_is_a_json_schema() -> None:
+    status, stdout, _ = await gateway_command("schema")
+    assert status == 0
+    schema = json.loads(stdout)
+    assert {"listen", "upstreams", "routes"} <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+async def test_status_and_tunnels(start_gateway: StartGateway, backends: Backends, open_connection: Open) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address))
+    await with_one_tunnel(gateway, open_connection)
+    for command in ("status", "tunnels"):
+        status, stdout, stderr = await gateway_command(command, "-c", gateway.file)
+        assert status == 0, stderr
+        assert "all" in stdout
+        assert echo.address in stdout
+    status, stdout, _ = await gateway_command("tunnels", "-c", gateway.file, "--json")
+    (tunnel,) = json.loads(stdout)["tunnels"]
+    assert (tunnel["route"], tunnel["path"], tunnel["subprotocol"]) == ("all", "/cli", "v10.stomp")
+    status, stdout, _ = await gateway_command("tunnels", "-c", gateway.file, "--idle-over", "60s", "--json")
+    assert (status, json.loads(stdout)["tunnels"]) == (0, [])
+    status, stdout, _ = await gateway_command("tunnels", "-c", gateway.file, "--route", "all", "--json")
+    assert (status, len(json.loads(stdout)["tunnels"])) == (0, 1)
+
+
+async def test_status_of_no_gateway_exits_with_1(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "listen: [{address: '127.0.0.1:8080'}]\n"
+        "admin: {address: '127.0.0.1:1'}\n"
+        "upstreams: {chat: {backends: ['127.0.0.1:9001']}}\n"
+        "routes: [{name: chat, upstream: chat}]\n"
+    )
+    for command in ("status", "tunnels"):
+        status, _, stderr = await gateway_command(command, "-c", file)
+        assert status == 1
+        assert "127.0.0.1:1" in stderr
+        assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("run", "--nonsense"), ("check", "extra"), ("tunnels", "--idle-over")]
+)
+async def test_usage_errors_exit_with_2(arguments: tuple[str, ...]) -> None:
+    status, _, stderr = await gateway_command(*arguments)
+    assert status == 2
+    assert "Error: " in stderr
+
+
+async def test_help_names_every_command() -> None:
+    status, stdout, _ = await gateway_command("--help")
+    assert status == 0
+    for command in ("run", "check", "demo", "schema", "status", "tunnels"):
+        assert command in stdout
+        status, text, _ = await gateway_command(command, "--help")
+        assert status == 0
+        assert "Usage" in text
+
+
+async def test_the_relay_that_was_asked_for_runs(start_gateway: StartGateway, backends: Backends) -> None:
+    gateway = await start_gateway(to_one("127.0.0.1:1"), env={"GATEWAY_RELAY": "pure"})
+    assert (await gateway.api("status"))["relay"] == "pure"
+    assert "relay pure" in await gateway.stderr.containing("relay")
+    status, _, stderr = await gateway_command("run", "-c", gateway.file, env={"GATEWAY_RELAY": "quantum"})
+    assert status != 0
+    assert "quantum" in stderr
