@@ -12,7 +12,7 @@ cdef int64_t AT_BOUNDARY, BACKEND_SIDE, BYTES, CAUSE, CLIENT, CLOSE_CODE_SENT, C
 cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
 cdef int64_t LIVE, NEVER, OPENED_NS, PASS, PENDING, PHASE, RELAYING, RESET, ROW_CELLS, SCANNER, SHUT, SIDE_0, SIDE_CELLS
 cdef int64_t STALLED_NS, STATE, T_BYTES, T_VIOLATIONS, TOTAL_CELLS, TOTALS, WEBSOCKET, WRITE_STALL_NS
-cdef int64_t REGISTERED, NO_OWNER, NOT_READ
+cdef int64_t REGISTERED, NO_OWNER, NOT_READ, BUSY, TURN
 
 
 cdef class Relay:
@@ -24,7 +24,7 @@ cdef class Relay:
     cdef object on_end
     cdef readonly int64_t now
 
-    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int)
+    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int, served=int, can_wait=bint)
     cpdef list poll(self, int timeout_ms)
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *

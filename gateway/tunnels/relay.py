@@ -80,6 +80,8 @@ from gateway.tunnels.layout import (
 REGISTERED = 1 << 30  # in INTEREST: epoll knows the descriptor, whatever it watches it for
 NO_OWNER = -1
 NOT_READ = -1
+BUSY = 8  # events at a time
+TURN = 256  # events before asyncio gets its turn, however busy tunnels are
 
 
 class Relay:
@@ -113,26 +115,34 @@ class Relay:
         """Wait for events and serve those of tunnels; return the others as (descriptor, event mask)."""
         kernel = self.kernel
         owners = self.owners
-        # Descriptors that were let go are closed only here, when no event at hand can mean them: their numbers are used
-        # again at once.
-        if self.closing_fds:
-            for fd in self.closing_fds:
-                kernel.close(fd)
-            self.closing_fds.clear()
-        count = kernel.wait(timeout_ms)
-        self.now = self.kernel.now()
-        others = []
-        for i in range(count):
-            fd = kernel.event_fd(i)
-            owner = owners[fd]
-            mask = kernel.event_mask(i)
-            if owner == NO_OWNER:
-                others.append((fd, mask))
-            elif mask == EPOLLIN:
-                self._relay(owner >> 1, owner & 1, NOT_READ)
-            else:
-                self._ready(owner >> 1, owner & 1, mask)
-        return others
+        others: list[tuple[int, int]] = []
+        can_wait = timeout_ms != 0
+        served = 0
+        while True:
+            # Descriptors that were let go are closed only here, when no event at hand can mean them: their numbers are
+            # used again at once.
+            if self.closing_fds:
+                for fd in self.closing_fds:
+                    kernel.close(fd)
+                self.closing_fds.clear()
+            count = kernel.wait(timeout_ms)
+            self.now = self.kernel.now()
+            for i in range(count):
+                fd = kernel.event_fd(i)
+                owner = owners[fd]
+                mask = kernel.event_mask(i)
+                if owner == NO_OWNER:
+                    others.append((fd, mask))
+                elif mask == EPOLLIN:
+                    self._relay(owner >> 1, owner & 1, NOT_READ)
+                else:
+                    self._ready(owner >> 1, owner & 1, mask)
+            # While much comes in, and nothing of it is asyncio's, asyncio's own work between two waits is saved. It had
+            # nothing to do, or it would not have let us wait.
+            served += count
+            if others or not can_wait or count < BUSY or served > TURN:
+                return others
+            timeout_ms = 0
 
     def _ready(self, row: int, side: int, mask: int) -> None:
         cells = self.cells

@@ -124,6 +124,8 @@ def test_of_several_protocols_the_one_of_the_route_is_asked_for():
     lines = sent(handshake(without=b"Upgrade", more=more))[0]
     assert [line for line in lines if line.lower().startswith("upgrade:")] == ["Upgrade: websocket"]
     assert without_handshake(lines) == []
+    lines = sent(handshake(without=b"Upgrade", more=(b"Upgrade: h2c, websocket",)))[0]
+    assert lines[-1] == "Upgrade: websocket"
     tcp = request_head(b"POST / HTTP/1.1", b"Host: a", b"Upgrade: x, TCP", b"Connection: keep-alive, Upgrade")
     lines = sent(tcp, routes=routes_of({"upgrades": ["tcp"]}))[0]
     assert lines == ["POST / HTTP/1.1", "Host: a", "Upgrade: tcp", "Connection: Upgrade"]

@@ -52,7 +52,7 @@ async def test_nobody_is_refused_while_a_worker_is_replaced(
             else:
                 served.put_nowait(None)
 
-    clients = [asyncio.create_task(keep_connecting()) for _ in range(10)]
+    clients = [asyncio.create_task(keep_connecting()) for _ in range(4)]
     for _ in range(20):
         await within(served.get(), "a handshake")
     killed = await gateway.kill_worker()
@@ -64,6 +64,7 @@ async def test_nobody_is_refused_while_a_worker_is_replaced(
 
     while not replaced(await gateway.api("status")):
         assert time.monotonic() - at < 10
+        await asyncio.sleep(0.01)  # asking without a pause would take the CPU that the new worker boots on
     took = time.monotonic() - at
     for _ in range(served.qsize() + 50):
         await within(served.get(), "a handshake after that")

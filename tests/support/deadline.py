@@ -33,8 +33,9 @@ async def eventually(found: Callable[[], T | None], what: str, seconds: float = 
     """Look until something is there: for files, which tell nobody that they change. None and False are nothing."""
 
     async def looking() -> T:
-        while not (result := found()):
-            await asyncio.sleep(0.02)  # there is no event to wait for
-        return result
+        while True:
+            if result := found():
+                return result
+            await asyncio.sleep(0.02)
 
     return await within(looking(), what, seconds)

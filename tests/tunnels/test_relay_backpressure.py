@@ -162,9 +162,8 @@ def test_no_close_frame_is_put_into_a_frame_of_the_stalled_side(rig: Rig, source
 
 def test_whoever_takes_a_little_is_not_given_up(rig: Rig) -> None:
     tunnel = rig.open("unix", buffers=BUFFERS)
-    rig.stall(tunnel.client, DATA[CLIENT])
+    rig.relay.write(tunnel.row, BACKEND_SIDE, bytes(1_000_000))
     since = stalled_since(tunnel, CLIENT)
-
     pending = tunnel.pending[BACKEND_SIDE]
 
     def took_some() -> bool:
