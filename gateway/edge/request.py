@@ -123,7 +123,9 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
     route = None
     try:
         authority, path, _query = split_target(head.target)
-        host = _host_of(head.first.get(b"host", b"") if authority is None else authority)
+        if authority is not None and authority.lower() != head.first.get(b"host", b"").lower():
+            raise BadHead(400, "the request target and Host name different hosts")
+        host = _host_of(head.first.get(b"host", b""))
         normal = normal_path(path)
         offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]
         route = routes.find(host, normal, offered)

@@ -151,7 +151,10 @@ class AccessLog:
             return -1
         if self._path == "-":
             return sys.stdout.fileno() if sys.stdout is not None else 1
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        # Without O_NONBLOCK a FIFO that nobody reads yet would hold the worker in open(); with it, that is an error.
+        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
+        os.set_blocking(fd, True)
+        return fd
 
     def _write_all(self) -> None:
         """What the thread does."""

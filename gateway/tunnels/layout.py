@@ -138,7 +138,7 @@ CAUSES = (
 ) = range(len(CAUSES))
 
 # Texts of a row: name, bytes kept for it. A longer text is cut. Two bytes of length come before each.
-TEXTS = {"client": 62, "host": 94, "path": 254, "subprotocol": 46, "request_id": 46}
+TEXTS = {"client": 48, "host": 94, "path": 254, "subprotocol": 46, "request_id": 60}
 
 if SIDE_CELLS < SCANNER + SCANNER_CELLS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
     raise AssertionError("the table's layout overlaps itself")

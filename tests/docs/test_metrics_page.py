@@ -11,9 +11,10 @@ import pytest
 import pytest_asyncio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from gateway.observe.access_log import MAX_LINE, MAX_TEXT
 from gateway.observe.events import RESULTS
 from gateway.observe.idle import IDLE_BUCKETS_SECONDS
-from gateway.tunnels.layout import CAUSES
+from gateway.tunnels.layout import CAUSES, TEXTS
 from tests.conftest import Backends, StartGateway
 from tests.docs.pages import ROOT, blocks, codes, rows
 from tests.support.frames import CLOSE, close, from_client
@@ -107,6 +108,13 @@ async def test_fields_of_the_log_are_as_documented(gateway: Gateway, event: str)
     assert {field for record in records for field in record} == set(longest)
     shapes = {frozenset(record) for record in records}
     assert {frozenset(line) for line in _json_blocks() if line.get("event") == event} == shapes
+
+
+async def test_lengths_of_texts_are_as_documented() -> None:
+    said = {codes(row[0])[0]: re.findall(r"at most (\d+) characters", row[1]) for row in rows(PAGE, "### `tunnel_end`")}
+    assert {name: int(found[0]) for name, found in said.items() if found} == TEXTS
+    text = " ".join(PAGE.read_text().split())
+    assert f"longer than {MAX_LINE:,} characters, its texts are cut to {MAX_TEXT} each" in text
 
 
 # --- API --------------------------------------------------------------------------------------------------------------

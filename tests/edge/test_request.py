@@ -33,11 +33,18 @@ def test_a_plain_request():
         (b"/", b"chat.example.com.", "chat.example.com"),
         (b"/", b"[2001:DB8::1]:80", "[2001:db8::1]"),
         (b"/", b"", ""),
-        (b"http://other.example.com:80/x", b"chat.example.com", "other.example.com"),
+        (b"http://chat.example.com:80/x", b"Chat.example.com:80", "chat.example.com"),
     ],
 )
 def test_host(target, host, seen):
     assert examined(request_head(b"GET " + target + b" HTTP/1.1", b"Host: " + host)).host == seen
+
+
+def test_a_target_and_a_host_that_name_different_hosts_are_refused():
+    # RFC 9112 section 3.2.2: a server that looks at Host would serve another site than one that looks at the target.
+    with pytest.raises(Refused) as caught:
+        examined(request_head(b"GET http://other.example.com/x HTTP/1.1", b"Host: chat.example.com"))
+    assert (caught.value.status, caught.value.result) == (400, "bad_request")
 
 
 def test_no_host_in_http10():

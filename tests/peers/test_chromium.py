@@ -1,0 +1,127 @@
+"""A browser opens a page through the gateway, and the page opens a WebSocket through it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import WSMsgType, web
+
+from tests.conftest import StartGateway
+from tests.peers.servers import Servers, program
+from tests.support.deadline import SCALE, within
+from tests.support.gateway import to_one
+from tests.support.ports import free_port
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+
+PAGE = """<!doctype html><title>peer</title><script type="module">
+const found = {};
+try {
+    const socket = new WebSocket(`ws://${location.host}/socket`, ["other", "v10.stomp"]);
+    socket.binaryType = "arraybuffer";
+    const events = [];
+    let wake;
+    for (const kind of ["open", "message", "error", "close"])
+        socket.addEventListener(kind, event => { events.push(event); wake?.(); });
+    const next = async kind => {
+        while (!events.length) await new Promise(resolve => wake = resolve);
+        const event = events.shift();
+        if (event.type !== kind) throw new Error(`${event.type} instead of ${kind}`);
+        return event;
+    };
+    await next("open");
+    found.protocol = socket.protocol;
+    found.extensions = socket.extensions;
+    socket.send("h\\u00e9llo \\u{1f600}");
+    found.text = (await next("message")).data;
+    socket.send(new Uint8Array(1 << 20).map((_, at) => at % 251));
+    const bytes = new Uint8Array((await next("message")).data);
+    found.bytes = bytes.length === 1 << 20 && bytes.every((byte, at) => byte === at % 251);
+    socket.close(4001, "done");
+    const closed = await next("close");
+    found.close = [closed.code, closed.reason, closed.wasClean];
+
+    const source = new EventSource("/events");
+    found.event = await new Promise(resolve => source.onmessage = event => resolve(event.data));
+    source.close();
+} catch (error) {
+    found.error = String(error);
+}
+await fetch("/result", {method: "POST", body: JSON.stringify(found)});
+</script>"""
+
+
+class Site:
+    """The backend: a page, a socket, events, and where the page reports to."""
+
+    def __init__(self) -> None:
+        self.result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        app = web.Application()
+        app.router.add_get("/", self.page)
+        app.router.add_get("/socket", self.socket)
+        app.router.add_get("/events", self.events)
+        app.router.add_post("/result", self.report)
+        self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+
+    async def page(self, _: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    async def socket(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=["v10.stomp"], max_msg_size=0)
+        await socket.prepare(request)
+        async for message in socket:
+            if message.type is WSMsgType.TEXT:
+                await socket.send_str(message.data)
+            else:
+                await socket.send_bytes(message.data)
+        return socket
+
+    async def events(self, _: web.Request) -> web.Response:
+        return web.Response(text="data: an event\n\n", content_type="text/event-stream")
+
+    async def report(self, request: web.Request) -> web.Response:
+        if not self.result.done():
+            self.result.set_result(await request.json())
+        return web.Response()
+
+
+async def test_a_page_and_its_websocket(start_gateway: StartGateway, servers: Servers, tmp_path: Path) -> None:
+    site = Site()
+    await site.runner.setup()
+    port = free_port()
+    await web.TCPSite(site.runner, "127.0.0.1", port).start()
+    try:
+        gateway = await start_gateway(to_one(f"127.0.0.1:{port}"))
+        await servers.start(
+            program("chromium"),
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            f"--user-data-dir={tmp_path}/profile",
+            gateway.http("/"),
+        )
+        found = await within(site.result, "the page to report", 60 * SCALE)
+        assert found.pop("extensions") == "permessage-deflate"
+        assert found == {
+            "protocol": "v10.stomp",
+            "text": "héllo 😀",
+            "bytes": True,
+            "close": [4001, "done", True],
+            "event": "an event",
+        }
+        record = await gateway.logged(event="tunnel_end", path="/socket")
+        assert (record["initiator"], record["cause"]) == ("client", "close_frame")
+        assert (record["client_close_code"], record["backend_close_code"]) == (4001, 4001)
+        assert (await gateway.scrape()).value("gateway_http_requests_total", code="200") >= 3
+        assert json.loads(gateway.stdout.lines[0])["event"] == "http"
+    finally:
+        await site.runner.cleanup()
