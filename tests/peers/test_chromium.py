@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import WSMsgType, web
+from aiohttp import web
 
-from tests.conftest import StartGateway
+from tests.conftest import Backends, StartGateway
 from tests.peers.servers import Servers, program
 from tests.support.deadline import SCALE, within
-from tests.support.gateway import to_one
+from tests.support.gateway import route
 from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -56,29 +56,18 @@ await fetch("/result", {method: "POST", body: JSON.stringify(found)});
 
 
 class Site:
-    """The backend: a page, a socket, events, and where the page reports to."""
+    """A page, events, and where the page reports to."""
 
     def __init__(self) -> None:
         self.result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         app = web.Application()
         app.router.add_get("/", self.page)
-        app.router.add_get("/socket", self.socket)
         app.router.add_get("/events", self.events)
         app.router.add_post("/result", self.report)
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
 
     async def page(self, _: web.Request) -> web.Response:
         return web.Response(text=PAGE, content_type="text/html")
-
-    async def socket(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(protocols=["v10.stomp"], max_msg_size=0)
-        await socket.prepare(request)
-        async for message in socket:
-            if message.type is WSMsgType.TEXT:
-                await socket.send_str(message.data)
-            else:
-                await socket.send_bytes(message.data)
-        return socket
 
     async def events(self, _: web.Request) -> web.Response:
         return web.Response(text="data: an event\n\n", content_type="text/event-stream")
@@ -89,13 +78,21 @@ class Site:
         return web.Response()
 
 
-async def test_a_page_and_its_websocket(start_gateway: StartGateway, servers: Servers, tmp_path: Path) -> None:
+async def test_a_page_and_its_websocket(
+    start_gateway: StartGateway, backends: Backends, servers: Servers, tmp_path: Path
+) -> None:
     site = Site()
     await site.runner.setup()
     port = free_port()
     await web.TCPSite(site.runner, "127.0.0.1", port).start()
     try:
-        gateway = await start_gateway(to_one(f"127.0.0.1:{port}"))
+        echo = await backends.echo(compression="deflate")
+        gateway = await start_gateway(
+            {
+                "upstreams": {"site": {"backends": [f"127.0.0.1:{port}"]}, "echo": {"backends": [echo.address]}},
+                "routes": [route("socket", "echo"), route("site", "site", "/")],
+            }
+        )
         await servers.start(
             program("chromium"),
             "--headless",

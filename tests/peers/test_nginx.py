@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ async def start_nginx(servers: Servers, directory: Path, locations: str) -> str:
     address = f"127.0.0.1:{free_port()}"
     (directory / "nginx.conf").write_text(
         f"""
+        {"user root;" if os.geteuid() == 0 else ""}
         daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr;
         events {{ worker_connections 256; }}
         http {{
