@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import (
+    ClientConnectorDNSError,
     ClientConnectorError,
     ClientError,
     ClientSession,
@@ -29,7 +30,7 @@ from yarl import URL
 from gateway.edge.forwarding import fields_to_backend
 from gateway.edge.plain_client import FIELDS, INTERIM, BackendRequest, BackendResponse, Interim
 from gateway.edge.plain_fields import decoded, write_fields_as_they_came
-from gateway.edge.plain_server import CHUNK_BYTES, Connection, Nothing, RelayedResponse, Tail
+from gateway.edge.plain_server import CHUNK_BYTES, Connection, Nothing, Refusal, RelayedResponse, Tail
 from gateway.edge.refusal import refusal_bytes, refusal_fields
 from gateway.edge.request import Peer, Refused, Request, examine
 from gateway.edge.upgrade import NS, Upgrade
@@ -167,9 +168,9 @@ class PlainHTTP:
                     "event": "http",
                     "request_id": request.request_id if request else None,
                     "client": request.client if request else str(peer),
-                    "route": route,
+                    "route": None if route == NO_ROUTE else route,
                     "method": head.method.decode("latin-1"),
-                    "host": head.first.get(b"host", b"").decode("latin-1"),
+                    "host": request.host if request else head.first.get(b"host", b"").decode("latin-1"),
                     "path": request.path if request else head.target.decode("latin-1"),
                     "status": status,
                     "bytes": sent,
@@ -210,6 +211,9 @@ class PlainHTTP:
             except ConnectionTimeoutError:
                 self._edge.connect_failed(target, "timeout")
                 failure = Refused(504, "the backend did not accept the connection in time", "timeout", request.route)
+            except ClientConnectorDNSError:
+                self._edge.connect_failed(target, "unresolved")
+                failure = Refused(502, "the backend's name does not resolve", "connect_error", request.route)
             except ClientConnectorError as error:
                 self._edge.connect_failed(target, (os.strerror(error.os_error.errno or 0)).lower().replace(" ", "_"))
                 failure = Refused(502, "the backend cannot be reached", "connect_error", request.route)
@@ -305,7 +309,7 @@ def _origin_form(head: RequestHead) -> str:
 
 def _refusal(refused: Refused, close: bool) -> web.StreamResponse:
     text = refusal_bytes(refused.status, refused.reason).partition(b"\r\n\r\n")[2].decode()
-    response = web.Response(status=refused.status, text=text)
+    response = Refusal(status=refused.status, text=text)
     for name, value in refusal_fields(refused.status):
         response.headers.add(name.decode(), value.decode())
     if refused.status == 426:

@@ -94,6 +94,15 @@ class Connection(RequestHandler):
         return self._plain._refuse(request, RequestHead(), refused, 0)
 
 
+class Refusal(web.Response):
+    """An answer of the gateway's own: it names no server, as those that do not pass through aiohttp."""
+
+    async def _prepare_headers(self) -> None:
+        await super()._prepare_headers()
+        for name in ("Date", "Server"):
+            self.headers.popall(name, None)
+
+
 class RelayedResponse(web.StreamResponse):
     """A backend's answer on its way to the client: its fields and no others."""
 

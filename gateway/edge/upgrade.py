@@ -288,6 +288,9 @@ class Upgrade:
         if head.status != 101:
             self._relay_answer()
             return
+        if self._edge.draining:
+            self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
+            return
         assert self._request.upgrade is not None
         refusal = refusal_of_101(head, self._request.upgrade, self._request.key)
         if refusal is None:

@@ -103,7 +103,7 @@ class Supervisor:
         self._environment = {**os.environ, DIRECTORY: metrics}
         self.state = GatewayState(table, self._registry, config, self._path, demo=self._demo)
         admin: AdminServer | None = None
-        for name in ("HUP", "TERM", "INT", "QUIT", "USR1"):
+        for name in ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2"):
             loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._requests.put_nowait, name)
         try:
             admin = await start_admin(self.state, admin_socket, metrics)
@@ -118,8 +118,10 @@ class Supervisor:
                 elif name == "USR1":
                     self._tell_all(ReopenLogs())
                 elif name == "TERM":
-                    if await self._term():
-                        break
+                    await self._term()
+                    break
+                elif name == "USR2":
+                    log.warning("signal USR2: this version cannot upgrade in place")
                 else:
                     break
             announce.cancel()
@@ -151,19 +153,22 @@ class Supervisor:
             state.last_reload_error = str(error)
             log.error("reload failed, the configuration in force stays:\n%s", error)
             return
-        self._config = state.config = config
-        self._generation += 1
-        failures = await self._configure_all()
+        before = self._config
+        failures = await self._configure_all(config)
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
-            log.error("reload: %s", state.last_reload_error)
+            log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
+            await self._configure_all(before)
         else:
+            state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
 
-    async def _configure_all(self) -> list[str]:
-        """Put the configuration in force in every worker; return what went wrong."""
+    async def _configure_all(self, config: Config) -> list[str]:
+        """Put a configuration in force, in every worker and in those to come; return what went wrong."""
+        self._config = config
+        self._generation += 1
         answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self._workers.values()]
         failures = []
         for answer in await asyncio.gather(*answers, return_exceptions=True):
@@ -173,16 +178,24 @@ class Supervisor:
                 failures.append(answer)
         return failures
 
-    async def _term(self) -> bool:
-        """Drain. True when done; another signal meanwhile is served first."""
+    async def _term(self) -> None:
+        """Drain: the workers exit when their last tunnel has ended. INT and QUIT cut that short."""
         self._stopping = self.state.stopping = True
         self._tell_all(Drain())
         self._close_sockets()
-        gone = asyncio.gather(*self._keepers, return_exceptions=True)
-        again = asyncio.create_task(self._requests.get())
-        await asyncio.wait((gone, again), return_when=asyncio.FIRST_COMPLETED)
-        again.cancel()
-        return True
+        gone = asyncio.create_task(asyncio.wait(self._keepers))
+        while not gone.done():
+            request = asyncio.create_task(self._requests.get())
+            await asyncio.wait((gone, request), return_when=asyncio.FIRST_COMPLETED)
+            if not request.done():
+                request.cancel()
+            elif request.result() == "USR1":
+                self._tell_all(ReopenLogs())
+            elif request.result() in ("INT", "QUIT"):
+                gone.cancel()
+                return
+            else:
+                log.info("signal %s: the gateway is shutting down already", request.result())
 
     # --- workers ---------------------------------------------------------------------------------------------------
 

@@ -116,14 +116,15 @@ class Worker:
                 listener.start()
             self._slice.cells[self._slice.block + W_READY] = 1
         else:
-            if config.access_log != self._log_config:
-                new_log = self._open_log(config)
+            # What can fail comes first: a configuration is put in force as a whole, or not at all.
+            new_log = self._open_log(config) if config.access_log != self._log_config else None
+            await self._edge.configure(config, message.registry)
+            if new_log is not None:
                 self._edge.batch.flush()
                 self._edge.log, old_log = new_log, self._edge.log
                 self._log_config = config.access_log
                 old_log.flush()
                 await asyncio.to_thread(old_log.close)  # it waits for a reader that may have stalled
-            await self._edge.configure(config, message.registry)
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
         gc.collect()

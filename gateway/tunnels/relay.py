@@ -20,8 +20,8 @@ This file is compiled by Cython where a compiler is at hand (types are in ``rela
 
 from __future__ import annotations
 
+import mmap
 import os
-from array import array
 from collections.abc import Callable
 from errno import EAGAIN, EINTR
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
@@ -78,7 +78,7 @@ from gateway.tunnels.layout import (
 )
 
 REGISTERED = 1 << 30  # in INTEREST: epoll knows the descriptor, whatever it watches it for
-NO_OWNER = -1
+NO_OWNER = 0  # where the table's header lies, and no row
 NOT_READ = -1
 BUSY = 8  # events at a time
 TURN = 256  # events before asyncio gets its turn, however busy tunnels are
@@ -102,8 +102,8 @@ class Relay:
         """
         self.kernel = kernel
         self.cells = cells
-        # Which row and side a descriptor belongs to: 2 * row + side.
-        self.owners = array("i", [NO_OWNER]) * descriptors
+        # Which row and side a descriptor belongs to: 2 * row + side. Pages of descriptors that never were cost nothing.
+        self.owners = memoryview(mmap.mmap(-1, 4 * descriptors)).cast("i")
         self.pending: dict[int, bytearray] = {}
         self.closing_fds: list[int] = []
         self.on_end = on_end

@@ -6,6 +6,7 @@ import io
 import pytest
 
 from gateway.edge.refusal import refusal_bytes
+from gateway.edge.request import Refused
 
 from ..routing.tables import routes_of
 from .requests import PROXY, STRANGER, examined, handshake, refusal, request_head
