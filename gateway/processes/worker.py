@@ -74,6 +74,8 @@ class Worker:
             if isinstance(message, Configure):
                 try:
                     await self._configure(message)
+                except OSError as error:
+                    channel.send(Failed(message.generation, f"worker {self._slice.slot}: {error}"))
                 except Exception as error:
                     log.exception("configuration %d could not be put in force", message.generation)
                     channel.send(Failed(message.generation, str(error)))

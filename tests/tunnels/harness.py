@@ -8,14 +8,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import random
 import select
 import socket
 import struct
 import termios
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from gateway.protocol.scanner_state import FRAMES, OPCODES
@@ -46,48 +46,16 @@ from gateway.tunnels.layout import (
     WEBSOCKET,
     WRITE_STALL_NS,
 )
-from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES, Poller
+from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import set_deadline, sweep
 from gateway.tunnels.table import Slice, Table
-from tests.support import frames
 from tests.support.deadline import DEADLINE_SECONDS
-from tests.support.frames import CLOSE
 
 NS = 1_000_000_000
 WRITE_STALL_AFTER = 60 * NS
 CLOSE_WITHIN = 10 * NS
 DESCRIPTORS = 4096
-KEY = b"\x5a\x00\xff\x01"
 T = TypeVar("T")
-
-
-# --- frames -----------------------------------------------------------------------------------------------------------
-
-
-def frame(opcode: int, payload: bytes = b"", *, masked: bool = False, fin: bool = True, rsv: int = 0) -> bytes:
-    """A frame as a client sends it (masked) or a server."""
-    return frames.frame(opcode, payload, KEY if masked else None, fin, rsv)
-
-
-def closing(code: int, *, masked: bool) -> bytes:
-    """A Close frame as an endpoint sends it."""
-    return frame(CLOSE, frames.close(code), masked=masked)
-
-
-def close_frames(data: bytes) -> list[tuple[int, bool]]:
-    """Code and whether it was masked, of each Close frame in ``data``, which holds nothing else."""
-    found = []
-    while data:
-        assert data[0] == 0x80 | CLOSE, f"not a Close frame: {data[:20]!r}"
-        size = data[1] & 0x7F
-        masked = bool(data[1] & 0x80)
-        key = data[2:6] if masked else bytes(4)
-        at = 6 if masked else 2
-        payload = bytes(byte ^ key[i % 4] for i, byte in enumerate(data[at : at + size]))
-        assert len(payload) == size == 2, f"a Close frame with something other than a code: {data[:20]!r}"
-        found.append((int.from_bytes(payload, "big"), masked))
-        data = data[at + size :]
-    return found
 
 
 # --- peers ------------------------------------------------------------------------------------------------------------
@@ -349,6 +317,15 @@ class Rig:
         assert not self.ends
         assert list(self.table.rows()) == [tunnel.row]
 
+    def assert_nothing_left(self, tunnel: Tunnel) -> None:
+        """No descriptor, no event, no row is left of an ended tunnel; it was told of once."""
+        self.serve()
+        assert not self.ends
+        assert self.slice.rows_in_use == 0
+        assert not tunnel.sockets & open_sockets()
+        assert "tfd:" not in Path(f"/proc/self/fdinfo/{self.poller.fileno()}").read_text()
+        assert self.waiting() == []
+
     def _ended(self, row: int) -> None:
         cells = self.cells[row : row + ROW_CELLS].tolist()
         self.ends.append(End(row, INITIATORS[cells[INITIATOR]], CAUSES[cells[CAUSE]], cells))
@@ -374,22 +351,3 @@ class Rig:
 def end_counts(end: End, side: int) -> tuple[int, int]:
     """Bytes and frames that came from a side, as the row of an ended tunnel says."""
     return end.side(side, BYTES), end.side(side, SCANNER + FRAMES)
-
-
-def cut(data: bytes, style: str, seed: int) -> Iterator[memoryview]:
-    """``data`` in pieces as TCP may cut it. :param style: ``bytes``, ``small``, ``mixed`` or ``whole``"""
-    rng = random.Random(seed)
-    view = memoryview(data)
-    pieces = 0
-    while view:
-        if style == "bytes" and pieces < 500:
-            size = 1
-        elif style == "small" and pieces < 500:
-            size = rng.randint(1, 20)
-        elif style == "mixed":
-            size = rng.choice((1, 2, 13, 14, 15, 1000, RECEIVE_BUFFER_BYTES, rng.randint(1, 1 << 18)))
-        else:
-            size = len(view)
-        yield view[:size]
-        view = view[size:]
-        pieces += 1

@@ -17,7 +17,8 @@ import pytest
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT
 from tests.support.frames import TEXT
 
-from .harness import DESCRIPTORS, Rig, frame
+from .harness import DESCRIPTORS, Rig
+from .wire import frame
 
 HELLO = frame(TEXT, b"hello", masked=True)
 MAX_EVENTS = 1024

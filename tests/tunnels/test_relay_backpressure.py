@@ -8,7 +8,8 @@ from gateway.tunnels.layout import BACKEND_SIDE, BYTES, CLIENT, DEADLINE_NS, NEV
 from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES
 from tests.support.frames import BINARY, TEXT
 
-from .harness import CLOSE_WITHIN, NS, WRITE_STALL_AFTER, Rig, Tunnel, close_frames, closing, frame
+from .harness import CLOSE_WITHIN, NS, WRITE_STALL_AFTER, Rig, Tunnel
+from .wire import close_frames, closing, frame
 
 BUFFERS = 64 * 1024
 DATA = {CLIENT: frame(BINARY, bytes(range(256)) * 300, masked=True), BACKEND_SIDE: frame(BINARY, b"backend" * 9999)}

@@ -17,7 +17,8 @@ from gateway.tunnels.layout import BACKEND_SIDE, BYTES, CLIENT, OPAQUE, SCANNER,
 from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
-from .harness import Peer, Rig, Tunnel, cut, end_counts, frame
+from .harness import Peer, Rig, Tunnel, end_counts
+from .wire import cut, frame
 
 BOTH = (CLIENT, BACKEND_SIDE)
 
@@ -27,7 +28,7 @@ class Stream:
 
     def __init__(self, data: bytes, frames: Counter[int], style: str, seed: int, eagerness: float) -> None:
         """
-        :param style: how it is cut, see :func:`.harness.cut`
+        :param style: how it is cut, see :func:`.wire.cut`
         :param eagerness: how often the other endpoint reads
         """
         self.data = data

@@ -22,7 +22,8 @@ from gateway.tunnels.layout import (
 )
 from tests.support.frames import BINARY, CONTINUATION, PING, TEXT
 
-from .harness import CLOSE_WITHIN, Rig, Tunnel, close_frames, closing, frame
+from .harness import CLOSE_WITHIN, Rig, Tunnel
+from .wire import close_frames, closing, ends_of, frame, split
 
 BUFFERS = 64 * 1024
 BOTH = (CLIENT, BACKEND_SIDE)
@@ -180,32 +181,6 @@ def test_inside_a_chunk(rig: Rig, side: int) -> None:
     assert near.send(rest) == len(rest)
     far.send(ANSWER[1 - side])
     assert_ends(rig)
-
-
-def split(data: bytes) -> list[bytes]:
-    """The frames in ``data``, none of them longer than 64 KiB."""
-    found = []
-    at = 0
-    while at < len(data):
-        size = data[at + 1] & 0x7F
-        head = 2
-        if size == 126:
-            size = int.from_bytes(data[at + 2 : at + 4], "big")
-            head = 4
-        end = at + head + (4 if data[at + 1] & 0x80 else 0) + size
-        found.append(data[at:end])
-        at = end
-    return found
-
-
-def ends_of(frames: list[bytes]) -> list[int]:
-    """Where each of ``frames`` ends when they follow each other."""
-    found = []
-    at = 0
-    for one in frames:
-        at += len(one)
-        found.append(at)
-    return found
 
 
 @both_sides

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
 from gateway.protocol.scanner_state import CLOSE_CODE
@@ -13,18 +9,14 @@ from gateway.tunnels.layout import (
     BACKEND_SIDE,
     BYTES,
     CLIENT,
-    DEADLINE_NS,
-    ENDED,
-    IDLE,
-    NEVER,
-    ROW_CELLS,
     SCANNER,
     SHUT,
     SIDES,
 )
 from tests.support.frames import BINARY, TEXT
 
-from .harness import CLOSE_WITHIN, Rig, Tunnel, closing, connection, frame, open_sockets
+from .harness import CLOSE_WITHIN, Rig
+from .wire import closing, frame
 
 BUFFERS = 64 * 1024
 HELLO = {CLIENT: frame(TEXT, b"from the client", masked=True), BACKEND_SIDE: frame(TEXT, b"from the backend")}
@@ -33,16 +25,6 @@ CLOSE = {CLIENT: closing(1000, masked=True), BACKEND_SIDE: closing(1000, masked=
 
 both_families = pytest.mark.parametrize("family", ["tcp", "unix"])
 both_sides = pytest.mark.parametrize("side", [CLIENT, BACKEND_SIDE], ids=SIDES)
-
-
-def assert_nothing_left(rig: Rig, tunnel: Tunnel) -> None:
-    """No descriptor, no event, no row is left of an ended tunnel; it was told of once."""
-    rig.serve()
-    assert not rig.ends
-    assert rig.slice.rows_in_use == 0
-    assert not tunnel.sockets & open_sockets()
-    assert "tfd:" not in Path(f"/proc/self/fdinfo/{rig.poller.fileno()}").read_text()
-    assert rig.waiting() == []
 
 
 # --- half-close -------------------------------------------------------------------------------------------------------
@@ -67,7 +49,7 @@ def test_the_other_direction_lives_on_after_fin(rig: Rig, family: str, side: int
     assert (end.initiator, end.cause) == (SIDES[side], "fin")
     rig.until(near.has_ended, "the other FIN")
     assert near.end == "fin"
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_families
@@ -85,7 +67,7 @@ def test_fin_comes_behind_what_is_pending(rig: Rig, family: str, side: int) -> N
     assert (far.received, far.end) == (sent, "fin")
     far.close()
     assert rig.end().cause == "fin"
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_families
@@ -100,7 +82,7 @@ def test_both_sides_send_fin_with_bytes_pending_for_both(rig: Rig, family: str) 
     assert tunnel.backend.received == sent[CLIENT]
     assert tunnel.client.end == tunnel.backend.end == "fin"
     assert rig.end().cause == "fin"
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_sides
@@ -110,7 +92,7 @@ def test_a_half_closed_tunnel_ends_when_the_time_for_it_is_up(rig: Rig, side: in
     rig.until(tunnel.peer(1 - side).has_ended, "FIN")
     rig.sweep(rig.relay.now + CLOSE_WITHIN)
     assert rig.end().cause == "fin"
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 # --- reset ------------------------------------------------------------------------------------------------------------
@@ -127,7 +109,7 @@ def test_a_reset_ends_the_other_side_behind_what_was_sent(rig: Rig, side: int) -
     far.close()
     end = rig.end()
     assert (end.initiator, end.cause) == (SIDES[side], "reset")
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_sides
@@ -151,7 +133,7 @@ def test_what_is_pending_still_goes_to_the_side_that_is_left(rig: Rig, side: int
     assert len(far.received) == delivered
     far.close()
     assert rig.end().cause == "reset"
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_sides
@@ -164,7 +146,7 @@ def test_what_is_pending_for_a_side_that_is_gone_is_dropped(rig: Rig, side: int)
     far.close()
     end = rig.end()
     assert (end.initiator, end.cause) == (SIDES[side], "reset")
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_sides
@@ -181,7 +163,7 @@ def test_a_side_that_closed_before_it_was_sent_something(rig: Rig, side: int) ->
     far.half_close()
     end = rig.end()
     assert (end.initiator, end.cause) == (SIDES[side], "fin")
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_families
@@ -199,7 +181,7 @@ def test_a_side_that_goes_away_after_its_fin_is_noticed(rig: Rig, family: str, s
     far.close()
     end = rig.end()
     assert (end.initiator, end.cause) == (SIDES[side], "fin")
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 # --- Close frames -----------------------------------------------------------------------------------------------------
@@ -221,7 +203,7 @@ def test_a_close_handshake_between_the_endpoints(rig: Rig, family: str, side: in
     end = rig.end()
     assert (end.initiator, end.cause) == (SIDES[side], "close_frame")
     assert end.side(CLIENT, SCANNER + CLOSE_CODE) == end.side(BACKEND_SIDE, SCANNER + CLOSE_CODE) == 1000
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @both_sides
@@ -235,7 +217,7 @@ def test_a_close_frame_and_then_a_reset(rig: Rig, side: int) -> None:
     far.close()
     end = rig.end()
     assert (end.initiator, end.cause) == (SIDES[side], "close_frame")
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 @pytest.mark.parametrize("last", [b"", HELLO[BACKEND_SIDE]], ids=["alone", "behind a message"])
@@ -251,7 +233,7 @@ def test_a_close_frame_that_is_unread_when_sending_fails(rig: Rig, last: bytes) 
     tunnel.client.close()
     end = rig.end()
     assert (end.initiator, end.cause) == ("backend", "close_frame")
-    assert_nothing_left(rig, tunnel)
+    rig.assert_nothing_left(tunnel)
 
 
 def test_sending_fails_and_there_was_no_close_frame(rig: Rig) -> None:
@@ -265,173 +247,4 @@ def test_sending_fails_and_there_was_no_close_frame(rig: Rig) -> None:
     tunnel.client.close()
     end = rig.end()
     assert (end.initiator, end.cause) == ("backend", "reset")
-    assert_nothing_left(rig, tunnel)
-
-
-# --- half-dead, and quiet ---------------------------------------------------------------------------------------------
-
-
-def fin_both_ways_stalled(rig: Rig, tunnel: Tunnel) -> None:
-    """The backend has closed, its bytes are pending, and then the client sends FIN too."""
-    rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
-    tunnel.backend.half_close()
-    tunnel.client.half_close()
-
-
-def fin_while_stalled_the_other_way(rig: Rig, tunnel: Tunnel) -> None:
-    rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
-    tunnel.client.half_close()
-
-
-def gone_with_bytes_for_the_other(rig: Rig, tunnel: Tunnel) -> None:
-    rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
-    tunnel.backend.close()
-
-
-def gone_while_both_are_stalled(rig: Rig, tunnel: Tunnel) -> None:
-    rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
-    rig.stall(tunnel.client, FLOOD[CLIENT])
-    tunnel.backend.close()
-
-
-def gone_with_the_other_silent(rig: Rig, tunnel: Tunnel) -> None:
-    tunnel.backend.close()
-
-
-def reset_with_the_other_silent(rig: Rig, tunnel: Tunnel) -> None:
-    tunnel.backend.reset()
-
-
-def close_frame_and_gone(rig: Rig, tunnel: Tunnel) -> None:
-    tunnel.backend.send(CLOSE[BACKEND_SIDE])
-    tunnel.backend.reset()
-
-
-def closing_unanswered(rig: Rig, tunnel: Tunnel) -> None:
-    rig.relay.close_tunnel(tunnel.row, 1001, IDLE)
-
-
-def closing_half_answered_and_gone(rig: Rig, tunnel: Tunnel) -> None:
-    rig.relay.close_tunnel(tunnel.row, 1001, IDLE)
-    tunnel.client.send(CLOSE[CLIENT])
-    tunnel.client.close()
-
-
-def closing_behind_a_stall(rig: Rig, tunnel: Tunnel) -> None:
-    rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
-    rig.relay.close_tunnel(tunnel.row, 1001, IDLE)
-    tunnel.backend.close()
-
-
-def closing_in_a_frame_that_never_ends(rig: Rig, tunnel: Tunnel) -> None:
-    tunnel.client.send(HELLO[CLIENT][:-1])
-    rig.until(tunnel.backend.read, "half a frame")
-    rig.relay.close_tunnel(tunnel.row, 1001, IDLE)
-    tunnel.client.half_close()
-
-
-HALF_DEAD: list[Callable[[Rig, Tunnel], None]] = [
-    fin_both_ways_stalled,
-    fin_while_stalled_the_other_way,
-    gone_with_bytes_for_the_other,
-    gone_while_both_are_stalled,
-    gone_with_the_other_silent,
-    reset_with_the_other_silent,
-    close_frame_and_gone,
-    closing_unanswered,
-    closing_half_answered_and_gone,
-    closing_behind_a_stall,
-    closing_in_a_frame_that_never_ends,
-]
-
-
-@both_families
-@pytest.mark.parametrize("die", HALF_DEAD)
-def test_a_tunnel_that_is_half_dead_keeps_nobody_busy(
-    rig: Rig, family: str, die: Callable[[Rig, Tunnel], None]
-) -> None:
-    tunnel = rig.open(family, buffers=BUFFERS)
-    die(rig, tunnel)
-    for _ in range(3):
-        rig.rest(turns=10)
-        rig.serve(0.002)
-    assert rig.waiting() == []
-    assert not rig.ends
-    # What had to be noticed was: the row says so.
-    assert tunnel.dirty == any(tunnel.pending)
-    for side in (CLIENT, BACKEND_SIDE):
-        if tunnel.side(side, ENDED) and not tunnel.pending[1 - side]:
-            assert tunnel.side(1 - side, SHUT)
-    # When its time is up, it is cut.
-    rig.sweep(rig.relay.now + CLOSE_WITHIN + 60 * 10**9)
-    if not rig.ends:  # a stall was noticed first
-        rig.sweep(rig.relay.now + CLOSE_WITHIN + 60 * 10**9)
-    rig.end()
-    assert_nothing_left(rig, tunnel)
-
-
-# --- descriptors ------------------------------------------------------------------------------------------------------
-
-
-@both_sides
-def test_an_event_of_a_tunnel_that_has_just_ended_is_nobodys(rig: Rig, side: int) -> None:
-    """One side's answer ends the tunnel, and the other's bytes are in the same batch behind it."""
-    tunnel = rig.open()
-    rig.relay.close_tunnel(tunnel.row, 1001, IDLE)
-    tunnel.peer(1 - side).send(CLOSE[1 - side])
-    rig.assert_live(tunnel)
-    tunnel.peer(side).send(CLOSE[side])
-    rig.until(lambda: len(rig.waiting()) == 1, "the answer", turn=None)
-    tunnel.peer(1 - side).send(b"more")
-    rig.until(lambda: len(rig.waiting()) == 2, "both", turn=None)
-    rig.serve()
-    assert len(rig.ends) == 1
-    row = rig.cells[tunnel.row : tunnel.row + ROW_CELLS].tolist()
-    assert row.pop(DEADLINE_NS) == NEVER
-    assert not any(row)
-    rig.end()
-    assert_nothing_left(rig, tunnel)
-
-
-def test_a_number_that_is_used_again_in_the_same_batch_hits_no_wrong_tunnel(rig: Rig) -> None:
-    """Both sides of a tunnel have events at once, the first ends it, and a new connection wants its numbers."""
-    old = rig.open()
-    spare: list[tuple[object, object]] = []
-
-    def ended() -> None:
-        for fd in old.fds:
-            os.fstat(fd)  # still taken: nothing else can get its number
-        spare.append(connection("tcp"))
-
-    rig.when_ended = ended
-    old.client.reset()
-    old.backend.reset()
-    rig.until(lambda: len(rig.waiting()) == 2, "both resets", turn=None)
-    rig.serve()
-    assert len(rig.ends) == 1
-    new = rig.open()
-    rig.serve()
-    assert rig.ends.pop().row == old.row == new.row
-    new.client.send(HELLO[CLIENT])
-    new.backend.send(HELLO[BACKEND_SIDE])
-    rig.until(lambda: new.backend.has(HELLO[CLIENT]) and new.client.has(HELLO[BACKEND_SIDE]), "the new tunnel's bytes")
-    rig.assert_live(new)
-    assert not old.sockets & open_sockets()
-    third = rig.open()
-    assert set(third.fds) & set(old.fds)
-    for left, right in spare:
-        left.close()
-        right.close()
-
-
-def test_hundreds_of_tunnels_leave_nothing_behind(rig: Rig) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-    for n in range(300):
-        tunnel = rig.open("unix")
-        tunnel.peer(n % 2).send(HELLO[n % 2])
-        tunnel.client.close()
-        tunnel.backend.close()
-        rig.end()
-        assert tunnel.row == rig.slice.first
-    assert len(os.listdir("/proc/self/fd")) == before
-    assert rig.slice.used_rows == 1
+    rig.assert_nothing_left(tunnel)

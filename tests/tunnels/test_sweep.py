@@ -17,7 +17,8 @@ from gateway.tunnels.layout import (
 )
 from tests.support.frames import BINARY, PING, PONG, TEXT
 
-from .harness import CLOSE_WITHIN, NS, Rig, Tunnel, close_frames, frame
+from .harness import CLOSE_WITHIN, NS, Rig, Tunnel
+from .wire import close_frames, frame
 
 IDLE_AFTER = 30 * NS
 

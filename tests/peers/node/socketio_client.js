@@ -9,11 +9,14 @@ const done = error => {
     socket.close();
 };
 
+let upgraded;
+
 socket.on("connect_error", done);
+socket.io.on("open", () => { // before anything else happens: the upgrade may be done when "connect" comes
+    found.before = socket.io.engine.transport.name;
+    upgraded = new Promise(resolve => socket.io.engine.once("upgrade", resolve));
+});
 socket.on("connect", async () => {
-    const engine = socket.io.engine;
-    found.before = engine.transport.name;
-    const upgraded = new Promise(resolve => engine.once("upgrade", resolve));
     for (const message of ["first", "x".repeat(100000)]) found.echoes.push(await socket.emitWithAck("echo", message));
     if (transports.length > 1) await upgraded;
     found.echoes.push(await socket.emitWithAck("echo", Buffer.from([1, 2, 3])));
