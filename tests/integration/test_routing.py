@@ -80,42 +80,42 @@ async def gateway(start_shared_gateway: StartGateway, webs: list[Web], echoes: l
         ("EXACT.example:8080", "/", "host"),
         ("exact.example.", "/", "host"),
         ("upper.example", "/", "host"),
-        ("sub.exact.example", "/", "-"),
+        ("sub.exact.example", "/", None),
         ("a.wild.example", "/", "wildcard"),
         ("a.b.wild.example", "/", "wildcard"),
-        ("wild.example", "/", "-"),
-        ("evilwild.example", "/", "-"),
+        ("wild.example", "/", None),
+        ("evilwild.example", "/", None),
         ("both.example", "/both/x", "host-and-path"),
-        ("both.example", "/other", "-"),
-        ("x", "/both/x", "-"),
+        ("both.example", "/other", None),
+        ("x", "/both/x", None),
         ("x", "/exact", "exact"),
         ("x", "/exact?query=1", "exact"),
-        ("x", "/exact/", "-"),
+        ("x", "/exact/", None),
         ("x", "/room/42", "regex"),
-        ("x", "/room/42/x", "-"),
-        ("x", "/room/x", "-"),
+        ("x", "/room/42/x", None),
+        ("x", "/room/x", None),
         ("x", "/prefix", "prefix"),
         ("x", "/prefix/", "prefix"),
         ("x", "/prefix/inner", "prefix"),
-        ("x", "/prefixed", "-"),
-        ("x", "/PREFIX/", "-"),
+        ("x", "/prefixed", None),
+        ("x", "/PREFIX/", None),
         ("x", "/other/../prefix/x", "prefix"),
         ("x", "/prefix/../exact", "exact"),
         ("x", "/%70refix/x", "prefix"),
         ("x", "/./exact", "exact"),
-        ("x", "http://exact.example/", "host"),
+        ("exact.example", "http://exact.example/", "host"),
         ("x", "/named/x", "named"),
     ],
 )
 async def test_the_first_route_that_matches_takes_a_request(
-    gateway: Gateway, open_connection: Open, host: str, path: str, expected: str
+    gateway: Gateway, open_connection: Open, host: str, path: str, expected: str | None
 ) -> None:
     client = await open_connection(gateway)
     await client.send(request(path, host=host))
     answer = await client.answer()
     record = await gateway.logged(event="http", client=client.name)
     assert record["route"] == expected
-    assert answer.status == (404 if expected == "-" else 200)
+    assert answer.status == (404 if expected is None else 200)
 
 
 @pytest.mark.parametrize(
