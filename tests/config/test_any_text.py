@@ -17,9 +17,7 @@ ENVIRON = {"A": "1", "B": "a: [b", "EMPTY": ""}
 YAML_PIECES = (
     st.sampled_from("\n \t:-[]{},#&*!|>'\"%@`?~=<.0159aAé\ud800\x07\x85\u2028\ufeff")
     | st.sampled_from(["  ", "\n  ", ": ", "- ", "<<: ", "&a ", "*a", "%YAML 1.1\n", "---\n", "...\n", "\\U"])
-    | st.sampled_from(
-        ["!!int ", "!!str ", "!!set ", "!!timestamp ", "0x", "1:1", "2001-01-01", ".inf", "off"]
-    )
+    | st.sampled_from(["!!int ", "!!str ", "!!set ", "!!timestamp ", "0x", "1:1", "2001-01-01", ".inf", "off"])
     | st.sampled_from(["${", "}", "${A}", "${B}", "${EMPTY}", "${C:-d}", "$${"])
     | st.sampled_from(["listen", "address", "routes", "upstreams", "timeouts", "match", "path_regex", "10s"])
 )

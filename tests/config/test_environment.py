@@ -38,9 +38,7 @@ def test_a_default_stands_in_for_what_is_unset_or_empty(environ, path):
 
 
 def test_a_value_cannot_bring_in_structure():
-    config = config_of(
-        with_top("access_log:\n  path: ${X}"), {"X": "a\n  , format: text, [b]: {c"[1:].strip()}
-    )
+    config = config_of(with_top("access_log:\n  path: ${X}"), {"X": "a\n  , format: text, [b]: {c"[1:].strip()})
     assert config.access_log.path == ", format: text, [b]: {c"
     assert config.access_log.format == "json"
     assert config_of(with_top("access_log:\n  path: ${X}"), {"X": "<<"}).access_log.path == "<<"

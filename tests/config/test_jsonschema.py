@@ -26,16 +26,12 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
     if "enum" in schema and value not in schema["enum"]:
         return False
     expected = schema.get("type")
-    if expected and (
-        not isinstance(value, TYPES[expected]) or (expected == "integer" and isinstance(value, bool))
-    ):
+    if expected and (not isinstance(value, TYPES[expected]) or (expected == "integer" and isinstance(value, bool))):
         return False
     if isinstance(value, str):
         return len(value) >= schema.get("minLength", 0) and bool(re.search(schema.get("pattern", ""), value))
     if isinstance(value, list):
-        return len(value) >= schema.get("minItems", 0) and all(
-            fits(item, schema.get("items", {})) for item in value
-        )
+        return len(value) >= schema.get("minItems", 0) and all(fits(item, schema.get("items", {})) for item in value)
     if isinstance(value, dict):
         return (
             len(value) >= schema.get("minProperties", 0)

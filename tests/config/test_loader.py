@@ -48,9 +48,7 @@ def test_a_missing_file(tmp_path):
 
 
 def test_a_directory(tmp_path):
-    assert complaint_about(tmp_path) == (
-        f"{tmp_path}:1:1: file: this is a directory (the path of a file in it)"
-    )
+    assert complaint_about(tmp_path) == (f"{tmp_path}:1:1: file: this is a directory (the path of a file in it)")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -70,15 +68,11 @@ def test_a_path_that_leads_nowhere(path):
 def test_bytes_that_are_not_utf8(tmp_path):
     file = tmp_path / "latin1.yaml"
     file.write_bytes("# über\n# é caf".encode() + b"\xe9: 1\n")
-    assert complaint_about(file) == (
-        f"{file}:2:8: file: the byte 0xe9 is not UTF-8 here (a file saved as UTF-8)"
-    )
+    assert complaint_about(file) == (f"{file}:2:8: file: the byte 0xe9 is not UTF-8 here (a file saved as UTF-8)")
 
 
 def test_a_file_without_end():
-    assert complaint_about("/dev/zero") == (
-        "/dev/zero:1:1: file: has more than 1048576 bytes (a gateway.yaml)"
-    )
+    assert complaint_about("/dev/zero") == ("/dev/zero:1:1: file: has more than 1048576 bytes (a gateway.yaml)")
 
 
 def test_a_pipe(tmp_path):

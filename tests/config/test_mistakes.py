@@ -27,8 +27,7 @@ routes:
         "gateway.yaml:4:5: listen[0].tls: unknown key (known here: address)",
         "gateway.yaml:9:12: timeouts.connect: expected a duration, found the number 5"
         " (with its unit: 5s for seconds, 5ms for milliseconds)",
-        'gateway.yaml:12:15: routes[0].upstream: there is no upstream "chatt"'
-        " (did you mean chat? there are: chat)",
+        'gateway.yaml:12:15: routes[0].upstream: there is no upstream "chatt" (did you mean chat? there are: chat)',
     ]
 
 
@@ -37,8 +36,7 @@ def test_a_missing_key_is_reported_at_what_lacks_it():
         "gateway.yaml:1:1: upstreams: this key is required (add it: Groups of backends, by name)",
         "gateway.yaml:1:10: listen[0].address: this key is required"
         " (add it: host:port, [::]:port or unix:/path to accept clients on)",
-        "gateway.yaml:3:5: routes[0].upstream: this key is required"
-        " (add it: Name of the upstream that requests go to)",
+        "gateway.yaml:3:5: routes[0].upstream: this key is required (add it: Name of the upstream that requests go to)",
         "gateway.yaml:4:5: routes[1].name: this key is required"
         " (add it: Unique name, the `route` label of every metric)",
     ]
@@ -78,8 +76,7 @@ def test_an_unknown_key_is_reported_with_the_likely_one():
         ("workers: 65", "1:10: workers: 65 is too large (at most 64)"),
         (
             'workers: "4"',
-            '1:10: workers: expected auto or a whole number, found the text "4"'
-            " (auto, or digits without quotes)",
+            '1:10: workers: expected auto or a whole number, found the text "4" (auto, or digits without quotes)',
         ),
         (
             "trusted_proxies: 10.0.0.0/8",
@@ -91,8 +88,7 @@ def test_an_unknown_key_is_reported_with_the_likely_one():
         ),
         (
             'trusted_proxies: ["fe80::1%eth0"]',
-            '1:19: trusted_proxies[0]: "fe80::1%eth0" is not a network'
-            " (fe80::1/128 is the network around it)",
+            '1:19: trusted_proxies[0]: "fe80::1%eth0" is not a network (fe80::1/128 is the network around it)',
         ),
         (
             "trusted_proxies: [all, 10]",
@@ -108,8 +104,7 @@ def test_an_unknown_key_is_reported_with_the_likely_one():
         ),
         (
             'access_log: {path: "a\\0b"}',
-            '1:20: access_log.path: the path "a\\x00b" holds a control character'
-            " (a file, - for stdout, or off)",
+            '1:20: access_log.path: the path "a\\x00b" holds a control character (a file, - for stdout, or off)',
         ),
         (
             "timeouts: {close: off}",
@@ -184,9 +179,7 @@ def test_names_that_would_need_quotes_in_a_label():
 
 def test_upstreams_that_there_are_too_many_of_to_list():
     upstreams = "".join(f"  u{number}: {{backends: ['a:1']}}\n" for number in range(50))
-    (line,) = complaints(
-        MINIMAL.replace("routes:\n", upstreams + "routes:\n").replace("upstream: chat", "upstream: x")
-    )
+    (line,) = complaints(MINIMAL.replace("routes:\n", upstreams + "routes:\n").replace("upstream: chat", "upstream: x"))
     assert line.endswith("u18 and 31 more)")
 
 
@@ -232,9 +225,7 @@ def test_missing_upstreams_are_one_mistake_and_not_one_for_each_route():
 @pytest.mark.parametrize("section", ["listen: []", "upstreams: {}", "routes: []"])
 def test_what_has_no_default_may_not_be_empty_either(section):
     key = section.split(":")[0]
-    lines = complaints(
-        "\n".join([section, *(line for line in ("listen: [{address: 'a:1'}]",) if key != "listen")])
-    )
+    lines = complaints("\n".join([section, *(line for line in ("listen: [{address: 'a:1'}]",) if key != "listen")]))
     assert f"gateway.yaml:1:{len(key) + 3}: {key}: is empty (at least one is needed)" in lines
 
 

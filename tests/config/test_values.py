@@ -189,9 +189,7 @@ def test_what_is_no_host(text, message):
     assert message in caught.value.message
 
 
-@pytest.mark.parametrize(
-    "path", ["/", "/ws/", "/a/b;v=1", "/caf%C3%A9", "/a//b", "/...", "/.well-known", "/%20%2F"]
-)
+@pytest.mark.parametrize("path", ["/", "/ws/", "/a/b;v=1", "/caf%C3%A9", "/a//b", "/...", "/.well-known", "/%20%2F"])
 def test_paths(path):
     assert check_path(path) == path
 
@@ -232,9 +230,7 @@ def test_what_is_no_regex(regex):
         check_regex(regex)
 
 
-@pytest.mark.parametrize(
-    "upgrade", ["h2c", "H2C", "h2c/1", "", "a b", "a/", "/1", "a/b/c", "websocket,", "a\n"]
-)
+@pytest.mark.parametrize("upgrade", ["h2c", "H2C", "h2c/1", "", "a b", "a/", "/1", "a/b/c", "websocket,", "a\n"])
 def test_what_cannot_be_upgraded_to(upgrade):
     with pytest.raises(BadValue):
         check_upgrade(upgrade)

@@ -6,9 +6,7 @@ from .files import MINIMAL, complaints, config_of, with_top
 
 
 def test_an_alias_stands_for_what_it_names():
-    config = config_of(
-        MINIMAL.replace("routes:\n", "  news: *chat\nroutes:\n").replace("chat: {", "chat: &chat {", 1)
-    )
+    config = config_of(MINIMAL.replace("routes:\n", "  news: *chat\nroutes:\n").replace("chat: {", "chat: &chat {", 1))
     assert config.upstreams["news"] == config.upstreams["chat"]
 
 
@@ -81,10 +79,7 @@ def test_tags_are_refused(tag, value):
 
 
 def test_tags_of_what_is_anyway_there_are_taken():
-    assert (
-        config_of(with_top("max_tunnels: !!int '5'\nadmin: !!map {}\ntrusted_proxies: !!seq []")).max_tunnels
-        == 5
-    )
+    assert config_of(with_top("max_tunnels: !!int '5'\nadmin: !!map {}\ntrusted_proxies: !!seq []")).max_tunnels == 5
 
 
 @pytest.mark.parametrize(
@@ -110,10 +105,8 @@ def test_an_alias_within_itself(value):
 @pytest.mark.parametrize(
     "bomb",
     [
-        "a0: &a0 [1, 2]\n"
-        + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)),
-        "a0: &a0 {x: 1}\n"
-        + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 20)),
+        "a0: &a0 [1, 2]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 20)),
+        "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 20)),
         "a: &a {" + ", ".join(f"k{i}: 1" for i in range(5000)) + "}\nb: {<<: [" + "*a, " * 5000 + "]}\n",
     ],
     ids=["lists", "merges", "wide merge"],
