@@ -355,7 +355,7 @@ async def test_an_upload_that_breaks_off_does_not_look_whole(
         await scripted.request(backend)
         arrived.set_result(await backend.ends())
 
-    scripted.script = script
+    scripted.plays(script)
     client = await open_connection(gateway)
     await client.send(request("/scripted/broken", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n")
     await scripted.next_head()

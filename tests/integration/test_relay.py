@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect as websocket
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Echo, Scripted
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, SCALE, within
 from tests.support.frames import BINARY, CLOSE, PING, PONG, TEXT, close, frame, from_client, random_stream, read_frame
 from tests.support.gateway import Gateway, route
 from tests.support.raw import Connection, handshake, switching
@@ -231,7 +231,8 @@ async def test_a_reset_ends_the_other_side_at_once(
     assert await read_frame(backend) == (TEXT, b"x")
     (client if side == "client" else backend).reset()
     other = backend if side == "client" else client
-    assert await other.ends() == b""
+    assert await other.ends(SCALE) == b""  # well before `close`
+    await other.close()
     record = await gateway.logged(event="tunnel_end", path=f"/raw/reset/{side}")
     assert (record["initiator"], record["cause"]) == (side, "reset")
 

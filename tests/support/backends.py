@@ -235,6 +235,10 @@ class Scripted:
             if hold:
                 await _hold(connection)
 
+        self.plays(script)
+
+    def plays(self, script: Script) -> None:
+        """Serve every connection with a script from now on. Heads that came before are forgotten."""
         self.script = script
         self.heads = asyncio.Queue()
 
