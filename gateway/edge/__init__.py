@@ -5,6 +5,7 @@
 ``request``     what a request asks for: its route, its client, its upgrade; or why it is refused
 ``forwarding``  the fields that a backend is sent, and those that a client is sent back
 ``upgrade``     dials a backend, forwards the handshake, opens the tunnel
+``declined``    relays the answer of a backend that does not upgrade
 ``refusal``     answers of the gateway's own
 ``plain``       every other request, by aiohttp
 ``names``       addresses of backends that are given by name
