@@ -161,6 +161,8 @@ class RequestReader:
         head.method = self._parser.get_method()
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
+            if version == "0.9":
+                raise BadHead(400, "malformed request line: it names no version of HTTP")
             raise BadHead(505, f"HTTP/{version} is not spoken here")
         head.http11 = version == "1.1"
         line_end = received.find(_CRLF)

@@ -7,6 +7,8 @@ handle made for it; asyncio gets the rest.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 import select
 import selectors
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 RECEIVE_BUFFER_BYTES = 128 * 1024
 Callback = Callable[[int], None]
+log = logging.getLogger("gateway")
 
 
 class Poller(selectors.EpollSelector):
@@ -61,6 +64,12 @@ class Poller(selectors.EpollSelector):
         del self._callbacks[fd]
         self._selector.unregister(fd)
 
+    def _abandon(self, fd: int) -> None:
+        """Hear no more of a descriptor whose callback failed: its events would come again and again."""
+        if self._callbacks.pop(fd, None) is not None:
+            with contextlib.suppress(OSError):
+                self._selector.unregister(fd)
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait, serve, and return what is left for asyncio. See :meth:`selectors.BaseSelector.select`."""
         if timeout is None:
@@ -74,7 +83,11 @@ class Poller(selectors.EpollSelector):
         for fd, mask in self.relay.poll(timeout_ms):
             callback = callbacks.get(fd)
             if callback is not None:
-                callback(mask)
+                try:
+                    callback(mask)
+                except Exception:  # one connection's trouble must not end the worker, and every tunnel with it
+                    log.exception("descriptor %d: its callback failed", fd)
+                    self._abandon(fd)
                 continue
             key = self._fd_to_key.get(fd)
             if key is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -167,11 +168,12 @@ async def test_usage_errors_exit_with_2(arguments: tuple[str, ...]) -> None:
 
 
 async def test_help_names_every_command() -> None:
+    commands = ("run", "check", "demo", "schema", "status", "tunnels")
     status, stdout, _ = await gateway_command("--help")
     assert status == 0
-    for command in ("run", "check", "demo", "schema", "status", "tunnels"):
+    for command in commands:
         assert command in stdout
-        status, text, _ = await gateway_command(command, "--help")
+    for status, text, _ in await asyncio.gather(*(gateway_command(command, "--help") for command in commands)):
         assert status == 0
         assert "Usage" in text
 

@@ -156,7 +156,7 @@ async def test_workers_go_when_their_supervisor_is_killed(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway({"workers": 2, **to_one(echo.address, timeouts={"close": "1s"})})
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address, timeouts={"close": "200ms"})})
     pids = await gateway.worker_pids()
     client = await tunnel(gateway, open_connection)
     gateway.process.signal(signal.SIGKILL)

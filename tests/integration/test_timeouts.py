@@ -132,22 +132,19 @@ async def test_handshake(gateway: Gateway, open_connection: Open, scripted: Scri
     assert (await gateway.logged(event="handshake", client=client.name))["result"] == "timeout"
 
 
-@pytest.mark.parametrize("how", ["close_frame", "fin"])
-async def test_close(gateway: Gateway, open_connection: Open, scripted: Scripted, how: str) -> None:
+async def test_close(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
     """A side that says goodbye is not kept waiting for one that never does."""
-    path = f"/close/{how}"
-    client, backend = await tunnel(gateway, open_connection, scripted, path)
+    tunnels = {how: await tunnel(gateway, open_connection, scripted, f"/close/{how}") for how in ("close_frame", "fin")}
     start = time.monotonic()
-    if how == "close_frame":
-        await client.send(from_client(CLOSE, close(1000)))
-        assert await read_frame(backend) == (CLOSE, close(1000))
-    else:
-        client.half_close()
-    assert await client.ends() == b""
-    assert await backend.ends() == b""
-    assert 0.4 < time.monotonic() - start < 0.5 + SLACK_SECONDS
-    record = await gateway.logged(event="tunnel_end", path=path)
-    assert (record["initiator"], record["cause"]) == ("client", how)
+    await tunnels["close_frame"][0].send(from_client(CLOSE, close(1000)))
+    assert await read_frame(tunnels["close_frame"][1]) == (CLOSE, close(1000))
+    tunnels["fin"][0].half_close()
+    for how, ends in tunnels.items():
+        for end in ends:
+            assert await end.ends() == b""
+        assert 0.4 < time.monotonic() - start < 0.5 + SLACK_SECONDS
+        record = await gateway.logged(event="tunnel_end", path=f"/close/{how}")
+        assert (record["initiator"], record["cause"]) == ("client", how)
 
 
 async def test_idle(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
@@ -176,12 +173,17 @@ async def test_idle(gateway: Gateway, open_connection: Open, scripted: Scripted)
     assert (record["initiator"], record["cause"], record["gateway_close_code"]) == ("gateway", "idle", 1001)
 
 
-async def test_data_keeps_a_tunnel_from_being_idle(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
+async def test_what_keeps_a_tunnel_open(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
+    """Data, where there is a time-out for silence; nothing need, where it is off."""
+    quiet_client, quiet_backend = await tunnel(gateway, open_connection, scripted, "/off/")
     client, backend = await tunnel(gateway, open_connection, scripted, "/idle/busy")
-    for number in range(10):
+    for number in range(8):
         await backend.send(frame(TEXT, str(number).encode()))
         assert await read_frame(client) == (TEXT, str(number).encode())
-        await asyncio.sleep(0.35)  # the pace of the data: 3.5 s in all
+        await asyncio.sleep(0.35)  # the pace of the data: 2.8 s in all
+    assert await quiet_client.is_quiet(0)
+    await quiet_backend.send(frame(TEXT, b"still here"))
+    assert await read_frame(quiet_client) == (TEXT, b"still here")
 
 
 async def test_max_lifetime(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
@@ -214,29 +216,24 @@ async def test_endpoints_that_do_not_answer_a_close_are_cut(
     assert await backend.ends() == b""
 
 
-@pytest.mark.parametrize("side", ["client", "backend"])
-async def test_write_stall(gateway: Gateway, open_connection: Open, scripted: Scripted, side: str) -> None:
+async def test_write_stall(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
     """A side that takes nothing is cut; the other is told with a Close frame."""
-    path = f"/stall/{side}"
-    client, backend = await tunnel(gateway, open_connection, scripted, path)
-    stalled, sender = (client, backend) if side == "client" else (backend, client)
-    stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]  # every transport over TCP has it
-    piece = frame(BINARY, bytes(1024 * 1024), None if side == "client" else b"mask")
-    for _ in range(16):
-        sender.writer.write(piece)
+    tunnels = {
+        side: await tunnel(gateway, open_connection, scripted, f"/stall/{side}") for side in ("client", "backend")
+    }
     start = time.monotonic()
-    assert await read_frame(sender) == (CLOSE, close(1001))
-    assert 0.9 < time.monotonic() - start < 1 + SLACK_SECONDS
-    record = await gateway.logged(event="tunnel_end", path=path)
-    assert (record["initiator"], record["cause"]) == ("gateway", "write_stall")
-    client.reset()
-    backend.reset()
 
+    async def stall(side: str, client: Connection, backend: Connection) -> None:
+        stalled, sender = (client, backend) if side == "client" else (backend, client)
+        stalled.writer.transport.pause_reading()  # type: ignore[attr-defined]  # every transport over TCP has it
+        piece = frame(BINARY, bytes(1024 * 1024), None if side == "client" else b"mask")
+        for _ in range(16):
+            sender.writer.write(piece)
+        assert await read_frame(sender) == (CLOSE, close(1001))
+        assert 0.9 < time.monotonic() - start < 1 + SLACK_SECONDS
+        record = await gateway.logged(event="tunnel_end", path=f"/stall/{side}")
+        assert (record["initiator"], record["cause"]) == ("gateway", "write_stall")
+        client.reset()
+        backend.reset()
 
-async def test_nothing_ends_a_quiet_tunnel_where_time_outs_are_off(
-    gateway: Gateway, open_connection: Open, scripted: Scripted
-) -> None:
-    client, backend = await tunnel(gateway, open_connection, scripted, "/off/")
-    assert await client.is_quiet(3)
-    await backend.send(frame(TEXT, b"still here"))
-    assert await read_frame(client) == (TEXT, b"still here")
+    await asyncio.gather(*(stall(side, *ends) for side, ends in tunnels.items()))

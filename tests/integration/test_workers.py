@@ -119,28 +119,24 @@ async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGa
     await gateway.stderr.containing("/nowhere/at/all.log")
 
 
-async def test_two_gateways_on_one_port_are_refused(start_gateway: StartGateway, backends: Backends) -> None:
+async def test_addresses_that_are_taken_are_refused(start_gateway: StartGateway, backends: Backends) -> None:
+    """SO_REUSEPORT would let a second gateway of the same user join in silently."""
     echo = await backends.echo()
     first = await start_gateway(to_one(echo.address))
-    second = await start_gateway(to_one(echo.address, listen=first.config["listen"]), ready=False)
-    await second.exits(1)
-    line = await second.stderr.containing("cannot listen on")
+    same_port = await start_gateway(to_one(echo.address, listen=first.config["listen"]), ready=False)
+    same_admin = await start_gateway(to_one(echo.address, admin=first.config["admin"]), ready=False)
+    await same_port.exits(1)
+    line = await same_port.stderr.containing("cannot listen on")
     assert first.address in line
     assert "is another gateway running?" in line
+    await same_admin.exits(1)
+    assert first.admin in await same_admin.stderr.containing("cannot listen on")
     for _ in range(10):
         await shake_hands(first)
 
 
-async def test_an_admin_port_that_is_taken_is_refused(start_gateway: StartGateway, backends: Backends) -> None:
-    first = await start_gateway(to_one("127.0.0.1:1"))
-    second = await start_gateway(to_one("127.0.0.1:1", admin=first.config["admin"]), ready=False)
-    await second.exits(1)
-    assert first.admin in await second.stderr.containing("cannot listen on")
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 async def test_signals_to_the_whole_group_do_not_end_workers(
-    start_gateway: StartGateway, backends: Backends, open_connection: Open, number: signal.Signals
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     """A Ctrl-C goes to every process of the terminal; only the supervisor acts."""
     echo = await backends.echo()
@@ -149,19 +145,25 @@ async def test_signals_to_the_whole_group_do_not_end_workers(
     await client.send(handshake("/"))
     assert (await client.head()).status == 101
     (worker,) = await gateway.worker_pids()
-    os.kill(worker, number)
-    await client.echoes(from_client(TEXT, b"still here"), frame(TEXT, b"still here"))
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        os.kill(worker, number)
+        await client.echoes(from_client(TEXT, b"still here"), frame(TEXT, b"still here"))
     assert await gateway.worker_pids() == [worker]
 
 
-async def test_a_gateway_leaves_no_process_behind(start_gateway: StartGateway, backends: Backends) -> None:
+async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
+    start_gateway: StartGateway, backends: Backends
+) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway({"workers": 3, **to_one(echo.address)})
-    pids = await gateway.worker_pids()
-    assert len(pids) == 3
-    gateway.term()
-    await gateway.exits(0)
-    assert not [pid for pid in pids if is_alive(pid)]
+    listen = [{"address": f"127.0.0.1:{free_port()}"}]
+    for workers in (3, 1):
+        gateway = await start_gateway({"workers": workers, **to_one(echo.address, listen=listen)})
+        await shake_hands(gateway)
+        pids = await gateway.worker_pids()
+        assert len(pids) == workers
+        gateway.term()
+        await gateway.exits(0)
+        assert not [pid for pid in pids if is_alive(pid)]
 
 
 async def test_a_command_that_is_no_worker_says_so() -> None:
@@ -180,13 +182,3 @@ async def test_connections_wait_for_the_only_worker(start_gateway: StartGateway,
     refused = [error for error in done if error is not None]
     with contextlib.suppress(IndexError):
         raise refused[0]
-
-
-async def test_a_port_is_free_again_after_the_gateway(start_gateway: StartGateway, backends: Backends) -> None:
-    echo = await backends.echo()
-    listen = [{"address": f"127.0.0.1:{free_port()}"}]
-    for _ in range(2):
-        gateway = await start_gateway(to_one(echo.address, listen=listen))
-        await shake_hands(gateway)
-        gateway.term()
-        await gateway.exits(0)

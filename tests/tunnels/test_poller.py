@@ -204,3 +204,21 @@ def test_under_asyncio(rig: Rig) -> None:
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(rig.poller)) as runner:
         runner.run(run())
+
+
+def test_a_callback_that_fails_is_heard_no_more_and_ends_nothing_else(
+    rig: Rig, pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    left, right = pair
+    called = []
+
+    def fail(mask: int) -> None:
+        called.append(mask)
+        raise RuntimeError("a bug")
+
+    rig.poller.watch(left.fileno(), select.EPOLLIN, fail)
+    right.send(b"x")
+    assert rig.poller.select(0) == []
+    assert rig.poller.select(0) == []
+    assert called == [select.EPOLLIN]
+    assert "its callback failed" in caplog.text
