@@ -334,6 +334,9 @@ class Upgrade:
         if request.route.limits.idle_ns != NEVER or request.route.limits.max_lifetime_ns != NEVER:
             set_deadline(edge.slice.cells, row)
         edge.waiting.discard(self)
+        # What refers to itself is left to the garbage collector, which costs a handshake a tenth of its time.
+        del self._when_late
+        self._reader.release()
         edge.count_handshake(request.route, "upgraded", request.started_ns)
         self._log("upgraded", 101, None)
         relay.write(row, CLIENT, answer)

@@ -247,6 +247,10 @@ class ResponseReader:
         self.received = self.received[end:]
         return head
 
+    def release(self) -> None:
+        """Let go of the parser, which refers back to this reader. Nothing can be fed any more."""
+        del self._parser
+
     def feed_body(self, data: bytes) -> None:
         """Look at bytes of the final answer's body; ``complete`` tells whether they were its last.
 

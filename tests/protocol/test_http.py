@@ -28,6 +28,7 @@ GOOD = {
     "malformed escape": head_bytes(b"GET /%zz HTTP/1.1", b"Host: a"),
 }
 MALFORMED = {
+    "no version, as in HTTP/0.9": b"GET /\r\n\r\n",
     "Content-Length and Transfer-Encoding": head_bytes(*START, b"Content-Length: 5", b"Transfer-Encoding: chunked"),
     "Transfer-Encoding and Content-Length": head_bytes(*START, b"Transfer-Encoding: chunked", b"Content-Length: 5"),
     "Transfer-Encoding in HTTP/1.0": head_bytes(b"POST / HTTP/1.0", b"Transfer-Encoding: chunked"),
@@ -79,7 +80,6 @@ MALFORMED = {
 NOT_HTTP1 = {
     "preface of HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/2.0": head_bytes(b"GET / HTTP/2.0", b"Host: a"),
-    "HTTP/0.9": b"GET /\r\n\r\n",
 }
 ALL = GOOD | MALFORMED | NOT_HTTP1
 
