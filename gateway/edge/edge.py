@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import socket
 import time
 from collections.abc import Coroutine
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.schema import Config
@@ -26,6 +28,7 @@ from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, sweep
 
 if TYPE_CHECKING:
+    from gateway.edge.plain import PlainHTTP
     from gateway.tunnels.table import Slice
 
 WAITING_INTERVAL_SECONDS = 0.25
@@ -48,8 +51,6 @@ class Edge:
         self, poller: Poller, slice_: Slice, registry: Registry, events: Events, access_log: AccessLog
     ) -> None:
         """:param poller: the running loop's selector"""
-        from gateway.edge.plain import PlainHTTP
-
         self.loop = asyncio.get_running_loop()
         self.poller = poller
         self.relay = poller.relay
@@ -64,7 +65,6 @@ class Edge:
         self.drained = asyncio.Event()
         """set once the gateway drains and the last tunnel has ended"""
         self.ends = Ends(slice_.table, registry, events)
-        self.plain = PlainHTTP(self)
         self.config: Config
         self.routes: Routes
         self.trust: Trust
@@ -89,9 +89,25 @@ class Edge:
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
         await self.names.close()
-        await self.plain.close()
+        await self.close_plain()
         for task in self._tasks:
             task.cancel()
+
+    @cached_property
+    def plain(self) -> PlainHTTP:
+        """Plain HTTP. aiohttp is a third of what a worker imports: one that replaces a dead one first accepts."""
+        from gateway.edge.plain import PlainHTTP
+
+        return PlainHTTP(self)
+
+    async def prepare_plain(self) -> None:
+        """Import what plain HTTP needs beside the relay, before somebody asks for it."""
+        await asyncio.to_thread(importlib.import_module, "gateway.edge.plain")
+
+    async def close_plain(self) -> None:
+        """Let requests in flight finish, for a while."""
+        if "plain" in self.__dict__:
+            await self.plain.close()
 
     # --- the rows' owner -------------------------------------------------------------------------------------------
 

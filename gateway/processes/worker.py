@@ -117,6 +117,7 @@ class Worker:
             for listener in self._listeners:
                 listener.start()
             self._slice.cells[self._slice.block + W_READY] = 1
+            edge.spawn(edge.prepare_plain())
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
             new_log = self._open_log(config) if config.access_log != self._log_config else None
@@ -167,7 +168,7 @@ class Worker:
         if self._edge is not None:
             edge = self._edge
             edge.drain()
-            await edge.plain.close()
+            await edge.close_plain()
             await edge.drained.wait()
             await edge.close()
         await channel.close()
