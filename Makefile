@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the compiled and the pure relay both have to pass; the rest does not know the difference.
-RELAY_TESTS := tests/protocol tests/tunnels tests/integration
+RELAY_TESTS := tests/protocol tests/tunnels
 
-.PHONY: run install dev check format test test-pure test-peers soak bench clean
+.PHONY: run install dev check format test test-integration test-integration-pure test-peers soak bench clean
 
 run: install  ## the gateway with an echo backend; says what to open and type next
 	$(BIN)/gateway demo
@@ -34,8 +34,15 @@ format: dev
 	$(BIN)/ruff format .
 
 test: dev  ## all tests that need nothing but the venv
-	$(BIN)/pytest tests --ignore tests/peers
+	$(BIN)/pytest tests --ignore tests/peers --ignore tests/integration
 	GATEWAY_RELAY=pure $(BIN)/pytest $(RELAY_TESTS)
+	$(MAKE) --no-print-directory -j2 --output-sync=target test-integration test-integration-pure
+
+# Both at once: they wait for time-outs more than they compute.
+test-integration: dev
+	$(BIN)/pytest tests/integration
+test-integration-pure: dev
+	GATEWAY_RELAY=pure $(BIN)/pytest tests/integration
 
 test-peers: dev  ## against real nginx, HAProxy, Prometheus, Chromium, RabbitMQ, node; installs what is missing
 	bash tests/peers/install.sh
