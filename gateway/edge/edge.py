@@ -25,7 +25,7 @@ from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
 from gateway.tunnels.layout import DRAIN
 from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import INTERVAL_SECONDS, sweep
+from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_SECONDS, Sweep
 
 if TYPE_CHECKING:
     from gateway.edge.plain import PlainHTTP
@@ -69,7 +69,9 @@ class Edge:
         self.routes: Routes
         self.trust: Trust
         self._tasks: set[asyncio.Task[None]] = set()
-        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
+        self._ticking: asyncio.TimerHandle | None = None
+        self.sweep = Sweep(slice_, self.relay)
+        self.loop.call_later(INTERVAL_SECONDS, self._walk)
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)
 
     # --- configuration ---------------------------------------------------------------------------------------------
@@ -142,9 +144,14 @@ class Edge:
         """Wall clock, for people to read."""
         return time.time_ns()
 
-    def _sweep(self) -> None:
-        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
-        sweep(self.slice, self.relay, time.monotonic_ns())
+    def _walk(self) -> None:
+        self.loop.call_later(INTERVAL_SECONDS, self._walk)
+        if self.sweep.walk(time.monotonic_ns()) and self._ticking is None:
+            self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        more = self.sweep.tick(time.monotonic_ns())
+        self._ticking = self.loop.call_later(TICK_SECONDS, self._tick) if more else None
 
     def _look_at_waiting(self) -> None:
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)

@@ -30,8 +30,12 @@ from gateway.routing.registry import Registry
 from gateway.tunnels.layout import (
     BYTES,
     LAST_NS,
+    NEVER,
     OPENED_NS,
     OPENED_UNIX_NS,
+    PING_AFTER_NS,
+    PONG_NS,
+    RTT_NS,
     SCANNER,
     SIDE_0,
     SIDE_CELLS,
@@ -187,8 +191,8 @@ def _matches(row: LiveRow, query: TunnelQuery, registry: Registry) -> bool:
 def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
     """One tunnel; None where it has ended meanwhile.
 
-    ``sides`` says of the client and of the backend what came from there. ``last_rtt_seconds`` and ``interval_seconds``
-    (of pings) are None while the gateway sends none.
+    ``sides`` says of the client and of the backend what came from there. ``last_rtt_seconds`` is None before the first
+    Pong, ``interval_seconds`` where the gateway sends no Pings.
     """
     table, row = state.table, found.row
     cells = table.cells[row : row + SIDE_0 + 2 * SIDE_CELLS].tolist()
@@ -200,11 +204,11 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
     for side, name in enumerate(SIDES):
         at = SIDE_0 + side * SIDE_CELLS
         sides[name] = {
-            "idle_seconds": _seconds(now - max(cells[at + LAST_NS], cells[OPENED_NS])),
+            "idle_seconds": _seconds(now - max(cells[at + LAST_NS], cells[at + PONG_NS], cells[OPENED_NS])),
             "bytes": cells[at + BYTES],
             "frames": cells[at + SCANNER + FRAMES],
-            "last_rtt_seconds": None,
-            "interval_seconds": None,
+            "last_rtt_seconds": cells[at + RTT_NS] / NS if cells[at + RTT_NS] else None,
+            "interval_seconds": None if cells[at + PING_AFTER_NS] == NEVER else cells[at + PING_AFTER_NS] / NS,
         }
     upstream, backend = state.registry.backends[found.backend]
     return {

@@ -9,17 +9,17 @@ from gateway.observe.access_log import AccessLog, Fields
 from gateway.observe.events import Events
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
+from gateway.tunnels.attribution import NEITHER, Attribution, attribute_row, observed
 from gateway.tunnels.layout import (
     BACKEND,
+    BACKEND_SIDE,
     BYTES,
-    CAUSE,
     CAUSES,
+    CLIENT,
     CLOSE_CODE_SENT,
     ID,
-    INITIATOR,
     INITIATORS,
     KIND,
-    LAST_NS,
     OPENED_NS,
     ROUTE,
     SCANNER,
@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from gateway.tunnels.table import Table
 
 NS = 1e9
+DIRECTIONS = ("client_to_backend", "backend_to_client")
+"""By the side that the bytes come from."""
+
+_CLOSE_SEEN = {(False, False): None, (True, False): "client", (False, True): "backend", (True, True): "both"}
 
 
 def tunnel_id(row_id: int) -> str:
@@ -68,11 +72,12 @@ class Ends:
         """Count an ended tunnel and log it."""
         cells = ended.cells
         route = self._registry.routes[cells[ROUTE]]
-        initiator = INITIATORS[cells[INITIATOR]]
-        cause = CAUSES[cells[CAUSE]]
+        end = attribute_row(cells, ended.at_ns)
         seconds = (ended.at_ns - cells[OPENED_NS]) / NS
         events = self._events.route(route)
-        events.closed(initiator, cause).inc()
+        events.closed(INITIATORS[end.initiator], CAUSES[end.cause]).inc()
+        if end.cut != NEITHER:
+            events.drop_idle(SIDES[end.cut]).observe(end.silence_ns / NS)
         events.tunnel_seconds.observe(seconds)
         codes = []
         for side, name in enumerate(SIDES):
@@ -82,14 +87,14 @@ class Ends:
             if cells[KIND] == WEBSOCKET:
                 events.close_codes(name, closing.label(code)).inc()
         if log.enabled:
-            log.write(self._line(ended, route, initiator, cause, seconds, codes), ended.at_unix)
+            log.write(self._line(ended, route, end, seconds, codes), ended.at_unix)
 
-    def _line(self, ended: Ended, route: str, initiator: str, cause: str, seconds: float, codes: list[int]) -> Fields:
+    def _line(self, ended: Ended, route: str, end: Attribution, seconds: float, codes: list[int]) -> Fields:
         cells = ended.cells
         texts = texts_of(ended.texts)
         client = SIDE_0
         backend = client + SIDE_CELLS
-        now = ended.at_ns
+        sides = observed(cells, CLIENT, ended.at_ns), observed(cells, BACKEND_SIDE, ended.at_ns)
         return {
             "event": "tunnel_end",
             "id": tunnel_id(cells[ID]),
@@ -100,14 +105,21 @@ class Ends:
             "host": texts["host"],
             "path": texts["path"],
             "subprotocol": texts["subprotocol"] or None,
-            "initiator": initiator,
-            "cause": cause,
+            "initiator": INITIATORS[end.initiator],
+            "cause": CAUSES[end.cause],
+            "cut_side": None if end.cut == NEITHER else SIDES[end.cut],
+            "silence": None if end.cut == NEITHER else round(end.silence_ns / NS, 3),
+            "close_seen": _CLOSE_SEEN[sides[CLIENT].closed, sides[BACKEND_SIDE].closed],
             "client_close_code": codes[0] or None,
             "backend_close_code": codes[1] or None,
             "gateway_close_code": cells[CLOSE_CODE_SENT] or None,
             "duration": round(seconds, 3),
-            "client_idle": round((now - cells[client + LAST_NS]) / NS, 3),
-            "backend_idle": round((now - cells[backend + LAST_NS]) / NS, 3),
+            "client_idle": round(sides[CLIENT].idle_ns / NS, 3),
+            "backend_idle": round(sides[BACKEND_SIDE].idle_ns / NS, 3),
+            "last_direction": DIRECTIONS[end.last_from],
+            "last_age": round(end.last_age_ns / NS, 3),
+            "client_queued": sides[CLIENT].queued_bytes,
+            "backend_queued": sides[BACKEND_SIDE].queued_bytes,
             "client_bytes": cells[client + BYTES],
             "backend_bytes": cells[backend + BYTES],
             "client_frames": cells[client + SCANNER + FRAMES],

@@ -13,6 +13,9 @@ The end of a tunnel, as the sides see it:
   is to reset it, and what it has not received yet would be lost.
 * Whatever takes longer than the route allows is cut: both sockets are closed.
 
+Between the endpoints' frames the gateway writes Pings of its own (``ping``), and takes the Pongs that answer them out
+of the stream again (``_take_pongs``): the bytes of one that TCP cut are held back until it is whole.
+
 Who began the end and why is noted once, by whichever came first (``_begin_end``).
 
 This file is compiled by Cython where a compiler is at hand (types are in ``relay.pxd``) and runs as it is elsewhere.
@@ -22,14 +25,28 @@ from __future__ import annotations
 
 import mmap
 import os
+from bisect import bisect_left
 from collections.abc import Callable
-from errno import EAGAIN, EINTR
+from errno import EAGAIN, EINTR, ETIMEDOUT
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
+from gateway.protocol.closing import GOING_AWAY
 from gateway.protocol.frames import close_frame
+from gateway.protocol.pings import NOT_OURS, PARTIAL, own_pong, ping_frame, pong_size
 from gateway.protocol.scanner import scan
-from gateway.protocol.scanner_state import BROKEN, CLOSED, HEADER_LENGTH, MASKING, OPEN, REMAINING, STATUS
+from gateway.protocol.scanner_state import (
+    BROKEN,
+    CLOSED,
+    HEADER_LENGTH,
+    MASKING,
+    OPEN,
+    PASS_ONE,
+    REMAINING,
+    STATUS,
+    STOP,
+)
 from gateway.tunnels import kernel
+from gateway.tunnels.deadlines import asked_at
 from gateway.tunnels.layout import (
     AT_BOUNDARY,
     BACKEND_SIDE,
@@ -45,36 +62,64 @@ from gateway.tunnels.layout import (
     DEADLINE_NS,
     DIRTY,
     DISCARD,
+    END_IDLE_NS,
+    END_QUEUED,
+    END_QUIET_NS,
+    END_SIDE,
     ENDED,
     FD,
     FIN,
+    GAP_BOUNDS_NS,
     GATE,
     GATEWAY,
+    HELD,
+    HELD_HIGH,
+    HELD_LOW,
     INITIATOR,
     INTEREST,
     KIND,
     LAST_NS,
     LIVE,
+    NETWORK,
     NEVER,
     OPENED_NS,
     PASS,
     PENDING,
     PHASE,
+    PING_AFTER_NS,
+    PING_TAG,
+    PINGED_NS,
+    PINGS_ANSWERED,
+    PINGS_SENT,
+    PONG_DUE,
+    PONG_NS,
+    PONG_TIMEOUT_NS,
     RELAYING,
     RESET,
-    ROW_CELLS,
+    RTT_BOUNDS_NS,
+    RTT_NS,
     SCANNER,
+    SECOND,
     SHUT,
     SIDE_0,
     SIDE_CELLS,
+    SILENCE_NS,
     STALLED_NS,
     STATE,
     T_BYTES,
+    T_GAPS,
+    T_GAPS_SUM_NS,
+    T_PINGS,
+    T_PONGS,
+    T_RTT_SUM_NS,
+    T_RTTS,
     T_VIOLATIONS,
     TOTAL_CELLS,
     TOTALS,
     WEBSOCKET,
+    WRITE_STALL,
     WRITE_STALL_NS,
+    WROTE_NS,
 )
 
 REGISTERED = 1 << 30  # in INTEREST: epoll knows the descriptor, whatever it watches it for
@@ -93,12 +138,15 @@ class Relay:
         cells: memoryview[int],
         descriptors: int,
         on_end: Callable[[int], None],
+        on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
     ) -> None:
         """
         :param kernel: the worker's system calls
         :param cells: the shared table
         :param descriptors: one more than the largest descriptor that may be seen
         :param on_end: called with the row of a tunnel that has ended, its sockets being closed already
+        :param on_answer: called with row, side and nanoseconds when a side whose interval is learned has answered what
+            was sent to it after such a silence of its connection
         """
         self.kernel = kernel
         self.cells = cells
@@ -107,6 +155,7 @@ class Relay:
         self.pending: dict[int, bytearray] = {}
         self.closing_fds: list[int] = []
         self.on_end = on_end
+        self.on_answer = on_answer
         self.now = self.kernel.now()
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -172,15 +221,17 @@ class Relay:
                 self._read_nothing(row, side, got)
                 return
         totals = cells[row + TOTALS] + side * TOTAL_CELLS
-        now = self.now
-        cells[here + LAST_NS] = now
-        cells[here + BYTES] += got
-        cells[totals + T_BYTES] += got
         if cells[there + GATE]:
             self._pass_gate(row, side, got, totals)
             return
+        now = self.now
+        if now - cells[here + LAST_NS] >= SECOND:
+            self._end_silence(row, side, True)
+        cells[here + LAST_NS] = now
+        cells[here + BYTES] += got
+        cells[totals + T_BYTES] += got
         if cells[here + SCANNER + STATUS] == OPEN:
-            scan(cells, here + SCANNER, totals, self.kernel.data, 0, got, now, False)
+            scan(cells, here + SCANNER, totals, self.kernel.data, 0, got, now, 0)
             if cells[here + SCANNER + STATUS]:
                 self._stream_stopped(row, side)
         if cells[there + PENDING]:
@@ -198,9 +249,20 @@ class Relay:
         cells = self.cells
         if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
             cells[row + DIRTY] = 0
+        if got == -EAGAIN or got == -EINTR:
+            return
+        if cells[row + SIDE_0 + side * SIDE_CELLS + HELD]:
+            # No Pong that is whole, after all.
+            released = self._unhold(row + SIDE_0 + side * SIDE_CELLS, 0)
+            self._pass_on(row, side, released, cells[row + TOTALS] + side * TOTAL_CELLS)
+            if cells[row + STATE] != LIVE or cells[row + PHASE] == CUT:
+                return
         if got == 0:
             self._fin(row, side)
-        elif got != -EAGAIN and got != -EINTR:
+        elif got == -ETIMEDOUT:
+            # What was sent to it was not acknowledged for as long as a side may take no bytes.
+            self.give_up(row, side, GOING_AWAY, WRITE_STALL)
+        else:
             self._lost(row, side)
 
     def _send(self, row: int, side: int, end: int) -> None:
@@ -296,14 +358,24 @@ class Relay:
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def _begin_end(self, row: int, initiator: int, cause: int) -> None:
-        """Note who began the end and why, once, and give the rest of it the time that the route allows."""
+    def _begin_end(self, row: int, initiator: int, cause: int, about: int) -> None:
+        """Note who began the end and why, once, and give the rest of it the time that the route allows.
+
+        :param about: the side that it is about, -1 for neither
+        """
         cells = self.cells
         if cells[row + CLOSING_NS]:
             return
-        cells[row + CLOSING_NS] = self.now
+        now = self.now
+        cells[row + CLOSING_NS] = now
         cells[row + INITIATOR] = initiator
         cells[row + CAUSE] = cause
+        cells[row + END_SIDE] = about
+        for side in range(2):
+            here = row + SIDE_0 + side * SIDE_CELLS
+            cells[here + END_IDLE_NS] = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
+            cells[here + END_QUIET_NS] = self._quiet(row, side, now)
+            cells[here + END_QUEUED] = cells[here + PENDING]
         self._look_at(row, self.now + cells[row + CLOSE_NS])
 
     def _look_at(self, row: int, when: int) -> None:
@@ -317,15 +389,12 @@ class Relay:
         if cells[row + SIDE_0 + side * SIDE_CELLS + SCANNER + STATUS] == BROKEN:
             cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_VIOLATIONS] += 1
         else:
-            self._begin_end(row, side, CLOSE_FRAME)
-            if cells[row + INITIATOR] == side and cells[row + CAUSE] == RESET:
-                # Sending to the side failed while its Close frame was still unread: that is how it ended the tunnel.
-                cells[row + CAUSE] = CLOSE_FRAME
+            self._begin_end(row, side, CLOSE_FRAME, side)
 
     def _fin(self, row: int, side: int) -> None:
         """A side sent FIN: pass it on behind what is pending."""
         self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
-        self._begin_end(row, side, FIN)
+        self._begin_end(row, side, FIN, side)
         if not self._settle(row):
             self._watch(row, side)
 
@@ -333,7 +402,7 @@ class Relay:
         """A side takes no bytes any more. It is read to its end all the same: that may hold a Close frame."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
-        self._begin_end(row, side, RESET)
+        self._begin_end(row, side, RESET, side)
         self._drop_pending(row, side)
         cells[here + GATE] = DISCARD
         cells[here + SHUT] = 1
@@ -406,13 +475,12 @@ class Relay:
         if cells[row + STATE] != LIVE or cells[row + PHASE] != RELAYING or cells[row + CLOSING_NS]:
             return
         self.now = self.kernel.now()
-        self._begin_end(row, GATEWAY, cause)
+        self._begin_end(row, GATEWAY, cause, -1)
         self._close_streams(row, code)
 
-    def give_up_on_stalled(self, row: int, since: int, code: int, cause: int) -> None:
-        """End a tunnel because a side takes no bytes: that side is let go, the other is told with a Close frame.
+    def give_up(self, row: int, side: int, code: int, cause: int) -> None:
+        """End a tunnel because a side is dead: that side is let go, the other is told with a Close frame.
 
-        :param since: sides whose socket has taken nothing since this clock, or longer, are given up
         :param code: close code that the other side is told
         :param cause: index into ``layout.CAUSES``
         """
@@ -421,14 +489,12 @@ class Relay:
             self.finish(row)
             return
         self.now = self.kernel.now()
-        self._begin_end(row, GATEWAY, cause)
-        for side in range(2):
-            here = row + SIDE_0 + side * SIDE_CELLS
-            if cells[here + STALLED_NS] and cells[here + STALLED_NS] <= since:
-                self._drop_pending(row, side)
-                cells[here + GATE] = DISCARD
-                cells[here + SHUT] = 1
-                cells[here + ENDED] = 1
+        here = row + SIDE_0 + side * SIDE_CELLS
+        self._begin_end(row, GATEWAY, cause, side)
+        self._drop_pending(row, side)
+        cells[here + GATE] = DISCARD
+        cells[here + SHUT] = 1
+        cells[here + ENDED] = 1
         self._close_streams(row, code)
 
     def _close_streams(self, row: int, code: int) -> None:
@@ -462,14 +528,38 @@ class Relay:
             self.write(row, side, close_frame(cells[row + CLOSE_CODE_SENT], "", mask))
 
     def _pass_gate(self, row: int, side: int, got: int, totals: int) -> None:
-        """As :meth:`_relay`, where a Close of the gateway's own is due or was written."""
+        """As :meth:`_relay`, where a Close of the gateway's own is due or was written, or a Pong is waited for."""
         cells = self.cells
-        scanner = row + SIDE_0 + side * SIDE_CELLS + SCANNER
+        here = row + SIDE_0 + side * SIDE_CELLS
+        if cells[here + HELD]:
+            got = self._unhold(here, got)
+        if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] == PONG_DUE:
+            stopped = cells[here + SCANNER + STATUS]
+            got = self._take_pongs(row, side, got, totals)
+            if got == 0:
+                if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
+                    cells[row + DIRTY] = 0
+                return
+            self._end_silence(row, side, True)
+            self._count(here, totals, got)
+            if cells[here + SCANNER + STATUS] != stopped:
+                self._stream_stopped(row, side)
+            self._send(row, 1 - side, got)
+        else:
+            self._end_silence(row, side, True)
+            self._pass_on(row, side, got, totals)
+
+    def _pass_on(self, row: int, side: int, got: int, totals: int) -> None:
+        """Scan what was read from a side and send it to the other, as far as a Close of the gateway's own lets it."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        scanner = here + SCANNER
         gate = row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE
         stopped = cells[scanner + STATUS]
+        self._count(here, totals, got)
         start = 0
         if cells[gate] == AT_BOUNDARY:
-            start = scan(cells, scanner, totals, self.kernel.data, 0, got, self.now, True)
+            start = scan(cells, scanner, totals, self.kernel.data, 0, got, self.now, STOP)
             if cells[scanner + STATUS] == BROKEN:
                 cells[gate] = PASS
             self._send(row, 1 - side, start)
@@ -477,14 +567,173 @@ class Relay:
                 return
             if cells[gate] and not cells[scanner + REMAINING] and not cells[scanner + HEADER_LENGTH]:
                 self._write_close(row, 1 - side)
+        elif cells[gate] != DISCARD:
+            self._send(row, 1 - side, got)
         if start < got and cells[scanner + STATUS] == OPEN:
-            scan(cells, scanner, totals, self.kernel.data, start, got, self.now, False)
+            scan(cells, scanner, totals, self.kernel.data, start, got, self.now, 0)
         if cells[scanner + STATUS] != stopped:
             self._stream_stopped(row, side)
         if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
             cells[row + DIRTY] = 0
         if cells[row + PHASE] != CUT:
             self._settle(row)
+
+    def _count(self, here: int, totals: int, got: int) -> None:
+        self.cells[here + LAST_NS] = self.now
+        self.cells[here + BYTES] += got
+        self.cells[totals + T_BYTES] += got
+
+    # --- Pings of the gateway's own --------------------------------------------------------------------------------
+
+    def ping(self, row: int, side: int) -> bool:
+        """Send a side a Ping. False where it may not be: a frame is under way, or the side is being asked already."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        toward = there + SCANNER  # the stream that the Ping goes into
+        if (
+            cells[row + STATE] != LIVE
+            or cells[row + CLOSING_NS]
+            or cells[here + PENDING]
+            or cells[here + GATE] not in (PASS, PONG_DUE)
+            or cells[there + GATE] not in (PASS, PONG_DUE)
+            or cells[toward + STATUS] != OPEN
+            or cells[here + SCANNER + STATUS] != OPEN
+            or cells[toward + REMAINING]
+            or cells[toward + HEADER_LENGTH]
+        ):
+            return False
+        self.now = now = self.kernel.now()
+        asked = asked_at(cells, row, side)
+        if asked and now < asked + cells[here + PONG_TIMEOUT_NS]:
+            return False
+        # From here on the row is another worker's to carry on only once the Ping is out.
+        cells[row + DIRTY] = 1
+        quiet = self._quiet(row, side, now)
+        if quiet >= SECOND and quiet > cells[here + SILENCE_NS]:
+            cells[here + SILENCE_NS] = quiet
+        if not cells[here + PING_TAG]:
+            cells[here + PING_TAG] = int.from_bytes(os.urandom(4), "big") | 1
+        number = cells[here + PINGS_SENT] + 1
+        cells[here + PINGS_SENT] = number
+        cells[here + PINGED_NS] = now
+        cells[here + WROTE_NS] = now
+        cells[there + GATE] = PONG_DUE
+        cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_PINGS] += 1
+        mask = int.from_bytes(os.urandom(4), "big") if side == BACKEND_SIDE else -1
+        self.write(row, side, ping_frame(cells[here + PING_TAG], number, mask))
+        if cells[row + STATE] == LIVE and not cells[here + PENDING] and not cells[there + PENDING]:
+            cells[row + DIRTY] = 0
+        return True
+
+    def _take_pongs(self, row: int, side: int, got: int, totals: int) -> int:
+        """Scan what was read from a side, and take Pongs for the gateway out of it; return how many bytes are left.
+
+        What may be the beginning of one is held back in the row, and is not scanned.
+        """
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        scanner = here + SCANNER
+        masked = side == CLIENT
+        data = self.kernel.data
+        now = self.now
+        pos = 0
+        while (
+            pos < got and cells[scanner + STATUS] == OPEN and cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT]
+        ):
+            if cells[scanner + REMAINING] or cells[scanner + HEADER_LENGTH]:
+                pos = scan(cells, scanner, totals, data, pos, got, now, STOP)
+                continue
+            number = own_pong(
+                data, pos, got, masked, cells[here + PING_TAG], cells[here + PINGS_ANSWERED], cells[here + PINGS_SENT]
+            )
+            if number == NOT_OURS:
+                pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
+            elif number == PARTIAL:
+                self._hold(here, pos, got)
+                got = pos
+            else:
+                size = pong_size(masked)
+                if pos + size < got:
+                    buffer = self.kernel.buffer
+                    buffer[pos : got - size] = buffer[pos + size : got]
+                got -= size
+                self._answered(row, side, number, totals)
+        if pos < got and cells[scanner + STATUS] == OPEN:
+            scan(cells, scanner, totals, data, pos, got, now, 0)
+        if cells[here + PINGS_ANSWERED] == cells[here + PINGS_SENT]:
+            cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] = PASS
+        return got
+
+    def _answered(self, row: int, side: int, number: int, totals: int) -> None:
+        """A side has answered a Ping of the gateway's."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        now = self.now
+        self._end_silence(row, side, False)
+        cells[here + PINGS_ANSWERED] = number
+        cells[here + PONG_NS] = now
+        cells[totals + T_PONGS] += 1
+        if number == cells[here + PINGS_SENT] and cells[here + PINGED_NS]:
+            rtt = now - cells[here + PINGED_NS]
+            cells[here + RTT_NS] = rtt
+            cells[here + PINGED_NS] = 0
+            cells[totals + T_RTT_SUM_NS] += rtt
+            cells[totals + T_RTTS + bisect_left(RTT_BOUNDS_NS, rtt)] += 1
+
+    def _hold(self, here: int, start: int, end: int) -> None:
+        """Hold back what may be the beginning of a Pong for the gateway."""
+        held = bytes(self.kernel.buffer[start:end]).ljust(16, b"\0")
+        self.cells[here + HELD] = end - start
+        self.cells[here + HELD_LOW] = int.from_bytes(held[:8], "little", signed=True)
+        self.cells[here + HELD_HIGH] = int.from_bytes(held[8:], "little", signed=True)
+
+    def _unhold(self, here: int, got: int) -> int:
+        """Put what was held back in front of what was read; return how many bytes that makes."""
+        cells = self.cells
+        size = cells[here + HELD]
+        held = cells[here + HELD_LOW].to_bytes(8, "little", signed=True) + cells[here + HELD_HIGH].to_bytes(
+            8, "little", signed=True
+        )
+        buffer = self.kernel.buffer
+        buffer[size : size + got] = buffer[:got]
+        buffer[:size] = held[:size]
+        cells[here + HELD] = 0
+        return size + got
+
+    def _end_silence(self, row: int, side: int, passed: bool) -> None:
+        """Something has come from a side. Called before ``LAST_NS`` says so; does nothing where it was not silent.
+
+        :param passed: whether it is sent to the other side: not so for a Pong to the gateway
+        """
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        now = self.now
+        if passed:
+            quiet = self._quiet(row, 1 - side, now)
+            if quiet >= SECOND and quiet > cells[there + SILENCE_NS]:
+                cells[there + SILENCE_NS] = quiet
+        gap = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
+        if gap < SECOND:
+            return
+        totals = cells[row + TOTALS] + side * TOTAL_CELLS
+        cells[totals + T_GAPS_SUM_NS] += gap
+        cells[totals + T_GAPS + bisect_left(GAP_BOUNDS_NS, gap)] += 1
+        silence = cells[here + SILENCE_NS]
+        if silence:
+            cells[here + SILENCE_NS] = 0
+            if cells[here + NETWORK]:
+                self.on_answer(row, side, silence)
+        if cells[here + PING_AFTER_NS] != NEVER:
+            self._look_at(row, now + cells[here + PING_AFTER_NS])
+
+    def _quiet(self, row: int, side: int, now: int) -> int:
+        """For how long nothing has gone either way on the connection of a side."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        return now - max(cells[here + LAST_NS], cells[here + PONG_NS], cells[there + LAST_NS], cells[here + WROTE_NS])
 
     # --- for those who open tunnels ----------------------------------------------------------------------------------
 
@@ -526,7 +775,7 @@ class Relay:
 
     def feed(self, row: int, side: int, data: bytes) -> None:
         """Relay bytes that were read from a side before the tunnel opened."""
-        size = len(self.kernel.buffer)
+        size = self.kernel.receive_bytes
         for start in range(0, len(data), size):
             if self.cells[row + STATE] != LIVE or self.cells[row + PHASE] == CUT:
                 return
@@ -537,12 +786,3 @@ class Relay:
     def retire(self, fd: int) -> None:
         """Close a descriptor that epoll no longer watches, once no event at hand can mean it."""
         self.closing_fds.append(fd)
-
-    def due(self, first: int, rows: int, now: int) -> list[int]:
-        """Rows whose deadline has come. :param first: the first row. :param rows: how many to look at."""
-        cells = self.cells
-        found = []
-        for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
-            if cells[row + DEADLINE_NS] <= now:
-                found.append(row)
-        return found

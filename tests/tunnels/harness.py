@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.protocol.scanner_state import FRAMES, OPCODES
+from gateway.tunnels.attribution import attribute_row
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
     BYTES,
@@ -47,7 +48,7 @@ from gateway.tunnels.layout import (
     WRITE_STALL_NS,
 )
 from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import set_deadline, sweep
+from gateway.tunnels.sweep import Sweep, set_deadline
 from gateway.tunnels.table import Slice, Table
 from tests.support.deadline import DEADLINE_SECONDS
 
@@ -220,6 +221,7 @@ class Rig:
         self.cells = self.table.cells
         self.poller = Poller(self.table, DESCRIPTORS, self._ended)
         self.relay = self.poller.relay
+        self.sweeper = Sweep(self.slice, self.relay)
         self.ends: list[End] = []
         self.when_ended: Callable[[], None] = lambda: None
         self._peers: list[Peer] = []
@@ -286,7 +288,7 @@ class Rig:
 
     def sweep(self, now: int) -> None:
         """What the worker does once a second. :param now: ``CLOCK_MONOTONIC`` as of then"""
-        sweep(self.slice, self.relay, now)
+        self.sweeper.walk(now)
 
     def stall(self, source: Peer, data: bytes) -> bytes:
         """Send ``data`` over and over until nothing of it is taken any more; what was taken."""
@@ -328,7 +330,8 @@ class Rig:
 
     def _ended(self, row: int) -> None:
         cells = self.cells[row : row + ROW_CELLS].tolist()
-        self.ends.append(End(row, INITIATORS[cells[INITIATOR]], CAUSES[cells[CAUSE]], cells))
+        decided = attribute_row(cells, self.relay.now)
+        self.ends.append(End(row, INITIATORS[decided.initiator], CAUSES[decided.cause], cells))
         self.slice.release(row)
         self.when_ended()
 
