@@ -23,7 +23,9 @@ from gateway.protocol.closing import SERVICE_RESTART
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
+from gateway.tunnels.intervals import Intervals, News
 from gateway.tunnels.layout import DRAIN
+from gateway.tunnels.learning import Bounds
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_SECONDS, Sweep
 
@@ -65,6 +67,9 @@ class Edge:
         self.drained = asyncio.Event()
         """set once the gateway drains and the last tunnel has ended"""
         self.ends = Ends(slice_.table, registry, events)
+        self.intervals = Intervals(slice_)
+        self.on_learned: Callable[[News], None] = lambda news: None
+        """told what other workers should know, too"""
         self.config: Config
         self.routes: Routes
         self.trust: Trust
@@ -87,6 +92,19 @@ class Edge:
         self.routes = Routes(config, self.registry, self.slice.table.live)
         self.trust = Trust(config.trusted_proxies)
         self.config = config
+        sides = [
+            ((route.number, side), keepalive)
+            for route in self.routes.routes
+            for side, keepalive in enumerate(route.keepalive)
+        ]
+        self.intervals.use(
+            {key: keepalive.ping_after_ns for key, keepalive in sides if not keepalive.adaptive},
+            {
+                key: Bounds(keepalive.min_ns, keepalive.max_ns, keepalive.pong_timeout_ns)
+                for key, keepalive in sides
+                if keepalive.adaptive
+            },
+        )
 
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
@@ -115,7 +133,9 @@ class Edge:
 
     def tunnel_ended(self, row: int) -> None:
         """Tell of a tunnel that has ended, and give its row back. Called by the relay."""
-        self.batch.add(self._tell_end, self.ends.remember(row))
+        ended = self.ends.remember(row)
+        self.intervals.ended(ended.cells, ended.at_ns)
+        self.batch.add(self._tell_end, ended)
         self.slice.release(row)
         self._note_if_drained()
 
@@ -146,6 +166,8 @@ class Edge:
 
     def _walk(self) -> None:
         self.loop.call_later(INTERVAL_SECONDS, self._walk)
+        if news := self.intervals.update():
+            self.on_learned(news)
         if self.sweep.walk(time.monotonic_ns()) and self._ticking is None:
             self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
 

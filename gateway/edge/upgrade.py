@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from gateway.edge.declined import relay_answer
 from gateway.edge.forwarding import answer_to_client, upgrade_to_backend
 from gateway.edge.names import SocketAddress
+from gateway.edge.networks import network_of
 from gateway.edge.request import Refused, Request
 from gateway.protocol.http import BadResponse, ResponseReader
 from gateway.protocol.websocket import WEBSOCKET, refusal_of_101
 from gateway.routing.balancing import Target
 from gateway.tunnels.layout import (
+    BACKEND,
     BACKEND_SIDE,
     CLIENT,
     CLOSE_NS,
@@ -373,9 +375,13 @@ class Upgrade:
         cells[row + IDLE_NS] = limits.idle_ns
         cells[row + LIFETIME_NS] = limits.max_lifetime_ns
         if request.upgrade == WEBSOCKET:
-            for at, keepalive in zip((row + SIDE_0, row + SIDE_0 + SIDE_CELLS), request.route.keepalive, strict=True):
+            for side, keepalive in enumerate(request.route.keepalive):
+                at = row + SIDE_0 + side * SIDE_CELLS
                 cells[at + PING_AFTER_NS] = keepalive.ping_after_ns
                 cells[at + PONG_TIMEOUT_NS] = keepalive.pong_timeout_ns
+                if keepalive.adaptive:
+                    network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
+                    self._edge.intervals.begin(row, side, network, self._edge.now())
         self._edge.slice.write_texts(
             row,
             {

@@ -702,11 +702,13 @@ class Relay:
         return size + got
 
     def _end_silence(self, row: int, side: int, passed: bool) -> None:
-        """Something has come from a side. Called before ``LAST_NS`` says so; does nothing where it was not silent.
+        """Something has come from a side. Called before ``LAST_NS`` says so. Nothing comes of it when the end has begun.
 
         :param passed: whether it is sent to the other side: not so for a Pong to the gateway
         """
         cells = self.cells
+        if cells[row + CLOSING_NS]:
+            return
         here = row + SIDE_0 + side * SIDE_CELLS
         there = row + SIDE_0 + (1 - side) * SIDE_CELLS
         now = self.now
