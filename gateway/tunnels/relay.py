@@ -702,7 +702,7 @@ class Relay:
         return size + got
 
     def _end_silence(self, row: int, side: int, passed: bool) -> None:
-        """Something has come from a side. Called before ``LAST_NS`` says so. Nothing comes of it when the end has begun.
+        """Something has come from a side. Called before ``LAST_NS`` says so; ignored once the end began.
 
         :param passed: whether it is sent to the other side: not so for a Pong to the gateway
         """
