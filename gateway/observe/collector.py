@@ -32,19 +32,19 @@ from prometheus_client.registry import Collector
 from gateway.build import relay_build
 from gateway.observe.ends import DIRECTIONS
 from gateway.observe.idle import IDLE_BUCKETS_SECONDS, idle_by_route
+from gateway.observe.keepalive import keepalive_now
 from gateway.observe.live import LiveRow, live_rows
 from gateway.observe.state import GatewayState
+from gateway.observe.totals import blocks_of, summed
 from gateway.protocol.scanner_state import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from gateway.tunnels.layout import (
     GAP_BOUNDS_NS,
     RTT_BOUNDS_NS,
     SIDES,
     T_BYTES,
-    T_CUTOFF_NS,
     T_FRAMES,
     T_GAPS,
     T_GAPS_SUM_NS,
-    T_INTERVAL_NS,
     T_PINGS,
     T_PONGS,
     T_RTT_SUM_NS,
@@ -172,6 +172,8 @@ class TableCollector(Collector):
         cutoff = GaugeMetricFamily(
             "gateway_learned_cutoff_seconds", "Shortest silence that was learned to be cut", labels=labels
         )
+        config = self._state.config
+        configured = {route.name: route for route in config.routes}
         for name, side, total, blocks in self._blocks():
             key = (name, SIDES[side])
             pings.add_metric(key, total[T_PINGS])
@@ -179,20 +181,19 @@ class TableCollector(Collector):
             timeouts.add_metric(key, total[T_TIMEOUTS])
             gaps.add_metric(key, *_histogram(total[T_GAPS:T_RTT_SUM_NS], GAP_BOUNDS_NS, total[T_GAPS_SUM_NS]))
             rtts.add_metric(key, *_histogram(total[T_RTTS:TOTAL_CELLS], RTT_BOUNDS_NS, total[T_RTT_SUM_NS]))
-            for metric, cell in ((interval, T_INTERVAL_NS), (cutoff, T_CUTOFF_NS)):
-                values = [block[cell] for block in blocks if block[cell]]
-                if values:
-                    metric.add_metric(key, min(values) / NS)
+            if name in configured:
+                now = keepalive_now(blocks, side, config, configured[name])
+                for metric, seconds in ((interval, now.interval_seconds), (cutoff, now.learned_cutoff_seconds)):
+                    if seconds is not None:
+                        metric.add_metric(key, seconds)
         yield from (pings, pongs, timeouts, gaps, rtts, interval, cutoff)
 
     def _blocks(self) -> Iterator[tuple[str, int, list[int], list[list[int]]]]:
         """Route, side, the workers' totals of these summed, and each worker's own."""
-        table = self._state.table
         for number, name in enumerate(list(self._state.registry.routes)):
             for side in range(2):
-                starts = [table.totals_at(slot, number) + side * TOTAL_CELLS for slot in range(table.workers)]
-                blocks = [table.cells[start : start + TOTAL_CELLS].tolist() for start in starts]
-                yield name, side, [sum(cells) for cells in zip(*blocks, strict=True)], blocks
+                blocks = blocks_of(self._state.table, number, side)
+                yield name, side, summed(blocks), blocks
 
     def _backends(self) -> Metric:
         metric = GaugeMetricFamily(

@@ -9,13 +9,11 @@ from gateway.observe.access_log import AccessLog, Fields
 from gateway.observe.events import Events
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
-from gateway.tunnels.attribution import NEITHER, Attribution, attribute_row, observed
+from gateway.tunnels.attribution import NEITHER, Attribution, attribute_row
 from gateway.tunnels.layout import (
     BACKEND,
-    BACKEND_SIDE,
     BYTES,
     CAUSES,
-    CLIENT,
     CLOSE_CODE_SENT,
     ID,
     INITIATORS,
@@ -94,7 +92,7 @@ class Ends:
         texts = texts_of(ended.texts)
         client = SIDE_0
         backend = client + SIDE_CELLS
-        sides = observed(cells, CLIENT, ended.at_ns), observed(cells, BACKEND_SIDE, ended.at_ns)
+        of_client, of_backend = end.sides
         return {
             "event": "tunnel_end",
             "id": tunnel_id(cells[ID]),
@@ -109,17 +107,17 @@ class Ends:
             "cause": CAUSES[end.cause],
             "cut_side": None if end.cut == NEITHER else SIDES[end.cut],
             "silence": None if end.cut == NEITHER else round(end.silence_ns / NS, 3),
-            "close_seen": _CLOSE_SEEN[sides[CLIENT].closed, sides[BACKEND_SIDE].closed],
+            "close_seen": _CLOSE_SEEN[of_client.closed, of_backend.closed],
             "client_close_code": codes[0] or None,
             "backend_close_code": codes[1] or None,
             "gateway_close_code": cells[CLOSE_CODE_SENT] or None,
             "duration": round(seconds, 3),
-            "client_idle": round(sides[CLIENT].idle_ns / NS, 3),
-            "backend_idle": round(sides[BACKEND_SIDE].idle_ns / NS, 3),
+            "client_idle": round(of_client.idle_ns / NS, 3),
+            "backend_idle": round(of_backend.idle_ns / NS, 3),
             "last_direction": DIRECTIONS[end.last_from],
-            "last_age": round(end.last_age_ns / NS, 3),
-            "client_queued": sides[CLIENT].queued_bytes,
-            "backend_queued": sides[BACKEND_SIDE].queued_bytes,
+            "last_age": round(end.sides[end.last_from].idle_ns / NS, 3),
+            "client_queued": of_client.queued_bytes,
+            "backend_queued": of_backend.queued_bytes,
             "client_bytes": cells[client + BYTES],
             "backend_bytes": cells[backend + BYTES],
             "client_frames": cells[client + SCANNER + FRAMES],

@@ -74,8 +74,8 @@ class Attribution(NamedTuple):
     """whether the cut came by itself: then it came after just this silence, else within it"""
     last_from: int
     """the side that the last byte came from"""
-    last_age_ns: int
-    """how long before the end that was"""
+    sides: Sequence[Side]
+    """what was observed of the client and of the backend"""
 
 
 def attribute(initiator: int, cause: int, about: int, sides: Sequence[Side]) -> Attribution:
@@ -96,7 +96,7 @@ def attribute(initiator: int, cause: int, about: int, sides: Sequence[Side]) -> 
         elif cause in (RESET, PING_TIMEOUT) or (cause == WRITE_STALL and not side.queued_bytes):
             cut, silence = about, side.unanswered_ns or side.quiet_ns
     last = CLIENT if sides[CLIENT].idle_ns <= sides[BACKEND_SIDE].idle_ns else BACKEND_SIDE
-    return Attribution(initiator, cause, cut, silence, exact, last, sides[last].idle_ns)
+    return Attribution(initiator, cause, cut, silence, exact, last, sides)
 
 
 def observed(cells: Sequence[int], side: int, now: int) -> Side:

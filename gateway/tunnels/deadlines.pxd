@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 cdef int64_t BROKEN, DATA_AT, OPEN, PING_AT, PING_ID, PONG_AT, PONG_ID, STATUS
 cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, IDLE_NS, LAST_NS, LIFETIME_NS, NEVER, OPENED_NS, PING_AFTER_NS, PINGED_NS
-cdef int64_t PONG_NS, PONG_TIMEOUT_NS, ROW_CELLS, SCANNER, SECOND, SIDE_0, SIDE_CELLS, STALLED_NS, WRITE_STALL_NS
+cdef int64_t PONG_NS, PONG_TIMEOUT_NS, ROW_CELLS, SCANNER, SIDE_0, SIDE_CELLS, STALLED_NS, STEP_NS, WRITE_STALL_NS
 
 
 @cython.locals(closing=int64_t)
@@ -26,5 +26,5 @@ cpdef bint awaits_answer(int64_t[::1] cells, int64_t row, int64_t side) except -
 cpdef int64_t asked_at(int64_t[::1] cells, int64_t row, int64_t side) except -1
 @cython.locals(row=int64_t)
 cpdef list due(int64_t[::1] cells, int64_t first, int64_t rows, int64_t now)
-@cython.locals(seconds=Py_ssize_t, row=int64_t, ahead=int64_t, second=Py_ssize_t)
+@cython.locals(steps=Py_ssize_t, row=int64_t, ahead=int64_t, step=Py_ssize_t)
 cpdef int demand(int64_t[::1] cells, int64_t first, int64_t rows, int64_t now, int64_t[::1] counts) except -1

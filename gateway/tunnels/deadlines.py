@@ -144,20 +144,24 @@ def due(cells: Cells, first: int, rows: int, now: int) -> list[int]:
     return found
 
 
+STEP_NS = SECOND // 10
+"""How finely ``demand`` looks: what is due within a step may all be due at its beginning."""
+
+
 def demand(cells: Cells, first: int, rows: int, now: int, counts: MutableSequence[int]) -> int:
-    """Add to ``counts`` how many rows fall due in each of the next seconds; those overdue count in the first.
+    """Add to ``counts`` how many rows fall due in each of the next steps; those overdue count in the first.
 
     :param first: the first row
     :param rows: how many to look at
-    :param counts: 64-bit integers, one for each second ahead
+    :param counts: 64-bit integers, one for each step ahead
     :returns: nothing of interest
     """
-    seconds = len(counts)
+    steps = len(counts)
     for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
         ahead = cells[row + DEADLINE_NS] - now
         if ahead < 0:
             ahead = 0
-        second = ahead // SECOND
-        if second < seconds:
-            counts[second] += 1
+        step = ahead // STEP_NS
+        if step < steps:
+            counts[step] += 1
     return 0

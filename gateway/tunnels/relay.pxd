@@ -5,10 +5,10 @@ from libc.stdint cimport int64_t
 
 from gateway.protocol.pings cimport own_pong, pong_size
 from gateway.protocol.scanner cimport scan
-from gateway.tunnels.deadlines cimport asked_at
+from gateway.tunnels.deadlines cimport asked_at, next_deadline
 from gateway.tunnels.kernel cimport Kernel
 
-cdef int64_t EAGAIN, EINTR, ETIMEDOUT, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
+cdef int64_t EAGAIN, EHOSTUNREACH, EINTR, ENETUNREACH, ETIMEDOUT, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 cdef int64_t BROKEN, CLOSED, HEADER_LENGTH, MASKING, OPEN, REMAINING, STATUS
 cdef int64_t AT_BOUNDARY, BACKEND_SIDE, BYTES, CAUSE, CLIENT, CLOSE_CODE_SENT, CLOSE_FRAME, CLOSE_NS, CLOSING, CLOSING_NS
 cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
@@ -55,9 +55,9 @@ cdef class Relay:
     cdef void _look_at(self, int64_t row, int64_t when) except *
     cdef void _stream_stopped(self, int64_t row, int64_t side) except *
     cdef void _fin(self, int64_t row, int64_t side) except *
+    cdef void _failed(self, int64_t row, int64_t side, int64_t error) except *
     @cython.locals(here=int64_t)
     cdef void _deaf(self, int64_t row, int64_t side) except *
-    cdef void _lost(self, int64_t row, int64_t side) except *
     @cython.locals(client=int64_t, backend=int64_t, done=bint)
     cdef bint _settle(self, int64_t row) except -1
     cdef void _pass_fin(self, int64_t source, int64_t sink) except *

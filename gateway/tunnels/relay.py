@@ -27,7 +27,7 @@ import mmap
 import os
 from bisect import bisect_left
 from collections.abc import Callable
-from errno import EAGAIN, EINTR, ETIMEDOUT
+from errno import EAGAIN, EHOSTUNREACH, EINTR, ENETUNREACH, ETIMEDOUT
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
 from gateway.protocol.closing import GOING_AWAY
@@ -46,7 +46,7 @@ from gateway.protocol.scanner_state import (
     STOP,
 )
 from gateway.tunnels import kernel
-from gateway.tunnels.deadlines import asked_at
+from gateway.tunnels.deadlines import asked_at, next_deadline
 from gateway.tunnels.layout import (
     AT_BOUNDARY,
     BACKEND_SIDE,
@@ -202,7 +202,7 @@ class Relay:
             if mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
                 self._relay(row, side, NOT_READ)
         elif mask & (EPOLLHUP | EPOLLERR) and cells[here + ENDED] and cells[row + STATE] == LIVE:
-            self._lost(row, side)
+            self._deaf(row, side)
 
     # --- the hot path ---------------------------------------------------------------------------------------------
 
@@ -259,11 +259,9 @@ class Relay:
                 return
         if got == 0:
             self._fin(row, side)
-        elif got == -ETIMEDOUT:
-            # What was sent to it was not acknowledged for as long as a side may take no bytes.
-            self.give_up(row, side, GOING_AWAY, WRITE_STALL)
         else:
-            self._lost(row, side)
+            cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
+            self._failed(row, side, got)
 
     def _send(self, row: int, side: int, end: int) -> None:
         """Send the buffer up to ``end`` to a side, off the hot path: something may be pending for it."""
@@ -283,7 +281,7 @@ class Relay:
         elif sent == -EAGAIN or sent == -EINTR:
             self._keep(row, side, self.kernel.buffer[:end])
         else:
-            self._deaf(row, side)
+            self._failed(row, side, sent)
 
     # --- backpressure ---------------------------------------------------------------------------------------------
 
@@ -312,7 +310,7 @@ class Relay:
         sent = self.kernel.send_bytes(cells[there + FD], data)
         if sent < 0:
             if sent != -EAGAIN and sent != -EINTR:
-                self._deaf(row, side)
+                self._failed(row, side, sent)
             return
         del data[:sent]
         cells[there + PENDING] = len(data)
@@ -398,6 +396,14 @@ class Relay:
         if not self._settle(row):
             self._watch(row, side)
 
+    def _failed(self, row: int, side: int, error: int) -> None:
+        """A side's connection failed. :param error: a negative errno"""
+        if error in (-ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH) and not self.cells[row + CLOSING_NS]:
+            # What was sent to it was not acknowledged for as long as a side may take no bytes.
+            self.give_up(row, side, GOING_AWAY, WRITE_STALL)
+        else:
+            self._deaf(row, side)
+
     def _deaf(self, row: int, side: int) -> None:
         """A side takes no bytes any more. It is read to its end all the same: that may hold a Close frame."""
         cells = self.cells
@@ -409,11 +415,6 @@ class Relay:
         if not self._settle(row):
             self._watch(row, side)
             self._watch(row, 1 - side)
-
-    def _lost(self, row: int, side: int) -> None:
-        """A side's connection is gone. What is pending for the other side is still sent, and FIN behind it."""
-        self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
-        self._deaf(row, side)
 
     def _settle(self, row: int) -> bool:
         """Do what the state of both sides asks for: send FIN, or end the tunnel. True if it ended."""
@@ -650,6 +651,8 @@ class Relay:
             if number == NOT_OURS:
                 pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
             elif number == PARTIAL:
+                self._end_silence(row, side, False)
+                cells[here + PONG_NS] = now
                 self._hold(here, pos, got)
                 got = pos
             else:
@@ -680,6 +683,7 @@ class Relay:
             cells[here + PINGED_NS] = 0
             cells[totals + T_RTT_SUM_NS] += rtt
             cells[totals + T_RTTS + bisect_left(RTT_BOUNDS_NS, rtt)] += 1
+        cells[row + DEADLINE_NS] = next_deadline(cells, row)
 
     def _hold(self, here: int, start: int, end: int) -> None:
         """Hold back what may be the beginning of a Pong for the gateway."""
@@ -771,7 +775,7 @@ class Relay:
         kept = bytearray(data)
         sent = self.kernel.send_bytes(cells[there + FD], kept)
         if sent < 0 and sent != -EAGAIN and sent != -EINTR:
-            self._deaf(row, side)
+            self._failed(row, side, sent)
         elif sent < len(data):
             self._keep(row, side, kept[max(sent, 0) :])
 

@@ -4,7 +4,7 @@ No tunnel has a timer of its own. A walk finds the rows that fall due before the
 walks, each before its deadline (:meth:`Sweep.tick`).
 
 Tunnels that opened together, or heard the same broadcast, would be pinged together ever after. So each walk counts how
-many rows fall due in each of the seconds ahead, and takes as many as the busiest stretch asks for on average, earliest
+many rows fall due in each tenth of a second ahead, and takes as many as the busiest stretch asks for on average, earliest
 deadline first: the least peak there can be when nothing may be late (Yao, Demers and Shenker, *A scheduling model for
 reduced CPU energy*, FOCS 1995). Once spread, tunnels stay spread, and are pinged when they are due and not before.
 """
@@ -46,6 +46,7 @@ from gateway.tunnels.layout import (
     TOTALS,
     W_HEARTBEAT_NS,
     WRITE_STALL,
+    WROTE_NS,
 )
 from gateway.tunnels.relay import Relay
 from gateway.tunnels.table import Slice
@@ -55,6 +56,9 @@ TICK_SECONDS = 0.02
 TICK_NS = int(TICK_SECONDS * SECOND)
 AHEAD_SECONDS = 600
 """How far ahead the walk looks for Pings that fall due together."""
+
+STEPS = SECOND // deadlines.STEP_NS
+_NO_DEMAND = bytes(8 * AHEAD_SECONDS * STEPS)
 
 SPREAD_FROM = 10
 """Pings a second that may fall due together as they like."""
@@ -80,7 +84,6 @@ class Sweep:
         self._slice = slice_
         self._relay = relay
         self._cells = slice_.cells
-        self._counts = array("q", bytes(8 * AHEAD_SECONDS))
         self._plan: list[Planned] = []
         self._next = 0
         self._planned_ns = 0
@@ -110,29 +113,27 @@ class Sweep:
 
     def _horizon(self, now: int) -> tuple[int, int]:
         """Until when rows are taken that fall due, and how many at most."""
-        counts = self._counts
-        for second in range(AHEAD_SECONDS):
-            counts[second] = 0
+        counts = array("q", _NO_DEMAND)
         deadlines.demand(self._cells, self._slice.first, self._slice.used_rows, now, counts)
-        total = 0
-        rate = 0.0
-        for second, count in enumerate(counts, 1):
-            if count:
-                total += count
-                rate = max(rate, total / second)
-        now_due = counts[0]
+        now_due = total = sum(counts[:STEPS])
+        rate = float(total)
+        for step in range(STEPS, len(counts)):
+            if counts[step]:
+                total += counts[step]
+                rate = max(rate, total * STEPS / (step + 1))
         if rate <= SPREAD_FROM or rate <= now_due:
             self._carried = 0.0
             return now + SECOND, now_due
         self._carried += rate
         most = max(now_due, int(self._carried))
         self._carried -= int(self._carried)
-        total = 0
-        for second, count in enumerate(counts, 1):
-            total += count
-            if total >= most:
-                return now + second * SECOND, most
-        return now + SECOND, now_due
+        until, left = now, most
+        for count in counts:
+            until += deadlines.STEP_NS
+            left -= count
+            if left <= 0:
+                break
+        return until, most
 
     def _look_at(self, row: int, now: int, until: int, plan: list[Planned]) -> None:
         """Do what is due about a row, and plan the Pings that are."""
@@ -166,10 +167,15 @@ class Sweep:
         cells = self._cells
         here = row + SIDE_0 + side * SIDE_CELLS
         if not deadlines.awaits_answer(cells, row, side):
-            if now >= due - cells[here + PING_AFTER_NS] + cells[here + PING_AFTER_NS] // EARLIEST:
+            interval = cells[here + PING_AFTER_NS]
+            if due < now + SECOND or now >= due - interval + interval // EARLIEST:
                 plan.append(Planned(due, row, side, cells[row + ID]))
         elif now >= due:
-            if is_taking(cells[here + FD], cells[here + PONG_TIMEOUT_NS]):
+            if has_unread(cells[here + FD]):
+                pass  # it is alive, and the relay has yet to read it
+            elif is_taking(
+                cells[here + FD], cells[here + PONG_TIMEOUT_NS], cells[here + PINGED_NS] > cells[here + WROTE_NS]
+            ):
                 cells[here + PINGED_NS] = now  # the Ping stands in a queue that moves: wait as long again
             else:
                 cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_TIMEOUTS] += 1
@@ -194,27 +200,46 @@ class Sweep:
 
     def _send(self, end: int, now: int) -> None:
         cells = self._cells
-        for _due, row, side, tunnel in self._plan[self._next : end]:
+        for due, row, side, tunnel in self._plan[self._next : end]:
             if cells[row + ID] != tunnel or cells[row + STATE] != LIVE:
                 continue
-            if deadlines.keepalive_due(cells, row, side) > now + AHEAD_SECONDS * SECOND:
+            put_off = deadlines.keepalive_due(cells, row, side) > due  # it was heard since, or is being asked
+            sent = not put_off and self._relay.ping(row, side)
+            if cells[row + STATE] != LIVE:
                 continue
-            sent = not deadlines.awaits_answer(cells, row, side) and self._relay.ping(row, side)
-            if cells[row + STATE] == LIVE:
-                due = deadlines.next_deadline(cells, row)
-                cells[row + DEADLINE_NS] = due if sent else max(due, now + SECOND)
+            deadline = deadlines.next_deadline(cells, row)
+            if sent:
+                # What is heard soon after does not say so itself: it ends no silence of a second.
+                deadline = min(deadline, now + cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS])
+            elif not put_off:
+                deadline = max(deadline, now + SECOND)
+            cells[row + DEADLINE_NS] = deadline
         self._next = max(self._next, end)
 
 
-def is_taking(fd: int, within_ns: int) -> bool:
-    """Whether a connection has bytes under way that its peer acknowledges: slow it may be, dead it is not."""
+def has_unread(fd: int) -> bool:
+    """Whether bytes have come on a connection that were not read yet."""
+    try:
+        (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
+    except OSError:
+        return False
+    return bool(size > 0)
+
+
+def is_taking(fd: int, within_ns: int, again: bool) -> bool:
+    """Whether a connection has bytes under way that its peer acknowledges: slow it may be, dead it is not.
+
+    A Unix socket does not tell when its peer last took something, so that it is given the time once.
+
+    :param again: whether it was waited for already
+    """
     try:
         (queued,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
         if not queued:
             return False
         with socket.socket(fileno=os.dup(fd)) as sock:
             if sock.family == socket.AF_UNIX:
-                return True
+                return not again
             info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
         (acknowledged_ms_ago,) = _TCP_INFO.unpack(info)
     except (OSError, struct.error):
