@@ -26,10 +26,10 @@ from gateway.tunnels.layout import (
     PONG_TIMEOUT_NS,
     ROW_CELLS,
     SCANNER,
-    SECOND,
     SIDE_0,
     SIDE_CELLS,
     STALLED_NS,
+    STEP_NS,
     WRITE_STALL_NS,
 )
 
@@ -142,10 +142,6 @@ def due(cells: Cells, first: int, rows: int, now: int) -> list[int]:
         if cells[row + DEADLINE_NS] <= now:
             found.append(row)
     return found
-
-
-STEP_NS = SECOND // 10
-"""How finely ``demand`` looks: what is due within a step may all be due at its beginning."""
 
 
 def demand(cells: Cells, first: int, rows: int, now: int, counts: MutableSequence[int]) -> int:

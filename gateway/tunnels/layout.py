@@ -50,6 +50,7 @@ BACKEND_CELLS = 2
 # --- totals by route, for metrics; they only grow -----------------------------------------------------------------
 MAX_ROUTES = 1024
 SECOND = 1_000_000_000
+STEP_NS = SECOND // 10  # how finely the sweep counts what falls due
 GAP_BOUNDS_NS = tuple(s * SECOND for s in (2, 5, 10, 25, 30, 55, 60, 100, 120, 240, 300, 350, 600, 1800, 3600))
 RTT_BOUNDS_NS = tuple(ms * 1_000_000 for ms in (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000))
 # One such block for each direction, named after the side that the bytes came from.

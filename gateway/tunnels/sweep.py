@@ -4,9 +4,10 @@ No tunnel has a timer of its own. A walk finds the rows that fall due before the
 walks, each before its deadline (:meth:`Sweep.tick`).
 
 Tunnels that opened together, or heard the same broadcast, would be pinged together ever after. So each walk counts how
-many rows fall due in each tenth of a second ahead, and takes as many as the busiest stretch asks for on average, earliest
-deadline first: the least peak there can be when nothing may be late (Yao, Demers and Shenker, *A scheduling model for
-reduced CPU energy*, FOCS 1995). Once spread, tunnels stay spread, and are pinged when they are due and not before.
+many rows fall due in each tenth of a second ahead, and takes as many as the busiest stretch asks for on average,
+earliest deadline first: the least peak there can be when nothing may be late (Yao, Demers and Shenker, *A scheduling
+model for reduced CPU energy*, FOCS 1995). Once spread, tunnels stay spread, and are pinged when they are due and not
+before.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from gateway.tunnels.layout import (
     SIDE_0,
     SIDE_CELLS,
     STATE,
+    STEP_NS,
     T_TIMEOUTS,
     TOTAL_CELLS,
     TOTALS,
@@ -57,7 +59,7 @@ TICK_NS = int(TICK_SECONDS * SECOND)
 AHEAD_SECONDS = 600
 """How far ahead the walk looks for Pings that fall due together."""
 
-STEPS = SECOND // deadlines.STEP_NS
+STEPS = SECOND // STEP_NS
 _NO_DEMAND = bytes(8 * AHEAD_SECONDS * STEPS)
 
 SPREAD_FROM = 10
@@ -129,7 +131,7 @@ class Sweep:
         self._carried -= int(self._carried)
         until, left = now, most
         for count in counts:
-            until += deadlines.STEP_NS
+            until += STEP_NS
             left -= count
             if left <= 0:
                 break
