@@ -136,7 +136,11 @@ class Upgrade:
                 return
             assert self._target is not None
             family, address = self._addresses.pop(0)
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                sock = self._edge.descriptors.backend_socket(family)
+            except Refused as refused:
+                self._refuse(refused)
+                return
             self._backend = sock
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -343,6 +347,7 @@ class Upgrade:
         for side, early in ((BACKEND_SIDE, self._reader.received), (CLIENT, self._early)):
             if early and edge.slice.cells[row + STATE] == LIVE:
                 relay.feed(row, side, early)
+        edge.tunnel_opened(row)
 
     def _fill_row(self, subprotocol: bytes) -> None:
         cells = self._edge.slice.cells

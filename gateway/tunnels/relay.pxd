@@ -28,6 +28,7 @@ cdef class Relay:
     cpdef list poll(self, int timeout_ms)
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
+    cpdef void served(self, int64_t row) except *
     @cython.locals(here=int64_t, there=int64_t, totals=int64_t, now=int64_t, sent=Py_ssize_t)
     cdef void _relay(self, int64_t row, int64_t side, Py_ssize_t got) except *
     cdef void _read_nothing(self, int64_t row, int64_t side, Py_ssize_t got) except *
@@ -65,9 +66,14 @@ cdef class Relay:
     cdef void _pass_gate(self, int64_t row, int64_t side, Py_ssize_t got, int64_t totals) except *
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void open(self, int64_t row, int client_fd, int backend_fd) except *
-    @cython.locals(there=int64_t, sent=Py_ssize_t, kept=bytearray)
+    @cython.locals(here=int64_t, side=int64_t, fd=int)
+    cpdef void adopt(self, int64_t row, int client_fd, int backend_fd) except *
+    @cython.locals(dirty=int64_t)
     cpdef void write(self, int64_t row, int64_t side, bytes data) except *
+    @cython.locals(there=int64_t, sent=Py_ssize_t, kept=bytearray)
+    cdef void _write(self, int64_t row, int64_t side, bytes data) except *
     cpdef void feed(self, int64_t row, int64_t side, bytes data) except *
+    cpdef void hang_up(self, int fd) except *
     cpdef void retire(self, int fd) except *
     @cython.locals(row=int64_t)
     cpdef list due(self, int64_t first, int64_t rows, int64_t now)

@@ -12,6 +12,7 @@ from gateway.tunnels.layout import (
     CLOSE_NS,
     CLOSING_NS,
     DEADLINE_NS,
+    DIRTY,
     IDLE,
     IDLE_NS,
     LAST_NS,
@@ -48,7 +49,9 @@ def sweep(slice_: Slice, relay: Relay, now: int) -> None:
     cells[slice_.block + W_HEARTBEAT_NS] = now
     for row in relay.due(slice_.first, slice_.used_rows, now):
         if cells[row + STATE] == LIVE:
+            cells[row + DIRTY] = 1
             _act(cells, row, relay, now)
+            relay.served(row)
 
 
 def _act(cells: memoryview, row: int, relay: Relay, now: int) -> None:
