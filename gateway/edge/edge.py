@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.schema import Config
+from gateway.edge.descriptors import Descriptors
 from gateway.edge.names import Names
 from gateway.edge.refusal import Linger, refusal_bytes
 from gateway.edge.request import Refused, Request, Trust
@@ -24,7 +25,7 @@ from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
 from gateway.tunnels.intervals import Intervals, News
-from gateway.tunnels.layout import DRAIN
+from gateway.tunnels.layout import DRAIN, FD, ID, LIVE, SIDE_0, SIDE_CELLS, STATE
 from gateway.tunnels.learning import Bounds
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_SECONDS, Sweep
@@ -46,11 +47,28 @@ class Waiting(Protocol):
         """The deadline has come."""
 
 
+class Store(Protocol):
+    """Has the connections of tunnels kept for a successor of this worker."""
+
+    def keep(self, tunnel: int, client_fd: int, backend_fd: int) -> None:
+        """Keep a tunnel's connections."""
+
+    def forget(self, tunnel: int) -> None:
+        """The tunnel has ended."""
+
+
 class Edge:
     """The edge of one worker."""
 
     def __init__(
-        self, poller: Poller, slice_: Slice, registry: Registry, events: Events, access_log: AccessLog
+        self,
+        poller: Poller,
+        slice_: Slice,
+        registry: Registry,
+        events: Events,
+        access_log: AccessLog,
+        store: Store,
+        descriptors: Descriptors,
     ) -> None:
         """:param poller: the running loop's selector"""
         self.loop = asyncio.get_running_loop()
@@ -60,6 +78,8 @@ class Edge:
         self.registry = registry
         self.events = events
         self.log = access_log
+        self.store = store
+        self.descriptors = descriptors
         self.batch = Batch(self.loop)
         self.names = Names()
         self.waiting: set[Waiting] = set()
@@ -131,11 +151,18 @@ class Edge:
 
     # --- the rows' owner -------------------------------------------------------------------------------------------
 
+    def tunnel_opened(self, row: int) -> None:
+        """Have a tunnel outlive this worker: whatever there is to know of it is in its row from now on."""
+        cells = self.slice.cells
+        if cells[row + STATE] == LIVE:
+            self.store.keep(cells[row + ID], cells[row + SIDE_0 + FD], cells[row + SIDE_0 + SIDE_CELLS + FD])
+
     def tunnel_ended(self, row: int) -> None:
         """Tell of a tunnel that has ended, and give its row back. Called by the relay."""
         ended = self.ends.remember(row)
         self.intervals.ended(ended.cells, ended.at_ns)
         self.batch.add(self._tell_end, ended)
+        self.store.forget(self.slice.cells[row + ID])
         self.slice.release(row)
         self._note_if_drained()
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import select
 import socket
-from errno import ECONNABORTED, EMFILE, ENFILE, ENOBUFS, ENOMEM
+from errno import ECONNABORTED, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING
 
+from gateway.edge.descriptors import EXHAUSTED
 from gateway.edge.first import FirstRequest
+from gateway.observe.seldom import Seldom
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge
@@ -17,7 +20,7 @@ ACCEPTS_AT_ONCE = 32
 """Connections taken before tunnels get their turn again."""
 
 PAUSE_SECONDS = 0.25
-_EXHAUSTED = (EMFILE, ENFILE, ENOBUFS, ENOMEM)
+_EXHAUSTED = (*EXHAUSTED, ENOBUFS, ENOMEM)
 log = logging.getLogger("gateway")
 
 
@@ -29,6 +32,8 @@ class Listener:
         self._edge = edge
         self._sock = sock
         self._listening = False
+        self._paused: asyncio.TimerHandle | None = None
+        self._exhausted = Seldom(log.error)
         if sock.family != socket.AF_UNIX:
             # What a listening socket has, those that it accepts inherit.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -43,6 +48,9 @@ class Listener:
 
     def stop(self) -> None:
         """Stop accepting. Connections that come now wait for whoever accepts next."""
+        if self._paused is not None:
+            self._paused.cancel()
+            self._paused = None
         if self._listening:
             self._listening = False
             self._edge.poller.unwatch(self._sock.fileno())
@@ -55,12 +63,19 @@ class Listener:
                 return
             except OSError as error:
                 if error.errno in _EXHAUSTED:
-                    # Connections wait in the kernel's queue. Trying again at once would only burn CPU.
-                    log.error("cannot accept connections: %s; trying again in %s s", error.strerror, PAUSE_SECONDS)
-                    self.stop()
-                    self._edge.loop.call_later(PAUSE_SECONDS, self.start)
+                    self._pause(error.strerror)
                 elif error.errno != ECONNABORTED:
                     log.warning("accept failed: %s", error.strerror)
                 return
             sock.setblocking(False)
+            fd = sock.fileno()
             FirstRequest(self._edge, sock, self._edge.trust.peer(address))
+            if fd >= self._edge.descriptors.for_connections:
+                self._pause("descriptors are short")
+                return
+
+    def _pause(self, why: str | None) -> None:
+        """Leave connections in the kernel's queue for a moment. Trying again at once would only burn CPU."""
+        self._exhausted("cannot accept connections: %s; trying every %s s", why, PAUSE_SECONDS)
+        self.stop()
+        self._paused = self._edge.loop.call_later(PAUSE_SECONDS, self.start)

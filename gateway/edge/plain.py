@@ -27,6 +27,7 @@ from aiohttp import (
 from aiohttp.http import HttpVersion10, HttpVersion11
 from yarl import URL
 
+from gateway.edge.descriptors import EXHAUSTED
 from gateway.edge.forwarding import fields_to_backend
 from gateway.edge.plain_client import FIELDS, INTERIM, BackendRequest, BackendResponse, Interim
 from gateway.edge.plain_fields import decoded, write_fields_as_they_came
@@ -183,14 +184,21 @@ class PlainHTTP:
         transport = incoming.transport
         if transport is None:
             raise ConnectionResetError
+        try:
+            sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        except OSError as error:
+            raise self._edge.descriptors.refusal(error, request.route) from None
+        sock.setblocking(False)
         transport.pause_reading()
         # What earlier responses on this connection have not sent yet goes first.
         transport.set_write_buffer_limits(0)
-        await incoming.writer.drain()
+        try:
+            await incoming.writer.drain()
+        except BaseException:
+            sock.close()
+            raise
         tail = Tail()
         incoming.protocol.set_parser(tail)  # type: ignore[arg-type]  # it only calls feed_data
-        sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        sock.setblocking(False)
         Upgrade(self._edge, sock, request, bytes(tail.received), watched=False)
         return Nothing()
 
@@ -215,6 +223,9 @@ class PlainHTTP:
                 self._edge.connect_failed(target, "unresolved")
                 failure = Refused(502, "the backend's name does not resolve", "connect_error", request.route)
             except ClientConnectorError as error:
+                if error.os_error.errno in EXHAUSTED:
+                    failure = self._edge.descriptors.refusal(error.os_error, request.route)
+                    break
                 self._edge.connect_failed(target, (os.strerror(error.os_error.errno or 0)).lower().replace(" ", "_"))
                 failure = Refused(502, "the backend cannot be reached", "connect_error", request.route)
             except ClientError as error:

@@ -144,7 +144,11 @@ class Upgrade:
                 return
             assert self._target is not None
             family, address = self._addresses.pop(0)
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            try:
+                sock = self._edge.descriptors.backend_socket(family)
+            except Refused as refused:
+                self._refuse(refused)
+                return
             self._backend = sock
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -351,6 +355,7 @@ class Upgrade:
         for side, early in ((BACKEND_SIDE, self._reader.received), (CLIENT, self._early)):
             if early and edge.slice.cells[row + STATE] == LIVE:
                 relay.feed(row, side, early)
+        edge.tunnel_opened(row)
 
     def _give_up_unacknowledged(self) -> None:
         """Have the kernel end a connection whose peer acknowledges nothing, a little after it would be given up for

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from gateway.tunnels.layout import W_PID, W_READY, W_STARTED_UNIX_NS
+from gateway.tunnels.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
     from gateway.config.schema import Config
@@ -39,7 +39,6 @@ class GatewayState:
     """when a configuration was last put in force"""
     last_reload_error: str | None = None
     worker_restarts: int = 0
-    tunnels_adopted: int = 0
     stopping: bool = False
 
     @property
@@ -58,6 +57,12 @@ class GatewayState:
                 )
             )
         return found
+
+    @property
+    def tunnels_adopted(self) -> int:
+        """Tunnels that outlived a worker, since the gateway was started."""
+        table = self.table
+        return sum(table.cells[table.worker(slot) + W_ADOPTED] for slot in range(table.workers))
 
     @property
     def ready(self) -> bool:

@@ -6,6 +6,7 @@ Signal handlers only enqueue; one method serves each signal, one after another. 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import shutil
@@ -21,14 +22,17 @@ from dataclasses import dataclass, field
 from gateway.build import relay_build
 from gateway.config import ConfigError, load
 from gateway.config.schema import Config
+from gateway.edge.descriptors import Descriptors
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
 from gateway.observe.state import GatewayState
 from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, Learned, Message, ReopenLogs, Stop
+from gateway.processes.fdstore import DescriptorStore, store_pair
+from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
 from gateway.routing.registry import Registry, RegistryFull
-from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_PID, W_READY
+from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_HEARTBEAT_NS, W_PID, W_READY
 from gateway.tunnels.learning import MAX_PATHS, Key, State
 from gateway.tunnels.table import Table
 from gateway.version import VERSION
@@ -37,6 +41,9 @@ BOOT_SECONDS = 30.0
 CONFIGURE_SECONDS = 30.0
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 1.0
+"""Before a worker is replaced that could be started: the tunnels that it left behind wait for its successor."""
+
 STABLE_SECONDS = 10.0
 """A worker that lived this long had nothing wrong with it from the start."""
 
@@ -56,6 +63,8 @@ class WorkerProcess:
     process: subprocess.Popen[bytes]
     channel: Channel
     started: float = field(default_factory=time.monotonic)
+    ready: float | None = None
+    """since when it accepts connections"""
     configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
     """by generation: done when the worker has answered, with the reason if it could not"""
 
@@ -91,7 +100,7 @@ class Supervisor:
         :param started: called when every worker accepts connections
         :raises CannotStart: an address cannot be listened on, or workers do not come up
         """
-        raise_descriptor_limit()
+        descriptors = Descriptors(raise_descriptor_limit())
         config = self._config
         loop = asyncio.get_running_loop()
         try:
@@ -105,15 +114,19 @@ class Supervisor:
         metrics = tempfile.mkdtemp(prefix="gateway-metrics-")
         self._environment = {**os.environ, DIRECTORY: metrics}
         self.state = GatewayState(table, self._registry, config, self._path, demo=self._demo)
+        self._stores = [DescriptorStore(loop, descriptors.for_tunnels) for _ in range(config.workers)]
         admin: AdminServer | None = None
+        watch: asyncio.Task[None] | None = None
         for name in ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2"):
             loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._requests.put_nowait, name)
         try:
             admin = await start_admin(self.state, admin_socket, metrics)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
+            _warn_if_short(descriptors, config)
             ready = [loop.create_future() for _ in range(config.workers)]
             self._keepers = [asyncio.create_task(self._keep(slot, ready[slot])) for slot in range(config.workers)]
             announce = asyncio.create_task(self._announce(ready, started))
+            watch = asyncio.create_task(self._watch_heartbeats())
             while (name := await self._requests.get()) != "fatal":
                 log.info("signal %s", name)
                 if name == "HUP":
@@ -130,6 +143,10 @@ class Supervisor:
             announce.cancel()
         finally:
             await self._end()
+            if watch is not None:
+                watch.cancel()
+            for store in self._stores:
+                store.close()
             if admin is not None:
                 await admin.close()
             else:
@@ -207,46 +224,80 @@ class Supervisor:
         backoff = 0.0
         failed_boots = 0
         while not self._stopping:
-            worker = await self._spawn(slot)
-            if await self._boot(worker):
-                failed_boots = 0
-                if not ready.done():
-                    ready.set_result(None)
-            else:
+            lived = 0.0
+            try:
+                worker = await self._spawn(slot)
+            except OSError as error:
+                log.error("worker %d cannot be started: %s", slot, error)
                 failed_boots += 1
-            status = await _exit_status(worker.process)
-            lived = time.monotonic() - worker.started
-            del self._workers[slot]
-            await worker.channel.close()
-            block = self.state.table.worker(slot)
-            self.state.table.cells[block + W_READY] = 0
-            self.state.table.cells[block + W_PID] = 0
-            if self._stopping:
-                return
-            log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
+            else:
+                if await self._boot(worker):
+                    failed_boots = 0
+                    if not ready.done():
+                        ready.set_result(None)
+                else:
+                    failed_boots += 1
+                status = await _exit_status(worker.process)
+                lived = time.monotonic() - worker.started
+                await self._bury(worker)
+                if self._stopping:
+                    self._stores[slot].close()
+                    return
+                log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
             if not ready.done() or failed_boots >= MAX_FAILED_BOOTS:
                 self._fail(f"worker {slot} does not start; what it said is above")
                 return
             self.state.worker_restarts += 1
             # At once the first time: connections wait for it. Slower where it dies young again and again.
-            backoff = 0.0 if lived >= STABLE_SECONDS else min(backoff * 2 or FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS)
+            longest = MAX_BACKOFF_SECONDS if failed_boots else MAX_PAUSE_SECONDS
+            backoff = 0.0 if lived >= STABLE_SECONDS else min(backoff * 2 or FIRST_BACKOFF_SECONDS, longest)
             if failed_boots or backoff > FIRST_BACKOFF_SECONDS:
                 await asyncio.sleep(backoff)
 
     async def _spawn(self, slot: int) -> WorkerProcess:
-        ours, theirs = socket.socketpair()
-        listeners = [sockets[slot] for sockets in self._sockets]
-        descriptors = [theirs.fileno(), self.state.table.fd, *(sock.fileno() for sock in listeners)]
-        with theirs:
+        """:raises OSError: the system has no room for another process, or for its descriptors"""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            control, its_control = socket.socketpair()
+            ours.enter_context(control)
+            theirs.enter_context(its_control)
+            store, its_store = store_pair()
+            ours.enter_context(store)
+            theirs.enter_context(its_store)
+            listeners = [sockets[slot].fileno() for sockets in self._sockets]
+            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd, *listeners]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
             )
-        worker = WorkerProcess(slot, process, await Channel.over(ours))
-        self._workers[slot] = worker
+            ours.pop_all()
+        self._stores[slot].serve(store)
+        worker = self._workers[slot] = WorkerProcess(slot, process, await Channel.over(control))
         return worker
+
+    async def _bury(self, worker: WorkerProcess) -> None:
+        """Clear away what is left of a worker that has exited. Its tunnels wait for a successor."""
+        del self._workers[worker.slot]
+        self._stores[worker.slot].part()
+        await worker.channel.close()
+        block = self.state.table.worker(worker.slot)
+        self.state.table.cells[block + W_READY] = 0
+        self.state.table.cells[block + W_PID] = 0
+
+    async def _watch_heartbeats(self) -> None:
+        """Kill workers that hang; they are replaced like any that died."""
+        table = self.state.table
+        watch = Watch(time.monotonic())
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            watch.look(time.monotonic())
+            for worker in self._workers.values():
+                heartbeat = table.cells[table.worker(worker.slot) + W_HEARTBEAT_NS] / 1e9
+                if worker.ready is not None and watch.hangs(max(heartbeat, worker.ready)):
+                    log.error("worker %d (pid %d) hangs, and is killed", worker.slot, worker.process.pid)
+                    worker.process.kill()
+                    worker.ready = None
 
     async def _boot(self, worker: WorkerProcess) -> bool:
         """Give a new worker its configuration; whether it accepts connections now."""
@@ -262,7 +313,9 @@ class Supervisor:
         if reason is not None:
             log.error("worker %d did not start: %s", worker.slot, reason)
             worker.process.kill()
-        return reason is None
+            return False
+        worker.ready = time.monotonic()
+        return True
 
     async def _configure(self, worker: WorkerProcess) -> str | None:
         """Send a worker the configuration; None once it is in force there, else the reason.
@@ -349,6 +402,19 @@ async def _exit_status(process: subprocess.Popen[bytes]) -> int:
         loop.remove_reader(pidfd)
         os.close(pidfd)
     return process.wait()
+
+
+def _warn_if_short(descriptors: Descriptors, config: Config) -> None:
+    """Say so if this process, or a worker, may not have as many descriptors as ``max_tunnels`` takes."""
+    if descriptors.tunnels < config.max_tunnels:
+        log.warning(
+            "descriptors are limited to %d a process, and max_tunnels is %d: %d tunnels can be open, and %d of them"
+            " would outlive their worker; raise the hard limit (ulimit -Hn, LimitNOFILE=)",
+            descriptors.limit,
+            config.max_tunnels,
+            min(descriptors.tunnels * config.workers, config.max_tunnels),
+            descriptors.tunnels,
+        )
 
 
 def _how(status: int) -> str:

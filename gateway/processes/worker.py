@@ -1,7 +1,7 @@
 """A worker: one process that accepts, relays and tells.
 
-Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL TABLE LISTENER…``, all but the first
-being descriptors that it inherits. It imports nothing of the command line or the status page.
+Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL STORE TABLE LISTENER…``, all but the
+first being descriptors that it inherits. It imports nothing of the command line or the status page.
 """
 
 from __future__ import annotations
@@ -17,30 +17,26 @@ import time
 
 from gateway.config.schema import AccessLog as AccessLogConfig
 from gateway.config.schema import Config
+from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.control import Channel, Configure, Configured, Failed, Learned, ReopenLogs, Stop
+from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
+from gateway.tunnels.adoption import adopt
 from gateway.tunnels.intervals import News
 from gateway.tunnels.layout import (
-    CAUSE,
-    GATEWAY,
-    INITIATOR,
     MAX_BACKENDS,
     MAX_ROUTES,
-    RESERVED,
-    ROW_CELLS,
-    STATE,
     W_CONFIG,
     W_HEARTBEAT_NS,
     W_LOG_LINES_LOST,
     W_PID,
     W_READY,
     W_STARTED_UNIX_NS,
-    WORKER_LOST,
 )
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.table import Slice, Table
@@ -51,10 +47,20 @@ log = logging.getLogger("gateway")
 class Worker:
     """What one worker holds."""
 
-    def __init__(self, slot: int, table: Table, poller: Poller, listeners: list[socket.socket]) -> None:
+    def __init__(
+        self,
+        slot: int,
+        table: Table,
+        poller: Poller,
+        listeners: list[socket.socket],
+        deposits: Deposits,
+        descriptors: Descriptors,
+    ) -> None:
         self._slice = Slice(table, slot)
         self._poller = poller
         self._sockets = listeners
+        self._deposits = deposits
+        self._descriptors = descriptors
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._edge: Edge | None = None
         self._log_config: AccessLogConfig | None = None
@@ -101,6 +107,7 @@ class Worker:
         if self._edge is not None:
             self._edge.batch.flush()
             self._edge.log.close()
+        self._deposits.close()
         await channel.close()
 
     def tunnel_ended(self, row: int) -> None:
@@ -119,11 +126,19 @@ class Worker:
             self._registry.routes[:] = message.registry.routes
             self._registry.backends[:] = message.registry.backends
             self._log_config = config.access_log
-            edge = Edge(self._poller, self._slice, self._registry, Events(), self._open_log(config))
+            edge = Edge(
+                self._poller,
+                self._slice,
+                self._registry,
+                Events(),
+                self._open_log(config),
+                self._deposits,
+                self._descriptors,
+            )
             edge.on_learned = self._tell_learned
             await edge.configure(config, message.registry)
             self._edge = edge
-            self._end_tunnels_of_predecessor(edge)
+            self._adopt(edge)
             self._listeners = [Listener(edge, sock) for sock in self._sockets]
             for listener in self._listeners:
                 listener.start()
@@ -162,21 +177,20 @@ class Worker:
             except OSError as error:
                 log.error("the access log cannot be opened anew: %s", error)
 
-    def _end_tunnels_of_predecessor(self, edge: Edge) -> None:
-        """A worker that died in this slot has left rows: its sockets are gone, so its tunnels are told of and ended."""
-        cells = self._slice.cells
-        lost = list(self._slice.table.rows(self._slice.slot))
-        for row in lost:
-            cells[row + INITIATOR] = GATEWAY
-            cells[row + CAUSE] = WORKER_LOST
-            edge.tunnel_ended(row)
-        first = self._slice.first
-        for row in range(first, first + self._slice.used_rows * ROW_CELLS, ROW_CELLS):
-            if cells[row + STATE] == RESERVED:
-                self._slice.release(row)
-        self._slice.forget_live()
-        if lost:
-            log.warning("worker %d: %d tunnels were lost with the worker before it", self._slice.slot, len(lost))
+    def _adopt(self, edge: Edge) -> None:
+        """Carry on the tunnels of a worker that died in this slot."""
+        kept = self._deposits.inherited()
+        found = adopt(self._slice, self._poller.relay, kept, edge.tunnel_ended, self._deposits.forget)
+        if any(found):
+            log.warning(
+                "worker %d: %d tunnels of the worker before it live on, %d were lost with it: it had bytes of %d in its"
+                " hands, and the connections of %d were not kept",
+                self._slice.slot,
+                found.adopted,
+                found.dirty + found.unkept,
+                found.dirty,
+                found.unkept,
+            )
 
     async def _drain(self, channel: Channel) -> None:
         for listener in self._listeners:
@@ -191,13 +205,16 @@ class Worker:
 
 
 def main(arguments: list[str]) -> None:
-    """Run a worker. :param arguments: slot, and descriptors of the control socket, the table and the listeners"""
+    """Run a worker.
+
+    :param arguments: slot, and descriptors of the control socket, the store's socket, the table and the listeners
+    """
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s gateway[%(process)d] %(message)s",
     )
-    slot, control_fd, table_fd, *listener_fds = (int(argument) for argument in arguments)
+    slot, control_fd, store_fd, table_fd, *listener_fds = (int(argument) for argument in arguments)
     # Signals are the supervisor's: a Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
     for number in (
         signal.SIGINT,
@@ -225,7 +242,9 @@ def main(arguments: list[str]) -> None:
 
     async def run() -> None:
         nonlocal worker
-        worker = Worker(slot, table, poller, [socket.socket(fileno=fd) for fd in listener_fds])
+        listeners = [socket.socket(fileno=fd) for fd in listener_fds]
+        deposits = Deposits(socket.socket(fileno=store_fd), asyncio.get_running_loop())
+        worker = Worker(slot, table, poller, listeners, deposits, Descriptors(descriptors))
         await worker.run(socket.socket(fileno=control_fd))
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:

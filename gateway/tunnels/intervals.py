@@ -66,7 +66,7 @@ class Intervals:
         here = row + SIDE_0 + side * SIDE_CELLS
         key = (self._cells[row + ROUTE], side, network)
         self._cells[here + NETWORK] = network
-        self._cells[here + PING_AFTER_NS] = self._learner.interval(key, self._bounds[key[:2]], now)
+        self._cells[here + PING_AFTER_NS] = self._learner.interval(key, self._bounds[key[:2]])
 
     def answered(self, row: int, side: int, silence_ns: int) -> None:
         """A side has answered what was sent to it after a silence. Called by the relay, which looks at the row next."""

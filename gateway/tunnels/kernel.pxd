@@ -29,5 +29,6 @@ cdef class Kernel:
     cdef int watch(self, int fd, bint known, unsigned int events) except -1
     cdef int unwatch(self, int fd) except -1
     cdef void shut(self, int fd) noexcept
+    cdef void hang_up(self, int fd) noexcept
     cdef void close(self, int fd) noexcept
     cdef int64_t now(self) noexcept

@@ -6,6 +6,7 @@ negative ``errno``, since an exception for each would cost more than the call.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -82,11 +83,11 @@ class Kernel:
 
     def shut(self, fd: int) -> None:
         """Send FIN on ``fd``. A connection that is gone already is none of our business."""
-        try:
-            with socket.socket(fileno=os.dup(fd)) as connection:
-                connection.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
+        _shutdown(fd, socket.SHUT_WR)
+
+    def hang_up(self, fd: int) -> None:
+        """End the connection of ``fd`` both ways, which :meth:`close` alone does not while others hold it too."""
+        _shutdown(fd, socket.SHUT_RDWR)
 
     def close(self, fd: int) -> None:
         """Close ``fd``."""
@@ -95,3 +96,12 @@ class Kernel:
     def now(self) -> int:
         """``CLOCK_MONOTONIC`` in nanoseconds."""
         return time.monotonic_ns()
+
+
+def _shutdown(fd: int, how: int) -> None:
+    with contextlib.suppress(OSError):
+        connection = socket.socket(fileno=fd)
+        try:
+            connection.shutdown(how)
+        finally:
+            connection.detach()

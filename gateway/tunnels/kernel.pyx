@@ -14,7 +14,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buf, size_t n, int flags)
     ssize_t c_send "send"(int fd, const void *buf, size_t n, int flags)
     int shutdown(int fd, int how)
-    int SHUT_WR, MSG_NOSIGNAL
+    int SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL
 
 cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
@@ -89,6 +89,9 @@ cdef class Kernel:
 
     cdef void shut(self, int fd) noexcept:
         shutdown(fd, SHUT_WR)
+
+    cdef void hang_up(self, int fd) noexcept:
+        shutdown(fd, SHUT_RDWR)
 
     cdef void close(self, int fd) noexcept:
         c_close(fd)

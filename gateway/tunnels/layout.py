@@ -36,7 +36,8 @@ MAGIC = 0x6774_7761_7965_3031  # "gtwaye01"
     W_CONFIG,  # generation of the configuration in force
     W_READY,  # 1 while it accepts connections
     W_LOG_LINES_LOST,  # access-log lines given up because whoever reads the log does not
-) = range(8)
+    W_ADOPTED,  # tunnels carried on after the death of the worker that opened them
+) = range(9)
 WORKER_CELLS = 64
 
 # --- what each worker knows of a backend ----------------------------------------------------------------------------
@@ -78,7 +79,7 @@ ROUTE_CELLS = 2 * TOTAL_CELLS
     ROUTE,
     BACKEND,
     TOTALS,  # index of this worker's block of totals for the route
-    DIRTY,  # 1 from before a recv until all that it read was sent
+    DIRTY,  # 1 while this row and its connections may disagree, or bytes are in a process's hands; see relay.py
     PHASE,  # RELAYING, CLOSING or CUT
     DEADLINE_NS,  # when the sweep has to look at this row; NEVER for most of the time
     OPENED_NS,

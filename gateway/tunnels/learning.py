@@ -13,20 +13,21 @@ silence, or an answer that never came after one, bounds what is tolerated from a
    proven and what failed, until they are within a quarter of each other. A scout's time is limited: its tunnel may be
    used, and prove nothing.
 3. A failure beyond what is proven is believed at once. A cut at silence s names the cutoff: the interval is 0.8 s at
-   most. A Ping unanswered is but a bound: the interval is 0.8 of what is proven, and where nothing is, the least that
-   is allowed, from which scouts climb quickly. A second failure that agrees confirms the cutoff: cuts within 5 % or
-   0.5 s of each other, or unanswered silences within a factor of 1.5. Failures that come together count once. Until it
-   is confirmed a scout tries the cutoff again, and whoever left rather than was cut is found out.
-4. A failure after a silence that is proven is but doubted: somebody left. Four that no answer to as long a silence
-   comes between overturn what was proven, if they are cuts of one length (three quarters of the latest are), or
-   unanswered. Clients that leave do so after any silence, or are found missing while others answer.
-5. A network may hide several limits. Five cuts of one length overturn what was proven even though others were answered
-   after longer silences, eight for each cut at most. Where more than one in five intervals ends unanswered, the path
-   goes back to 25 s.
-6. A cutoff is tried again by a scout after 30 minutes, then after twice as long each time, up to a day. An answer to a
-   silence 5 % beyond it makes it forgotten.
+   most. A Ping unanswered only bounds it: the interval is 0.8 of what is proven, and where nothing is, the least that
+   is allowed, from which scouts climb quickly. A second failure that agrees confirms the cutoff: a cut within 5 % or
+   0.5 s, or an unanswered silence within a factor of 1.5. What fails together counts once. Until the cutoff is
+   confirmed a scout tries it again, and whoever left rather than was cut is found out.
+4. A failure after a silence that is proven is only doubted: somebody left. Four of them overturn what was proven, if no
+   answer to as long a silence came between, and if they are unanswered, or cuts of one length, as three quarters of
+   the latest cuts must be. Clients that leave do so after any silence, or are found missing while others answer;
+   and all connections to a backend that restarts end within a second, which counts once.
+5. A network may hide several limits. Five cuts of one length overturn what was proven even if others were answered
+   after longer silences, up to eight for each cut. Where more than one in four intervals ends unanswered, the path goes
+   back to 25 s for four hours.
+6. A confirmed cutoff is tried again by a scout after 30 minutes, and after twice as long each time, up to a day. An
+   answer to a silence 5 % beyond it makes it forgotten.
 
-How well that works, by simulation (``python -m tests.tunnels.path_simulation 100``; FIGURES)
+FIGURES
 
 The anchors are Tencent Mars, whose clients lengthen their heartbeat step by step, settle below the first failure and
 try again days later, and RFC 5780 (4.6), which bisects a NAT's binding lifetime with bindings made for that. Here many

@@ -17,14 +17,15 @@ UNANSWERED = 1  # what was sent after this silence was never answered: the cutof
 START_NS = 25 * SECOND
 FIRST_RETEST_NS = 1800 * SECOND
 LAST_RETEST_NS = 86_400 * SECOND
+FALLBACK_NS = 14_400 * SECOND  # for how long, at first, a path stays at START_NS that seems to hide several limits
 
 _CONFIRMED = 2  # failures, one after another, that make a cutoff
 _TO_OVERTURN = 4  # failures that overturn what was proven, where nothing speaks against them
 _TO_OVERTURN_CONTESTED = 5  # cuts after the same silence that do so although others were answered after longer ones
 _ANSWERS_TO_CLEAR = (8, 1)  # answers after as long a silence that make a failure forgotten: CUT, UNANSWERED
 _DOUBTS = 12  # failures remembered
-_TO_AUDIT = 12  # unanswered intervals after which answered ones are counted
-_ANSWERS_TO_PASS = 4  # answered intervals for each unanswered one that are to be expected
+_TO_AUDIT = 20  # unanswered intervals after which answered ones are counted
+_ANSWERS_TO_PASS = 3  # answered intervals for each unanswered one that are to be expected
 _BURST_NS = SECOND  # what ends together may have one reason, such as a restart, that is no silence
 _SHORTEST_CUTOFF_NS = SECOND  # who leaves within a second of the last byte was not cut for being idle
 _LEASE_SLACK_NS = 3 * SECOND
@@ -144,7 +145,7 @@ class Path:
         self.proven_ns = silence_ns
         if silence_ns >= self._trial_ns:
             self._end_trial()
-        if self._is_refuted(bounds):
+        if self._is_refuted():
             self._forget_cutoff(now)
         before = self.interval_ns
         self._reckon(bounds)
@@ -191,10 +192,15 @@ class Path:
         if state.overturned_ns > self._overturned_ns:
             self._overturn(state.overturned_ns, state.since_ns)
         self.proven_ns = max(self.proven_ns, state.proven_ns)
+        if self._is_refuted():
+            self._forget_cutoff(now)
         if state.cutoff_ns and (not self.cutoff_ns or state.cutoff_ns < self.cutoff_ns):
             self._set_cutoff(state.cutoff_ns, CUT if state.is_exact else UNANSWERED, state.failures)
         elif state.cutoff_ns == self.cutoff_ns:
+            self._is_exact |= bool(state.is_exact)
             self._failures = max(self._failures, state.failures)
+        if self._is_refuted():
+            self._forget_cutoff(now)
         self._retest_ns = max(self._retest_ns, state.retest_ns)
         self._retest_delay_ns = max(self._retest_delay_ns, state.retest_delay_ns)
         if state.lease_ns > self._lease_ns:
@@ -202,8 +208,6 @@ class Path:
         if self.proven_ns >= self._trial_ns:
             self._end_trial()
         if self.bounds is not None:
-            if self._is_refuted(self.bounds):
-                self._forget_cutoff(now)
             self._reckon(self.bounds)
 
     # --- failures beyond what is proven -------------------------------------------------------------------------------
@@ -224,9 +228,13 @@ class Path:
         elif how == CUT:
             if self._is_exact and _are_alike(silence_ns, cutoff):
                 self._set_cutoff(min(silence_ns, cutoff), CUT, failures)
-            elif silence_ns < cutoff or not was_confirmed:
-                # The connection lived until then: whatever failed after a shorter silence had left.
+            elif silence_ns < cutoff:
                 self._set_cutoff(silence_ns, CUT, 1)
+            elif not was_confirmed:
+                # The connection lived until then: whatever failed after a much shorter silence had left.
+                self.proven_ns = max(self.proven_ns, _a_little_less(silence_ns))
+                if self._is_refuted():
+                    self._set_cutoff(silence_ns, CUT, 1)
         elif silence_ns < cutoff:
             self._set_cutoff(silence_ns, UNANSWERED, failures if 2 * cutoff <= 3 * silence_ns else 1)
         elif self._is_exact and was_confirmed:
@@ -252,6 +260,7 @@ class Path:
                 return False
             if silence_ns >= self.full_ns and self._is_audit_failed(bounds, now):
                 self._overturn(now, since_ns=now)
+                self._retest_delay_ns = max(self._retest_delay_ns, FALLBACK_NS)
                 self._put_off_retest(now)
                 self._lengthen_retest_delay()
                 return True
@@ -315,11 +324,9 @@ class Path:
         self._is_exact = how == CUT
         self._failures = failures
 
-    def _is_refuted(self, bounds: Bounds) -> bool:
+    def _is_refuted(self) -> bool:
         """Whether what is proven goes beyond the cutoff, and by more than timers differ."""
-        cutoff, proven = self.cutoff_ns, self.proven_ns
-        at_the_end = proven >= bounds.max_ns and proven >= _a_little_less(cutoff)
-        return cutoff != 0 and (20 * proven >= 21 * cutoff or at_the_end)
+        return self.cutoff_ns != 0 and 20 * self.proven_ns >= 21 * self.cutoff_ns
 
     def _forget_cutoff(self, now: int) -> None:
         if self._failures >= _CONFIRMED:
@@ -341,8 +348,10 @@ class Path:
         """Work out what follows from what is known."""
         proven, cutoff = self.proven_ns, self.cutoff_ns
         is_confirmed = self._failures >= _CONFIRMED
-        if not cutoff:
-            interval = bounds.max_ns if proven >= bounds.max_ns else max(START_NS, proven * 4 // 5)
+        if proven >= bounds.max_ns:
+            interval = bounds.max_ns
+        elif not cutoff:
+            interval = max(START_NS, proven * 4 // 5)
         elif not self._is_exact:
             interval = min(proven, cutoff) * 4 // 5
         elif is_confirmed:

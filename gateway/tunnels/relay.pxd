@@ -35,6 +35,7 @@ cdef class Relay:
     cpdef list poll(self, int timeout_ms)
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
+    cpdef void served(self, int64_t row) except *
     @cython.locals(here=int64_t, there=int64_t, totals=int64_t, now=int64_t, sent=Py_ssize_t)
     cdef void _relay(self, int64_t row, int64_t side, Py_ssize_t got) except *
     @cython.locals(released=Py_ssize_t)
@@ -94,7 +95,12 @@ cdef class Relay:
     cdef int64_t _quiet(self, int64_t row, int64_t side, int64_t now) except? -1
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void open(self, int64_t row, int client_fd, int backend_fd) except *
-    @cython.locals(there=int64_t, sent=Py_ssize_t, kept=bytearray)
+    @cython.locals(here=int64_t, side=int64_t, fd=int)
+    cpdef void adopt(self, int64_t row, int client_fd, int backend_fd) except *
+    @cython.locals(dirty=int64_t)
     cpdef void write(self, int64_t row, int64_t side, bytes data) except *
+    @cython.locals(there=int64_t, sent=Py_ssize_t, kept=bytearray)
+    cdef void _write(self, int64_t row, int64_t side, bytes data) except *
     cpdef void feed(self, int64_t row, int64_t side, bytes data) except *
+    cpdef void hang_up(self, int fd) except *
     cpdef void retire(self, int fd) except *

@@ -18,6 +18,17 @@ of the stream again (``_take_pongs``): the bytes of one that TCP cut are held ba
 
 Who began the end and why is noted once, by whichever came first (``_begin_end``).
 
+A worker may be killed between any two instructions, and its successor carries the tunnel on from the row and the two
+connections, which the supervisor holds too (``adopt``). That gives every byte once and in order because of ``DIRTY``:
+
+* Whatever serves a tunnel (an event, the sweep, a Close frame) writes 1 there before it reads, sends or changes
+  anything, and 0 when it is through, which is after the last ``send`` and after the last change. The calls between
+  are opaque to the compiler, so it keeps this order, and what a dead process has written is there for all to see.
+* 0 is written only while no bytes are pending. So a row with 0 belongs to a tunnel of which no process had a byte in
+  hand: what was read was sent, the scanners stand where the streams stand, and the kernel delivers what was sent.
+* A row with 1 is never carried on. Its streams end where they are, and each peer has received what came first of what
+  the other one sent, with nothing left out before the end.
+
 This file is compiled by Cython where a compiler is at hand (types are in ``relay.pxd``) and runs as it is elsewhere.
 """
 
@@ -196,6 +207,7 @@ class Relay:
     def _ready(self, row: int, side: int, mask: int) -> None:
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
+        cells[row + DIRTY] = 1
         if mask & EPOLLOUT:
             self._flush(row, side)
         if cells[here + INTEREST] & EPOLLIN:
@@ -203,6 +215,16 @@ class Relay:
                 self._relay(row, side, NOT_READ)
         elif mask & (EPOLLHUP | EPOLLERR) and cells[here + ENDED] and cells[row + STATE] == LIVE:
             self._deaf(row, side)
+        self.served(row)
+
+    def served(self, row: int) -> None:
+        """Note that a tunnel's row and its connections agree again, as they do between two events.
+
+        Whoever sets ``DIRTY`` calls this in the end. While bytes are pending the row stays dirty.
+        """
+        cells = self.cells
+        if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
+            cells[row + DIRTY] = 0
 
     # --- the hot path ---------------------------------------------------------------------------------------------
 
@@ -240,6 +262,7 @@ class Relay:
         sent = self.kernel.send(cells[there + FD], 0, got)
         if sent != got:
             self._sent(row, 1 - side, sent, got)
+            self.served(row)
         elif not cells[here + PENDING]:
             # Nothing of this tunnel is in this process's hands, unless the other direction is stalled.
             cells[row + DIRTY] = 0
@@ -247,9 +270,8 @@ class Relay:
     def _read_nothing(self, row: int, side: int, got: int) -> None:
         """There was nothing to read from a side: it sent FIN (0), or ``got`` is a negative errno."""
         cells = self.cells
-        if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
-            cells[row + DIRTY] = 0
         if got == -EAGAIN or got == -EINTR:
+            self.served(row)
             return
         if cells[row + SIDE_0 + side * SIDE_CELLS + HELD]:
             # No Pong that is whole, after all.
@@ -262,6 +284,7 @@ class Relay:
         else:
             cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
             self._failed(row, side, got)
+        self.served(row)
 
     def _send(self, row: int, side: int, end: int) -> None:
         """Send the buffer up to ``end`` to a side, off the hot path: something may be pending for it."""
@@ -274,9 +297,8 @@ class Relay:
     def _sent(self, row: int, side: int, sent: int, end: int) -> None:
         """A side's socket took ``sent`` bytes of the buffer up to ``end``, or failed: keep what it did not take."""
         if sent == end:
-            if not self.cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + PENDING]:
-                self.cells[row + DIRTY] = 0
-        elif sent >= 0:
+            return
+        if sent >= 0:
             self._keep(row, side, self.kernel.buffer[sent:end])
         elif sent == -EAGAIN or sent == -EINTR:
             self._keep(row, side, self.kernel.buffer[:end])
@@ -296,7 +318,6 @@ class Relay:
             cells[there + STALLED_NS] = self.now
             self._look_at(row, self.now + cells[row + WRITE_STALL_NS])
         cells[there + PENDING] = len(self.pending[2 * row + side])
-        cells[row + DIRTY] = 1
         self._watch(row, side)
         self._watch(row, 1 - side)
 
@@ -317,8 +338,6 @@ class Relay:
         cells[there + STALLED_NS] = self.now if data else 0
         if not data:
             del self.pending[2 * row + side]
-            if not cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + PENDING]:
-                cells[row + DIRTY] = 0
             if not self._settle(row):
                 self._watch(row, side)
                 self._watch(row, 1 - side)
@@ -331,8 +350,6 @@ class Relay:
             del self.pending[2 * row + side]
             cells[there + PENDING] = 0
             cells[there + STALLED_NS] = 0
-        if not cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + PENDING]:
-            cells[row + DIRTY] = 0
 
     def _watch(self, row: int, side: int) -> None:
         """Have epoll watch a side for what can be done with it now."""
@@ -456,7 +473,7 @@ class Relay:
             self._drop_pending(row, side)
             self.owners[fd] = NO_OWNER
             cells[here + FD] = -1
-            self.closing_fds.append(fd)
+            self.hang_up(fd)
         cells[row + PHASE] = CUT
         cells[row + DEADLINE_NS] = NEVER
         self.on_end(row)
@@ -476,8 +493,10 @@ class Relay:
         if cells[row + STATE] != LIVE or cells[row + PHASE] != RELAYING or cells[row + CLOSING_NS]:
             return
         self.now = self.kernel.now()
+        cells[row + DIRTY] = 1
         self._begin_end(row, GATEWAY, cause, -1)
         self._close_streams(row, code)
+        self.served(row)
 
     def give_up(self, row: int, side: int, code: int, cause: int) -> None:
         """End a tunnel because a side is dead: that side is let go, the other is told with a Close frame.
@@ -491,12 +510,14 @@ class Relay:
             return
         self.now = self.kernel.now()
         here = row + SIDE_0 + side * SIDE_CELLS
+        cells[row + DIRTY] = 1
         self._begin_end(row, GATEWAY, cause, side)
         self._drop_pending(row, side)
         cells[here + GATE] = DISCARD
         cells[here + SHUT] = 1
         cells[here + ENDED] = 1
         self._close_streams(row, code)
+        self.served(row)
 
     def _close_streams(self, row: int, code: int) -> None:
         """Begin to write Close frames to those sides that still take something."""
@@ -526,7 +547,7 @@ class Relay:
         cells[row + SIDE_0 + side * SIDE_CELLS + GATE] = DISCARD
         if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + SCANNER + STATUS] == OPEN:
             mask = os.urandom(4) if side == BACKEND_SIDE else None
-            self.write(row, side, close_frame(cells[row + CLOSE_CODE_SENT], "", mask))
+            self._write(row, side, close_frame(cells[row + CLOSE_CODE_SENT], "", mask))
 
     def _pass_gate(self, row: int, side: int, got: int, totals: int) -> None:
         """As :meth:`_relay`, where a Close of the gateway's own is due or was written, or a Pong is waited for."""
@@ -537,18 +558,16 @@ class Relay:
         if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] == PONG_DUE:
             stopped = cells[here + SCANNER + STATUS]
             got = self._take_pongs(row, side, got, totals)
-            if got == 0:
-                if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
-                    cells[row + DIRTY] = 0
-                return
-            self._end_silence(row, side, True)
-            self._count(here, totals, got)
-            if cells[here + SCANNER + STATUS] != stopped:
-                self._stream_stopped(row, side)
-            self._send(row, 1 - side, got)
+            if got:
+                self._end_silence(row, side, True)
+                self._count(here, totals, got)
+                if cells[here + SCANNER + STATUS] != stopped:
+                    self._stream_stopped(row, side)
+                self._send(row, 1 - side, got)
         else:
             self._end_silence(row, side, True)
             self._pass_on(row, side, got, totals)
+        self.served(row)
 
     def _pass_on(self, row: int, side: int, got: int, totals: int) -> None:
         """Scan what was read from a side and send it to the other, as far as a Close of the gateway's own lets it."""
@@ -574,8 +593,6 @@ class Relay:
             scan(cells, scanner, totals, self.kernel.data, start, got, self.now, 0)
         if cells[scanner + STATUS] != stopped:
             self._stream_stopped(row, side)
-        if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
-            cells[row + DIRTY] = 0
         if cells[row + PHASE] != CUT:
             self._settle(row)
 
@@ -622,9 +639,8 @@ class Relay:
         cells[there + GATE] = PONG_DUE
         cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_PINGS] += 1
         mask = int.from_bytes(os.urandom(4), "big") if side == BACKEND_SIDE else -1
-        self.write(row, side, ping_frame(cells[here + PING_TAG], number, mask))
-        if cells[row + STATE] == LIVE and not cells[here + PENDING] and not cells[there + PENDING]:
-            cells[row + DIRTY] = 0
+        self._write(row, side, ping_frame(cells[here + PING_TAG], number, mask))
+        self.served(row)
         return True
 
     def _take_pongs(self, row: int, side: int, got: int, totals: int) -> int:
@@ -763,8 +779,34 @@ class Relay:
         cells[row + OPENED_NS] = self.now
         cells[row + STATE] = LIVE
 
+    def adopt(self, row: int, client_fd: int, backend_fd: int) -> None:
+        """Carry on a tunnel of another process that is no more: its row is whole, and clean.
+
+        :raises OSError: epoll does not take a descriptor. :meth:`finish` is due then
+        """
+        cells = self.cells
+        # What brings this process down must not do so to one successor after another: the next finds the row dirty.
+        cells[row + DIRTY] = 1
+        for side in range(2):
+            here = row + SIDE_0 + side * SIDE_CELLS
+            fd = backend_fd if side else client_fd
+            cells[here + FD] = fd
+            cells[here + INTEREST] = 0
+            self.owners[fd] = 2 * row + side
+        cells[row + DEADLINE_NS] = 0  # for the sweep to work out
+        self._watch(row, CLIENT)
+        self._watch(row, BACKEND_SIDE)
+        cells[row + DIRTY] = 0
+
     def write(self, row: int, side: int, data: bytes) -> None:
         """Send a side bytes of the gateway's own, behind whatever is pending. They are not counted or scanned."""
+        dirty = self.cells[row + DIRTY]
+        self.cells[row + DIRTY] = 1
+        self._write(row, side, data)
+        if not dirty:
+            self.served(row)
+
+    def _write(self, row: int, side: int, data: bytes) -> None:
         cells = self.cells
         there = row + SIDE_0 + side * SIDE_CELLS
         if cells[there + SHUT]:
@@ -780,7 +822,10 @@ class Relay:
             self._keep(row, side, kept[max(sent, 0) :])
 
     def feed(self, row: int, side: int, data: bytes) -> None:
-        """Relay bytes that were read from a side before the tunnel opened."""
+        """Relay bytes that were read from a side before the tunnel opened.
+
+        Nobody may be told to adopt the tunnel before all of them were fed: until then they are in no row.
+        """
         size = self.kernel.receive_bytes
         for start in range(0, len(data), size):
             if self.cells[row + STATE] != LIVE or self.cells[row + PHASE] == CUT:
@@ -788,6 +833,14 @@ class Relay:
             piece = data[start : start + size]
             self.kernel.buffer[: len(piece)] = piece
             self._relay(row, side, len(piece))
+
+    def hang_up(self, fd: int) -> None:
+        """End a connection that epoll does not watch, whatever other descriptors there are of it, and close this one.
+
+        What was sent before is still delivered, and FIN behind it.
+        """
+        self.kernel.hang_up(fd)
+        self.closing_fds.append(fd)
 
     def retire(self, fd: int) -> None:
         """Close a descriptor that epoll no longer watches, once no event at hand can mean it."""

@@ -28,6 +28,7 @@ from gateway.tunnels.layout import (
     CLOSE_NS,
     CLOSING_NS,
     DEADLINE_NS,
+    DIRTY,
     FD,
     ID,
     IDLE,
@@ -106,7 +107,9 @@ class Sweep:
         plan: list[Planned] = []
         for row in rows:
             if cells[row + STATE] == LIVE:
+                cells[row + DIRTY] = 1
                 self._look_at(row, now, until, plan)
+                self._relay.served(row)
         plan.sort()
         self._plan = plan
         self._next = 0

@@ -172,18 +172,20 @@ class Slice:
     """The part of the table that one worker writes: its block, its totals, its rows."""
 
     def __init__(self, table: Table, slot: int) -> None:
+        """Take over the slice of a slot, in whatever state its last worker died: the live rows in it are kept."""
         self.table = table
         self.slot = slot
         self.cells = table.cells
         self.block = table.worker(slot)
         self.first = table.first_row(slot)
-        used = self.cells[self.block + W_HIGH_ROWS]
-        # A heap: lowest first, so that what is in use stays together.
-        self._free = [
-            row
-            for row in range(self.first, self.first + used * ROW_CELLS, ROW_CELLS)
-            if self.cells[row + STATE] == FREE
-        ]
+        self._free: list[int] = []  # a heap: lowest first, so that what is in use stays together
+        self._forget_backends()
+        for row in self.rows():
+            if self.cells[row + STATE] == FREE:
+                self._empty(row)
+                self._free.append(row)
+            else:
+                self._occupy(row, self.cells[row + BACKEND])
 
     @property
     def used_rows(self) -> int:
@@ -194,6 +196,10 @@ class Slice:
     def rows_in_use(self) -> int:
         """Tunnels of the slice, those in their handshake included."""
         return self.used_rows - len(self._free)
+
+    def rows(self) -> range:
+        """All rows that were ever used, whatever their state."""
+        return range(self.first, self.first + self.used_rows * ROW_CELLS, ROW_CELLS)
 
     def allocate(self, route: int, backend: int) -> int | None:
         """Reserve a row for a handshake; None when the slice is full. :meth:`release` gives it back."""
@@ -232,16 +238,8 @@ class Slice:
         self._vacate(row)
         # FREE first: a reader that finds the row live has found it whole.
         self.cells[row + STATE] = FREE
-        self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
-        self.cells[row + DEADLINE_NS] = NEVER
+        self._empty(row)
         heappush(self._free, row)
-
-    def forget_live(self) -> None:
-        """Count no tunnels to any backend, as a slice without tunnels has none whatever its last worker died doing."""
-        for backend in range(MAX_BACKENDS):
-            at = self.table.backend_at(self.slot, backend) + B_LIVE
-            if self.cells[at]:
-                self.cells[at] = 0
 
     def note_connect(self, backend: int, ok: bool, now: int) -> None:
         """Note how an attempt to connect to a backend went. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
@@ -255,6 +253,16 @@ class Slice:
             parts += (len(text).to_bytes(2, "little"), text.ljust(size, b"\0"))
         at = (row + TEXT_CELL) * CELL_BYTES
         self.table.bytes[at : at + TEXT_BYTES] = b"".join(parts)
+
+    def _empty(self, row: int) -> None:
+        self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
+        self.cells[row + DEADLINE_NS] = NEVER
+
+    def _forget_backends(self) -> None:
+        for backend in range(MAX_BACKENDS):
+            at = self.table.backend_at(self.slot, backend) + B_LIVE
+            if self.cells[at]:
+                self.cells[at] = 0
 
     def _occupy(self, row: int, backend: int) -> None:
         self.cells[row + BACKEND] = backend

@@ -79,34 +79,35 @@ async def test_nobody_is_refused_while_a_worker_is_replaced(
     assert scrape.value("gateway_workers") == workers
 
 
-async def test_tunnels_of_a_dead_worker_are_told_of(
+async def test_tunnels_go_on_with_the_next_worker(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     echo = await backends.echo()
     gateway = await start_gateway({"workers": 1, **to_one(echo.address)})
     clients = [await open_connection(gateway) for _ in range(30)]
     for client in clients:
-        await client.send(handshake("/lost"))
+        await client.send(handshake("/kept"))
         assert (await client.head()).status == 101
         await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
     before = await gateway.until(
         lambda scrape: scrape.value("gateway_handshakes_total", result="upgraded") == 30, "30 handshakes to be counted"
     )
-    assert before.value("gateway_tunnels") == 30
-    await gateway.kill_worker()
-    for client in clients:
-        assert await client.ends() == b""
-    labels = {"route": "all", "initiator": "gateway", "cause": "worker_lost"}
-    after = await gateway.counts(before, "gateway_tunnels_closed_total", 30, **labels)
-    await gateway.tunnels(0)
+    for _ in range(2):
+        await gateway.kill_worker()
+        for client in clients:
+            await client.echoes(from_client(TEXT, b"again"), frame(TEXT, b"again"))
+    after = await gateway.counts(before, "gateway_tunnels_adopted_total", 60)
+    assert after.value("gateway_tunnels") == 30
     assert not [name for name, value in before.counters().items() if after.counters().get(name, 0) < value], (
         "a counter went down with the worker"
     )
-    for client in clients:
-        record = await gateway.logged(event="tunnel_end", client=client.name)
-        assert (record["cause"], record["client_frames"]) == ("worker_lost", 1)
     await shake_hands(gateway)
     await gateway.counts(before, "gateway_handshakes_total", result="upgraded")
+    assert len(gateway.log_records(event="tunnel_end", path="/kept")) == 0
+    for client in clients:
+        await client.close()
+        record = await gateway.logged(event="tunnel_end", client=client.name)
+        assert (record["cause"], record["client_frames"]) == ("fin", 3)
 
 
 async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGateway, backends: Backends) -> None:

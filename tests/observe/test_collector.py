@@ -36,6 +36,7 @@ from gateway.tunnels.layout import (
     T_TIMEOUTS,
     T_VIOLATIONS,
     TOTAL_CELLS,
+    W_ADOPTED,
     W_LOG_LINES_LOST,
 )
 
@@ -337,11 +338,11 @@ def test_a_backend_is_down_while_the_latest_connection_to_it_failed(gateway, tmp
 def test_the_supervisor_and_the_workers(gateway, tmp_path):
     gateway.stop(1)
     gateway.state.worker_restarts = 3
-    gateway.state.tunnels_adopted = 40
     gateway.state.last_reload_ok = False
     gateway.state.last_reload_unix = 1_700_000_000.5
     for slot in range(2):
         gateway.table.cells[gateway.table.worker(slot) + W_LOG_LINES_LOST] = 6
+        gateway.table.cells[gateway.table.worker(slot) + W_ADOPTED] = 20
     found = scrape(gateway, tmp_path)
     assert found["gateway_workers"] == 1
     assert found["gateway_worker_restarts_total"] == 3

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.protocol.scanner_state import DATA_AT, FRAMES, OPCODES, PING_AT, PONG_AT
+from gateway.tunnels.adoption import Adoption, adopt
 from gateway.tunnels.attribution import Attribution, attribute_row
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
@@ -32,6 +33,7 @@ from gateway.tunnels.layout import (
     DIRTY,
     FD,
     GAP_BOUNDS_NS,
+    ID,
     IDLE_NS,
     INITIATOR,
     INITIATORS,
@@ -184,6 +186,7 @@ class Tunnel:
     """One tunnel. Its cells are in force until it ends; see :class:`End` for later."""
 
     rig: Rig
+    id: int
     row: int
     client: Peer
     backend: Peer
@@ -261,14 +264,21 @@ class Rig:
 
     def __init__(self, max_tunnels: int = 16) -> None:
         self.table = Table.create(1, max_tunnels)
-        self.slice = Slice(self.table, 0)
         self.cells = self.table.cells
+        self.make_worker()
+        self.kept: dict[int, tuple[int, int]] = {}
+        """what somebody else, as the supervisor does, holds of the tunnels' connections, by the tunnels' ids"""
+        self.ends: list[End] = []
+        self.tunnels: list[Tunnel] = []
+        self.when_ended: Callable[[], None] = lambda: None
+        self._peers: list[Peer] = []
+
+    def make_worker(self) -> None:
+        """What a worker has of its own."""
+        self.slice = Slice(self.table, 0)
         self.poller = Poller(self.table, DESCRIPTORS, self._ended)
         self.relay = self.poller.relay
         self.sweeper = Sweep(self.slice, self.relay)
-        self.ends: list[End] = []
-        self.when_ended: Callable[[], None] = lambda: None
-        self._peers: list[Peer] = []
 
     def open(
         self,
@@ -306,7 +316,31 @@ class Rig:
         set_deadline(self.cells, row)
         peers = Peer(client), Peer(backend)
         self._peers += peers
-        return Tunnel(self, row, *peers, (fds[0], fds[1]), frozenset(os.readlink(f"/proc/self/fd/{fd}") for fd in fds))
+        number = self.cells[row + ID]
+        self.kept[number] = (os.dup(fds[0]), os.dup(fds[1]))
+        sockets = frozenset(os.readlink(f"/proc/self/fd/{fd}") for fd in fds)
+        made = Tunnel(self, number, row, *peers, (fds[0], fds[1]), sockets)
+        self.tunnels.append(made)
+        return made
+
+    def succeed(self) -> Adoption:
+        """The worker is killed between two turns of its loop, and a successor takes over what is left of it."""
+        for tunnel in self.tunnels:
+            for fd in tunnel.fds:
+                with contextlib.suppress(FileNotFoundError):
+                    if os.readlink(f"/proc/self/fd/{fd}") in tunnel.sockets:
+                        os.close(fd)
+        self.poller.close()
+        self.make_worker()
+        handed_over = {tunnel: (os.dup(fds[0]), os.dup(fds[1])) for tunnel, fds in self.kept.items()}
+        for tunnel in self.tunnels:
+            tunnel.fds = handed_over.get(tunnel.id, tunnel.fds)
+        return adopt(self.slice, self.relay, handed_over, self._ended, self.forget)
+
+    def forget(self, tunnel_id: int) -> None:
+        """What the supervisor does when it hears of a tunnel's end."""
+        for fd in self.kept.pop(tunnel_id):
+            os.close(fd)
 
     # --- driving it ---------------------------------------------------------------------------------------------------
 
@@ -376,6 +410,7 @@ class Rig:
         self.serve()
         assert not self.ends
         assert self.slice.rows_in_use == 0
+        self.forget_all()
         assert not tunnel.sockets & open_sockets()
         assert "tfd:" not in Path(f"/proc/self/fdinfo/{self.poller.fileno()}").read_text()
         assert self.waiting() == []
@@ -387,11 +422,17 @@ class Rig:
         self.slice.release(row)
         self.when_ended()
 
+    def forget_all(self) -> None:
+        """Late enough for a connection to have ended that only closing its descriptors does not end."""
+        for tunnel_id in list(self.kept):
+            self.forget(tunnel_id)
+
     def close(self) -> None:
         """Clear everything away, whatever state it is in."""
         self.when_ended = lambda: None
         for peer in self._peers:
             peer.sock.close()
+        self.forget_all()
         if not self.poller._selector.closed:  # as an event loop leaves it
             for row in list(self.table.rows()):
                 self.cells[row + INITIATOR] = self.cells[row + CAUSE] = 0

@@ -18,6 +18,7 @@ from gateway.tunnels.layout import (
     CLOSE_NS,
     CLOSING_NS,
     DEADLINE_NS,
+    DIRTY,
     FD,
     IDLE_NS,
     LAST_NS,
@@ -129,6 +130,10 @@ class Simulation:
         if (row, side) not in self.mute:
             self._schedule(self.now + self.rtt, lambda: self.hear(row, side, pong=True))
         return True
+
+    def served(self, row: int) -> None:
+        """As the relay does."""
+        self.cells[row + DIRTY] = 0
 
     def give_up(self, row: int, side: int, code: int, cause: int) -> None:
         """As the relay does, and the other side answers its Close at once."""

@@ -180,6 +180,7 @@ def test_a_number_that_is_used_again_in_the_same_batch_hits_no_wrong_tunnel(rig:
     new.backend.send(HELLO[BACKEND_SIDE])
     rig.until(lambda: new.backend.has(HELLO[CLIENT]) and new.client.has(HELLO[BACKEND_SIDE]), "the new tunnel's bytes")
     rig.assert_live(new)
+    rig.forget(old.id)
     assert not old.sockets & open_sockets()
     third = rig.open()
     assert set(third.fds) & set(old.fds)
@@ -197,5 +198,6 @@ def test_hundreds_of_tunnels_leave_nothing_behind(rig: Rig) -> None:
         tunnel.backend.close()
         rig.end()
         assert tunnel.row == rig.slice.first
+        rig.forget(tunnel.id)
     assert len(os.listdir("/proc/self/fd")) == before
     assert rig.slice.used_rows == 1

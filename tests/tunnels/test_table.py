@@ -159,8 +159,29 @@ def test_live_counts_of_a_backend_span_all_workers(table: Table) -> None:
     slices[1].release(rows[2])
     assert (table.live(5), table.live(6)) == (1, 0)
     assert table.cells[table.backend_at(1, 5) + B_LIVE] == 1
-    slices[1].forget_live()
-    assert table.live(5) == 0
+
+
+def test_a_successor_counts_the_tunnels_that_it_finds(table: Table) -> None:
+    """Whatever the counts were when its predecessor died."""
+    before = Slice(table, 0)
+    rows = [taken(before, backend=5) for _ in range(3)]
+    before.release(rows[1])
+    table.cells[table.backend_at(0, 5) + B_LIVE] = 17
+    table.cells[table.backend_at(0, 6) + B_LIVE] = 1
+    Slice(table, 0)
+    assert (table.live(5), table.live(6)) == (2, 0)
+
+
+def test_a_successor_empties_a_row_that_was_being_released(table: Table) -> None:
+    before = Slice(table, 0)
+    row = taken(before)
+    table.cells[row + STATE] = FREE  # as far as its predecessor came
+    assert table.cells[row + ID]
+    after = Slice(table, 0)
+    cells = table.cells[row : row + ROW_CELLS].tolist()
+    assert cells.pop(DEADLINE_NS) == NEVER
+    assert not any(cells)
+    assert after.allocate(0, 0) == row
 
 
 def test_a_backend_is_up_as_its_latest_connection_says(table: Table) -> None:
