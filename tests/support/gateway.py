@@ -70,18 +70,25 @@ class Gateway:
 
     @classmethod
     async def start(
-        cls, config: Mapping[str, Any], directory: Path, env: Mapping[str, str] | None = None, ready: bool = True
+        cls,
+        config: Mapping[str, Any],
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        ready: bool = True,
+        descriptors: int | None = None,
     ) -> Gateway:
         """Run a gateway with this configuration.
 
         :param directory: where the configuration is written to
+        :param descriptors: the limit of them that it is given, if not that of the tests
         :param ready: wait until every worker accepts connections
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
         file.write_text(yaml.safe_dump(whole, sort_keys=False))
+        limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
         process = await Process.start(
-            *COMMAND, "run", "-c", file, env={"PYTHONWARNINGS": "default", **(env or {})}, name="gateway"
+            *limited, *COMMAND, "run", "-c", file, env={"PYTHONWARNINGS": "default", **(env or {})}, name="gateway"
         )
         gateway = cls(process, file, whole)
         if ready:
