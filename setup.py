@@ -10,7 +10,13 @@ import sys
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-MODULES = ("gateway/protocol/scanner.py", "gateway/tunnels/kernel.pyx", "gateway/tunnels/relay.py")
+MODULES = (
+    "gateway/protocol/pings.py",
+    "gateway/protocol/scanner.py",
+    "gateway/tunnels/deadlines.py",
+    "gateway/tunnels/kernel.pyx",
+    "gateway/tunnels/relay.py",
+)
 
 
 class OptionalBuild(build_ext):

@@ -10,7 +10,15 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 VARIABLE = "GATEWAY_RELAY"
-TWO_BUILDS = frozenset({"gateway.protocol.scanner", "gateway.tunnels.kernel", "gateway.tunnels.relay"})
+TWO_BUILDS = frozenset(
+    {
+        "gateway.protocol.pings",
+        "gateway.protocol.scanner",
+        "gateway.tunnels.deadlines",
+        "gateway.tunnels.kernel",
+        "gateway.tunnels.relay",
+    }
+)
 
 
 class _PureSources(importlib.abc.MetaPathFinder):

@@ -18,6 +18,7 @@ COMMANDS = {
     "schema": "Print the JSON Schema of the configuration, for editors.",
     "status": "Show what the running gateway does.",
     "tunnels": "List the live tunnels of the running gateway.",
+    "probe": "Find out after how long a silence a path cuts tunnels.",
 }
 
 

@@ -55,6 +55,21 @@ def duration(seconds: float) -> str:
     return " ".join(filter(None, parts[first : first + 2]))
 
 
+def interval(seconds: float) -> str:
+    """Return how long something is to take, as :func:`duration` does, but rounded: ``5s``, ``1.5s``, ``4m``."""
+    return duration(seconds if seconds < 9.95 else round(seconds)).replace(".0s", "s")
+
+
+def round_trip(seconds: float | None) -> str:
+    """Return how long an answer took: ``0.4 ms``, ``38 ms``, ``2.1s``; ``-`` where there was none yet."""
+    if seconds is None:
+        return "-"
+    milliseconds = seconds * 1000
+    if milliseconds >= 999.5:  # would be rounded to 1000 ms
+        return duration(seconds)
+    return f"{milliseconds:.{1 if milliseconds < 9.95 else 0}f} ms"
+
+
 def size(number: float) -> str:
     """Return a number of bytes with a unit: ``17 B``, ``4.2 KiB``."""
     exponent = 0

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gateway.cli.answers import admin_option, ask, json_option
 from gateway.cli.options import config_option
-from gateway.cli.output import console, duration, plain, print_json, table
+from gateway.cli.output import console, duration, interval, plain, print_json, table
 
 
 @click.command(help="Show what the running gateway does, from its admin API.")
@@ -66,11 +66,20 @@ def _workers(workers: list[dict[str, Any]]) -> Table:
 
 
 def _routes(routes: list[dict[str, Any]]) -> Table:
-    rows = _titled("route", "upstream", "tunnels", "silent for over a minute")
+    rows = _titled("route", "upstream", "tunnels", "silent for over a minute", "client pinged", "backend pinged")
     for route in routes:
         silent = sum(bucket["tunnels"] for bucket in route["idle"] if bucket["le"] is None or bucket["le"] > 60)
-        rows.add_row(plain(route["name"]), plain(route["upstream"]), str(route["tunnels"]), str(silent))
+        pinged = (_pinged(route["keepalive"][side]) for side in ("client", "backend"))
+        rows.add_row(plain(route["name"]), plain(route["upstream"]), str(route["tunnels"]), str(silent), *pinged)
     return rows
+
+
+def _pinged(keepalive: dict[str, float | None]) -> str:
+    """After which silence a side is sent Pings, and what is known to cut it."""
+    ping_after, cutoff = keepalive["interval_seconds"], keepalive["learned_cutoff_seconds"]
+    if ping_after is None:
+        return "-"
+    return f"after {interval(ping_after)}" + ("" if cutoff is None else f", cut at {interval(cutoff)}")
 
 
 def _backends(upstreams: list[dict[str, Any]]) -> Table:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from gateway.cli.answers import admin_option, ask, json_option
 from gateway.cli.options import config_option
-from gateway.cli.output import console, duration, plain, print_json, size, table
+from gateway.cli.output import console, duration, interval, plain, print_json, round_trip, size, table
 
 
 @click.command(help="List the live tunnels of the running gateway, the most silent first.")
@@ -51,7 +51,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
     for title in ("ID", "ROUTE", "BACKEND", "CLIENT"):
         rows.add_column(title, no_wrap=True)
     rows.add_column("PATH", overflow="ellipsis")  # what a narrow terminal cuts
-    for title in ("AGE", "CLIENT IDLE", "BACKEND IDLE", "FROM CLIENT", "FROM BACKEND"):
+    for title in ("AGE", "CLIENT IDLE", "BACKEND IDLE", "CLIENT RTT", "BACKEND RTT", "FROM CLIENT", "FROM BACKEND"):
         rows.add_column(title, justify="right", no_wrap=True)
     for tunnel in found:
         client, backend = tunnel["sides"]["client"], tunnel["sides"]["backend"]
@@ -59,9 +59,18 @@ def _table(found: list[dict[str, Any]]) -> Table:
         rows.add_row(
             *(plain(tunnel[name]) for name in names),
             duration(tunnel["age_seconds"]),
-            duration(client["idle_seconds"]),
-            duration(backend["idle_seconds"]),
+            _silence(client),
+            _silence(backend),
+            round_trip(client["last_rtt_seconds"]),
+            round_trip(backend["last_rtt_seconds"]),
             size(client["bytes"]),
             size(backend["bytes"]),
         )
     return rows
+
+
+def _silence(side: dict[str, Any]) -> str:
+    """How long a side has been silent and, if it is sent Pings, after which silence."""
+    ping_after = side["interval_seconds"]
+    silent = duration(side["idle_seconds"])
+    return silent if ping_after is None else f"{silent} of {interval(ping_after)}"

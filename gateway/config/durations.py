@@ -15,18 +15,23 @@ _LONGEST_SECONDS = Fraction(365 * 24 * 3600)
 
 _NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
 _DURATION = re.compile(rf"({_NUMBER.pattern})({'|'.join(_SECONDS)})")
-_EXAMPLES = "250ms, 10s, 5m or 1h"
+_EXAMPLES = "such as 250ms, 10s, 5m or 1h"
 
 
-def parse_duration(value: object) -> float:
+def parse_duration(value: object, *, shortest_seconds: Fraction = _SHORTEST_SECONDS, hint: str = _EXAMPLES) -> float:
     """Return the seconds that the text `value` stands for: a number and one of ms, s, m, h.
 
+    Args:
+        value: what stands in the file.
+        shortest_seconds: below it, a duration is too short.
+        hint: what would be right, for messages.
+
     Raises:
-        BadValue: it is no duration, or not one from a millisecond to a year.
+        BadValue: it is no duration, or not one from `shortest_seconds` to a year.
     """
-    if value is False or value == "off":
-        raise BadValue("cannot be off", f"a duration, such as {_EXAMPLES}")
-    return _parse(value, f"such as {_EXAMPLES}")
+    if is_off(value):
+        raise BadValue("cannot be off", f"a duration, {hint}")
+    return _parse(value, shortest_seconds, hint)
 
 
 def parse_duration_or_off(value: object) -> float | None:
@@ -35,30 +40,43 @@ def parse_duration_or_off(value: object) -> float | None:
     Raises:
         BadValue: it is neither `off` nor a duration from a millisecond to a year.
     """
-    return None if value is False or value == "off" else _parse(value, f"such as {_EXAMPLES}, or off")
+    return None if is_off(value) else _parse(value, _SHORTEST_SECONDS, f"{_EXAMPLES}, or off")
 
 
-_JSON_SCHEMA = {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
+def is_off(value: object) -> bool:
+    """Return whether `value` is `off`, which YAML reads as false if it is bare."""
+    return value is False or value == "off"
 
-Duration = Annotated[float, PlainValidator(parse_duration), WithJsonSchema(_JSON_SCHEMA)]
+
+def format_duration(seconds: float) -> str:
+    """Return `seconds` as a user would write it: `250ms`, `90s`, `4m`."""
+    if seconds < 1:
+        return f"{seconds * 1000:.15g}ms"
+    unit = next((unit for unit in ("h", "m") if seconds % _SECONDS[unit] == 0), "s")
+    return f"{seconds / float(_SECONDS[unit]):.15g}{unit}"
+
+
+DURATION_JSON_SCHEMA = {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
+
+Duration = Annotated[float, PlainValidator(parse_duration), WithJsonSchema(DURATION_JSON_SCHEMA)]
 """Seconds."""
 
 DurationOrOff = Annotated[
     float | None,
     PlainValidator(parse_duration_or_off),
-    WithJsonSchema({"anyOf": [_JSON_SCHEMA, {"enum": ["off", False]}]}),
+    WithJsonSchema({"anyOf": [DURATION_JSON_SCHEMA, {"enum": ["off", False]}]}),
 ]
 """Seconds, or None for off."""
 
 
-def _parse(value: object, hint: str) -> float:
+def _parse(value: object, shortest_seconds: Fraction, hint: str) -> float:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise BadValue(f"expected a duration, found {found(value)}", _missing_unit(value) or hint)
     amount, _, unit = match.groups()
     seconds = Fraction(amount) * _SECONDS[unit]
-    if seconds < _SHORTEST_SECONDS:
-        raise BadValue(f"{match[0]} is too short", f"at least 1ms, {hint}")
+    if seconds < shortest_seconds:
+        raise BadValue(f"{match[0]} is too short", f"at least {format_duration(float(shortest_seconds))}, {hint}")
     if seconds > _LONGEST_SECONDS:
         raise BadValue(f"{match[0]} is too long", "at most 8760h, which is a year")
     return float(seconds)

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from gateway.config.keepalive import KeepaliveOverrides
 from gateway.config.matching import Match
 from gateway.config.names import Name, Upgrade
 from gateway.config.section import Section
@@ -35,4 +36,8 @@ class Route(Section):
     timeouts: TimeoutOverrides = Field(
         default_factory=TimeoutOverrides,
         description="Timeouts that differ on this route from the gateway's",
+    )
+    keepalive: KeepaliveOverrides = Field(
+        default_factory=KeepaliveOverrides,
+        description="Keys of the keepalive that differ on this route from the gateway's",
     )

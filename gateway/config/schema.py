@@ -12,7 +12,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.address import Address, BackendAddress, ListenAddress, parse_listen
+from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
+from gateway.config.keepalive import Keepalive, KeepaliveOverrides, KeepaliveSide, misfits_on_routes
 from gateway.config.matching import Match
 from gateway.config.names import Name
 from gateway.config.routes import Route
@@ -28,6 +30,9 @@ __all__ = [
     "Backend",
     "BackendAddress",
     "Config",
+    "Keepalive",
+    "KeepaliveOverrides",
+    "KeepaliveSide",
     "ListenAddress",
     "Listener",
     "Match",
@@ -74,7 +79,7 @@ def _likely_network(text: str) -> str:
 
 
 def _log_path(value: object) -> str | None:
-    if value is False or value == "off":
+    if is_off(value):
         return None
     if not isinstance(value, str) or not value:
         raise BadValue(f"expected a path, found {found(value)}", "a file, - for stdout, or off")
@@ -84,7 +89,7 @@ def _log_path(value: object) -> str | None:
 
 
 def _log_may_be_off(value: object) -> object:
-    return {"path": "off"} if value is False or value == "off" else value
+    return {"path": "off"} if is_off(value) else value
 
 
 _Network = Annotated[
@@ -155,6 +160,10 @@ class Config(Section):
         description="One line for each handshake and one for each tunnel's end; or off",
     )
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Timeouts; a route may override each")
+    keepalive: Keepalive = Field(
+        default_factory=Keepalive,
+        description="Pings to sides of tunnels that are silent; a route may override each key",
+    )
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="Groups of backends, by name")
     routes: tuple[Route, ...] = Field(
         min_length=1,
@@ -165,10 +174,15 @@ class Config(Section):
         """Return the timeouts of `route`: its own where it has any, the gateway's elsewhere."""
         return route.timeouts.over(self.timeouts)
 
+    def keepalive_of(self, route: Route) -> Keepalive:
+        """Return the keepalive of `route`: its own keys where it has any, the gateway's elsewhere."""
+        return route.keepalive.over(self.keepalive)
+
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield dangling upstreams, routes with the same name, and addresses listened on twice."""
+        """Yield dangling upstreams, misfits of keepalives, and names or addresses that are taken already."""
         yield from _dangling_upstreams(written)
+        yield from misfits_on_routes(written)
         names = [
             (("routes", index, "name"), value_of(route, "name")) for index, route in items_of(written.get("routes"))
         ]

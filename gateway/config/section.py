@@ -7,13 +7,15 @@ operator's words, at the level that knows the keys around them. And rules about 
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ErrorDetails, InitErrorDetails
 
 from gateway.config import words
 from gateway.config.errors import BadKey, BadValue, KeyPath
+
+_SectionT = TypeVar("_SectionT", bound="Section")
 
 _AT_KEY = "[key]"  # what pydantic appends to the place of a mapping's bad key
 
@@ -39,6 +41,10 @@ class Section(BaseModel):
         """
         yield from ()
 
+    def merged_into(self, base: _SectionT) -> _SectionT:
+        """Return `base` with what was set here, and not left to its default, in place of what it has there."""
+        return base.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+
     @model_validator(mode="wrap")
     @classmethod
     def _complain_completely(cls, written: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
@@ -63,6 +69,12 @@ def bad_values(error: ValidationError) -> Iterator[tuple[KeyPath, BadValue]]:
     """Yield each finding of a `Section`'s validation, with its place relative to that section."""
     for details in error.errors(include_url=False, include_input=False):
         yield details["loc"], details["ctx"]["error"]
+
+
+def without_defaults(schema: dict[str, Any]) -> None:
+    """Remove defaults from the JSON Schema of a section whose keys, if left out, are those of another one."""
+    for value in schema["properties"].values():
+        value.pop("default", None)
 
 
 def value_of(written: object, key: str) -> object:

@@ -1,11 +1,9 @@
 """How long each phase of a tunnel's life may take, for the gateway and for single routes."""
 
-from typing import Any
-
 from pydantic import ConfigDict, Field
 
 from gateway.config.durations import Duration, DurationOrOff
-from gateway.config.section import Section
+from gateway.config.section import Section, without_defaults
 
 
 class Timeouts(Section):
@@ -48,11 +46,6 @@ class Timeouts(Section):
     )
 
 
-def _without_defaults(schema: dict[str, Any]) -> None:
-    for timeout in schema["properties"].values():
-        timeout.pop("default", None)
-
-
 class TimeoutOverrides(Timeouts):
     """The timeouts that a route sets for itself.
 
@@ -60,8 +53,8 @@ class TimeoutOverrides(Timeouts):
     read them through `Config.timeouts_of`.
     """
 
-    model_config = ConfigDict(json_schema_extra=_without_defaults)
+    model_config = ConfigDict(json_schema_extra=without_defaults)
 
     def over(self, base: Timeouts) -> Timeouts:
         """Return `base` with what was set here in its place."""
-        return base.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
+        return self.merged_into(base)

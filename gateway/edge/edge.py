@@ -7,7 +7,7 @@ import importlib
 import logging
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,9 +24,11 @@ from gateway.protocol.closing import SERVICE_RESTART
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
+from gateway.tunnels.intervals import Intervals, News
 from gateway.tunnels.layout import DRAIN, FD, ID, LIVE, SIDE_0, SIDE_CELLS, STATE
+from gateway.tunnels.learning import Bounds
 from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import INTERVAL_SECONDS, sweep
+from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_SECONDS, Sweep
 
 if TYPE_CHECKING:
     from gateway.edge.plain import PlainHTTP
@@ -85,11 +87,16 @@ class Edge:
         self.drained = asyncio.Event()
         """set once the gateway drains and the last tunnel has ended"""
         self.ends = Ends(slice_.table, registry, events)
+        self.intervals = Intervals(slice_)
+        self.on_learned: Callable[[News], None] = lambda news: None
+        """told what other workers should know, too"""
         self.config: Config
         self.routes: Routes
         self.trust: Trust
         self._tasks: set[asyncio.Task[None]] = set()
-        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
+        self._ticking: asyncio.TimerHandle | None = None
+        self.sweep = Sweep(slice_, self.relay)
+        self.loop.call_later(INTERVAL_SECONDS, self._walk)
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)
 
     # --- configuration ---------------------------------------------------------------------------------------------
@@ -105,6 +112,19 @@ class Edge:
         self.routes = Routes(config, self.registry, self.slice.table.live)
         self.trust = Trust(config.trusted_proxies)
         self.config = config
+        sides = [
+            ((route.number, side), keepalive)
+            for route in self.routes.routes
+            for side, keepalive in enumerate(route.keepalive)
+        ]
+        self.intervals.use(
+            {key: keepalive.ping_after_ns for key, keepalive in sides if not keepalive.adaptive},
+            {
+                key: Bounds(keepalive.min_ns, keepalive.max_ns, keepalive.pong_timeout_ns)
+                for key, keepalive in sides
+                if keepalive.adaptive
+            },
+        )
 
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
@@ -139,7 +159,9 @@ class Edge:
 
     def tunnel_ended(self, row: int) -> None:
         """Tell of a tunnel that has ended, and give its row back. Called by the relay."""
-        self.batch.add(self._tell_end, self.ends.remember(row))
+        ended = self.ends.remember(row)
+        self.intervals.ended(ended.cells, ended.at_ns)
+        self.batch.add(self._tell_end, ended)
         self.store.forget(self.slice.cells[row + ID])
         self.slice.release(row)
         self._note_if_drained()
@@ -169,9 +191,16 @@ class Edge:
         """Wall clock, for people to read."""
         return time.time_ns()
 
-    def _sweep(self) -> None:
-        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
-        sweep(self.slice, self.relay, time.monotonic_ns())
+    def _walk(self) -> None:
+        self.loop.call_later(INTERVAL_SECONDS, self._walk)
+        if news := self.intervals.update():
+            self.on_learned(news)
+        if self.sweep.walk(time.monotonic_ns()) and self._ticking is None:
+            self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
+
+    def _tick(self) -> None:
+        more = self.sweep.tick(time.monotonic_ns())
+        self._ticking = self.loop.call_later(TICK_SECONDS, self._tick) if more else None
 
     def _look_at_waiting(self) -> None:
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 from gateway.edge.declined import relay_answer
 from gateway.edge.forwarding import answer_to_client, upgrade_to_backend
 from gateway.edge.names import SocketAddress
+from gateway.edge.networks import network_of
 from gateway.edge.request import Refused, Request
 from gateway.protocol.http import BadResponse, ResponseReader
 from gateway.protocol.websocket import WEBSOCKET, refusal_of_101
 from gateway.routing.balancing import Target
 from gateway.tunnels.layout import (
+    BACKEND,
     BACKEND_SIDE,
     CLIENT,
     CLOSE_NS,
@@ -30,6 +32,10 @@ from gateway.tunnels.layout import (
     NEVER,
     OPAQUE,
     OPENED_UNIX_NS,
+    PING_AFTER_NS,
+    PONG_TIMEOUT_NS,
+    SIDE_0,
+    SIDE_CELLS,
     STATE,
     WRITE_STALL_NS,
 )
@@ -44,6 +50,8 @@ MAX_EARLY_BYTES = 64 * 1024
 
 RECEIVE_BYTES = 64 * 1024
 KEEPALIVE_IDLE_SECONDS = 60
+STALL_SLACK_MS = 2000
+MAX_USER_TIMEOUT_MS = 2**31 - 1
 WATCH_END = select.EPOLLRDHUP
 NS = 1_000_000_000
 
@@ -324,6 +332,7 @@ class Upgrade:
         assert self._target is not None
         request = self._request
         answer = answer_to_client(self._reader.head)
+        self._give_up_unacknowledged()
         subprotocol = self._reader.head.first.get(b"sec-websocket-protocol", b"")
         self._fill_row(subprotocol)
         poller = edge.poller
@@ -335,8 +344,7 @@ class Upgrade:
         row = self._row
         relay = edge.relay
         relay.open(row, self._sock.detach(), self._backend.detach())
-        if request.route.limits.idle_ns != NEVER or request.route.limits.max_lifetime_ns != NEVER:
-            set_deadline(edge.slice.cells, row)
+        set_deadline(edge.slice.cells, row)
         edge.waiting.discard(self)
         # What refers to itself is left to the garbage collector, which costs a handshake a tenth of its time.
         del self._when_late
@@ -349,6 +357,17 @@ class Upgrade:
                 relay.feed(row, side, early)
         edge.tunnel_opened(row)
 
+    def _give_up_unacknowledged(self) -> None:
+        """Have the kernel end a connection whose peer acknowledges nothing, a little after it would be given up for
+        taking nothing: what fits into the socket's buffer is taken, though nobody may be there (RFC 5482)."""
+        stall_ns = self._request.route.limits.write_stall_ns
+        if stall_ns == NEVER:
+            return
+        milliseconds = min(stall_ns // 1_000_000 + STALL_SLACK_MS, MAX_USER_TIMEOUT_MS)
+        for sock in (self._sock, self._backend):
+            if sock is not None and sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
     def _fill_row(self, subprotocol: bytes) -> None:
         cells = self._edge.slice.cells
         row = self._row
@@ -360,6 +379,14 @@ class Upgrade:
         cells[row + CLOSE_NS] = limits.close_ns
         cells[row + IDLE_NS] = limits.idle_ns
         cells[row + LIFETIME_NS] = limits.max_lifetime_ns
+        if request.upgrade == WEBSOCKET:
+            for side, keepalive in enumerate(request.route.keepalive):
+                at = row + SIDE_0 + side * SIDE_CELLS
+                cells[at + PING_AFTER_NS] = keepalive.ping_after_ns
+                cells[at + PONG_TIMEOUT_NS] = keepalive.pong_timeout_ns
+                if keepalive.adaptive:
+                    network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
+                    self._edge.intervals.begin(row, side, network, self._edge.now())
         self._edge.slice.write_texts(
             row,
             {

@@ -19,19 +19,25 @@ from gateway.build import relay_build
 from gateway.config.address import Address, parse_backend
 from gateway.config.durations import parse_duration
 from gateway.config.errors import BadValue
-from gateway.config.schema import Config
+from gateway.config.schema import Config, Route
 from gateway.config.words import known, quoted
 from gateway.observe.ends import tunnel_id
 from gateway.observe.idle import IDLE_BUCKETS_SECONDS, IdleDistribution, idle_by_route
+from gateway.observe.keepalive import keepalive_now
 from gateway.observe.live import LiveRow, live_rows, still_holds
 from gateway.observe.state import GatewayState
-from gateway.protocol.scanner_state import FRAMES
+from gateway.observe.totals import blocks_of
+from gateway.protocol.scanner_state import FRAMES, OPEN, STATUS
 from gateway.routing.registry import Registry
 from gateway.tunnels.layout import (
     BYTES,
     LAST_NS,
+    NEVER,
     OPENED_NS,
     OPENED_UNIX_NS,
+    PING_AFTER_NS,
+    PONG_NS,
+    RTT_NS,
     SCANNER,
     SIDE_0,
     SIDE_CELLS,
@@ -187,8 +193,8 @@ def _matches(row: LiveRow, query: TunnelQuery, registry: Registry) -> bool:
 def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
     """One tunnel; None where it has ended meanwhile.
 
-    ``sides`` says of the client and of the backend what came from there. ``last_rtt_seconds`` and ``interval_seconds``
-    (of pings) are None while the gateway sends none.
+    ``sides`` says of the client and of the backend what came from there. ``last_rtt_seconds`` is None before the first
+    Pong, ``interval_seconds`` where the gateway sends no Pings.
     """
     table, row = state.table, found.row
     cells = table.cells[row : row + SIDE_0 + 2 * SIDE_CELLS].tolist()
@@ -196,15 +202,17 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
     if not still_holds(table, row, found.id):
         return None
     now = time.monotonic_ns()
+    is_scanned = all(cells[SIDE_0 + side * SIDE_CELLS + SCANNER + STATUS] == OPEN for side in range(2))
     sides: Object = {}
     for side, name in enumerate(SIDES):
         at = SIDE_0 + side * SIDE_CELLS
+        interval = cells[at + PING_AFTER_NS] if is_scanned else NEVER
         sides[name] = {
-            "idle_seconds": _seconds(now - max(cells[at + LAST_NS], cells[OPENED_NS])),
+            "idle_seconds": _seconds(now - max(cells[at + LAST_NS], cells[at + PONG_NS], cells[OPENED_NS])),
             "bytes": cells[at + BYTES],
             "frames": cells[at + SCANNER + FRAMES],
-            "last_rtt_seconds": None,
-            "interval_seconds": None,
+            "last_rtt_seconds": cells[at + RTT_NS] / NS if cells[at + RTT_NS] else None,
+            "interval_seconds": None if interval == NEVER else interval / NS,
         }
     upstream, backend = state.registry.backends[found.backend]
     return {
@@ -253,9 +261,19 @@ def _routes(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
                 "upstream": route.upstream,
                 "tunnels": distribution.tunnels,
                 "idle": _buckets(distribution),
+                "keepalive": {name: _keepalive(state, route, side) for side, name in enumerate(SIDES)},
             }
         )
     return found
+
+
+def _keepalive(state: GatewayState, route: Route, side: int) -> Object:
+    """After which silence a side is sent Pings, and which is known to be cut: the shortest, where networks differ.
+
+    ``interval_seconds`` is None where no Pings are sent, ``learned_cutoff_seconds`` while no cutoff is known.
+    """
+    blocks = blocks_of(state.table, state.registry.route(route.name), side)
+    return {**keepalive_now(blocks, side, state.config, route)._asdict()}
 
 
 def _buckets(idle: IdleDistribution) -> list[Json]:

@@ -10,7 +10,8 @@ import os
 import platform
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 from prometheus_client.core import (
@@ -18,6 +19,7 @@ from prometheus_client.core import (
     CounterMetricFamily,
     GaugeHistogramMetricFamily,
     GaugeMetricFamily,
+    HistogramMetricFamily,
     InfoMetricFamily,
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -28,14 +30,26 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
 from gateway.build import relay_build
+from gateway.observe.ends import DIRECTIONS
 from gateway.observe.idle import IDLE_BUCKETS_SECONDS, idle_by_route
+from gateway.observe.keepalive import keepalive_now
 from gateway.observe.live import LiveRow, live_rows
 from gateway.observe.state import GatewayState
+from gateway.observe.totals import blocks_of, summed
 from gateway.protocol.scanner_state import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from gateway.tunnels.layout import (
-    ROUTE_CELLS,
+    GAP_BOUNDS_NS,
+    RTT_BOUNDS_NS,
+    SIDES,
     T_BYTES,
     T_FRAMES,
+    T_GAPS,
+    T_GAPS_SUM_NS,
+    T_PINGS,
+    T_PONGS,
+    T_RTT_SUM_NS,
+    T_RTTS,
+    T_TIMEOUTS,
     T_VIOLATIONS,
     TOTAL_CELLS,
     W_LOG_LINES_LOST,
@@ -43,9 +57,6 @@ from gateway.tunnels.layout import (
 from gateway.version import VERSION
 
 NS = 1e9
-DIRECTIONS = ("client_to_backend", "backend_to_client")
-"""By the side that the bytes came from, as the table's totals stand."""
-
 _OPCODES = {
     "text": TEXT,
     "binary": BINARY,
@@ -88,6 +99,7 @@ class TableCollector(Collector):
         yield self._tunnels(rows)
         yield self._idle(rows)
         yield from self._totals()
+        yield from self._keepalive()
         yield self._backends()
         yield from self._processes()
         yield from self._configuration()
@@ -131,19 +143,57 @@ class TableCollector(Collector):
             "Streams that broke RFC 6455; relayed as they are, for the endpoints to judge",
             labels=("route", "direction"),
         )
-        table = self._state.table
-        for number, name in enumerate(list(self._state.registry.routes)):
-            starts = [table.totals_at(slot, number) for slot in range(table.workers)]
-            blocks = [table.cells[start : start + ROUTE_CELLS].tolist() for start in starts]
-            total = [sum(cells) for cells in zip(*blocks, strict=True)]
-            for at, direction in zip((0, TOTAL_CELLS), DIRECTIONS, strict=True):
-                relayed_bytes.add_metric((name, direction), total[at + T_BYTES])
-                violations.add_metric((name, direction), total[at + T_VIOLATIONS])
-                for opcode, cell in _OPCODES.items():
-                    frames.add_metric((name, direction, opcode), total[at + T_FRAMES + cell])
+        for name, side, total, _ in self._blocks():
+            direction = DIRECTIONS[side]
+            relayed_bytes.add_metric((name, direction), total[T_BYTES])
+            violations.add_metric((name, direction), total[T_VIOLATIONS])
+            for opcode, cell in _OPCODES.items():
+                frames.add_metric((name, direction, opcode), total[T_FRAMES + cell])
         yield relayed_bytes
         yield frames
         yield violations
+
+    def _keepalive(self) -> Iterator[Metric]:
+        labels = ("route", "side")
+        pings = CounterMetricFamily("gateway_keepalive_pings_sent", "Pings of the gateway's own", labels=labels)
+        pongs = CounterMetricFamily("gateway_keepalive_pongs_received", "Pongs that answered them", labels=labels)
+        timeouts = CounterMetricFamily(
+            "gateway_keepalive_timeouts", "Sides that sent nothing at all in time after a Ping", labels=labels
+        )
+        gaps = HistogramMetricFamily(
+            "gateway_idle_gap_seconds", "Silences of a second or more that ended in activity", labels=labels
+        )
+        rtts = HistogramMetricFamily("gateway_keepalive_rtt_seconds", "From each Ping to its Pong", labels=labels)
+        interval = GaugeMetricFamily(
+            "gateway_keepalive_interval_seconds",
+            "Silence after which a Ping is sent: the shortest in force, where networks differ",
+            labels=labels,
+        )
+        cutoff = GaugeMetricFamily(
+            "gateway_learned_cutoff_seconds", "Shortest silence that was learned to be cut", labels=labels
+        )
+        config = self._state.config
+        configured = {route.name: route for route in config.routes}
+        for name, side, total, blocks in self._blocks():
+            key = (name, SIDES[side])
+            pings.add_metric(key, total[T_PINGS])
+            pongs.add_metric(key, total[T_PONGS])
+            timeouts.add_metric(key, total[T_TIMEOUTS])
+            gaps.add_metric(key, *_histogram(total[T_GAPS:T_RTT_SUM_NS], GAP_BOUNDS_NS, total[T_GAPS_SUM_NS]))
+            rtts.add_metric(key, *_histogram(total[T_RTTS:TOTAL_CELLS], RTT_BOUNDS_NS, total[T_RTT_SUM_NS]))
+            if name in configured:
+                now = keepalive_now(blocks, side, config, configured[name])
+                for metric, seconds in ((interval, now.interval_seconds), (cutoff, now.learned_cutoff_seconds)):
+                    if seconds is not None:
+                        metric.add_metric(key, seconds)
+        yield from (pings, pongs, timeouts, gaps, rtts, interval, cutoff)
+
+    def _blocks(self) -> Iterator[tuple[str, int, list[int], list[list[int]]]]:
+        """Route, side, the workers' totals of these summed, and each worker's own."""
+        for number, name in enumerate(list(self._state.registry.routes)):
+            for side in range(2):
+                blocks = blocks_of(self._state.table, number, side)
+                yield name, side, summed(blocks), blocks
 
     def _backends(self) -> Metric:
         metric = GaugeMetricFamily(
@@ -189,6 +239,12 @@ class TableCollector(Collector):
         )
         build = {"version": VERSION, "python": platform.python_version(), "relay": relay_build()}
         yield InfoMetricFamily("gateway_build", "What runs", build)
+
+
+def _histogram(counts: list[int], bounds_ns: Sequence[int], sum_ns: int) -> tuple[list[tuple[str, float]], float]:
+    """Buckets and sum in seconds, as prometheus-client takes them. :param counts: one more than bounds"""
+    les = [*(str(bound / NS) for bound in bounds_ns), "+Inf"]
+    return list(zip(les, map(float, accumulate(counts)), strict=True)), sum_ns / NS
 
 
 class WorkerFiles(Collector):

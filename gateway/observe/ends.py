@@ -9,17 +9,15 @@ from gateway.observe.access_log import AccessLog, Fields
 from gateway.observe.events import Events
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
+from gateway.tunnels.attribution import NEITHER, Attribution, attribute_row
 from gateway.tunnels.layout import (
     BACKEND,
     BYTES,
-    CAUSE,
     CAUSES,
     CLOSE_CODE_SENT,
     ID,
-    INITIATOR,
     INITIATORS,
     KIND,
-    LAST_NS,
     OPENED_NS,
     ROUTE,
     SCANNER,
@@ -35,6 +33,10 @@ if TYPE_CHECKING:
     from gateway.tunnels.table import Table
 
 NS = 1e9
+DIRECTIONS = ("client_to_backend", "backend_to_client")
+"""By the side that the bytes come from."""
+
+_CLOSE_SEEN = {(False, False): None, (True, False): "client", (False, True): "backend", (True, True): "both"}
 
 
 def tunnel_id(row_id: int) -> str:
@@ -68,11 +70,12 @@ class Ends:
         """Count an ended tunnel and log it."""
         cells = ended.cells
         route = self._registry.routes[cells[ROUTE]]
-        initiator = INITIATORS[cells[INITIATOR]]
-        cause = CAUSES[cells[CAUSE]]
+        end = attribute_row(cells, ended.at_ns)
         seconds = (ended.at_ns - cells[OPENED_NS]) / NS
         events = self._events.route(route)
-        events.closed(initiator, cause).inc()
+        events.closed(INITIATORS[end.initiator], CAUSES[end.cause]).inc()
+        if end.cut != NEITHER:
+            events.drop_idle(SIDES[end.cut]).observe(end.silence_ns / NS)
         events.tunnel_seconds.observe(seconds)
         codes = []
         for side, name in enumerate(SIDES):
@@ -82,14 +85,14 @@ class Ends:
             if cells[KIND] == WEBSOCKET:
                 events.close_codes(name, closing.label(code)).inc()
         if log.enabled:
-            log.write(self._line(ended, route, initiator, cause, seconds, codes), ended.at_unix)
+            log.write(self._line(ended, route, end, seconds, codes), ended.at_unix)
 
-    def _line(self, ended: Ended, route: str, initiator: str, cause: str, seconds: float, codes: list[int]) -> Fields:
+    def _line(self, ended: Ended, route: str, end: Attribution, seconds: float, codes: list[int]) -> Fields:
         cells = ended.cells
         texts = texts_of(ended.texts)
         client = SIDE_0
         backend = client + SIDE_CELLS
-        now = ended.at_ns
+        of_client, of_backend = end.sides
         return {
             "event": "tunnel_end",
             "id": tunnel_id(cells[ID]),
@@ -100,14 +103,21 @@ class Ends:
             "host": texts["host"],
             "path": texts["path"],
             "subprotocol": texts["subprotocol"] or None,
-            "initiator": initiator,
-            "cause": cause,
+            "initiator": INITIATORS[end.initiator],
+            "cause": CAUSES[end.cause],
+            "cut_side": None if end.cut == NEITHER else SIDES[end.cut],
+            "silence": None if end.cut == NEITHER else round(end.silence_ns / NS, 3),
+            "close_seen": _CLOSE_SEEN[of_client.closed, of_backend.closed],
             "client_close_code": codes[0] or None,
             "backend_close_code": codes[1] or None,
             "gateway_close_code": cells[CLOSE_CODE_SENT] or None,
             "duration": round(seconds, 3),
-            "client_idle": round((now - cells[client + LAST_NS]) / NS, 3),
-            "backend_idle": round((now - cells[backend + LAST_NS]) / NS, 3),
+            "client_idle": round(of_client.idle_ns / NS, 3),
+            "backend_idle": round(of_backend.idle_ns / NS, 3),
+            "last_direction": DIRECTIONS[end.last_from],
+            "last_age": round(end.sides[end.last_from].idle_ns / NS, 3),
+            "client_queued": of_client.queued_bytes,
+            "backend_queued": of_backend.queued_bytes,
             "client_bytes": cells[client + BYTES],
             "backend_bytes": cells[backend + BYTES],
             "client_frames": cells[client + SCANNER + FRAMES],

@@ -28,6 +28,7 @@ RESULTS = (
     "unavailable",
 )
 HANDSHAKE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+DROP_BUCKETS = (5, 10, 25, 30, 55, 60, 100, 120, 240, 300, 350, 600, 1800, 3600)
 TUNNEL_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
@@ -55,6 +56,7 @@ class RouteEvents:
         self.handshakes = cache(lambda result: events.handshakes.labels(route, result))
         self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause))
         self.close_codes = cache(lambda side, code: events.close_codes.labels(route, side, code))
+        self.drop_idle = cache(lambda side: events.drop_idle.labels(route, side))
         self.http_requests = cache(lambda code: events.http_requests.labels(route, code))
 
 
@@ -90,6 +92,13 @@ class Events:
             "gateway_close_codes",
             "Codes of Close frames that endpoints sent; none where there was no Close frame",
             ["route", "side", "code"],
+            registry=registry,
+        )
+        self.drop_idle = Histogram(
+            "gateway_drop_idle_seconds",
+            "How long a side's connection had been silent when it was cut without a Close frame",
+            ["route", "side"],
+            buckets=DROP_BUCKETS,
             registry=registry,
         )
         self.http_requests = Counter(

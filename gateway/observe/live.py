@@ -17,6 +17,7 @@ from gateway.tunnels.layout import (
     LAST_NS,
     LIVE,
     OPENED_NS,
+    PONG_NS,
     ROUTE,
     ROW_CELLS,
     SIDE_0,
@@ -72,7 +73,7 @@ def _of_slot(table: Table, slot: int) -> list[LiveRow]:
 
     states, ids = column(STATE), column(ID)
     routes, backends, opened = column(ROUTE), column(BACKEND), column(OPENED_NS)
-    client_last, backend_last = column(SIDE_0 + LAST_NS), column(SIDE_0 + SIDE_CELLS + LAST_NS)
+    heard = [column(side + field) for side in (SIDE_0, SIDE_0 + SIDE_CELLS) for field in (LAST_NS, PONG_NS)]
     # In this order: a row is made FREE before it is emptied, and gets its ID before it is LIVE again.
     ids_after, states_after = column(ID), column(STATE)
     now = time.monotonic_ns()
@@ -83,7 +84,7 @@ def _of_slot(table: Table, slot: int) -> list[LiveRow]:
             slot,
             routes[i],
             backends[i],
-            max(0, now - max(client_last[i], backend_last[i], opened[i])),
+            max(0, now - max(opened[i], *(column[i] for column in heard))),
         )
         for i in range(used)
         if states[i] == LIVE and states_after[i] == LIVE and ids[i] == ids_after[i]

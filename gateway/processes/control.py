@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from gateway.config.schema import Config
 from gateway.routing.registry import Registry
+from gateway.tunnels.intervals import News
 
 _LENGTH = struct.Struct("!I")
 
@@ -58,7 +59,14 @@ class Failed:
     reason: str
 
 
-Message = Configure | Drain | Stop | ReopenLogs | Configured | Failed
+@dataclass(frozen=True, slots=True)
+class Learned:
+    """From a worker to the others: what it has learned of paths."""
+
+    news: News
+
+
+Message = Configure | Drain | Stop | ReopenLogs | Configured | Failed | Learned
 
 
 class Channel:

@@ -26,13 +26,14 @@ from gateway.edge.descriptors import Descriptors
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
 from gateway.observe.state import GatewayState
-from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, Message, ReopenLogs, Stop
+from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, Learned, Message, ReopenLogs, Stop
 from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
 from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_HEARTBEAT_NS, W_PID, W_READY
+from gateway.tunnels.learning import MAX_PATHS, Key, State
 from gateway.tunnels.table import Table
 from gateway.version import VERSION
 
@@ -86,6 +87,8 @@ class Supervisor:
         self._workers: dict[int, WorkerProcess] = {}
         self._requests: asyncio.Queue[str] = asyncio.Queue()
         self._keepers: list[asyncio.Task[None]] = []
+        self._learned: dict[Key, State] = {}
+        """what workers have learned of paths, the latest last"""
         self._fatal: str | None = None
         self._stopping = False
         self._demo = demo
@@ -302,6 +305,7 @@ class Supervisor:
         listen_to.add_done_callback(lambda task: task.cancelled() or task.exception())
         try:
             reason = await asyncio.wait_for(self._configure(worker), BOOT_SECONDS)
+            worker.channel.send(Learned(list(self._learned.items())))
         except TimeoutError:
             reason = f"it was not ready within {BOOT_SECONDS:.0f} s"
         except ConnectionError:
@@ -329,9 +333,22 @@ class Supervisor:
                 answer = worker.configured.pop(message.generation, None)
                 if answer is not None and not answer.done():
                     answer.set_result(message.reason if isinstance(message, Failed) else None)
+            elif isinstance(message, Learned):
+                self._pass_on(message, worker)
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
+
+    def _pass_on(self, learned: Learned, source: WorkerProcess) -> None:
+        """Tell the other workers what one has learned, and keep it for those to come."""
+        for key, state in learned.news:
+            self._learned.pop(key, None)
+            self._learned[key] = state
+        while len(self._learned) > MAX_PATHS:
+            del self._learned[next(iter(self._learned))]
+        for worker in self._workers.values():
+            if worker is not source:
+                worker.channel.send(learned)
 
     def _tell_all(self, message: Message) -> None:
         for worker in self._workers.values():

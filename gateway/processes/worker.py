@@ -22,11 +22,12 @@ from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
-from gateway.processes.control import Channel, Configure, Configured, Failed, ReopenLogs, Stop
+from gateway.processes.control import Channel, Configure, Configured, Failed, Learned, ReopenLogs, Stop
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
 from gateway.tunnels.adoption import adopt
+from gateway.tunnels.intervals import News
 from gateway.tunnels.layout import (
     MAX_BACKENDS,
     MAX_ROUTES,
@@ -63,6 +64,7 @@ class Worker:
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._edge: Edge | None = None
         self._log_config: AccessLogConfig | None = None
+        self._channel: Channel | None = None
         self._listeners: list[Listener] = []
         cells = table.cells
         block = self._slice.block
@@ -73,7 +75,7 @@ class Worker:
 
     async def run(self, control: socket.socket) -> None:
         """Do what the supervisor says, until it says to stop or is gone."""
-        channel = await Channel.over(control)
+        channel = self._channel = await Channel.over(control)
         draining: asyncio.Task[None] | None = None
         while True:
             message = await channel.receive()
@@ -89,6 +91,9 @@ class Worker:
                     channel.send(Configured(message.generation))
             elif isinstance(message, ReopenLogs):
                 self._reopen_logs()
+            elif isinstance(message, Learned):
+                if self._edge is not None:
+                    self._edge.intervals.adopt(message.news)
             elif isinstance(message, Stop):
                 break
             elif draining is None:
@@ -110,6 +115,11 @@ class Worker:
         assert self._edge is not None
         self._edge.tunnel_ended(row)
 
+    def side_answered(self, row: int, side: int, silence_ns: int) -> None:
+        """The relay has seen a side answer after a silence."""
+        assert self._edge is not None
+        self._edge.intervals.answered(row, side, silence_ns)
+
     async def _configure(self, message: Configure) -> None:
         config = message.config
         if self._edge is None:
@@ -125,6 +135,7 @@ class Worker:
                 self._deposits,
                 self._descriptors,
             )
+            edge.on_learned = self._tell_learned
             await edge.configure(config, message.registry)
             self._edge = edge
             self._adopt(edge)
@@ -147,6 +158,11 @@ class Worker:
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not walk it again
+
+    def _tell_learned(self, news: News) -> None:
+        """What this worker learns of paths, the others are told."""
+        assert self._channel is not None
+        self._channel.send(Learned(news))
 
     def _open_log(self, config: Config) -> AccessLog:
         return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)
@@ -218,7 +234,11 @@ def main(arguments: list[str]) -> None:
         assert worker is not None
         worker.tunnel_ended(row)
 
-    poller = Poller(table, descriptors, tunnel_ended)
+    def side_answered(row: int, side: int, silence_ns: int) -> None:
+        assert worker is not None
+        worker.side_answered(row, side, silence_ns)
+
+    poller = Poller(table, descriptors, tunnel_ended, side_answered)
 
     async def run() -> None:
         nonlocal worker

@@ -4,8 +4,9 @@ The state of a scanner *is* a run of integers (``scanner_state.py``), so that it
 and a successor of a dead worker carries on where the stream was cut, in the middle of a frame header included.
 :func:`scan` works on such a run in place; :class:`FrameScanner` is the same with integers of its own.
 
-Payload is skipped, never copied and never unmasked, but for the two bytes of a close code. A stream that breaks
-RFC 6455 becomes ``BROKEN`` and is not scanned any more: the endpoints judge it, the gateway relays it as it is.
+Payload is skipped, never copied and never unmasked, but for that of control frames: the two bytes of a close code, and
+a digest of each Ping and Pong, so that one can be told to answer the other. A stream that breaks RFC 6455 becomes
+``BROKEN`` and is not scanned any more: the endpoints judge it, the gateway relays it as it is.
 RSV bits are let through: which of them an extension has given a meaning is the endpoints' business.
 
 This file is compiled by Cython where a compiler is at hand (types are in ``scanner.pxd``) and runs as it is elsewhere.
@@ -23,9 +24,10 @@ from gateway.protocol.scanner_state import (
     CLOSE,
     CLOSE_CODE,
     CLOSED,
-    CODE_BYTES,
     CONTINUATION,
+    CONTROL_READ,
     DATA_AT,
+    DIGEST,
     FRAMES,
     HEADER_HIGH,
     HEADER_LENGTH,
@@ -36,25 +38,35 @@ from gateway.protocol.scanner_state import (
     NO_STATUS,
     OPCODE,
     OPCODES,
+    PING,
+    PING_AT,
+    PING_ID,
     PONG,
+    PONG_AT,
+    PONG_ID,
     REMAINING,
     SCANNER_CELLS,
     STATUS,
+    STOP,
 )
 
 if TYPE_CHECKING:
     Bytes = bytes | bytearray | memoryview
     Cells = MutableSequence[int] | memoryview[int]
 
+DIGEST_MODULUS = 2**52 - 47  # a prime: with the factor below, what is reduced fits in 63 bits
+DIGEST_FACTOR = 1031
 
-def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: int, stop: bool) -> int:
+
+def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: int, stop: int) -> int:
     """Advance a scanner over ``data[start:end]``.
 
     :param cells: 64-bit integers that hold the state and the counters
     :param s: index of the scanner's first integer in ``cells``
     :param c: index of ``OPCODES`` counters in ``cells``, one for each opcode
     :param now: a clock in any unit, noted in ``DATA_AT`` when bytes of a data frame go by
-    :param stop: if true, return at the first frame boundary at or after ``start``
+    :param stop: 0 to go on to the end, ``STOP`` to return at the first frame boundary at or after ``start``,
+        ``PASS_ONE`` to return at the first behind a frame that began at or after ``start``
     :returns: index up to which ``data`` was looked at: ``end``, or the boundary where it stopped
     """
     pos = start
@@ -64,15 +76,13 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
         opcode = cells[s + OPCODE]
         if opcode < CLOSE:
             cells[s + DATA_AT] = now
-        elif opcode == CLOSE:
-            _close_code(cells, s, data, pos, end, remaining)
+        else:
+            _read_control(cells, s, opcode, data, pos, end, remaining, now)
         if remaining > end - pos:
             cells[s + REMAINING] = remaining - (end - pos)
             return end
         cells[s + REMAINING] = 0
         pos += remaining
-        if opcode == CLOSE:
-            cells[s + STATUS] = CLOSED
     if cells[s + STATUS]:
         return pos if stop and cells[s + STATUS] == CLOSED else end
     kept = partial = cells[s + HEADER_LENGTH]
@@ -80,11 +90,12 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
     message = before = cells[s + MESSAGE]
     frames = 0
     opcode = -1
+    low = 0
     seen_data = False
     broken = False
     remaining = 0
     while pos < end:
-        if stop and not kept:
+        if stop and not kept and (stop == STOP or frames):
             break
         if kept or end - pos < 14:
             # A header that TCP may have cut: gather it byte by byte until it is whole.
@@ -107,7 +118,7 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             first = low & 0xFF
             second = (low >> 8) & 0xFF
             size = second & 0x7F
-            mask = (low >> 16) & 0xFFFF
+            head = -1
             if size == 126:
                 size = ((low >> 8) & 0xFF00) | ((low >> 24) & 0xFF)
                 broken = size < 126
@@ -121,9 +132,8 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             first = data[pos]
             second = data[pos + 1]
             size = second & 0x7F
-            mask = 0
+            head = pos + 2
             if size < 126:
-                mask = data[pos + 2] | (data[pos + 3] << 8)
                 pos += 2
             elif size == 126:
                 size = (data[pos + 2] << 8) | data[pos + 3]
@@ -154,19 +164,25 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             break
         frames += 1
         cells[c + opcode] += 1
-        if opcode == CLOSE:
-            cells[s + MASK] = mask if second & 0x80 else 0
-            cells[s + CODE_BYTES] = 0
-            cells[s + CLOSE_CODE] = 0 if size else NO_STATUS
-            if size:
-                _close_code(cells, s, data, pos, end, size)
+        if opcode >= CLOSE:
+            if second & 0x80 == 0:
+                mask = 0
+            elif head < 0:
+                mask = ((low >> 16) & 0xFFFF) | (((low >> 32) & 0xFFFF) << 16)
+            else:
+                mask = data[head] | (data[head + 1] << 8) | (data[head + 2] << 16) | (data[head + 3] << 24)
+            cells[s + MASK] = mask
+            cells[s + CONTROL_READ] = 0
+            cells[s + DIGEST] = 0
+            if opcode == CLOSE:
+                cells[s + CLOSE_CODE] = 0 if size else NO_STATUS
+            _read_control(cells, s, opcode, data, pos, end, size, now)
         if size > end - pos:
             remaining = size - (end - pos)
             pos = end
             break
         pos += size
         if opcode == CLOSE:
-            cells[s + STATUS] = CLOSED
             break
     # Most often whole frames have come: little has changed then, and little is written.
     if kept or partial:
@@ -207,19 +223,38 @@ def _shifted(byte: int, places: int) -> int:
     return value
 
 
-def _close_code(cells: Cells, s: int, data: Bytes, pos: int, end: int, left: int) -> None:
-    """Read what ``data[pos:end]`` holds of the two bytes of a close code (section 5.5.1).
+def _read_control(cells: Cells, s: int, opcode: int, data: Bytes, pos: int, end: int, left: int, now: int) -> None:
+    """Read what ``data[pos:end]`` holds of a control frame's payload, and note the frame once it is whole.
 
-    :param left: payload bytes of the Close frame from ``pos`` on
+    :param left: payload bytes from ``pos`` on
     """
-    got = cells[s + CODE_BYTES]
-    while got < 2 and pos < end and left > 0:
-        byte = data[pos] ^ ((cells[s + MASK] >> (8 * got)) & 0xFF)
-        cells[s + CLOSE_CODE] = (cells[s + CLOSE_CODE] << 8) | byte
-        got += 1
-        pos += 1
-        left -= 1
-    cells[s + CODE_BYTES] = got
+    got = cells[s + CONTROL_READ]
+    mask = cells[s + MASK]
+    whole = left <= end - pos
+    stop = pos + left if whole else end
+    if opcode == CLOSE:
+        # Its code is in the first two bytes (section 5.5.1).
+        while got < 2 and pos < stop:
+            cells[s + CLOSE_CODE] = (cells[s + CLOSE_CODE] << 8) | (data[pos] ^ ((mask >> (8 * got)) & 0xFF))
+            got += 1
+            pos += 1
+        if whole:
+            cells[s + STATUS] = CLOSED
+    else:
+        digest = cells[s + DIGEST]
+        while pos < stop:
+            byte = data[pos] ^ ((mask >> (8 * (got & 3))) & 0xFF)
+            digest = (digest * DIGEST_FACTOR + byte + 1) % DIGEST_MODULUS
+            got += 1
+            pos += 1
+        cells[s + DIGEST] = digest
+        if whole and opcode == PING:
+            cells[s + PING_ID] = digest
+            cells[s + PING_AT] = now
+        elif whole:
+            cells[s + PONG_ID] = digest
+            cells[s + PONG_AT] = now
+    cells[s + CONTROL_READ] = got
 
 
 class FrameScanner:
@@ -240,11 +275,11 @@ class FrameScanner:
 
     def feed(self, data: Bytes, now: int = 0) -> None:
         """Look at the next bytes of the stream. :param now: clock, see :attr:`data_at`."""
-        scan(self.cells, 0, SCANNER_CELLS, data, 0, len(data), now, False)
+        scan(self.cells, 0, SCANNER_CELLS, data, 0, len(data), now, 0)
 
     def next_boundary(self, data: Bytes, start: int = 0, now: int = 0) -> int:
         """Look at ``data[start:]`` up to the first frame boundary; return where that is, or ``len(data)``."""
-        position: int = scan(self.cells, 0, SCANNER_CELLS, data, start, len(data), now, True)
+        position: int = scan(self.cells, 0, SCANNER_CELLS, data, start, len(data), now, STOP)
         return position
 
     def export_state(self) -> list[int]:

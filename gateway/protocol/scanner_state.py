@@ -15,16 +15,25 @@ They live in a row of the shared table, or in a :class:`gateway.protocol.scanner
     OPCODE,  # of the frame that REMAINING is about
     HEADER_LOW,  # bytes 0 to 7 of a header that TCP cut, little-endian
     HEADER_HIGH,  # bytes 8 to 13
-    MASK,  # first two mask bytes of a Close frame, while its code is read
+    MASK,  # of the control frame that is being read
+    CONTROL_READ,  # payload bytes of it that were read
+    DIGEST,  # of those, where it is a Ping or a Pong
     CLOSE_CODE,  # 0 before it is read; NO_STATUS for a Close without one
-    CODE_BYTES,  # payload bytes of a Close frame read into the code so far
-) = range(13)
-SCANNER_CELLS = 16
+    PING_AT,  # clock of the latest whole Ping; 0 for none
+    PING_ID,  # its DIGEST
+    PONG_AT,  # clock of the latest whole Pong; 0 for none
+    PONG_ID,
+) = range(18)
+SCANNER_CELLS = 18
 
 # STATUS
 OPEN = 0
 CLOSED = 1  # a whole Close frame has gone by; what follows is not looked at
 BROKEN = 2  # the stream broke RFC 6455; scanning stopped for good
+
+# How far a scan goes; 0 is to the end of what it is given.
+STOP = 1  # to the first frame boundary
+PASS_ONE = 2  # to the first one behind a frame that begins there
 
 NO_STATUS = 1005  # RFC 6455 section 7.4.1
 

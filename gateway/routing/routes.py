@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from gateway.config.schema import Config, Match, Timeouts
+from gateway.config.schema import Config, KeepaliveSide, Match, Timeouts
 from gateway.config.schema import Route as RouteConfig
 from gateway.protocol.target import normal_path
 from gateway.routing.balancing import Balancer, LeastTunnels, RoundRobin, Target
@@ -64,6 +64,34 @@ class Limits:
         )
 
 
+_ADAPTIVE_START_NS = 25 * NS
+"""Short enough for nearly every path; what is learned moves it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """How one side of a route's tunnels is kept alive, in nanoseconds, as rows of the shared table hold it.
+
+    ``min_ns`` and ``max_ns`` bound what is learned, and have no meaning unless it is ``adaptive``.
+    """
+
+    ping_after_ns: int
+    """silence before a Ping: ``NEVER_NS`` for off; the interval to begin with where it is adaptive"""
+    pong_timeout_ns: int
+    min_ns: int
+    max_ns: int
+    adaptive: bool
+
+    @classmethod
+    def of(cls, side: KeepaliveSide | None) -> Keepalive:
+        """The same in nanoseconds. :param side: None for one that is sent no Pings"""
+        ping_after = side.ping_after if side else None
+        settings = side or KeepaliveSide()
+        min_ns, max_ns = _ns(settings.min), _ns(settings.max)
+        first_ns = min(max(_ADAPTIVE_START_NS, min_ns), max_ns) if ping_after == "adaptive" else _ns(ping_after)
+        return cls(first_ns, _ns(settings.pong_timeout), min_ns, max_ns, ping_after == "adaptive")
+
+
 def _ns(seconds: float | None) -> int:
     return NEVER_NS if seconds is None else int(seconds * NS)
 
@@ -80,6 +108,8 @@ class Route:
     proxies_http: bool
     timeouts: Timeouts
     limits: Limits
+    keepalive: tuple[Keepalive, Keepalive]
+    """of the client's side, of the backend's side"""
 
 
 class Routes:
@@ -97,6 +127,7 @@ class Routes:
                 proxies_http=route.http == "proxy",
                 timeouts=(timeouts := config.timeouts_of(route)),
                 limits=Limits.of(timeouts),
+                keepalive=(Keepalive.of((sides := config.keepalive_of(route)).client), Keepalive.of(sides.backend)),
             )
             for route in config.routes
         ]

@@ -16,6 +16,7 @@ cdef enum:
 cdef class Kernel:
     cdef int epoll_fd
     cdef readonly object buffer
+    cdef readonly Py_ssize_t receive_bytes
     cdef unsigned char[::1] data
     cdef epoll_event events[EVENTS]
 

@@ -16,6 +16,8 @@ from errno import EBADF
 COMPILED = False
 
 MAX_EVENTS = 1024
+SPARE_BYTES = 16
+"""What the buffer has beyond the most that is received at once: room for the bytes of a Pong that were held back."""
 
 
 class Kernel:
@@ -24,13 +26,14 @@ class Kernel:
     def __init__(self, epoll: select.epoll, buffer_bytes: int) -> None:
         """
         :param epoll: the instance that :meth:`wait` waits on and :meth:`watch` changes
-        :param buffer_bytes: size of the receive buffer, the most that one :meth:`recv` takes
+        :param buffer_bytes: the most that one :meth:`recv` takes
         """
-        self.buffer = bytearray(buffer_bytes)
+        self.buffer = bytearray(buffer_bytes + SPARE_BYTES)
+        self.receive_bytes = buffer_bytes
         self.data = self.buffer  # the same, as the relay's hot path sees it
         self._epoll = epoll
         self._view = memoryview(self.buffer)
-        self._whole = [self._view]
+        self._whole = [self._view[:buffer_bytes]]
         self._events: list[tuple[int, int]] = []
 
     def wait(self, timeout_ms: int) -> int:

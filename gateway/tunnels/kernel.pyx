@@ -27,12 +27,14 @@ cdef extern from "<time.h>" nogil:
     int CLOCK_MONOTONIC
 
 COMPILED = True
+SPARE_BYTES = 16
 
 
 cdef class Kernel:
     def __init__(self, epoll, buffer_bytes):
         self.epoll_fd = epoll.fileno()
-        self.buffer = bytearray(buffer_bytes)
+        self.buffer = bytearray(buffer_bytes + SPARE_BYTES)
+        self.receive_bytes = buffer_bytes
         self.data = self.buffer
 
     cpdef int wait(self, int timeout_ms) except -1:
@@ -57,7 +59,7 @@ cdef class Kernel:
         return self.events[i].events
 
     cpdef Py_ssize_t recv(self, int fd) noexcept:
-        cdef Py_ssize_t n = c_recv(fd, &self.data[0], self.data.shape[0], 0)
+        cdef Py_ssize_t n = c_recv(fd, &self.data[0], self.receive_bytes, 0)
         return n if n >= 0 else -errno
 
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept:

@@ -50,11 +50,24 @@ BACKEND_CELLS = 2
 
 # --- totals by route, for metrics; they only grow -----------------------------------------------------------------
 MAX_ROUTES = 1024
+SECOND = 1_000_000_000
+STEP_NS = SECOND // 10  # how finely the sweep counts what falls due
+GAP_BOUNDS_NS = tuple(s * SECOND for s in (2, 5, 10, 25, 30, 55, 60, 100, 120, 240, 300, 350, 600, 1800, 3600))
+RTT_BOUNDS_NS = tuple(ms * 1_000_000 for ms in (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000))
 # One such block for each direction, named after the side that the bytes came from.
 T_FRAMES = 0  # OPCODES cells
 T_BYTES = OPCODES
 T_VIOLATIONS = OPCODES + 1  # streams that broke RFC 6455
-TOTAL_CELLS = OPCODES + 8
+T_PINGS = OPCODES + 2  # of the gateway's own, to this side
+T_PONGS = OPCODES + 3  # that answered them
+T_TIMEOUTS = OPCODES + 4  # sides that answered nothing in time
+T_INTERVAL_NS = OPCODES + 5  # shortest keepalive interval in force; 0 for none
+T_CUTOFF_NS = OPCODES + 6  # shortest idle cutoff learned; 0 for none
+T_GAPS_SUM_NS = OPCODES + 7  # silences of a second or more that ended in activity
+T_GAPS = OPCODES + 8  # their number, by GAP_BOUNDS_NS
+T_RTT_SUM_NS = T_GAPS + len(GAP_BOUNDS_NS) + 1  # from each Ping to its Pong
+T_RTTS = T_RTT_SUM_NS + 1  # their number, by RTT_BOUNDS_NS
+TOTAL_CELLS = T_RTTS + len(RTT_BOUNDS_NS) + 1
 ROUTE_CELLS = 2 * TOTAL_CELLS
 
 # --- a row --------------------------------------------------------------------------------------------------------
@@ -80,15 +93,16 @@ ROUTE_CELLS = 2 * TOTAL_CELLS
     INITIATOR,  # CLIENT, BACKEND or GATEWAY: who began the end; -1 before
     CAUSE,  # index into CAUSES; -1 before
     CLOSE_CODE_SENT,  # code of the Close frames that the gateway wrote; 0 for none
-) = range(19)
+    END_SIDE,  # the side that the end is about: it sent the first Close, FIN or reset, or is dead; -1 for neither
+) = range(20)
 SIDE_0 = 24  # the client's fields
-SIDE_CELLS = 40
+SIDE_CELLS = 48
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:
 (
     FD,  # descriptor in the worker that owns the row; -1 when there is none
     PENDING,  # bytes for this side that its socket did not take yet
-    GATE,  # what goes to this side: PASS, AT_BOUNDARY or DISCARD
-    LAST_NS,  # clock of the latest byte from this side
+    GATE,  # what goes to this side: PASS, AT_BOUNDARY, DISCARD or PONG_DUE
+    LAST_NS,  # clock of the latest byte from this side that was for the other
     BYTES,  # from this side
     INTEREST,  # events that epoll watches on it; 0 where it is not registered
 ) = range(6)
@@ -97,8 +111,25 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
     STALLED_NS,  # since when bytes are pending for this side; 0 while none are
     ENDED,  # 1 once this side's FIN was read
     SHUT,  # 1 once FIN was sent to this side
-) = range(24, 27)
-ROW_CELLS = 168
+    PING_AFTER_NS,  # keepalive interval in force; NEVER for off
+    PONG_TIMEOUT_NS,
+    NETWORK,  # number of the network that this side is in, for learning its interval; 0 where it is fixed
+    PINGS_SENT,  # number of the latest Ping of the gateway's own
+    PINGS_ANSWERED,  # number of the latest that was answered
+    PING_TAG,  # see protocol/pings.py; 0 before the first
+    PINGED_NS,  # when the latest was sent, while its Pong is waited for; else 0
+    WROTE_NS,  # when the latest was sent
+    PONG_NS,  # when the latest Pong for one came
+    RTT_NS,  # how long it took; 0 before the first
+    SILENCE_NS,  # longest silence of the connection before something sent to this side that it has not answered yet
+    HELD,  # bytes held back that may begin a Pong for the gateway
+    HELD_LOW,  # bytes 0 to 7 of them, little-endian
+    HELD_HIGH,  # bytes 8 to 13
+    END_IDLE_NS,  # when the end began: how long nothing had come from this side
+    END_QUIET_NS,  # and how long nothing had gone either way on its connection
+    END_QUEUED,  # and how many bytes were pending for it
+) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 20)
+ROW_CELLS = 184
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
 
 CLIENT, BACKEND_SIDE, GATEWAY = 0, 1, 2
@@ -108,7 +139,7 @@ INITIATORS = ("client", "backend", "gateway")
 FREE, RESERVED, LIVE = 0, 1, 2
 WEBSOCKET, OPAQUE = 0, 1
 RELAYING, CLOSING, CUT = 0, 1, 2
-PASS, AT_BOUNDARY, DISCARD = 0, 1, 2
+PASS, AT_BOUNDARY, DISCARD, PONG_DUE = 0, 1, 2, 3
 NEVER = 2**62
 
 CAUSES = (
@@ -141,5 +172,5 @@ CAUSES = (
 # Texts of a row: name, bytes kept for it. A longer text is cut. Two bytes of length come before each.
 TEXTS = {"client": 48, "host": 94, "path": 254, "subprotocol": 46, "request_id": 60}
 
-if SIDE_CELLS < SCANNER + SCANNER_CELLS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
+if SIDE_CELLS <= END_QUEUED or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
     raise AssertionError("the table's layout overlaps itself")

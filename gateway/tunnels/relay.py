@@ -13,6 +13,9 @@ The end of a tunnel, as the sides see it:
   is to reset it, and what it has not received yet would be lost.
 * Whatever takes longer than the route allows is cut: both sockets are closed.
 
+Between the endpoints' frames the gateway writes Pings of its own (``ping``), and takes the Pongs that answer them out
+of the stream again (``_take_pongs``): the bytes of one that TCP cut are held back until it is whole.
+
 Who began the end and why is noted once, by whichever came first (``_begin_end``).
 
 A worker may be killed between any two instructions, and its successor carries the tunnel on from the row and the two
@@ -33,14 +36,28 @@ from __future__ import annotations
 
 import mmap
 import os
+from bisect import bisect_left
 from collections.abc import Callable
-from errno import EAGAIN, EINTR
+from errno import EAGAIN, EHOSTUNREACH, EINTR, ENETUNREACH, ETIMEDOUT
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 
+from gateway.protocol.closing import GOING_AWAY
 from gateway.protocol.frames import close_frame
+from gateway.protocol.pings import NOT_OURS, PARTIAL, own_pong, ping_frame, pong_size
 from gateway.protocol.scanner import scan
-from gateway.protocol.scanner_state import BROKEN, CLOSED, HEADER_LENGTH, MASKING, OPEN, REMAINING, STATUS
+from gateway.protocol.scanner_state import (
+    BROKEN,
+    CLOSED,
+    HEADER_LENGTH,
+    MASKING,
+    OPEN,
+    PASS_ONE,
+    REMAINING,
+    STATUS,
+    STOP,
+)
 from gateway.tunnels import kernel
+from gateway.tunnels.deadlines import asked_at, next_deadline
 from gateway.tunnels.layout import (
     AT_BOUNDARY,
     BACKEND_SIDE,
@@ -56,36 +73,64 @@ from gateway.tunnels.layout import (
     DEADLINE_NS,
     DIRTY,
     DISCARD,
+    END_IDLE_NS,
+    END_QUEUED,
+    END_QUIET_NS,
+    END_SIDE,
     ENDED,
     FD,
     FIN,
+    GAP_BOUNDS_NS,
     GATE,
     GATEWAY,
+    HELD,
+    HELD_HIGH,
+    HELD_LOW,
     INITIATOR,
     INTEREST,
     KIND,
     LAST_NS,
     LIVE,
+    NETWORK,
     NEVER,
     OPENED_NS,
     PASS,
     PENDING,
     PHASE,
+    PING_AFTER_NS,
+    PING_TAG,
+    PINGED_NS,
+    PINGS_ANSWERED,
+    PINGS_SENT,
+    PONG_DUE,
+    PONG_NS,
+    PONG_TIMEOUT_NS,
     RELAYING,
     RESET,
-    ROW_CELLS,
+    RTT_BOUNDS_NS,
+    RTT_NS,
     SCANNER,
+    SECOND,
     SHUT,
     SIDE_0,
     SIDE_CELLS,
+    SILENCE_NS,
     STALLED_NS,
     STATE,
     T_BYTES,
+    T_GAPS,
+    T_GAPS_SUM_NS,
+    T_PINGS,
+    T_PONGS,
+    T_RTT_SUM_NS,
+    T_RTTS,
     T_VIOLATIONS,
     TOTAL_CELLS,
     TOTALS,
     WEBSOCKET,
+    WRITE_STALL,
     WRITE_STALL_NS,
+    WROTE_NS,
 )
 
 REGISTERED = 1 << 30  # in INTEREST: epoll knows the descriptor, whatever it watches it for
@@ -104,12 +149,15 @@ class Relay:
         cells: memoryview[int],
         descriptors: int,
         on_end: Callable[[int], None],
+        on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
     ) -> None:
         """
         :param kernel: the worker's system calls
         :param cells: the shared table
         :param descriptors: one more than the largest descriptor that may be seen
         :param on_end: called with the row of a tunnel that has ended, its sockets being closed already
+        :param on_answer: called with row, side and nanoseconds when a side whose interval is learned has answered what
+            was sent to it after such a silence of its connection
         """
         self.kernel = kernel
         self.cells = cells
@@ -118,6 +166,7 @@ class Relay:
         self.pending: dict[int, bytearray] = {}
         self.closing_fds: list[int] = []
         self.on_end = on_end
+        self.on_answer = on_answer
         self.now = self.kernel.now()
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -165,7 +214,7 @@ class Relay:
             if mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
                 self._relay(row, side, NOT_READ)
         elif mask & (EPOLLHUP | EPOLLERR) and cells[here + ENDED] and cells[row + STATE] == LIVE:
-            self._lost(row, side)
+            self._deaf(row, side)
         self.served(row)
 
     def served(self, row: int) -> None:
@@ -194,15 +243,17 @@ class Relay:
                 self._read_nothing(row, side, got)
                 return
         totals = cells[row + TOTALS] + side * TOTAL_CELLS
-        now = self.now
-        cells[here + LAST_NS] = now
-        cells[here + BYTES] += got
-        cells[totals + T_BYTES] += got
         if cells[there + GATE]:
             self._pass_gate(row, side, got, totals)
             return
+        now = self.now
+        if now - cells[here + LAST_NS] >= SECOND:
+            self._end_silence(row, side, True)
+        cells[here + LAST_NS] = now
+        cells[here + BYTES] += got
+        cells[totals + T_BYTES] += got
         if cells[here + SCANNER + STATUS] == OPEN:
-            scan(cells, here + SCANNER, totals, self.kernel.data, 0, got, now, False)
+            scan(cells, here + SCANNER, totals, self.kernel.data, 0, got, now, 0)
             if cells[here + SCANNER + STATUS]:
                 self._stream_stopped(row, side)
         if cells[there + PENDING]:
@@ -218,10 +269,21 @@ class Relay:
 
     def _read_nothing(self, row: int, side: int, got: int) -> None:
         """There was nothing to read from a side: it sent FIN (0), or ``got`` is a negative errno."""
+        cells = self.cells
+        if got == -EAGAIN or got == -EINTR:
+            self.served(row)
+            return
+        if cells[row + SIDE_0 + side * SIDE_CELLS + HELD]:
+            # No Pong that is whole, after all.
+            released = self._unhold(row + SIDE_0 + side * SIDE_CELLS, 0)
+            self._pass_on(row, side, released, cells[row + TOTALS] + side * TOTAL_CELLS)
+            if cells[row + STATE] != LIVE or cells[row + PHASE] == CUT:
+                return
         if got == 0:
             self._fin(row, side)
-        elif got != -EAGAIN and got != -EINTR:
-            self._lost(row, side)
+        else:
+            cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
+            self._failed(row, side, got)
         self.served(row)
 
     def _send(self, row: int, side: int, end: int) -> None:
@@ -241,7 +303,7 @@ class Relay:
         elif sent == -EAGAIN or sent == -EINTR:
             self._keep(row, side, self.kernel.buffer[:end])
         else:
-            self._deaf(row, side)
+            self._failed(row, side, sent)
 
     # --- backpressure ---------------------------------------------------------------------------------------------
 
@@ -269,7 +331,7 @@ class Relay:
         sent = self.kernel.send_bytes(cells[there + FD], data)
         if sent < 0:
             if sent != -EAGAIN and sent != -EINTR:
-                self._deaf(row, side)
+                self._failed(row, side, sent)
             return
         del data[:sent]
         cells[there + PENDING] = len(data)
@@ -311,14 +373,24 @@ class Relay:
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def _begin_end(self, row: int, initiator: int, cause: int) -> None:
-        """Note who began the end and why, once, and give the rest of it the time that the route allows."""
+    def _begin_end(self, row: int, initiator: int, cause: int, about: int) -> None:
+        """Note who began the end and why, once, and give the rest of it the time that the route allows.
+
+        :param about: the side that it is about, -1 for neither
+        """
         cells = self.cells
         if cells[row + CLOSING_NS]:
             return
-        cells[row + CLOSING_NS] = self.now
+        now = self.now
+        cells[row + CLOSING_NS] = now
         cells[row + INITIATOR] = initiator
         cells[row + CAUSE] = cause
+        cells[row + END_SIDE] = about
+        for side in range(2):
+            here = row + SIDE_0 + side * SIDE_CELLS
+            cells[here + END_IDLE_NS] = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
+            cells[here + END_QUIET_NS] = self._quiet(row, side, now)
+            cells[here + END_QUEUED] = cells[here + PENDING]
         self._look_at(row, self.now + cells[row + CLOSE_NS])
 
     def _look_at(self, row: int, when: int) -> None:
@@ -332,34 +404,34 @@ class Relay:
         if cells[row + SIDE_0 + side * SIDE_CELLS + SCANNER + STATUS] == BROKEN:
             cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_VIOLATIONS] += 1
         else:
-            self._begin_end(row, side, CLOSE_FRAME)
-            if cells[row + INITIATOR] == side and cells[row + CAUSE] == RESET:
-                # Sending to the side failed while its Close frame was still unread: that is how it ended the tunnel.
-                cells[row + CAUSE] = CLOSE_FRAME
+            self._begin_end(row, side, CLOSE_FRAME, side)
 
     def _fin(self, row: int, side: int) -> None:
         """A side sent FIN: pass it on behind what is pending."""
         self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
-        self._begin_end(row, side, FIN)
+        self._begin_end(row, side, FIN, side)
         if not self._settle(row):
             self._watch(row, side)
+
+    def _failed(self, row: int, side: int, error: int) -> None:
+        """A side's connection failed. :param error: a negative errno"""
+        if error in (-ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH) and not self.cells[row + CLOSING_NS]:
+            # What was sent to it was not acknowledged for as long as a side may take no bytes.
+            self.give_up(row, side, GOING_AWAY, WRITE_STALL)
+        else:
+            self._deaf(row, side)
 
     def _deaf(self, row: int, side: int) -> None:
         """A side takes no bytes any more. It is read to its end all the same: that may hold a Close frame."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
-        self._begin_end(row, side, RESET)
+        self._begin_end(row, side, RESET, side)
         self._drop_pending(row, side)
         cells[here + GATE] = DISCARD
         cells[here + SHUT] = 1
         if not self._settle(row):
             self._watch(row, side)
             self._watch(row, 1 - side)
-
-    def _lost(self, row: int, side: int) -> None:
-        """A side's connection is gone. What is pending for the other side is still sent, and FIN behind it."""
-        self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
-        self._deaf(row, side)
 
     def _settle(self, row: int) -> bool:
         """Do what the state of both sides asks for: send FIN, or end the tunnel. True if it ended."""
@@ -422,14 +494,13 @@ class Relay:
             return
         self.now = self.kernel.now()
         cells[row + DIRTY] = 1
-        self._begin_end(row, GATEWAY, cause)
+        self._begin_end(row, GATEWAY, cause, -1)
         self._close_streams(row, code)
         self.served(row)
 
-    def give_up_on_stalled(self, row: int, since: int, code: int, cause: int) -> None:
-        """End a tunnel because a side takes no bytes: that side is let go, the other is told with a Close frame.
+    def give_up(self, row: int, side: int, code: int, cause: int) -> None:
+        """End a tunnel because a side is dead: that side is let go, the other is told with a Close frame.
 
-        :param since: sides whose socket has taken nothing since this clock, or longer, are given up
         :param code: close code that the other side is told
         :param cause: index into ``layout.CAUSES``
         """
@@ -438,15 +509,13 @@ class Relay:
             self.finish(row)
             return
         self.now = self.kernel.now()
+        here = row + SIDE_0 + side * SIDE_CELLS
         cells[row + DIRTY] = 1
-        self._begin_end(row, GATEWAY, cause)
-        for side in range(2):
-            here = row + SIDE_0 + side * SIDE_CELLS
-            if cells[here + STALLED_NS] and cells[here + STALLED_NS] <= since:
-                self._drop_pending(row, side)
-                cells[here + GATE] = DISCARD
-                cells[here + SHUT] = 1
-                cells[here + ENDED] = 1
+        self._begin_end(row, GATEWAY, cause, side)
+        self._drop_pending(row, side)
+        cells[here + GATE] = DISCARD
+        cells[here + SHUT] = 1
+        cells[here + ENDED] = 1
         self._close_streams(row, code)
         self.served(row)
 
@@ -481,14 +550,36 @@ class Relay:
             self._write(row, side, close_frame(cells[row + CLOSE_CODE_SENT], "", mask))
 
     def _pass_gate(self, row: int, side: int, got: int, totals: int) -> None:
-        """As :meth:`_relay`, where a Close of the gateway's own is due or was written."""
+        """As :meth:`_relay`, where a Close of the gateway's own is due or was written, or a Pong is waited for."""
         cells = self.cells
-        scanner = row + SIDE_0 + side * SIDE_CELLS + SCANNER
+        here = row + SIDE_0 + side * SIDE_CELLS
+        if cells[here + HELD]:
+            got = self._unhold(here, got)
+        if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] == PONG_DUE:
+            stopped = cells[here + SCANNER + STATUS]
+            got = self._take_pongs(row, side, got, totals)
+            if got:
+                self._end_silence(row, side, True)
+                self._count(here, totals, got)
+                if cells[here + SCANNER + STATUS] != stopped:
+                    self._stream_stopped(row, side)
+                self._send(row, 1 - side, got)
+        else:
+            self._end_silence(row, side, True)
+            self._pass_on(row, side, got, totals)
+        self.served(row)
+
+    def _pass_on(self, row: int, side: int, got: int, totals: int) -> None:
+        """Scan what was read from a side and send it to the other, as far as a Close of the gateway's own lets it."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        scanner = here + SCANNER
         gate = row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE
         stopped = cells[scanner + STATUS]
+        self._count(here, totals, got)
         start = 0
         if cells[gate] == AT_BOUNDARY:
-            start = scan(cells, scanner, totals, self.kernel.data, 0, got, self.now, True)
+            start = scan(cells, scanner, totals, self.kernel.data, 0, got, self.now, STOP)
             if cells[scanner + STATUS] == BROKEN:
                 cells[gate] = PASS
             self._send(row, 1 - side, start)
@@ -496,13 +587,175 @@ class Relay:
                 return
             if cells[gate] and not cells[scanner + REMAINING] and not cells[scanner + HEADER_LENGTH]:
                 self._write_close(row, 1 - side)
+        elif cells[gate] != DISCARD:
+            self._send(row, 1 - side, got)
         if start < got and cells[scanner + STATUS] == OPEN:
-            scan(cells, scanner, totals, self.kernel.data, start, got, self.now, False)
+            scan(cells, scanner, totals, self.kernel.data, start, got, self.now, 0)
         if cells[scanner + STATUS] != stopped:
             self._stream_stopped(row, side)
         if cells[row + PHASE] != CUT:
             self._settle(row)
+
+    def _count(self, here: int, totals: int, got: int) -> None:
+        self.cells[here + LAST_NS] = self.now
+        self.cells[here + BYTES] += got
+        self.cells[totals + T_BYTES] += got
+
+    # --- Pings of the gateway's own --------------------------------------------------------------------------------
+
+    def ping(self, row: int, side: int) -> bool:
+        """Send a side a Ping. False where it may not be: a frame is under way, or the side is being asked already."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        toward = there + SCANNER  # the stream that the Ping goes into
+        if (
+            cells[row + STATE] != LIVE
+            or cells[row + CLOSING_NS]
+            or cells[here + PENDING]
+            or cells[here + GATE] not in (PASS, PONG_DUE)
+            or cells[there + GATE] not in (PASS, PONG_DUE)
+            or cells[toward + STATUS] != OPEN
+            or cells[here + SCANNER + STATUS] != OPEN
+            or cells[toward + REMAINING]
+            or cells[toward + HEADER_LENGTH]
+        ):
+            return False
+        self.now = now = self.kernel.now()
+        asked = asked_at(cells, row, side)
+        if asked and now < asked + cells[here + PONG_TIMEOUT_NS]:
+            return False
+        # From here on the row is another worker's to carry on only once the Ping is out.
+        cells[row + DIRTY] = 1
+        quiet = self._quiet(row, side, now)
+        if quiet >= SECOND and quiet > cells[here + SILENCE_NS]:
+            cells[here + SILENCE_NS] = quiet
+        if not cells[here + PING_TAG]:
+            cells[here + PING_TAG] = int.from_bytes(os.urandom(4), "big") | 1
+        number = cells[here + PINGS_SENT] + 1
+        cells[here + PINGS_SENT] = number
+        cells[here + PINGED_NS] = now
+        cells[here + WROTE_NS] = now
+        cells[there + GATE] = PONG_DUE
+        cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_PINGS] += 1
+        mask = int.from_bytes(os.urandom(4), "big") if side == BACKEND_SIDE else -1
+        self._write(row, side, ping_frame(cells[here + PING_TAG], number, mask))
         self.served(row)
+        return True
+
+    def _take_pongs(self, row: int, side: int, got: int, totals: int) -> int:
+        """Scan what was read from a side, and take Pongs for the gateway out of it; return how many bytes are left.
+
+        What may be the beginning of one is held back in the row, and is not scanned.
+        """
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        scanner = here + SCANNER
+        masked = side == CLIENT
+        data = self.kernel.data
+        now = self.now
+        pos = 0
+        while (
+            pos < got and cells[scanner + STATUS] == OPEN and cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT]
+        ):
+            if cells[scanner + REMAINING] or cells[scanner + HEADER_LENGTH]:
+                pos = scan(cells, scanner, totals, data, pos, got, now, STOP)
+                continue
+            number = own_pong(
+                data, pos, got, masked, cells[here + PING_TAG], cells[here + PINGS_ANSWERED], cells[here + PINGS_SENT]
+            )
+            if number == NOT_OURS:
+                pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
+            elif number == PARTIAL:
+                self._end_silence(row, side, False)
+                cells[here + PONG_NS] = now
+                self._hold(here, pos, got)
+                got = pos
+            else:
+                size = pong_size(masked)
+                if pos + size < got:
+                    buffer = self.kernel.buffer
+                    buffer[pos : got - size] = buffer[pos + size : got]
+                got -= size
+                self._answered(row, side, number, totals)
+        if pos < got and cells[scanner + STATUS] == OPEN:
+            scan(cells, scanner, totals, data, pos, got, now, 0)
+        if cells[here + PINGS_ANSWERED] == cells[here + PINGS_SENT]:
+            cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] = PASS
+        return got
+
+    def _answered(self, row: int, side: int, number: int, totals: int) -> None:
+        """A side has answered a Ping of the gateway's."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        now = self.now
+        self._end_silence(row, side, False)
+        cells[here + PINGS_ANSWERED] = number
+        cells[here + PONG_NS] = now
+        cells[totals + T_PONGS] += 1
+        if number == cells[here + PINGS_SENT] and cells[here + PINGED_NS]:
+            rtt = now - cells[here + PINGED_NS]
+            cells[here + RTT_NS] = rtt
+            cells[here + PINGED_NS] = 0
+            cells[totals + T_RTT_SUM_NS] += rtt
+            cells[totals + T_RTTS + bisect_left(RTT_BOUNDS_NS, rtt)] += 1
+        cells[row + DEADLINE_NS] = next_deadline(cells, row)
+
+    def _hold(self, here: int, start: int, end: int) -> None:
+        """Hold back what may be the beginning of a Pong for the gateway."""
+        held = bytes(self.kernel.buffer[start:end]).ljust(16, b"\0")
+        self.cells[here + HELD] = end - start
+        self.cells[here + HELD_LOW] = int.from_bytes(held[:8], "little", signed=True)
+        self.cells[here + HELD_HIGH] = int.from_bytes(held[8:], "little", signed=True)
+
+    def _unhold(self, here: int, got: int) -> int:
+        """Put what was held back in front of what was read; return how many bytes that makes."""
+        cells = self.cells
+        size = cells[here + HELD]
+        held = cells[here + HELD_LOW].to_bytes(8, "little", signed=True) + cells[here + HELD_HIGH].to_bytes(
+            8, "little", signed=True
+        )
+        buffer = self.kernel.buffer
+        buffer[size : size + got] = buffer[:got]
+        buffer[:size] = held[:size]
+        cells[here + HELD] = 0
+        return size + got
+
+    def _end_silence(self, row: int, side: int, passed: bool) -> None:
+        """Something has come from a side. Called before ``LAST_NS`` says so; ignored once the end began.
+
+        :param passed: whether it is sent to the other side: not so for a Pong to the gateway
+        """
+        cells = self.cells
+        if cells[row + CLOSING_NS]:
+            return
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        now = self.now
+        if passed:
+            quiet = self._quiet(row, 1 - side, now)
+            if quiet >= SECOND and quiet > cells[there + SILENCE_NS]:
+                cells[there + SILENCE_NS] = quiet
+        gap = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
+        if gap < SECOND:
+            return
+        totals = cells[row + TOTALS] + side * TOTAL_CELLS
+        cells[totals + T_GAPS_SUM_NS] += gap
+        cells[totals + T_GAPS + bisect_left(GAP_BOUNDS_NS, gap)] += 1
+        silence = cells[here + SILENCE_NS]
+        if silence:
+            cells[here + SILENCE_NS] = 0
+            if cells[here + NETWORK]:
+                self.on_answer(row, side, silence)
+        if cells[here + PING_AFTER_NS] != NEVER:
+            self._look_at(row, now + cells[here + PING_AFTER_NS])
+
+    def _quiet(self, row: int, side: int, now: int) -> int:
+        """For how long nothing has gone either way on the connection of a side."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        return now - max(cells[here + LAST_NS], cells[here + PONG_NS], cells[there + LAST_NS], cells[here + WROTE_NS])
 
     # --- for those who open tunnels ----------------------------------------------------------------------------------
 
@@ -564,7 +817,7 @@ class Relay:
         kept = bytearray(data)
         sent = self.kernel.send_bytes(cells[there + FD], kept)
         if sent < 0 and sent != -EAGAIN and sent != -EINTR:
-            self._deaf(row, side)
+            self._failed(row, side, sent)
         elif sent < len(data):
             self._keep(row, side, kept[max(sent, 0) :])
 
@@ -573,7 +826,7 @@ class Relay:
 
         Nobody may be told to adopt the tunnel before all of them were fed: until then they are in no row.
         """
-        size = len(self.kernel.buffer)
+        size = self.kernel.receive_bytes
         for start in range(0, len(data), size):
             if self.cells[row + STATE] != LIVE or self.cells[row + PHASE] == CUT:
                 return
@@ -592,12 +845,3 @@ class Relay:
     def retire(self, fd: int) -> None:
         """Close a descriptor that epoll no longer watches, once no event at hand can mean it."""
         self.closing_fds.append(fd)
-
-    def due(self, first: int, rows: int, now: int) -> list[int]:
-        """Rows whose deadline has come. :param first: the first row. :param rows: how many to look at."""
-        cells = self.cells
-        found = []
-        for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
-            if cells[row + DEADLINE_NS] <= now:
-                found.append(row)
-        return found

@@ -20,6 +20,7 @@ from gateway.tunnels.layout import (
     CAUSE,
     CELL_BYTES,
     DEADLINE_NS,
+    END_SIDE,
     FREE,
     H_MAGIC,
     H_ROWS_PER_WORKER,
@@ -34,10 +35,13 @@ from gateway.tunnels.layout import (
     MAX_BACKENDS,
     MAX_ROUTES,
     NEVER,
+    PING_AFTER_NS,
     RESERVED,
     ROUTE,
     ROUTE_CELLS,
     ROW_CELLS,
+    SIDE_0,
+    SIDE_CELLS,
     STATE,
     TEXT_CELL,
     TEXTS,
@@ -218,6 +222,9 @@ class Slice:
         cells[row + DEADLINE_NS] = NEVER
         cells[row + INITIATOR] = -1
         cells[row + CAUSE] = -1
+        cells[row + END_SIDE] = -1
+        cells[row + SIDE_0 + PING_AFTER_NS] = NEVER
+        cells[row + SIDE_0 + SIDE_CELLS + PING_AFTER_NS] = NEVER
         self._occupy(row, backend)
         return row
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -13,12 +14,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.cli.output import duration, size
+from gateway.cli.output import duration, interval, round_trip, size
 from gateway.cli.status import status
 from gateway.cli.tunnels import tunnels
 from gateway.observe.admin import start_admin
+from gateway.tunnels.layout import T_CUTOFF_NS, T_INTERVAL_NS
 
-from ..observe.gateways import CONFIG, FakeGateway
+from ..observe.gateways import CONFIG, NS, FakeGateway
 
 FEED = ("feed", ("feed", "unix:/run/feed.sock"))
 
@@ -81,7 +83,19 @@ def test_status(gateway):
     assert row_with(result.output, "chat2.internal:9001").split() == ["chat", "chat2.internal:9001", "down", "2", "0"]
     assert row_with(result.output, "127.0.0.1:9001").split() == ["chat", "127.0.0.1:9001", "up", "1", "2"]
     assert row_with(result.output, " 4001 ").split()[-1] == "1"
-    assert row_with(result.output, "chat    chat").split() == ["chat", "chat", "2", "1"]
+    assert row_with(result.output, "chat    chat").split()[:4] == ["chat", "chat", "2", "1"]
+
+
+def test_status_says_when_sides_are_pinged(gateway):
+    config = CONFIG.replace(
+        "upstream: feed}", "upstream: feed, keepalive: {client: {ping_after: adaptive}, backend: off}}"
+    )
+    (after := FakeGateway(config)).table.close()
+    gateway.state.config = after.state.config
+    gateway.note(0, "client", {T_INTERVAL_NS: 48 * NS, T_CUTOFF_NS: 60 * NS}, "feed")
+    output = run(status).output
+    assert row_with(output, "chat    chat").split()[4:] == ["after", "25s", "after", "25s"]
+    assert row_with(output, "feed    feed").split()[4:] == ["after", "48s,", "cut", "at", "1m", "-"]
 
 
 def test_status_of_a_gateway_in_trouble(gateway):
@@ -113,6 +127,15 @@ def test_tunnels_most_silent_first(gateway):
     assert "1h 6m" in second
     assert "1h 1m" in second
     assert "2.0 KiB" in second
+
+
+def test_tunnels_with_their_pings(gateway):
+    gateway.open(client_idle=20, backend_idle=300, age=400, ping_after=(25, None), rtt=(0.0385, 0))
+    head, row = (re.split(" {2,}", line) for line in run(tunnels).output.splitlines())
+    found = dict(zip(head, row, strict=True))
+    assert re.fullmatch("2[0-4]s of 25s", found["CLIENT IDLE"])
+    assert re.fullmatch("5m( [1-9]s)?", found["BACKEND IDLE"])
+    assert (found["CLIENT RTT"], found["BACKEND RTT"]) == ("38 ms", "-")
 
 
 def test_tunnels_that_are_asked_for(gateway):
@@ -295,3 +318,27 @@ def test_durations(seconds, text):
 )
 def test_sizes(number, text):
     assert size(number) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "1s"), (1.5, "1.5s"), (25, "25s"), (9.96, "10s"), (47.96, "48s"), (59.997, "1m"), (240, "4m")],
+)
+def test_intervals(seconds, text):
+    assert interval(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.00004, "0.0 ms"),
+        (0.0004, "0.4 ms"),
+        (0.00996, "10 ms"),
+        (0.0386, "39 ms"),
+        (0.9996, "1.0s"),
+        (12.3, "12s"),
+    ],
+)
+def test_round_trips(seconds, text):
+    assert round_trip(seconds) == text

@@ -14,7 +14,7 @@ routes:
   - {name: chat, upstream: chat}
 """
 
-# Everything that interface.md marks [A], as it stands there.
+# Everything that interface.md marks [A] or [B], as it stands there.
 CONTRACT = """\
 workers: auto                          # [A] processes that relay; auto = one for each CPU
 max_tunnels: 65536                     # [A] capacity of the table; beyond it handshakes get 503
@@ -38,6 +38,10 @@ timeouts:                              # [A] each may be overridden on a route
   close: 10s                           # from the first Close frame or FIN to the end
   idle: off                            # no data frame either way: Close 1001, then end
   max_lifetime: off                    # Close 1012, then end
+
+keepalive:                             # [B] each may be overridden on a route; the default is the first line for both
+  client:  {ping_after: 25s, pong_timeout: 20s}      # silence on that side's connection; `off` for none
+  backend: {ping_after: adaptive, min: 5s, max: 4m, pong_timeout: 20s}
 
 upstreams:
   chat:

@@ -88,6 +88,17 @@ def test_a_route_has_no_timeouts_of_its_own_by_default():
     assert not any("default" in timeout for timeout in overrides.values())
 
 
+def test_a_route_keeps_nothing_alive_by_itself():
+    definitions = SCHEMA["$defs"]
+    for side in ("client", "backend"):
+        (reference, *_) = definitions["KeepaliveOverrides"]["properties"][side]["anyOf"]
+        assert reference == {"$ref": "#/$defs/SideOverrides"}
+    overrides = definitions["SideOverrides"]["properties"]
+    assert overrides.keys() == definitions["KeepaliveSide"]["properties"].keys()
+    assert not any("default" in value for value in overrides.values())
+    assert definitions["KeepaliveSide"]["properties"]["ping_after"]["default"] == "25s"
+
+
 def test_every_default_fits():
     assert all(fits(schema["default"], schema) for _, schema in properties(SCHEMA) if "default" in schema)
 
@@ -100,6 +111,11 @@ def test_every_default_fits():
         with_top("workers: 4\naccess_log: off"),
         with_top('workers: ${N:-2}\nmax_tunnels: ${M:-5}\ntimeouts: {connect: "${T:-5s}"}'),
         with_top("access_log: {path: off}\ntimeouts: {idle: 1.5h, max_lifetime: 'off'}"),
+        with_top("keepalive: {client: off, backend: {ping_after: off}}"),
+        with_top("keepalive: {client: 'off', backend: {ping_after: adaptive, min: 1s, max: 1h}}"),
+        with_top('keepalive: {client: "${C:-off}", backend: {ping_after: "${B:-25s}"}}'),
+        route("keepalive: {}"),
+        route("keepalive: {client: off, backend: {ping_after: adaptive, max: 1m}}"),
         route("match:"),
         route("match: {path_regex: ^/a}, http: reject, upgrades: []"),
     ],
@@ -121,6 +137,14 @@ def test_what_loads_fits(text):
         with_top("timeouts: {connect: 5}"),
         with_top("timeouts: {connect: off}"),
         with_top("access_log: {format: xml}"),
+        with_top("keepalive: off"),
+        with_top("keepalive: {client: }"),
+        with_top("keepalive: {client: 25s}"),
+        with_top("keepalive: {server: off}"),
+        with_top("keepalive: {client: {ping_after: auto}}"),
+        with_top("keepalive: {client: {ping_after: adaptive, min: off}}"),
+        with_top("keepalive: {client: {pong_timeout: off}}"),
+        with_top("keepalive: {client: {ping: 25s}}"),
         MINIMAL.replace("0.0.0.0:8080", "0.0.0.0"),
         MINIMAL.replace("chat:", "ch@t:"),
         MINIMAL.replace('["127.0.0.1:9001"]', "[]"),
@@ -128,6 +152,8 @@ def test_what_loads_fits(text):
         route("match: {path: ws}"),
         route("match: {hosts: []}"),
         route("http: no"),
+        route("keepalive: {client: {pong_timeout: 20}}"),
+        route("keepalive: {backend: adaptive}"),
         route("timeouts: {idle: 5d}"),
     ],
 )

@@ -9,7 +9,6 @@ from .files import CONTRACT, complaints
 
 # Where a key would stand in the contract's example, the key, and what the contract has there.
 LATER: list[tuple[list[str | int], str, Any]] = [
-    ([], "keepalive", {"client": {"ping_after": "25s", "pong_timeout": "20s"}}),
     ([], "drain", {"period": "30s", "close_code": 1012}),
     (["listen", 1], "tls", {"certificates": [{"cert": "chat.pem", "key": "chat.key"}]}),
     (["listen", 1], "proxy_protocol", True),
@@ -27,7 +26,6 @@ LATER: list[tuple[list[str | int], str, Any]] = [
     (["routes", 0, "match"], "query", {"v": "2"}),
     (["routes", 0, "match"], "methods", ["GET"]),
     (["routes", 0], "upstreams", [{"name": "chat", "weight": 9}]),
-    (["routes", 0], "keepalive", {"client": "off"}),
     (["routes", 0], "rewrite", {"strip_prefix": "/ws"}),
     (["routes", 0], "headers", {"remove": ["Cookie"]}),
     (["routes", 0], "origins", ["https://app.example.com"]),

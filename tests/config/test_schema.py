@@ -9,7 +9,18 @@ from ipaddress import ip_network
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import AccessLog, Address, Admin, Backend, Config, Listener, Match, Timeouts, Upstream
+from gateway.config import (
+    AccessLog,
+    Address,
+    Admin,
+    Backend,
+    Config,
+    KeepaliveSide,
+    Listener,
+    Match,
+    Timeouts,
+    Upstream,
+)
 
 from .files import CONTRACT, MINIMAL, config_of, route, with_top
 
@@ -31,6 +42,8 @@ def test_every_default():
         "idle": None,
         "max_lifetime": None,
     }
+    side = {"ping_after": 25.0, "min": 5.0, "max": 240.0, "pong_timeout": 20.0}
+    assert config.keepalive.model_dump() == {"client": side, "backend": side}
     assert config.upstreams == {
         "chat": Upstream(backends=["127.0.0.1:9001"], balance="least_tunnels", connect_retries=2)
     }
@@ -51,6 +64,8 @@ def test_the_example_of_the_contract():
         ("127.0.0.1:9001", 1),
         ("chat2.internal:9001", 2),
     ]
+    assert config.keepalive.client == KeepaliveSide(ping_after="25s", pong_timeout="20s")
+    assert config.keepalive.backend == KeepaliveSide(ping_after="adaptive", min="5s", max="4m", pong_timeout="20s")
     (only,) = config.routes
     assert only.match.hosts == ("chat.example.com", "*.example.com")
     assert only.match.path == "/ws/"

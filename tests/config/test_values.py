@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from gateway.config import Address, BadValue
 from gateway.config.address import parse_backend, parse_listen
-from gateway.config.durations import parse_duration, parse_duration_or_off
+from gateway.config.durations import format_duration, parse_duration, parse_duration_or_off
+from gateway.config.keepalive import parse_interval, parse_ping_after
 from gateway.config.matching import check_host_pattern, check_path, check_regex
 from gateway.config.names import check_name, check_token, check_upgrade
 
@@ -147,6 +148,41 @@ def test_a_bare_number_is_told_which_unit_it_may_have_meant():
         assert caught.value.hint == "with its unit: 10s for seconds, 10ms for milliseconds"
 
 
+@pytest.mark.parametrize("text", ["1ms", "250ms", "1s", "1.5s", "59s", "90s", "4m", "1h", "36h", "8760h"])
+def test_a_duration_is_put_as_it_was_written(text):
+    assert format_duration(parse_duration(text)) == text
+
+
+def test_a_duration_is_put_in_the_largest_unit_that_fits():
+    assert [format_duration(parse_duration(text)) for text in ("60s", "3600000ms", "0.5m", "5400s")] == [
+        "1m",
+        "1h",
+        "30s",
+        "90m",
+    ]
+
+
+def test_intervals_of_keepalive_are_of_a_second_or_more():
+    assert parse_interval("1s") == parse_ping_after("1000ms") == 1.0
+    assert (parse_ping_after("adaptive"), parse_ping_after("off"), parse_ping_after(False)) == ("adaptive", None, None)
+    for parse in parse_interval, parse_ping_after:
+        for text in ("0s", "0.5ms", "999ms"):
+            with pytest.raises(BadValue, match=r"is too short \(at least 1s, such as"):
+                parse(text)
+
+
+@pytest.mark.parametrize("value", ["off", False, "adaptive"])
+def test_what_is_no_interval(value):
+    with pytest.raises(BadValue):
+        parse_interval(value)
+
+
+@pytest.mark.parametrize("value", ["Adaptive", "auto", 25, "25", True, None, 0, [], {}])
+def test_what_is_no_time_to_ping_after(value):
+    with pytest.raises(BadValue):
+        parse_ping_after(value)
+
+
 @pytest.mark.parametrize(
     ("text", "pattern"),
     [
@@ -244,6 +280,8 @@ def test_any_value_is_taken_or_refused_with_a_reason(value):
         parse_listen,
         parse_duration,
         parse_duration_or_off,
+        parse_interval,
+        parse_ping_after,
         check_path,
         check_regex,
     )

@@ -61,6 +61,9 @@ async def test_what_a_line_says(start_gateway: StartGateway, backends: Backends,
             "subprotocol": "v10.stomp",
             "initiator": "client",
             "cause": "close_frame",
+            "cut_side": None,
+            "silence": None,
+            "close_seen": "both",
             "client_close_code": 1000,
             "backend_close_code": 1000,
             "client_bytes": len(from_client(TEXT, b"hello")) + 8,
@@ -72,6 +75,26 @@ async def test_what_a_line_says(start_gateway: StartGateway, backends: Backends,
     assert 0 <= end["duration"] < 5
     assert [json.loads(line)["event"] for line in gateway.stdout.lines] == ["handshake", "tunnel_end"]
     assert "secret" not in "\n".join(gateway.stdout.lines)  # a query may hold a token
+
+
+async def test_what_the_line_of_a_side_that_was_cut_says(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address, keepalive={"client": "off", "backend": "off"}))
+    client = await open_connection(gateway)
+    await client.send(handshake("/cut"))
+    assert (await client.head()).status == 101
+    await client.echoes(from_client(TEXT, b"hello"), frame(TEXT, b"hello"))
+    assert await client.is_quiet(1.5)
+    client.reset()
+    end = await gateway.logged(event="tunnel_end")
+    assert (end["initiator"], end["cause"], end["cut_side"], end["close_seen"]) == ("client", "reset", "client", None)
+    assert 1.4 < end["silence"] < 5
+    assert end["client_idle"] >= end["silence"]  # the echo came after the message
+    assert (end["last_direction"], end["last_age"]) == ("backend_to_client", end["backend_idle"])
+    assert end["silence"] == pytest.approx(end["backend_idle"], abs=0.01)
+    assert (end["client_queued"], end["backend_queued"]) == (0, 0)
 
 
 async def test_what_a_client_sends_cannot_forge_a_line(

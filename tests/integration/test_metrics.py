@@ -20,7 +20,7 @@ from tests.support.scrape import Scrape
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# The contract's table: type and labels of everything marked [A].
+# The contract's table: type and labels of everything marked [A] or [B], but for what is only there once it is learned.
 CONTRACT = {
     "gateway_tunnels": ("gauge", {"route", "backend"}),
     "gateway_handshakes": ("counter", {"route", "result"}),
@@ -30,6 +30,13 @@ CONTRACT = {
     "gateway_close_codes": ("counter", {"route", "side", "code"}),
     "gateway_relayed_bytes": ("counter", {"route", "direction"}),
     "gateway_relayed_frames": ("counter", {"route", "direction", "opcode"}),
+    "gateway_idle_gap_seconds": ("histogram", {"route", "side"}),
+    "gateway_drop_idle_seconds": ("histogram", {"route", "side"}),
+    "gateway_keepalive_pings_sent": ("counter", {"route", "side"}),
+    "gateway_keepalive_pongs_received": ("counter", {"route", "side"}),
+    "gateway_keepalive_timeouts": ("counter", {"route", "side"}),
+    "gateway_keepalive_rtt_seconds": ("histogram", {"route", "side"}),
+    "gateway_keepalive_interval_seconds": ("gauge", {"route", "side"}),
     "gateway_http_requests": ("counter", {"route", "code"}),
     "gateway_backend_up": ("gauge", {"upstream", "backend"}),
     "gateway_backend_connect_errors": ("counter", {"upstream", "backend", "reason"}),
@@ -39,6 +46,7 @@ CONTRACT = {
     "gateway_config_last_reload_successful": ("gauge", set()),
     "gateway_config_last_reload_success_timestamp_seconds": ("gauge", set()),
 }
+DROP_BOUNDS = [5, 10, 25, 30, 55, 60, 100, 120, 240, 300, 350, 600, 1800, 3600, float("inf")]
 IDLE_BOUNDS = ["1.0", "5.0", "10.0", "30.0", "60.0", "120.0", "300.0", "600.0", "1800.0", "3600.0", "+Inf"]
 
 
@@ -66,6 +74,9 @@ async def gateway(start_shared_gateway: StartGateway, shared_backends: Backends,
                 route("web", "web"),
                 route("scripted", "scripted"),
                 route("dead", "dead"),
+                route(
+                    "kept", "echo", keepalive={"client": {"ping_after": "2s", "pong_timeout": "2s"}, "backend": "off"}
+                ),
             ],
         }
     )
@@ -232,6 +243,10 @@ async def test_every_metric_of_the_contract_is_there(
     assert idle[-1].value == 1
     assert set(idle[0].labels) == {"route", "le"}
 
+    drops = list(scrape.samples("gateway_drop_idle_seconds_bucket", route="echo", side="client"))
+    assert [float(sample.labels["le"]) for sample in drops] == DROP_BOUNDS
+    assert not list(scrape.samples("gateway_learned_cutoff_seconds"))
+
     (build,) = scrape.samples("gateway_build_info")
     assert set(build.labels) == {"version", "python", "relay"}
     assert build.labels["relay"] == (await gateway.api("status"))["relay"]
@@ -280,3 +295,46 @@ async def test_close_frames_of_both_sides(gateway: Gateway, open_connection: Ope
     await client.close()
     await gateway.counts(before, "gateway_close_codes_total", route="echo", side="client", code="1001")
     await gateway.counts(before, "gateway_close_codes_total", route="echo", side="backend", code="1001")
+
+
+async def test_a_side_that_is_kept_alive_and_then_dies(gateway: Gateway, open_connection: Open) -> None:
+    kept = {"route": "kept", "side": "client"}
+    before = await gateway.scrape()
+    assert before.value("gateway_keepalive_interval_seconds", **kept) == 2
+    assert not list(before.samples("gateway_keepalive_interval_seconds", route="kept", side="backend"))
+    client = await open_connection(gateway)
+    await client.send(handshake("/kept/ws"))
+    assert (await client.head()).status == 101
+
+    opcode, payload = await read_frame(client)
+    assert opcode == PING
+    asked = await gateway.counts(before, "gateway_keepalive_pings_sent_total", **kept)
+    assert asked.value("gateway_keepalive_pongs_received_total", **kept) == 0
+    await client.send(from_client(PONG, payload))
+    after = await gateway.counts(before, "gateway_keepalive_pongs_received_total", **kept)
+    assert after.value("gateway_keepalive_rtt_seconds_count", **kept) == 1
+    assert 0 < after.value("gateway_keepalive_rtt_seconds_sum", **kept) < 2
+    assert after.value("gateway_idle_gap_seconds_count", **kept) == 1
+    assert 1.5 < after.value("gateway_idle_gap_seconds_sum", **kept) < 4
+    assert after.value("gateway_keepalive_timeouts_total", **kept) == 0
+    (tunnel,) = (await gateway.api("tunnels?route=kept"))["tunnels"]
+    sides = tunnel["sides"]
+    assert sides["client"]["interval_seconds"] == 2
+    assert 0 < sides["client"]["last_rtt_seconds"] < 2
+    assert sides["client"]["idle_seconds"] < 2
+    assert (sides["backend"]["interval_seconds"], sides["backend"]["last_rtt_seconds"]) == (None, None)
+
+    assert (await read_frame(client))[0] == PING  # and this one is not answered
+    dead = await gateway.counts(before, "gateway_keepalive_timeouts_total", **kept)
+    assert dead.value("gateway_keepalive_pings_sent_total", **kept) == 2
+    await gateway.counts(
+        before, "gateway_tunnels_closed_total", route="kept", initiator="gateway", cause="ping_timeout"
+    )
+    cut = await gateway.counts(before, "gateway_drop_idle_seconds_count", **kept)
+    assert 1.5 < cut.value("gateway_drop_idle_seconds_sum", **kept) < 4
+    assert not list(cut.samples("gateway_drop_idle_seconds_count", route="kept", side="backend"))
+    # None of it has gone through the tunnel.
+    assert cut.value("gateway_relayed_bytes_total", route="kept", direction="client_to_backend") == 0
+    assert cut.value("gateway_relayed_frames_total", route="kept", opcode="ping") == 0
+    assert cut.value("gateway_relayed_frames_total", route="kept", opcode="pong") == 0
+    assert cut.value("gateway_keepalive_pings_sent_total", route="kept", side="backend") == 0

@@ -15,10 +15,14 @@ from gateway.tunnels.layout import (
     MAX_ROUTES,
     OPENED_NS,
     OPENED_UNIX_NS,
+    PING_AFTER_NS,
+    RTT_NS,
     SCANNER,
     SIDE_0,
     SIDE_CELLS,
+    SIDES,
     STATE,
+    TOTAL_CELLS,
     W_PID,
     W_READY,
     W_STARTED_UNIX_NS,
@@ -73,6 +77,8 @@ class FakeGateway:
         client_idle: float = 0,
         backend_idle: float = 0,
         counts: tuple[int, int, int, int] = (0, 0, 0, 0),
+        ping_after: tuple[float | None, float | None] = (None, None),
+        rtt: tuple[float, float] = (0, 0),
         texts: dict[str, bytes] | None = None,
     ) -> int:
         """Have a worker open a tunnel; return its row.
@@ -80,6 +86,8 @@ class FakeGateway:
         Args:
             age, client_idle, backend_idle: seconds.
             counts: bytes and frames from the client, then from the backend.
+            ping_after: silence in seconds after which the client and the backend are sent a Ping, if they are.
+            rtt: seconds that the latest Pong of the client and of the backend took; 0 before the first.
             texts: of the row, where they are not the usual ones.
         """
         registry = self.state.registry
@@ -93,10 +101,19 @@ class FakeGateway:
             at = row + SIDE_0 + side * SIDE_CELLS
             cells[at + LAST_NS] = now - int(idle * NS)
             cells[at + BYTES], cells[at + SCANNER + FRAMES] = counts[side * 2 : side * 2 + 2]
+            if (interval := ping_after[side]) is not None:
+                cells[at + PING_AFTER_NS] = int(interval * NS)
+            cells[at + RTT_NS] = int(rtt[side] * NS)
         usual = {"client": b"192.0.2.7:5000", "host": b"chat.example.com", "path": b"/ws/room"}
         self.slices[slot].write_texts(row, usual | (texts or {}))
         cells[row + STATE] = LIVE
         return row
+
+    def note(self, slot: int, side: str, cells: dict[int, int], route: str = "chat") -> None:
+        """Have a worker hold these values in its totals of a route's side."""
+        at = self.table.totals_at(slot, self.state.registry.route(route)) + SIDES.index(side) * TOTAL_CELLS
+        for cell, value in cells.items():
+            self.table.cells[at + cell] = value
 
     def close(self, row: int) -> None:
         """Have a tunnel end."""

@@ -7,9 +7,10 @@ import pytest
 
 from gateway.observe import api
 from gateway.observe.api import BadQuery, TunnelQuery, parse_query, status, tunnels
-from gateway.tunnels.layout import ID
+from gateway.protocol.scanner_state import BROKEN, CLOSED, STATUS
+from gateway.tunnels.layout import ID, PONG_NS, SCANNER, SIDE_0, SIDE_CELLS, T_CUTOFF_NS, T_INTERVAL_NS
 
-from .gateways import CONFIG, FakeGateway
+from .gateways import CONFIG, NS, FakeGateway
 
 
 @pytest.fixture
@@ -119,6 +120,19 @@ def test_a_configuration_file_whose_name_is_not_utf_8(gateway):
     assert status(gateway.state)["configuration"]["file"] == "/etc/\N{REPLACEMENT CHARACTER}.yaml"
 
 
+def test_status_says_how_routes_are_kept_alive():
+    gateway = FakeGateway("keepalive: {client: {ping_after: adaptive}, backend: off}\n" + CONFIG)
+    gateway.note(0, "client", {T_INTERVAL_NS: 48 * NS, T_CUTOFF_NS: 60 * NS})
+    gateway.note(1, "client", {T_INTERVAL_NS: 200 * NS})
+    routes = {route["name"]: route["keepalive"] for route in status(gateway.state)["routes"]}
+    gateway.table.close()
+    off = {"interval_seconds": None, "learned_cutoff_seconds": None}
+    assert routes == {
+        "chat": {"client": {"interval_seconds": 48, "learned_cutoff_seconds": 60}, "backend": off},
+        "feed": {"client": {"interval_seconds": 25, "learned_cutoff_seconds": None}, "backend": off},
+    }
+
+
 # --- tunnels -------------------------------------------------------------------------------------------------------
 
 
@@ -130,6 +144,8 @@ def test_a_tunnel_in_full(gateway):
         client_idle=20,
         backend_idle=3,
         counts=(10, 2, 4000, 5),
+        ping_after=(25, 47.5),
+        rtt=(0.0385, 0),
         texts={"subprotocol": b"v12.stomp", "request_id": b"abc"},
     )
     answer = listed(gateway)
@@ -139,8 +155,8 @@ def test_a_tunnel_in_full(gateway):
     assert sides["client"].pop("idle_seconds") == pytest.approx(20, abs=5)
     assert sides["backend"].pop("idle_seconds") == pytest.approx(3, abs=5)
     assert sides == {
-        "client": {"bytes": 10, "frames": 2, "last_rtt_seconds": None, "interval_seconds": None},
-        "backend": {"bytes": 4000, "frames": 5, "last_rtt_seconds": None, "interval_seconds": None},
+        "client": {"bytes": 10, "frames": 2, "last_rtt_seconds": 0.0385, "interval_seconds": 25},
+        "backend": {"bytes": 4000, "frames": 5, "last_rtt_seconds": None, "interval_seconds": 47.5},
     }
     assert tunnel.pop("opened") == pytest.approx(time.time() - 100, abs=5)
     assert tunnel.pop("age_seconds") == pytest.approx(100, abs=5)
@@ -163,6 +179,30 @@ def test_what_a_tunnel_does_not_have_is_null(gateway):
     gateway.open()
     (tunnel,) = listed(gateway)["tunnels"]
     assert (tunnel["subprotocol"], tunnel["request_id"]) == (None, None)
+
+
+def test_a_side_that_is_sent_no_pings_has_no_interval(gateway):
+    gateway.open(ping_after=(None, 25))
+    (tunnel,) = listed(gateway)["tunnels"]
+    assert [tunnel["sides"][side]["interval_seconds"] for side in ("client", "backend")] == [None, 25]
+
+
+@pytest.mark.parametrize("stopped", [BROKEN, CLOSED])
+@pytest.mark.parametrize("side", [0, 1])
+def test_no_side_has_an_interval_once_a_stream_is_not_scanned_any_more(gateway, stopped, side):
+    row = gateway.open(ping_after=(25, 25))
+    gateway.table.cells[row + SIDE_0 + side * SIDE_CELLS + SCANNER + STATUS] = stopped
+    (tunnel,) = listed(gateway)["tunnels"]
+    assert [side["interval_seconds"] for side in tunnel["sides"].values()] == [None, None]
+
+
+def test_a_pong_to_the_gateway_ends_a_silence(gateway):
+    row = gateway.open(age=500, client_idle=400, backend_idle=300)
+    gateway.table.cells[row + SIDE_0 + PONG_NS] = time.monotonic_ns() - 20 * NS
+    (tunnel,) = listed(gateway)["tunnels"]
+    assert tunnel["sides"]["client"]["idle_seconds"] == pytest.approx(20, abs=5)
+    assert tunnel["sides"]["backend"]["idle_seconds"] == pytest.approx(300, abs=5)
+    assert tunnel["idle_seconds"] == pytest.approx(20, abs=5)
 
 
 def test_the_most_silent_come_first_and_the_total_ignores_the_limit(gateway):

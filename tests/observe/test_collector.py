@@ -15,19 +15,32 @@ from gateway.protocol.scanner_state import PING, TEXT
 from gateway.tunnels.layout import (
     B_LIVE,
     CELL_BYTES,
+    GAP_BOUNDS_NS,
     LAST_NS,
+    PONG_NS,
     ROUTE,
     ROW_CELLS,
+    RTT_BOUNDS_NS,
     SIDE_0,
+    SIDE_CELLS,
     T_BYTES,
+    T_CUTOFF_NS,
     T_FRAMES,
+    T_GAPS,
+    T_GAPS_SUM_NS,
+    T_INTERVAL_NS,
+    T_PINGS,
+    T_PONGS,
+    T_RTT_SUM_NS,
+    T_RTTS,
+    T_TIMEOUTS,
     T_VIOLATIONS,
     TOTAL_CELLS,
     W_ADOPTED,
     W_LOG_LINES_LOST,
 )
 
-from .gateways import CONFIG, FakeGateway, samples, worker_file
+from .gateways import CONFIG, NS, FakeGateway, samples, worker_file
 
 HANDSHAKES = json.dumps(
     ["gateway_handshakes", "gateway_handshakes_total", {"result": "upgraded", "route": "chat"}, "Handshakes"]
@@ -123,6 +136,16 @@ def test_a_tunnel_is_idle_since_the_latest_byte_of_either_side(gateway, tmp_path
     assert found['gateway_tunnel_idle_seconds_gsum{route="chat"}'] == pytest.approx(4052, abs=5)
 
 
+def test_a_pong_to_the_gateway_ends_a_silence_like_any_byte(gateway, tmp_path):
+    row = gateway.open(client_idle=400, backend_idle=400, age=500)
+    over_a_minute = 'gateway_tunnel_idle_seconds_bucket{le="60.0",route="chat"}'
+    assert scrape(gateway, tmp_path)[over_a_minute] == 0
+    gateway.table.cells[row + SIDE_0 + SIDE_CELLS + PONG_NS] = time.monotonic_ns() - 20 * NS
+    found = scrape(gateway, tmp_path)
+    assert found[over_a_minute] == 1
+    assert found['gateway_tunnel_idle_seconds_gsum{route="chat"}'] == pytest.approx(20, abs=5)
+
+
 # --- totals --------------------------------------------------------------------------------------------------------
 
 
@@ -152,6 +175,152 @@ def test_totals_stay_when_tunnels_end(gateway, tmp_path):
     gateway.table.cells[gateway.table.totals_at(0, 0) + T_BYTES] = 5
     gateway.close(row)
     assert scrape(gateway, tmp_path)['gateway_relayed_bytes_total{direction="client_to_backend",route="chat"}'] == 5
+
+
+# --- keepalive -----------------------------------------------------------------------------------------------------
+
+
+def histogram(found: dict[str, float], name: str, side: str, route: str = "chat") -> tuple[dict[str, float], float]:
+    """Buckets by their ``le``, and the sum."""
+    labels = f'route="{route}",side="{side}"'
+    start, end = f'{name}_bucket{{le="', f'",{labels}}}'
+    buckets = {
+        line.removeprefix(start).removesuffix(end): value
+        for line, value in found.items()
+        if line.startswith(start) and line.endswith(end)
+    }
+    assert buckets["+Inf"] == found[f"{name}_count{{{labels}}}"]
+    return buckets, found[f"{name}_sum{{{labels}}}"]
+
+
+@pytest.mark.parametrize(
+    ("name", "cell"),
+    [
+        ("gateway_keepalive_pings_sent_total", T_PINGS),
+        ("gateway_keepalive_pongs_received_total", T_PONGS),
+        ("gateway_keepalive_timeouts_total", T_TIMEOUTS),
+    ],
+)
+def test_pings_and_what_became_of_them_are_counted_for_each_side(gateway, tmp_path, name, cell):
+    for slot in range(2):
+        gateway.note(slot, "client", {cell: 10 + slot})
+        gateway.note(slot, "backend", {cell: 100 + slot})
+    found = {line: value for line, value in scrape(gateway, tmp_path).items() if line.startswith(name)}
+    assert found == {
+        f'{name}{{route="chat",side="client"}}': 21,
+        f'{name}{{route="chat",side="backend"}}': 201,
+        f'{name}{{route="feed",side="client"}}': 0,
+        f'{name}{{route="feed",side="backend"}}': 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "total", "bounds"),
+    [
+        ("gateway_idle_gap_seconds", T_GAPS, T_GAPS_SUM_NS, GAP_BOUNDS_NS),
+        ("gateway_keepalive_rtt_seconds", T_RTTS, T_RTT_SUM_NS, RTT_BOUNDS_NS),
+    ],
+)
+def test_histograms_of_the_table(gateway, tmp_path, name, first, total, bounds):
+    # One in the first bucket, two in the second, ...; the last has what is longer than every bound.
+    counts = {first + at: at + 1 for at in range(len(bounds) + 1)}
+    gateway.note(0, "client", {**counts, total: 7_250_000_000})
+    gateway.note(1, "client", {first + 1: 10, total: 1_000_000_000})
+    buckets, summed = histogram(scrape(gateway, tmp_path), name, "client")
+    cumulative = [(at + 1) * (at + 2) // 2 + (10 if at else 0) for at in range(len(bounds) + 1)]
+    assert buckets == dict(zip([*(str(bound / NS) for bound in bounds), "+Inf"], cumulative, strict=True))
+    assert summed == 8.25
+    for side, route in (("backend", "chat"), ("client", "feed")):
+        buckets, summed = histogram(scrape(gateway, tmp_path), name, side, route)
+        assert set(buckets.values()) == {0}
+        assert summed == 0
+
+
+def test_bounds_of_the_tables_histograms(gateway, tmp_path):
+    found = scrape(gateway, tmp_path)
+    gaps, _ = histogram(found, "gateway_idle_gap_seconds", "client")
+    assert [float(le) for le in gaps][:-1] == [2, 5, 10, 25, 30, 55, 60, 100, 120, 240, 300, 350, 600, 1800, 3600]
+    rtts, _ = histogram(found, "gateway_keepalive_rtt_seconds", "client")
+    assert [float(le) for le in rtts][:-1] == [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10]
+
+
+def test_histograms_outlive_tunnels_and_workers(gateway, tmp_path):
+    row = gateway.open()
+    gateway.note(1, "backend", {T_GAPS: 3, T_GAPS_SUM_NS: 4 * NS, T_RTTS + 2: 5, T_RTT_SUM_NS: NS // 100})
+    before = scrape(gateway, tmp_path)
+    gateway.close(row)
+    gateway.stop(1)
+    gateway.start(1)
+    after = scrape(gateway, tmp_path)
+    for name in ("gateway_idle_gap_seconds", "gateway_keepalive_rtt_seconds"):
+        assert histogram(after, name, "backend") == histogram(before, name, "backend")
+        assert histogram(after, name, "backend")[0]["+Inf"] in (3, 5)
+
+
+INTERVALS = 'gateway_keepalive_interval_seconds{route="%s",side="%s"}'
+CUTOFFS = 'gateway_learned_cutoff_seconds{route="%s",side="%s"}'
+ADAPTIVE = """\
+keepalive: {client: {ping_after: adaptive, min: 5s, max: 4m}, backend: {ping_after: 40s}}
+listen: [{address: "0.0.0.0:8080"}]
+upstreams: {any: {backends: ["127.0.0.1:9001"]}}
+routes:
+  - {name: chat, match: {path: /ws/}, upstream: any}
+  - {name: near, match: {path: /near/}, upstream: any, keepalive: {client: {max: 12s}, backend: off}}
+  - {name: feed, upstream: any, keepalive: {client: {ping_after: off}}}
+"""
+
+
+def gauges(found: dict[str, float], name: str) -> dict[str, float]:
+    return {line: value for line, value in found.items() if line.startswith(name.partition("{")[0])}
+
+
+@pytest.fixture
+def adaptive():
+    gateway = FakeGateway(ADAPTIVE)
+    yield gateway
+    gateway.table.close()
+
+
+def test_the_interval_in_force_is_the_shortest_of_all_workers(adaptive, tmp_path):
+    adaptive.note(0, "client", {T_INTERVAL_NS: 48 * NS})
+    adaptive.note(1, "client", {T_INTERVAL_NS: 31_500_000_000})
+    assert scrape(adaptive, tmp_path)[INTERVALS % ("chat", "client")] == 31.5
+    adaptive.note(1, "client", {T_INTERVAL_NS: 0})
+    assert scrape(adaptive, tmp_path)[INTERVALS % ("chat", "client")] == 48
+
+
+def test_before_anything_is_learned_the_interval_is_what_a_tunnel_begins_with(adaptive, tmp_path):
+    assert gauges(scrape(adaptive, tmp_path), INTERVALS) == {
+        INTERVALS % ("chat", "client"): 25,
+        INTERVALS % ("chat", "backend"): 40,
+        INTERVALS % ("near", "client"): 12,
+        INTERVALS % ("feed", "backend"): 40,
+    }
+
+
+def test_a_side_that_is_sent_no_pings_has_no_interval(adaptive, tmp_path):
+    adaptive.note(0, "backend", {T_INTERVAL_NS: 0, T_CUTOFF_NS: 0}, "near")
+    found = scrape(adaptive, tmp_path)
+    assert INTERVALS % ("near", "backend") not in found
+    assert INTERVALS % ("feed", "client") not in found
+
+
+def test_a_cutoff_is_there_once_one_is_learned(adaptive, tmp_path):
+    assert gauges(scrape(adaptive, tmp_path), CUTOFFS) == {}
+    adaptive.note(0, "client", {T_CUTOFF_NS: 60 * NS})
+    adaptive.note(1, "client", {T_CUTOFF_NS: 59 * NS})
+    assert gauges(scrape(adaptive, tmp_path), CUTOFFS) == {CUTOFFS % ("chat", "client"): 59}
+
+
+def test_a_route_that_was_configured_away_has_no_interval_but_keeps_its_counts(adaptive, tmp_path):
+    adaptive.note(0, "client", {T_INTERVAL_NS: 48 * NS, T_CUTOFF_NS: 60 * NS, T_PINGS: 9}, "near")
+    after = FakeGateway(ADAPTIVE.replace(ADAPTIVE.splitlines(keepends=True)[5], ""))
+    adaptive.state.config = after.state.config
+    after.table.close()
+    found = scrape(adaptive, tmp_path)
+    assert INTERVALS % ("near", "client") not in found
+    assert CUTOFFS % ("near", "client") not in found
+    assert found['gateway_keepalive_pings_sent_total{route="near",side="client"}'] == 9
 
 
 # --- backends and processes ----------------------------------------------------------------------------------------
@@ -242,9 +411,15 @@ def test_the_format_is_the_one_a_scraper_names_first(gateway, tmp_path, accept, 
 def test_openmetrics_is_what_its_own_parser_takes(gateway, tmp_path):
     gateway.open(client_idle=20, backend_idle=20)
     worker_file(tmp_path, "counter", 0, HANDSHAKES, 21.0)
+    gateway.note(0, "client", {T_GAPS + 1: 4, T_GAPS + 3: 1, T_GAPS_SUM_NS: 30 * NS, T_RTTS: 2, T_RTT_SUM_NS: 900_000})
+    gateway.note(1, "client", {T_INTERVAL_NS: 25 * NS, T_CUTOFF_NS: 60 * NS})
     body, _ = render(gateway.state, str(tmp_path), "application/openmetrics-text")
+    # This parser also checks that buckets are cumulative, in order, and end in +Inf.
     families = {family.name: family for family in text_string_to_metric_families(body.decode())}
     assert families["gateway_tunnel_idle_seconds"].type == "gaugehistogram"
+    assert families["gateway_idle_gap_seconds"].type == "histogram"
+    assert families["gateway_keepalive_rtt_seconds"].type == "histogram"
+    assert families["gateway_keepalive_interval_seconds"].type == "gauge"
     assert families["gateway_handshakes"].samples[0].value == 21
 
 
@@ -297,7 +472,7 @@ def test_a_row_that_changes_hands_while_it_is_read_is_left_out(gateway, monkeypa
     monkeypatch.setattr(gateway.table, "cells", Cells())
     found = live_rows(gateway.table, gateway.state.registry)
     assert [entry.row for entry in found] == [row + ROW_CELLS]
-    assert len(reads) == 9
+    assert len(reads) == 11
 
 
 def test_scrapes_and_workers_do_not_disturb_each_other(gateway, tmp_path):

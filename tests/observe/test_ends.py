@@ -15,16 +15,23 @@ from gateway.tunnels.layout import (
     CAUSE,
     CAUSES,
     CLOSE_CODE_SENT,
+    CLOSING_NS,
+    END_IDLE_NS,
+    END_QUEUED,
+    END_QUIET_NS,
+    END_SIDE,
     INITIATOR,
     INITIATORS,
     KIND,
     LAST_NS,
     OPAQUE,
     OPENED_NS,
+    PONG_NS,
     SCANNER,
     SIDE_0,
     SIDE_CELLS,
     SIDES,
+    SILENCE_NS,
     WEBSOCKET,
 )
 from gateway.tunnels.table import Slice, Table
@@ -52,6 +59,37 @@ class Gateway:
     def set(self, cells):
         for cell, value in cells.items():
             self.table.cells[self.row + cell] = value
+
+    def end(self, initiator, cause, about=None, idle=(2, 60), quiet=(2, 60), queued=(0, 0), unanswered=(0, 0)):
+        """Have the end begin, and go on for three seconds.
+
+        Args:
+            about: the side that it is about.
+            idle, quiet, queued, unanswered: of the client and of the backend, as the relay takes them down: seconds
+                that nothing had come from the side, seconds that nothing had gone either way on its connection, bytes
+                pending for it, seconds of the longest silence before something that it has not answered.
+        """
+        now = time.monotonic_ns()
+        about = -1 if about is None else SIDES.index(about)
+        self.set({INITIATOR: INITIATORS.index(initiator), CAUSE: CAUSES.index(cause), END_SIDE: about})
+        self.set({CLOSING_NS: now - 3 * SECOND})
+        for side, at in enumerate((CLIENT, BACKEND)):
+            self.set({at + END_IDLE_NS: int(idle[side] * SECOND), at + END_QUIET_NS: int(quiet[side] * SECOND)})
+            self.set({at + END_QUEUED: queued[side], at + SILENCE_NS: int(unanswered[side] * SECOND)})
+            self.set({at + LAST_NS: now})  # bytes of the end itself
+
+    def drops(self):
+        """What `gateway_drop_idle_seconds` counted: by route and side, the bounds between which, and the sum."""
+        found = {}
+        for family in self.events.drop_idle.collect():
+            for sample in family.samples:
+                key = sample.labels["route"], sample.labels["side"]
+                kept = found.setdefault(key, {"bounds": [], "sum": 0})
+                if sample.name.endswith("_sum"):
+                    kept["sum"] = sample.value
+                elif sample.name.endswith("_bucket") and sample.value:
+                    kept["bounds"].append(float(sample.labels["le"]))
+        return {key: (min(kept["bounds"]), kept["sum"]) for key, kept in found.items()}
 
     def told(self):
         """The line that is written."""
@@ -81,14 +119,12 @@ async def gateway(tmp_path):
 async def test_the_line(gateway):
     texts = {"client": b"192.0.2.7:5", "host": b"a", "path": b"/ws", "subprotocol": b"mqtt", "request_id": b"abc"}
     gateway.slice.write_texts(gateway.row, texts)
-    gateway.set({INITIATOR: INITIATORS.index("backend"), CAUSE: CAUSES.index("close_frame")})
+    gateway.end("backend", "close_frame", "backend", idle=(2.5, 0), quiet=(0, 0), queued=(17, 0))
     for side, data in ((CLIENT, 100), (BACKEND, 200)):
         gateway.set({side + BYTES: data, side + SCANNER + FRAMES: data // 10, side + SCANNER + STATUS: CLOSED})
     gateway.set({CLIENT + SCANNER + CLOSE_CODE: 1000, BACKEND + SCANNER + CLOSE_CODE: 4001})
     line = gateway.told()
     assert 90 <= line.pop("duration") < 120
-    assert 2 <= line.pop("client_idle") < 30
-    assert 60 <= line.pop("backend_idle") < 90
     del line["time"]
     assert line == {
         "event": "tunnel_end",
@@ -102,9 +138,18 @@ async def test_the_line(gateway):
         "subprotocol": "mqtt",
         "initiator": "backend",
         "cause": "close_frame",
+        "cut_side": None,
+        "silence": None,
+        "close_seen": "both",
         "client_close_code": 1000,
         "backend_close_code": 4001,
         "gateway_close_code": None,
+        "client_idle": 2.5,
+        "backend_idle": 0,
+        "last_direction": "backend_to_client",
+        "last_age": 0,
+        "client_queued": 17,
+        "backend_queued": 0,
         "client_bytes": 100,
         "backend_bytes": 200,
         "client_frames": 10,
@@ -117,6 +162,117 @@ async def test_what_there_was_none_of_is_null(gateway):
     for key in ("subprotocol", "client_close_code", "backend_close_code", "gateway_close_code"):
         assert line[key] is None
     assert line["client_bytes"] == line["backend_frames"] == 0
+
+
+# --- who cut what, and after how long a silence --------------------------------------------------------------------
+
+CUTS = {
+    # A side's connection ended by itself: after just the silence of that connection, whatever the other one did.
+    "a client's FIN": (
+        ("client", "fin", "client"),
+        {"idle": (300, 60.004), "quiet": (60.004, 10)},
+        ("client", 60.004, 100),
+    ),
+    "a backend's reset": (
+        ("backend", "reset", "backend"),
+        {"idle": (400, 350), "quiet": (400, 350)},
+        ("backend", 350, 350),
+    ),
+    "a FIN that answers what was just sent": (
+        ("backend", "fin", "backend"),
+        {"idle": (0, 90), "quiet": (0, 0.001), "unanswered": (0, 90)},
+        ("backend", 0.001, 5),
+    ),
+    # It only showed when something was sent: the cut came within the silence before that.
+    "a reset that answers data": (
+        ("backend", "reset", "backend"),
+        {"idle": (0, 90), "quiet": (0, 0.001), "unanswered": (0, 90)},
+        ("backend", 90, 100),
+    ),
+    "a Ping that is never answered": (
+        ("gateway", "ping_timeout", "client"),
+        {"idle": (45, 3), "quiet": (20, 3), "unanswered": (25, 0)},
+        ("client", 25, 25),
+    ),
+    "bytes that nobody acknowledges": (
+        ("gateway", "write_stall", "backend"),
+        {"idle": (62, 4000), "quiet": (62, 62), "unanswered": (0, 3938)},
+        ("backend", 3938, float("inf")),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CUTS)
+async def test_a_side_that_was_cut(gateway, case):
+    end, observed, (side, silence, bound) = CUTS[case]
+    gateway.end(*end, **observed)
+    line = gateway.told()
+    assert (line["initiator"], line["cause"]) == end[:2]
+    assert (line["cut_side"], line["silence"]) == (side, silence)
+    assert line["close_seen"] is None
+    assert gateway.drops() == {("chat", side): (bound, pytest.approx(silence))}
+
+
+NO_CUTS = {
+    "a Close frame": (("client", "close_frame", "client"), {}),
+    "a Close of the gateway's own for its age": (("gateway", "max_lifetime", None), {}),
+    "a Close of the gateway's own for want of data": (("gateway", "idle", None), {}),
+    "the end of the gateway": (("gateway", "drain", None), {}),
+    "a slow reader": (("gateway", "write_stall", "client"), {"queued": (131072, 0)}),
+    "the death of a worker": (("gateway", "worker_lost", None), {}),
+}
+
+
+@pytest.mark.parametrize("case", NO_CUTS)
+async def test_an_end_that_cut_nobody(gateway, case):
+    end, observed = NO_CUTS[case]
+    gateway.end(*end, **observed)
+    line = gateway.told()
+    assert (line["initiator"], line["cause"]) == end[:2]
+    assert (line["cut_side"], line["silence"]) == (None, None)
+    assert gateway.drops() == {}
+
+
+@pytest.mark.parametrize("side", SIDES)
+async def test_a_reset_behind_a_close_frame_is_a_close(gateway, side):
+    gateway.end(side, "reset", side)
+    gateway.set({(CLIENT, BACKEND)[SIDES.index(side)] + SCANNER + STATUS: CLOSED})
+    line = gateway.told()
+    assert (line["initiator"], line["cause"], line["cut_side"], line["close_seen"]) == (side, "close_frame", None, side)
+    assert gateway.counted(gateway.events.closed) == {("chat", side, "close_frame"): 1}
+    assert gateway.drops() == {}
+
+
+@pytest.mark.parametrize(
+    ("client", "backend", "seen"),
+    [(OPEN, OPEN, None), (CLOSED, OPEN, "client"), (OPEN, CLOSED, "backend"), (CLOSED, CLOSED, "both")],
+)
+async def test_whose_close_was_seen(gateway, client, backend, seen):
+    gateway.end("client", "close_frame", "client")
+    gateway.set({CLIENT + SCANNER + STATUS: client, BACKEND + SCANNER + STATUS: backend})
+    assert gateway.told()["close_seen"] == seen
+
+
+async def test_silences_are_those_of_when_the_end_began(gateway):
+    gateway.end("client", "fin", "client", idle=(7.25, 60.5), queued=(0, 4096))
+    line = gateway.told()
+    assert (line["client_idle"], line["backend_idle"]) == (7.25, 60.5)
+    assert (line["last_direction"], line["last_age"]) == ("client_to_backend", 7.25)
+    assert (line["client_queued"], line["backend_queued"]) == (0, 4096)
+
+
+async def test_where_nobody_saw_the_end_silences_last_until_it_is_told(gateway):
+    """The worker died; a Pong to it is a sign of life like any other."""
+    gateway.set({INITIATOR: INITIATORS.index("gateway"), CAUSE: CAUSES.index("worker_lost")})
+    gateway.set({BACKEND + PONG_NS: time.monotonic_ns() - SECOND})
+    line = gateway.told()
+    assert 2 <= line["client_idle"] < 30
+    assert 1 <= line["backend_idle"] < line["client_idle"]
+    assert line["last_direction"] == "backend_to_client"
+    assert line["last_age"] == line["backend_idle"]
+
+
+# --- causes, codes, counters ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("initiator", INITIATORS)

@@ -41,7 +41,13 @@ pytestmark = [
 
 SOURCES = ("gateway", "pyproject.toml", "setup.py", "README.md", "LICENSE")
 BUILT = ("*.so", "*.c", "__pycache__")
-COMPILED = {"gateway/protocol/scanner", "gateway/tunnels/kernel", "gateway/tunnels/relay"}
+COMPILED = {
+    "gateway/protocol/pings",
+    "gateway/protocol/scanner",
+    "gateway/tunnels/deadlines",
+    "gateway/tunnels/kernel",
+    "gateway/tunnels/relay",
+}
 UNCOMPILED = "the relay runs uncompiled"
 # What would have a gateway find another configuration, build or source than those of its wheel.
 _MISLEADING = ("GATEWAY_BUILD", "GATEWAY_CONFIG", "GATEWAY_RELAY", "PYTHONPATH", "VIRTUAL_ENV")

@@ -29,7 +29,12 @@ def bound(path):
 
 @pytest.mark.parametrize(
     ("module", "some"),
-    [("gateway/protocol/scanner", {"BINARY", "STATUS"}), ("gateway/tunnels/relay", {"EAGAIN", "DIRTY", "NO_OWNER"})],
+    [
+        ("gateway/protocol/pings", {"PAYLOAD", "PONG"}),
+        ("gateway/protocol/scanner", {"BINARY", "STATUS"}),
+        ("gateway/tunnels/deadlines", {"OPEN", "NEVER"}),
+        ("gateway/tunnels/relay", {"EAGAIN", "DIRTY", "NO_OWNER"}),
+    ],
 )
 def test_declared_names_are_bound(module, some):
     names = declared(ROOT / f"{module}.pxd")
@@ -37,7 +42,10 @@ def test_declared_names_are_bound(module, some):
     assert names <= bound(ROOT / f"{module}.py")
 
 
-@pytest.mark.parametrize("module", ["gateway/protocol/scanner", "gateway/tunnels/relay"])
+@pytest.mark.parametrize(
+    "module",
+    ["gateway/protocol/pings", "gateway/protocol/scanner", "gateway/tunnels/deadlines", "gateway/tunnels/relay"],
+)
 def test_no_declaration_is_overlooked(module):
     """Every module-level variable is of the form that the test above reads."""
     lines = (ROOT / f"{module}.pxd").read_text().splitlines()

@@ -1,13 +1,27 @@
 """The frame scanner against streams whose frames are known. Runs on the build that ``GATEWAY_RELAY`` asks for."""
 
+from array import array
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.build import relay_build
 from gateway.protocol import scanner as scanner_module
-from gateway.protocol.scanner import FrameScanner
-from gateway.protocol.scanner_state import REMAINING
+from gateway.protocol.scanner import FrameScanner, scan
+from gateway.protocol.scanner_state import (
+    MASKING,
+    OPCODES,
+    PASS_ONE,
+    PING_AT,
+    PING_ID,
+    PONG_AT,
+    PONG_ID,
+    REMAINING,
+    SCANNER_CELLS,
+    STOP,
+)
+from tests.support import frames
 
 from .streams import (
     BIG,
@@ -101,9 +115,9 @@ def test_state_exported_at_any_cut(data):
     assert seen(second) == seen(scanned([stream.data], stream.masked))
 
 
-@pytest.mark.parametrize("length", [0, 16, 31, 33])
+@pytest.mark.parametrize("length", [0, 16, 33, 35])
 def test_a_state_of_another_length(length):
-    with pytest.raises(ValueError, match=f"32 integers, not {length}"):
+    with pytest.raises(ValueError, match=f"34 integers, not {length}"):
         FrameScanner(masked=True, state=[0] * length)
 
 
@@ -277,3 +291,94 @@ def test_a_mask_is_that_of_its_frame():
     masked = bytes((0x88, 0x82, 1, 2, 3, 4, 0x03 ^ 1, 0xE9 ^ 2))
     assert KEY != b"\1\2\3\4"
     assert scanned([frame(PING, b"x", True) + masked], True).close_code == 1001
+
+
+# --- Pings and Pongs --------------------------------------------------------------------------------------------------
+
+PAYLOADS = st.binary(max_size=125)
+MASKS = st.binary(min_size=4, max_size=4)
+
+
+@given(st.data())
+def test_a_ping_and_the_pong_that_answers_it_have_one_id(data):
+    """However either is masked and cut, and whatever goes by before."""
+    payload = data.draw(PAYLOADS)
+    noise = data.draw(streams(closes=st.none()))
+    ids = []
+    for opcode, cell in ((PING, PING_ID), (PONG, PONG_ID)):
+        control = frames.frame(opcode, payload, data.draw(MASKS) if noise.masked else None)
+        whole = bytes(noise.data) + control
+        ids.append(scanned(data.draw(chunkings(whole)), noise.masked).export_state()[cell])
+        assert scanned(one_by_one(whole), noise.masked).export_state()[cell] == ids[-1]
+        # The other side's masking makes no difference either.
+        other = frames.frame(opcode, payload, None if noise.masked else data.draw(MASKS))
+        assert scanned([other], not noise.masked).export_state()[cell] == ids[-1]
+    assert ids[0] == ids[1]
+
+
+@given(st.lists(PAYLOADS | st.integers(0, 125).map(bytes), min_size=2, max_size=20, unique=True), st.booleans())
+def test_other_payloads_have_other_ids(payloads, masked):
+    """Those that differ only in how many zeros there are, too."""
+    ids = {scanned([frame(PING, payload, masked)], masked).export_state()[PING_ID] for payload in payloads}
+    assert len(ids) == len(payloads)
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["client", "backend"])
+def test_a_ping_counts_from_its_last_byte(masked):
+    data = frame(PING, b"payload", masked)
+    scanner = FrameScanner(masked=masked)
+    for now, byte in enumerate(one_by_one(data), 100):
+        assert scanner.export_state()[PING_AT] == scanner.export_state()[PING_ID] == 0
+        scanner.feed(byte, now)
+    state = scanner.export_state()
+    assert state[PING_AT] == 100 + len(data) - 1
+    scanner.feed(frame(PONG, b"payload", masked) + frame(TEXT, b"text", masked), 200)
+    after = scanner.export_state()
+    assert (after[PING_AT], after[PING_ID]) == (state[PING_AT], state[PING_ID])
+    assert (after[PONG_AT], after[PONG_ID]) == (200, state[PING_ID])
+
+
+def test_the_latest_ping_is_the_one_that_counts():
+    scanner = scanned([frame(PING, b"1", True) + frame(PING, b"2", True) + frame(PING, b"3", True)[:-1]], True)
+    assert scanner.export_state()[PING_ID] == scanned([frame(PING, b"2", True)], True).export_state()[PING_ID]
+    assert scanned([frame(PING, b"", True)], True).export_state()[PING_AT] == 5
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["client", "backend"])
+def test_what_looks_like_a_pong_inside_a_message_is_none(masked):
+    scanner = scanned([frame(TEXT, b"\x8a\x00", masked) + frame(CLOSE, b"\x03\xe8", masked)], masked)
+    state = scanner.export_state()
+    assert state[PING_AT] == state[PONG_AT] == 0
+
+
+# --- one frame at a time ----------------------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_passing_one_frame_at_a_time(data):
+    """Each scan from a boundary goes to the next one, over a header or payload that was cut, and no further."""
+    stream = data.draw(streams())
+    cells = array("q", [0] * (SCANNER_CELLS + OPCODES))
+    cells[MASKING] = 1 if stream.masked else 0
+    at = 0
+    boundaries = [0]
+    for end in [*sorted(data.draw(st.lists(st.integers(0, len(stream.data)), max_size=5))), len(stream.data)]:
+        chunk = memoryview(stream.data)[:end]
+        while at < end:
+            how = PASS_ONE if at == boundaries[-1] else STOP
+            at = scan(cells, 0, SCANNER_CELLS, chunk, at, end, 5, how)
+            if FrameScanner(masked=stream.masked, state=cells).at_boundary:
+                boundaries.append(at)
+    assert boundaries == stream.boundaries
+    assert seen(FrameScanner(masked=stream.masked, state=cells)) == seen(scanned([stream.data], stream.masked))
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["client", "backend"])
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 65536])
+def test_passing_one_stops_behind_it_whatever_follows(size, masked):
+    data = frame(BINARY, BIG[:size], masked)
+    cells = array("q", FrameScanner(masked=masked).export_state())
+    behind = frame(PONG, b"12345678", masked) * 3 + b"\xff" * 20
+    assert scan(cells, 0, SCANNER_CELLS, data + behind, 0, len(data + behind), 5, PASS_ONE) == len(data)
+    assert scan(cells, 0, SCANNER_CELLS, data + behind, len(data), len(data + behind), 5, STOP) == len(data)
+    assert FrameScanner(masked=masked, state=cells).frames == {BINARY: 1}

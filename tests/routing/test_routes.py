@@ -4,7 +4,7 @@ import pytest
 
 from gateway.protocol.target import normal_path
 from gateway.routing.registry import Registry
-from gateway.routing.routes import NEVER_NS, Routes
+from gateway.routing.routes import NEVER_NS, NS, Keepalive, Routes
 
 from .tables import config_of, found, routes_of
 
@@ -142,6 +142,33 @@ def test_what_a_route_says():
     assert (own.limits.idle_ns, default.limits.idle_ns) == (3600 * 10**9, NEVER_NS)
     assert own.limits.max_lifetime_ns == 3600 * 10**9
     assert own.upstream is default.upstream is routes.upstreams["chat"]
+
+
+def test_how_a_route_keeps_its_sides_alive():
+    routes = routes_of(
+        {"keepalive": {"client": {"ping_after": "1.5s"}, "backend": "off"}},
+        {"keepalive": {"client": {"ping_after": "off"}, "backend": {"max": "10s"}}},
+        {"keepalive": {"backend": {"min": "40s", "pong_timeout": "1s"}}},
+        {},
+        keepalive={"client": {"pong_timeout": "3s"}, "backend": {"ping_after": "adaptive", "min": "2s"}},
+    )
+    bounds = {"min_ns": 5 * NS, "max_ns": 240 * NS}
+    fixed, off, high, plain = (route.keepalive for route in routes.routes)
+    assert fixed == (
+        Keepalive(ping_after_ns=1_500_000_000, pong_timeout_ns=3 * NS, adaptive=False, **bounds),
+        Keepalive(ping_after_ns=NEVER_NS, pong_timeout_ns=20 * NS, adaptive=False, **bounds),
+    )
+    assert off[0] == Keepalive(ping_after_ns=NEVER_NS, pong_timeout_ns=3 * NS, adaptive=False, **bounds)
+    assert off[1] == Keepalive(10 * NS, 20 * NS, min_ns=2 * NS, max_ns=10 * NS, adaptive=True)
+    assert high[1] == Keepalive(40 * NS, 1 * NS, min_ns=40 * NS, max_ns=240 * NS, adaptive=True)
+    assert plain[0] == Keepalive(25 * NS, 3 * NS, adaptive=False, **bounds)
+    assert plain[1] == Keepalive(25 * NS, 20 * NS, min_ns=2 * NS, max_ns=240 * NS, adaptive=True)
+
+
+def test_both_sides_are_kept_alive_by_default():
+    (route,) = routes_of({}).routes
+    client, backend = route.keepalive
+    assert client == backend == Keepalive(25 * NS, 20 * NS, min_ns=5 * NS, max_ns=240 * NS, adaptive=False)
 
 
 def test_backends_keep_their_numbers_over_a_reload():

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.protocol.scanner_state import FRAMES, OPCODES
+from gateway.protocol.scanner_state import DATA_AT, FRAMES, OPCODES, PING_AT, PONG_AT
 from gateway.tunnels.adoption import Adoption, adopt
+from gateway.tunnels.attribution import Attribution, attribute_row
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
     BYTES,
@@ -27,36 +28,61 @@ from gateway.tunnels.layout import (
     CAUSES,
     CLIENT,
     CLOSE_NS,
+    CLOSING_NS,
+    DEADLINE_NS,
     DIRTY,
     FD,
+    GAP_BOUNDS_NS,
     ID,
     IDLE_NS,
     INITIATOR,
     INITIATORS,
     KIND,
+    LAST_NS,
     LIFETIME_NS,
     NEVER,
+    OPENED_NS,
     PENDING,
+    PING_AFTER_NS,
+    PINGED_NS,
+    PONG_NS,
+    PONG_TIMEOUT_NS,
     ROW_CELLS,
+    RTT_BOUNDS_NS,
     SCANNER,
     SIDE_0,
     SIDE_CELLS,
+    STALLED_NS,
     T_BYTES,
     T_FRAMES,
+    T_GAPS,
+    T_GAPS_SUM_NS,
+    T_PINGS,
+    T_PONGS,
+    T_RTT_SUM_NS,
+    T_RTTS,
+    T_TIMEOUTS,
     T_VIOLATIONS,
     TOTAL_CELLS,
     WEBSOCKET,
     WRITE_STALL_NS,
+    WROTE_NS,
 )
 from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import set_deadline, sweep
+from gateway.tunnels.sweep import Sweep, set_deadline
 from gateway.tunnels.table import Slice, Table
 from tests.support.deadline import DEADLINE_SECONDS
 
 NS = 1_000_000_000
 WRITE_STALL_AFTER = 60 * NS
 CLOSE_WITHIN = 10 * NS
+PONG_WITHIN = 20 * NS
 DESCRIPTORS = 4096
+ROW_CLOCKS = (DEADLINE_NS, OPENED_NS, CLOSING_NS)
+SIDE_CLOCKS = (
+    *(LAST_NS, STALLED_NS, PINGED_NS, WROTE_NS, PONG_NS),
+    *(SCANNER + DATA_AT, SCANNER + PING_AT, SCANNER + PONG_AT),
+)
 T = TypeVar("T")
 
 
@@ -186,6 +212,17 @@ class Tunnel:
     def dirty(self) -> bool:
         return bool(self.cell(DIRTY))
 
+    def write_side(self, side: int, field: int, value: int) -> None:
+        self.rig.cells[self.row + SIDE_0 + side * SIDE_CELLS + field] = value
+
+    def age(self, nanoseconds: int) -> None:
+        """Let time pass for it: whatever it remembers is that much longer ago."""
+        at = [self.row + field for field in ROW_CLOCKS]
+        at += [self.row + SIDE_0 + side * SIDE_CELLS + field for side in (0, 1) for field in SIDE_CLOCKS]
+        for cell in at:
+            if self.rig.cells[cell] not in (0, NEVER):
+                self.rig.cells[cell] -= nanoseconds
+
     def unread(self, side: int) -> int:
         """Bytes from a side that the relay has left in the kernel."""
         size = fcntl.ioctl(self.side(side, FD), termios.FIONREAD, bytes(4))
@@ -199,6 +236,7 @@ class End:
     row: int
     initiator: str
     cause: str
+    decided: Attribution
     cells: list[int]
 
     def side(self, side: int, field: int) -> int:
@@ -212,6 +250,13 @@ class Totals:
         self.frames = {op: n for op in range(OPCODES) if (n := cells[at + T_FRAMES + op])}
         self.bytes = cells[at + T_BYTES]
         self.violations = cells[at + T_VIOLATIONS]
+        self.pings = cells[at + T_PINGS]
+        self.pongs = cells[at + T_PONGS]
+        self.timeouts = cells[at + T_TIMEOUTS]
+        self.gaps_sum = cells[at + T_GAPS_SUM_NS]
+        self.gaps = cells[at + T_GAPS : at + T_GAPS + len(GAP_BOUNDS_NS) + 1].tolist()
+        self.rtt_sum = cells[at + T_RTT_SUM_NS]
+        self.rtts = cells[at + T_RTTS : at + T_RTTS + len(RTT_BOUNDS_NS) + 1].tolist()
 
 
 class Rig:
@@ -233,6 +278,7 @@ class Rig:
         self.slice = Slice(self.table, 0)
         self.poller = Poller(self.table, DESCRIPTORS, self._ended)
         self.relay = self.poller.relay
+        self.sweeper = Sweep(self.slice, self.relay)
 
     def open(
         self,
@@ -243,8 +289,13 @@ class Rig:
         write_stall: int = WRITE_STALL_AFTER,
         idle: int = NEVER,
         lifetime: int = NEVER,
+        ping_after: tuple[int, int] = (NEVER, NEVER),
+        pong_timeout: int = PONG_WITHIN,
     ) -> Tunnel:
-        """Open a tunnel as the edge does, both sockets being watched already."""
+        """Open a tunnel as the edge does, both sockets being watched already.
+
+        :param ping_after: of the client, of the backend
+        """
         client, near_client = connection(family, buffers)
         backend, near_backend = connection(family, buffers)
         row = self.slice.allocate(0, 0)
@@ -252,6 +303,9 @@ class Rig:
         limits = {WRITE_STALL_NS: write_stall, CLOSE_NS: CLOSE_WITHIN, IDLE_NS: idle, LIFETIME_NS: lifetime}
         for field, value in {KIND: kind, **limits}.items():
             self.cells[row + field] = value
+        for side, after in enumerate(ping_after):
+            self.cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS] = after
+            self.cells[row + SIDE_0 + side * SIDE_CELLS + PONG_TIMEOUT_NS] = pong_timeout
         fds = []
         for sock in (near_client, near_backend):
             sock.setblocking(False)
@@ -320,7 +374,7 @@ class Rig:
 
     def sweep(self, now: int) -> None:
         """What the worker does once a second. :param now: ``CLOCK_MONOTONIC`` as of then"""
-        sweep(self.slice, self.relay, now)
+        self.sweeper.walk(now)
 
     def stall(self, source: Peer, data: bytes) -> bytes:
         """Send ``data`` over and over until nothing of it is taken any more; what was taken."""
@@ -363,7 +417,8 @@ class Rig:
 
     def _ended(self, row: int) -> None:
         cells = self.cells[row : row + ROW_CELLS].tolist()
-        self.ends.append(End(row, INITIATORS[cells[INITIATOR]], CAUSES[cells[CAUSE]], cells))
+        decided = attribute_row(cells, self.relay.now)
+        self.ends.append(End(row, INITIATORS[decided.initiator], CAUSES[decided.cause], decided, cells))
         self.slice.release(row)
         self.when_ended()
 
@@ -384,7 +439,7 @@ class Rig:
                 self.relay.finish(row)
             self.serve()
             self.poller.close()
-        del self.poller, self.relay
+        del self.poller, self.relay, self.sweeper
         with contextlib.suppress(BufferError):  # the traceback of a failed test holds on to the relay
             self.table.close()
 

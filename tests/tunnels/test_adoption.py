@@ -24,13 +24,16 @@ from gateway.tunnels.layout import (
     DRAIN,
     FD,
     FREE,
+    HELD,
     ID,
     IDLE,
+    LAST_NS,
     LIVE,
     NEVER,
     OPAQUE,
     RESERVED,
     ROW_CELLS,
+    RTT_NS,
     SCANNER,
     SIDE_0,
     SIDE_CELLS,
@@ -66,7 +69,10 @@ def words(text: str) -> set[str]:
 IN_THE_ROW = words("""
     STATE ID ROUTE BACKEND TOTALS PHASE OPENED_NS OPENED_UNIX_NS KIND CLOSING_NS WRITE_STALL_NS CLOSE_NS IDLE_NS
     LIFETIME_NS INITIATOR CAUSE CLOSE_CODE_SENT GATE LAST_NS BYTES ENDED SHUT STATUS REMAINING HEADER_LENGTH MASKING
-    MESSAGE FRAMES DATA_AT OPCODE HEADER_LOW HEADER_HIGH MASK CLOSE_CODE CODE_BYTES
+    MESSAGE FRAMES DATA_AT OPCODE HEADER_LOW HEADER_HIGH MASK CONTROL_READ DIGEST CLOSE_CODE
+    PING_AT PING_ID PONG_AT PONG_ID
+    END_SIDE PING_AFTER_NS PONG_TIMEOUT_NS NETWORK PINGS_SENT PINGS_ANSWERED PING_TAG PINGED_NS WROTE_NS PONG_NS RTT_NS
+    SILENCE_NS HELD HELD_LOW HELD_HIGH END_IDLE_NS END_QUIET_NS END_QUEUED
     """)
 """Cells that mean the same in any process."""
 
@@ -78,12 +84,12 @@ ZERO_IN_A_CLEAN_ROW = {"DIRTY", "PENDING", "STALLED_NS"}
 
 HOLDINGS = {
     # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
-    "tunnels/relay.py Relay": {"kernel", "cells", "owners", "pending", "closing_fds", "on_end", "now"},
+    "tunnels/relay.py Relay": {"kernel", "cells", "owners", "pending", "closing_fds", "on_end", "on_answer", "now"},
     "tunnels/poller.py Poller": {"relay", "_callbacks"},
     "tunnels/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
     "edge/edge.py Edge": words("""
         loop poller relay slice registry events log store descriptors batch names waiting draining drained ends
-        config routes trust _tasks
+        config routes trust sweep intervals on_learned _ticking _tasks
         """),
     "observe/ends.py Ends": {"_table", "_registry", "_events"},
 }
@@ -130,7 +136,11 @@ def names_of_cells() -> dict[int, str]:
     """The name of each cell of a row that has one, by its offset."""
     found = {}
     scanner = numbered("protocol/scanner_state.py")
-    of_a_side = {"FD", "PENDING", "GATE", "LAST_NS", "BYTES", "INTEREST", "STALLED_NS", "ENDED", "SHUT"}
+    of_a_side = words("""
+        FD PENDING GATE LAST_NS BYTES INTEREST STALLED_NS ENDED SHUT PING_AFTER_NS PONG_TIMEOUT_NS NETWORK PINGS_SENT
+        PINGS_ANSWERED PING_TAG PINGED_NS WROTE_NS PONG_NS RTT_NS SILENCE_NS HELD HELD_LOW HELD_HIGH END_IDLE_NS
+        END_QUIET_NS END_QUEUED
+        """)
     for name in IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW:
         if name in scanner:
             module = __import__("gateway.protocol.scanner_state", fromlist=[name])
@@ -222,7 +232,50 @@ def was_stalled(rig: Rig, tunnel: Tunnel) -> None:
     rig.until(lambda: tunnel.client.has(sent), "everything")
 
 
+def after_a_silence(rig: Rig, tunnel: Tunnel) -> None:
+    """Nothing has been heard of either side for a while, and then both endpoints ping each other."""
+    for side in BOTH:
+        rig.cells[tunnel.row + SIDE_0 + side * SIDE_CELLS + LAST_NS] -= 5 * NS
+    for side, other in (BOTH, BOTH[::-1]):
+        ping, pong = (frame(opcode, b"own", masked=who == CLIENT) for opcode, who in ((PING, side), (PONG, other)))
+        tunnel.peer(side).send(ping)
+        rig.until(tunnel.peer(other).read, "a Ping")
+        tunnel.peer(other).send(pong)
+        rig.until(tunnel.peer(side).read, "its Pong")
+
+
+def pinged_by_the_gateway(rig: Rig, tunnel: Tunnel) -> None:
+    for side in BOTH:
+        rig.cells[tunnel.row + SIDE_0 + side * SIDE_CELLS + LAST_NS] -= 5 * NS
+    assert rig.relay.ping(tunnel.row, CLIENT)
+    rig.until(tunnel.client.read, "a Ping")
+    tunnel.client.send(frame(PONG, bytes(tunnel.client.received[2:]), masked=True))
+    rig.until(lambda: tunnel.side(CLIENT, RTT_NS), "the Pong to be taken")
+
+
+def half_a_pong_is_held(rig: Rig, tunnel: Tunnel) -> None:
+    for side in BOTH:
+        rig.cells[tunnel.row + SIDE_0 + side * SIDE_CELLS + LAST_NS] -= 5 * NS
+    assert rig.relay.ping(tunnel.row, CLIENT)
+    assert rig.relay.ping(tunnel.row, BACKEND_SIDE)
+    rig.until(tunnel.client.read, "a Ping")
+    rig.until(tunnel.backend.read, "a Ping")
+    tunnel.client.send(frame(PONG, bytes(tunnel.client.received[2:]), masked=True)[:13])
+    rig.until(lambda: tunnel.side(CLIENT, HELD), "the beginning of a Pong")
+
+
+def half_closed_while_stalled(rig: Rig, tunnel: Tunnel) -> None:
+    sent = rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
+    tunnel.client.half_close()
+    rig.until(lambda: tunnel.cell(CLOSING_NS), "the FIN")
+    rig.until(lambda: tunnel.client.has(sent), "everything")
+
+
 STATES: list[Callable[[Rig, Tunnel], None]] = [
+    after_a_silence,
+    pinged_by_the_gateway,
+    half_a_pong_is_held,
+    half_closed_while_stalled,
     silent,
     used,
     in_a_header,
@@ -279,7 +332,7 @@ def test_no_state_is_left_out() -> None:
             rig.close()
     fixed_at_the_opening = words("""
         STATE ID ROUTE BACKEND TOTALS OPENED_NS OPENED_UNIX_NS KIND WRITE_STALL_NS CLOSE_NS IDLE_NS LIFETIME_NS FD
-        MASKING
+        MASKING PING_AFTER_NS PONG_TIMEOUT_NS NETWORK
         """)
     found = {name.split()[-1] for name in touched if name}
     assert found | fixed_at_the_opening | ZERO_IN_A_CLEAN_ROW == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW

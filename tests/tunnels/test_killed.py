@@ -23,7 +23,6 @@ import pytest
 import gateway
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
 from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES, Poller
-from gateway.tunnels.sweep import sweep
 from gateway.tunnels.table import Slice
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
@@ -80,7 +79,11 @@ def pure(name: str) -> ModuleType:
 
 
 scanner, kernel, relay = pure("protocol.scanner"), pure("tunnels.kernel"), pure("tunnels.relay")
+deadlines, sweep = pure("tunnels.deadlines"), pure("tunnels.sweep")
 relay.scan = scanner.scan
+relay.asked_at = deadlines.asked_at
+relay.next_deadline = deadlines.next_deadline
+sweep.deadlines = deadlines
 
 
 class Kernel(kernel.Kernel):
@@ -124,9 +127,10 @@ class MortalRig(Rig):
         self.slice.cells = cells  # type: ignore[assignment]  # as good as
         self.poller = MortalPoller(cells, self.life, self._ended)
         self.relay = self.poller.relay
+        self.sweeper = sweep.Sweep(self.slice, self.relay)
 
     def sweep(self, now: int) -> None:
-        self.mortally(lambda: sweep(self.slice, self.relay, now))
+        self.mortally(lambda: self.sweeper.walk(now))
 
     def serve(self, seconds: float = 0) -> None:
         self.mortally(lambda: super(MortalRig, self).serve(seconds))
@@ -278,8 +282,8 @@ def idle(play: Play) -> None:
     play.say(CLIENT, M[CLIENT][0])
     play.told = BOTH
     later = play.rig.relay.now + 100 * NS
-    play.act(lambda: sweep(play.rig.slice, play.rig.relay, later))
-    play.act(lambda: sweep(play.rig.slice, play.rig.relay, later + 100 * NS))
+    play.act(lambda: play.rig.sweeper.walk(later))
+    play.act(lambda: play.rig.sweeper.walk(later + 100 * NS))
 
 
 def given_up_on(play: Play) -> None:
@@ -288,7 +292,7 @@ def given_up_on(play: Play) -> None:
             break
     play.told = (BACKEND_SIDE,)
     later = play.rig.relay.now + 2 * WRITE_STALL_AFTER
-    play.act(lambda: sweep(play.rig.slice, play.rig.relay, later))
+    play.act(lambda: play.rig.sweeper.walk(later))
     play.end(BACKEND_SIDE, "half_close")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.tunnels import deadlines
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
     CLIENT,
@@ -28,7 +29,7 @@ def opened(tunnel: Tunnel) -> int:
 
 
 def due(rig: Rig, now: int) -> list[int]:
-    return rig.relay.due(rig.slice.first, rig.slice.used_rows, now)
+    return deadlines.due(rig.cells, rig.slice.first, rig.slice.used_rows, now)
 
 
 def send(rig: Rig, tunnel: Tunnel, side: int, data: bytes) -> int:

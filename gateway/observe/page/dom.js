@@ -51,6 +51,16 @@ export function duration(seconds) {
   return `${Math.floor(seconds / size)} ${unit}` + (rest ? ` ${rest} ${nextUnit}` : "");
 }
 
+// How long something is to take: rounded, and 5 s rather than 5.0 s.
+export const interval = (seconds) => duration(seconds < 9.95 ? seconds : Math.round(seconds)).replace(".0", "");
+
+export function roundTrip(seconds) {
+  if (seconds === null) return "–";
+  const milliseconds = seconds * 1000;
+  if (milliseconds >= 999.5) return duration(seconds);
+  return `${milliseconds < 9.95 ? milliseconds.toFixed(1) : Math.round(milliseconds)} ms`;
+}
+
 export function bytes(number) {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   let unit = 0;

@@ -1,7 +1,7 @@
 // The status page: asks the admin API every second and shows what it says.
 
 import { startConsole } from "./console.js";
-import { byId, bytes, count, duration, element, keyed, plural, setText, visible } from "./dom.js";
+import { byId, bytes, count, duration, element, interval, keyed, plural, roundTrip, setText, visible } from "./dom.js";
 
 const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
@@ -83,7 +83,7 @@ function showTiles(status) {
   setText(byId("backends-note"), up < backends.length ? `${backends.length - up} down` : "all reachable");
   setText(byId("workers"), `${ready} of ${status.workers.length}`);
   setText(byId("workers-note"), status.worker_restarts ? plural(status.worker_restarts, "restart") : "no restarts");
-  setText(byId("uptime"), duration(Math.floor(status.uptime)).replace(".0", ""));
+  setText(byId("uptime"), interval(Math.floor(status.uptime)));
   setText(byId("uptime-note"), `since ${new Date(status.started * 1000).toLocaleString(undefined, { dateStyle: "short", timeStyle: "short" })}`);
   setText(byId("version"), status.version);
   setText(byId("version-note"), `Python ${status.python}, ${status.relay} relay`);
@@ -93,6 +93,7 @@ function showRoutes(status) {
   keyed(byId("routes"), status.routes, (route) => route.name, makeRoute, (item, route) => {
     setText(item.querySelector(".item-head .note"), `to ${route.upstream}`);
     setText(item.querySelector(".item-head .count"), plural(route.tunnels, "tunnel"));
+    setText(item.querySelector(".pings"), ["client", "backend"].map((side) => pinged(side, route.keepalive[side])).join("; "));
     item.querySelector(".bars").hidden = route.tunnels === 0;
     item.querySelector(".none").hidden = route.tunnels > 0;
     const most = Math.max(...route.idle.map((bucket) => bucket.tunnels), 1);
@@ -126,7 +127,12 @@ function makeRoute(route) {
     longest = bound;
     bars.append(slot);
   }
-  return element("div", "item", null, head, bars, element("p", "note none", "No tunnel is open on this route."));
+  return element("div", "item", null, head, element("p", "note pings"), bars, element("p", "note none", "No tunnel is open on this route."));
+}
+
+function pinged(side, { interval_seconds: pingAfter, learned_cutoff_seconds: cutoff }) {
+  if (pingAfter === null) return `no Pings to ${side}s`;
+  return `Pings to ${side}s after ${interval(pingAfter)}` + (cutoff === null ? "" : ` (cut at ${interval(cutoff)})`);
 }
 
 function short(seconds) {
@@ -167,10 +173,12 @@ function showTunnels(status, live) {
   const part = shown < live.total ? `${count(shown)} of ${count(live.total)}` : plural(live.total, "tunnel");
   setText(byId("live-note"), shown ? `${part}, the most silent first` : "");
   keyed(byId("live").tBodies[0], live.tunnels, (tunnel) => tunnel.id, makeTunnel, (row, tunnel) => {
-    const [age, client, backend, fromClient, fromBackend] = [...row.children].slice(5);
+    const [age, client, clientRtt, backend, backendRtt, fromClient, fromBackend] = [...row.children].slice(5);
     setText(age, duration(tunnel.age_seconds));
-    setText(client, duration(tunnel.sides.client.idle_seconds));
-    setText(backend, duration(tunnel.sides.backend.idle_seconds));
+    setText(client, silence(tunnel.sides.client));
+    setText(clientRtt, roundTrip(tunnel.sides.client.last_rtt_seconds));
+    setText(backend, silence(tunnel.sides.backend));
+    setText(backendRtt, roundTrip(tunnel.sides.backend.last_rtt_seconds));
     setText(fromClient, bytes(tunnel.sides.client.bytes));
     setText(fromBackend, bytes(tunnel.sides.backend.bytes));
   });
@@ -181,7 +189,12 @@ function makeTunnel(tunnel) {
   const path = element("td", "code path", visible(tunnel.path));
   path.title = visible(tunnel.host + tunnel.path) + (tunnel.subprotocol ? `, subprotocol ${visible(tunnel.subprotocol)}` : "");
   const texts = [tunnel.id, tunnel.route, tunnel.backend, tunnel.client_address].map((text, index) => element("td", index === 1 ? "" : "code", visible(text)));
-  return element("tr", "", null, ...texts, path, ...Array.from({ length: 5 }, () => element("td", "number")));
+  return element("tr", "", null, ...texts, path, ...Array.from({ length: 7 }, () => element("td", "number")));
+}
+
+function silence(side) {
+  const silent = duration(side.idle_seconds);
+  return side.interval_seconds === null ? silent : `${silent} of ${interval(side.interval_seconds)}`;
 }
 
 function showNoTunnels(status) {

@@ -1,0 +1,192 @@
+"""When a silent side of a tunnel is sent a Ping, and how long it may take to answer; for the gateway and for routes."""
+
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
+
+from gateway.config.durations import DURATION_JSON_SCHEMA, format_duration, is_off, parse_duration
+from gateway.config.errors import BadKey, BadValue
+from gateway.config.section import Conflict, Section, items_of, value_of, without_defaults
+from gateway.config.words import found
+
+_SIDES = ("client", "backend")
+_DEFAULTS = {"ping_after": "25s", "min": "5s", "max": "4m"}
+_SHORTEST_SECONDS = Fraction(1)  # the sweep that sends Pings runs once a second
+_WRONG = object()  # in place of a value that is reported where it is validated
+
+
+def parse_interval(value: object) -> float:
+    """Return the seconds, at least one, that the text `value` stands for.
+
+    Raises:
+        BadValue: it is no duration, or not one from a second to a year.
+    """
+    return parse_duration(value, shortest_seconds=_SHORTEST_SECONDS, hint="such as 5s, 20s or 4m")
+
+
+def parse_ping_after(value: object) -> float | Literal["adaptive"] | None:
+    """Return the seconds that `value` stands for, "adaptive" for itself, or None for `off`, which YAML reads as false.
+
+    Raises:
+        BadValue: it is none of these, or a duration below a second.
+    """
+    if value == "adaptive":
+        return "adaptive"
+    if is_off(value):
+        return None
+    return parse_duration(value, shortest_seconds=_SHORTEST_SECONDS, hint="such as 25s or 4m, or adaptive, or off")
+
+
+_Interval = Annotated[float, PlainValidator(parse_interval), WithJsonSchema(DURATION_JSON_SCHEMA)]
+_PingAfter = Annotated[
+    float | Literal["adaptive"] | None,
+    PlainValidator(parse_ping_after),
+    WithJsonSchema({"anyOf": [DURATION_JSON_SCHEMA, {"enum": ["adaptive", "off", False]}]}),
+]
+
+
+class KeepaliveSide(Section):
+    """How one side is kept alive, in seconds; `ping_after` is None for no Pings.
+
+    `min` and `max` bound what is learned, and have no meaning unless `ping_after` is "adaptive".
+    """
+
+    ping_after: _PingAfter = Field(
+        default=_DEFAULTS["ping_after"],
+        validate_default=True,
+        description="Silence of the side after which it is sent a Ping; adaptive learns how much the path tolerates",
+    )
+    min: _Interval = Field(
+        default=_DEFAULTS["min"],
+        validate_default=True,
+        description="Shortest silence that adaptive may come to",
+    )
+    max: _Interval = Field(
+        default=_DEFAULTS["max"],
+        validate_default=True,
+        description="Longest silence that adaptive may come to",
+    )
+    pong_timeout: _Interval = Field(
+        default="20s",
+        validate_default=True,
+        description="How long the side may send nothing after a Ping; then the tunnel ends",
+    )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield bounds without anything that they bound, and a `max` below `min`."""
+        yield from _misfits(_keys(written), {})
+
+
+class SideOverrides(KeepaliveSide):
+    """The keys of a side that a route sets for itself. What goes with them is only known once they are merged."""
+
+    model_config = ConfigDict(json_schema_extra=without_defaults)
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield nothing: see `misfits_on_routes`."""
+        yield from ()
+
+    def over(self, base: KeepaliveSide | None) -> KeepaliveSide:
+        """Return `base`, or the defaults where that is off, with what was set here in its place."""
+        return self.merged_into(base or KeepaliveSide())
+
+
+def _off_is_none(value: object) -> object:
+    if is_off(value):
+        return None
+    if not isinstance(value, Mapping | KeepaliveSide):
+        hint = "such as {ping_after: 25s} or {ping_after: adaptive}, or off"
+        raise BadValue(f"expected a mapping or off, found {found(value)}", hint)
+    return value
+
+
+_SideOrOff = Annotated[
+    KeepaliveSide | None,
+    BeforeValidator(_off_is_none, json_schema_input_type=KeepaliveSide | Literal["off", False]),
+]
+_OverridesOrOff = Annotated[
+    SideOverrides | None,
+    BeforeValidator(_off_is_none, json_schema_input_type=SideOverrides | Literal["off", False]),
+]
+_CLIENT = "Pings to clients that are silent; or off"
+_BACKEND = "Pings to backends that are silent; or off"
+
+
+class Keepalive(Section):
+    """How the two sides of a tunnel are kept alive; None for a side that is sent no Pings."""
+
+    client: _SideOrOff = Field(default_factory=KeepaliveSide, description=_CLIENT)
+    backend: _SideOrOff = Field(default_factory=KeepaliveSide, description=_BACKEND)
+
+
+class KeepaliveOverrides(Section):
+    """What a route sets for itself: read it through `Config.keepalive_of`."""
+
+    client: _OverridesOrOff = Field(default_factory=SideOverrides, description=_CLIENT)
+    backend: _OverridesOrOff = Field(default_factory=SideOverrides, description=_BACKEND)
+
+    def over(self, base: Keepalive) -> Keepalive:
+        """Return `base` with what was set here, key by key, in its place."""
+        sides: dict[str, SideOverrides | None] = {side: getattr(self, side) for side in self.model_fields_set}
+        return base.model_copy(update={side: own and own.over(getattr(base, side)) for side, own in sides.items()})
+
+
+def misfits_on_routes(written: Mapping[str, object]) -> Iterator[Conflict]:
+    """Yield every key of a route's keepalive that does not fit what it is merged with.
+
+    `written` is the whole configuration as it stands in the file.
+    """
+    general = written.get("keepalive", {})
+    for index, route in items_of(written.get("routes")):
+        own = value_of(route, "keepalive")
+        for side in _SIDES:
+            for key, error in _misfits(_keys(_side(own, side)), _keys(_side(general, side))):
+                yield Conflict(("routes", index, "keepalive", side, *key), error)
+
+
+def _side(keepalive: object, side: str) -> object:
+    if isinstance(keepalive, Mapping):
+        return keepalive.get(side, {})
+    return (value_of(keepalive, side) or "off") if isinstance(keepalive, Section) else None
+
+
+def _keys(side: object) -> dict[str, Any]:
+    """Return what is written of `ping_after`, `min` and `max` in `side`, in seconds, "adaptive" or None for off."""
+    if is_off(side):
+        return {}  # what is merged into it starts from the defaults
+    if isinstance(side, KeepaliveSide):
+        return {key: getattr(side, key) for key in _DEFAULTS if key in side.model_fields_set}
+    if not isinstance(side, Mapping):
+        return dict.fromkeys(_DEFAULTS, _WRONG)
+    return {key: _parsed(key, side[key]) for key in _DEFAULTS if key in side}
+
+
+def _parsed(key: str, value: object) -> object:
+    try:
+        return parse_ping_after(value) if key == "ping_after" else parse_interval(value)
+    except BadValue:
+        return _WRONG
+
+
+def _misfits(own: dict[str, Any], base: dict[str, Any]) -> Iterator[Conflict]:
+    """Yield which of the keys `own` do not fit each other, `base` where they leave something out, or the defaults."""
+    merged = _keys(_DEFAULTS) | base | own
+    bounds = [key for key in ("min", "max") if key in own]
+    ping_after, shortest, longest = (merged[key] for key in _DEFAULTS)
+    if ping_after not in ("adaptive", _WRONG):
+        here = "off" if ping_after is None else format_duration(ping_after)
+        for key in bounds:
+            message = f"allowed only where ping_after is adaptive; it is {here} here"
+            yield Conflict((key,), BadKey(message, "leave it out, or write `ping_after: adaptive`"))
+    elif bounds and _WRONG not in (shortest, longest) and shortest > longest:
+        yield Conflict((bounds[-1],), _out_of_order(bounds[-1], format_duration(shortest), format_duration(longest)))
+
+
+def _out_of_order(key: str, shortest: str, longest: str) -> BadValue:
+    if key == "max":
+        return BadValue(f"{longest} is shorter than min, which is {shortest}", f"at least {shortest}, or a shorter min")
+    return BadValue(f"{shortest} is longer than max, which is {longest}", f"at most {longest}, or a longer max")
