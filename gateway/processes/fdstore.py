@@ -44,7 +44,6 @@ _FULL = (EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS)
 """The other end has not read enough yet; ETOOMANYREFS: too many descriptors of this user are on their way."""
 
 log = logging.getLogger("gateway")
-_short = Seldom(log.error)
 
 
 def store_pair() -> tuple[socket.socket, socket.socket]:
@@ -179,6 +178,7 @@ class DescriptorStore:
         self._sock: socket.socket | None = None
         self._to_hand_over: list[tuple[int, Connections]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._short = Seldom(log.error)
 
     def __len__(self) -> int:
         """Tunnels in store."""
@@ -235,7 +235,7 @@ class DescriptorStore:
                 _close(connections)
                 refused += 1
         if refused:
-            _short(
+            self._short(
                 "the supervisor is short of descriptors: %d tunnels more would be lost with their worker; "
                 "raise the hard limit (ulimit -Hn, LimitNOFILE=)",
                 refused,

@@ -82,17 +82,20 @@ class Gateway:
         env: Mapping[str, str] | None = None,
         ready: bool = True,
         namespace: Namespace | None = None,
+        descriptors: int | None = None,
     ) -> Gateway:
         """Run a gateway with this configuration.
 
         :param directory: where the configuration is written to
+        :param descriptors: the limit of them that it is given, if not that of the tests
         :param ready: wait until every worker accepts connections
         :param namespace: where it runs; None for where the tests do
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
         file.write_text(yaml.safe_dump(whole, sort_keys=False))
-        command = (*COMMAND, "run", "-c", file)
+        limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
+        command = (*limited, *COMMAND, "run", "-c", file)
         process = await Process.start(
             *(namespace.command(*command) if namespace else command),
             env={"PYTHONWARNINGS": "default", **(env or {})},
