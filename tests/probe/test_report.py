@@ -75,6 +75,16 @@ def test_nothing_is_cut():
     )
 
 
+def test_a_server_that_keeps_tunnels_alive_itself():
+    found = report(Verdict(20.0, confirmed=True, server_sends_every_seconds=20.0))
+    assert found.sentence() == "nothing is cut by a silence of up to 20 s"
+    assert list(found.notes()) == [
+        "the server itself sends something at least every 20 s: no longer silence could be measured, and as long as it "
+        "does, none occurs"
+    ]
+    assert found.as_json()["ping_after_seconds"] == 16.0
+
+
 def test_tunnels_that_end_at_an_age():
     sentence = report(Verdict(29.8, 30.1, "fin", True, by_age=True, confirmed=True)).sentence()
     assert sentence == (
