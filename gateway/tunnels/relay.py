@@ -800,7 +800,7 @@ class Relay:
             cells[here + FD] = fd
             cells[here + INTEREST] = 0
             self.owners[fd] = 2 * row + side
-        cells[row + DEADLINE_NS] = 0  # for the sweep to work out
+        cells[row + DEADLINE_NS] = next_deadline(cells, row)
         self._watch(row, CLIENT)
         self._watch(row, BACKEND_SIDE)
         cells[row + DIRTY] = 0
