@@ -6,9 +6,9 @@
                               environment                     section
 
 `load` goes all the way, and puts the findings of each step at a line and column (`loader`). The schema is
-one file a concept: `schema` (the top), `upstreams`, `routes`, `matching`, `timeouts`; the values in it are
-`address`, `hostnames`, `durations`, `names`. `section` is what its mappings have in common, `words` the words
-of messages, `errors` their form. `jsonschema` describes the same file to editors.
+one file a concept: `schema` (the top), `upstreams`, `routes`, `matching`, `timeouts`, `drain`; the values in it
+are `address`, `hostnames`, `durations`, `closecodes`, `names`. `section` is what its mappings have in common,
+`words` the words of messages, `errors` their form. `jsonschema` describes the same file to editors.
 
 A worker is sent a `Config` and needs neither YAML nor the loader: those names are imported when first used.
 """
@@ -22,8 +22,10 @@ from gateway.config.schema import (
     Admin,
     Backend,
     Config,
+    Drain,
     Listener,
     Match,
+    OnLoss,
     Route,
     TimeoutOverrides,
     Timeouts,
@@ -42,8 +44,10 @@ __all__ = [
     "BadValue",
     "Config",
     "ConfigError",
+    "Drain",
     "Listener",
     "Match",
+    "OnLoss",
     "Problem",
     "Route",
     "TimeoutOverrides",

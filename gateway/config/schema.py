@@ -12,13 +12,14 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.address import Address, BackendAddress, ListenAddress, parse_listen
+from gateway.config.drain import Drain
 from gateway.config.errors import BadValue, KeyPath
 from gateway.config.matching import Match
 from gateway.config.names import Name
 from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
-from gateway.config.upstreams import Backend, Upstream
+from gateway.config.upstreams import Backend, OnLoss, Upstream
 from gateway.config.words import found, known, quoted
 
 __all__ = [
@@ -28,9 +29,11 @@ __all__ = [
     "Backend",
     "BackendAddress",
     "Config",
+    "Drain",
     "ListenAddress",
     "Listener",
     "Match",
+    "OnLoss",
     "Route",
     "TimeoutOverrides",
     "Timeouts",
@@ -155,6 +158,7 @@ class Config(Section):
         description="One line for each handshake and one for each tunnel's end; or off",
     )
     timeouts: Timeouts = Field(default_factory=Timeouts, description="Timeouts; a route may override each")
+    drain: Drain = Field(default_factory=Drain, description="How tunnels are closed before the gateway exits")
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="Groups of backends, by name")
     routes: tuple[Route, ...] = Field(
         min_length=1,

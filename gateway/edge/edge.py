@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import socket
@@ -19,11 +20,11 @@ from gateway.observe.access_log import AccessLog
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ended, Ends
 from gateway.observe.events import NO_ROUTE, Events
-from gateway.protocol.closing import SERVICE_RESTART
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
-from gateway.tunnels.layout import DRAIN
+from gateway.tunnels.layout import B_LIVE, BACKEND
+from gateway.tunnels.pacing import TURN_SECONDS, Losses, plan_drain
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, sweep
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from gateway.tunnels.table import Slice
 
 WAITING_INTERVAL_SECONDS = 0.25
+NS = 1_000_000_000
 log = logging.getLogger("gateway")
 
 
@@ -64,27 +66,33 @@ class Edge:
         self.draining = False
         self.drained = asyncio.Event()
         """set once the gateway drains and the last tunnel has ended"""
+        self.drained_backends: frozenset[int] = frozenset()
+        """numbers of those that get no new tunnels and requests"""
         self.ends = Ends(slice_.table, registry, events)
         self.config: Config
         self.routes: Routes
         self.trust: Trust
         self._tasks: set[asyncio.Task[None]] = set()
-        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
+        self._losses = Losses(slice_.table.workers)
+        self._pacing_until_ns = 0
+        self._next_sweep = self.loop.call_later(INTERVAL_SECONDS, self._sweep)
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)
 
     # --- configuration ---------------------------------------------------------------------------------------------
 
-    async def configure(self, config: Config, registry: Registry) -> None:
+    async def configure(self, config: Config, registry: Registry, drained_backends: frozenset[int]) -> None:
         """Put a configuration in force for every request from now on. Tunnels are not touched.
 
         :param registry: has numbers for all of its names
+        :param drained_backends: numbers of those that get nothing new
         """
         await self.names.use(backend.address for upstream in config.upstreams.values() for backend in upstream.backends)
         self.registry.routes[:] = registry.routes
         self.registry.backends[:] = registry.backends
-        self.routes = Routes(config, self.registry, self.slice.table.live)
+        self.routes = Routes(config, self.registry, self.slice.table.live, drained_backends)
         self.trust = Trust(config.trusted_proxies)
         self.config = config
+        self.drained_backends = drained_backends
 
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
@@ -104,8 +112,17 @@ class Edge:
         """Import what plain HTTP needs beside the relay, before somebody asks for it."""
         await asyncio.to_thread(importlib.import_module, "gateway.edge.plain")
 
+    async def finish_plain(self, seconds: float) -> None:
+        """Close connections that are idle, and give requests in flight so long to finish."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if "plain" in self.__dict__:
+                    await self.plain.finish()
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+
     async def close_plain(self) -> None:
-        """Let requests in flight finish, for a while."""
+        """Close every connection that is not a tunnel's."""
         if "plain" in self.__dict__:
             await self.plain.close()
 
@@ -120,12 +137,38 @@ class Edge:
     def _tell_end(self, ended: Ended) -> None:
         self.ends.tell(ended, self.log)
 
-    def drain(self) -> None:
-        """Refuse handshakes from now on, and close every tunnel with 1012 at its next frame boundary."""
+    def backend_lost(self, row: int) -> int:
+        """The clock at which the client of a tunnel is told that its backend has vanished. Called by the relay."""
+        cells = self.slice.cells
+        backend = cells[row + BACKEND]
+        tunnels = cells[self.slice.table.backend_at(self.slice.slot, backend) + B_LIVE]
+        turn = self._losses.turn_ns(backend, tunnels, self.relay.now)
+        if turn > self.relay.now:
+            self._pace(turn)
+        return turn
+
+    def drain(self, period_seconds: float, code: int) -> None:
+        """Refuse handshakes from now on, and close every tunnel, one after another over a period.
+
+        :param code: close code that both sides are told
+        """
         self.draining = True
-        for row in list(self.slice.table.rows(self.slice.slot)):
-            self.relay.close_tunnel(row, SERVICE_RESTART, DRAIN)
+        self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code))
         self._note_if_drained()
+
+    def drain_backends(self, backends: frozenset[int], period_seconds: float, code: int) -> None:
+        """Send backends nothing new from now on, and close their tunnels, one after another over a period."""
+        self.drained_backends |= backends
+        self.routes = Routes(self.config, self.registry, self.slice.table.live, self.drained_backends)
+        self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code, backends))
+
+    def _pace(self, until_ns: int) -> None:
+        """Have the sweep come round more often, from now until somebody's turn."""
+        paced_already = time.monotonic_ns() < self._pacing_until_ns
+        self._pacing_until_ns = max(self._pacing_until_ns, until_ns)
+        if not paced_already:
+            self._next_sweep.cancel()
+            self._next_sweep = self.loop.call_later(0, self._sweep)
 
     def _note_if_drained(self) -> None:
         if self.draining and not self.slice.rows_in_use:
@@ -143,8 +186,10 @@ class Edge:
         return time.time_ns()
 
     def _sweep(self) -> None:
-        self.loop.call_later(INTERVAL_SECONDS, self._sweep)
-        sweep(self.slice, self.relay, time.monotonic_ns())
+        now = time.monotonic_ns()
+        seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
+        self._next_sweep = self.loop.call_later(seconds, self._sweep)
+        sweep(self.slice, self.relay, now)
 
     def _look_at_waiting(self) -> None:
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)

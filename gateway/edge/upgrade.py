@@ -28,6 +28,7 @@ from gateway.tunnels.layout import (
     LIFETIME_NS,
     LIVE,
     NEVER,
+    ON_LOSS_CODE,
     OPAQUE,
     OPENED_UNIX_NS,
     STATE,
@@ -262,6 +263,7 @@ class Upgrade:
     def _answer(self, mask: int) -> None:
         """Read the backend's answer."""
         assert self._backend is not None
+        assert self._target is not None
         try:
             data = self._backend.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -289,6 +291,9 @@ class Upgrade:
             return
         if self._edge.draining:
             self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
+            return
+        if self._target.number in self._edge.drained_backends:
+            self._refuse(Refused(503, "the backend is being taken out of service", "unavailable"))
             return
         assert self._request.upgrade is not None
         refusal = refusal_of_101(head, self._request.upgrade, self._request.key)
@@ -355,6 +360,7 @@ class Upgrade:
         cells[row + CLOSE_NS] = limits.close_ns
         cells[row + IDLE_NS] = limits.idle_ns
         cells[row + LIFETIME_NS] = limits.max_lifetime_ns
+        cells[row + ON_LOSS_CODE] = request.route.upstream.on_loss_code
         self._edge.slice.write_texts(
             row,
             {

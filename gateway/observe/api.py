@@ -24,7 +24,7 @@ from gateway.config.words import known, quoted
 from gateway.observe.ends import tunnel_id
 from gateway.observe.idle import IDLE_BUCKETS_SECONDS, IdleDistribution, idle_by_route
 from gateway.observe.live import LiveRow, live_rows, still_holds
-from gateway.observe.state import GatewayState
+from gateway.observe.state import DrainState, GatewayState
 from gateway.protocol.scanner_state import FRAMES
 from gateway.routing.registry import Registry
 from gateway.tunnels.layout import (
@@ -95,6 +95,7 @@ def status(state: GatewayState) -> Object:
         "uptime": round(max(0.0, time.time() - state.started_unix), 3),
         "ready": state.ready,
         "stopping": state.stopping,
+        "drain": _drain(state.drain, len(rows)) if state.drain else None,
         "tunnels": len(rows),
         "max_tunnels": config.max_tunnels,
         "listen": listen,
@@ -113,6 +114,7 @@ def status(state: GatewayState) -> Object:
         "worker_restarts": state.worker_restarts,
         "routes": _routes(state, rows),
         "upstreams": _upstreams(state, rows),
+        "drained_backends": _drained_backends(state, rows),
     }
 
 
@@ -277,12 +279,33 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
                 {
                     "address": address,
                     "up": state.table.is_up(number),
+                    "drained": number in state.drained_backends,
                     "weight": backend.weight,
                     "tunnels": counts[number],
                 }
             )
         found.append({"name": name, "balance": upstream.balance, "backends": backends})
     return found
+
+
+def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
+    """Every backend that is sent nothing new, whether it is configured still or not."""
+    counts = Counter(row.backend for row in rows)
+    found: list[Json] = []
+    for number, drain in state.drained_backends.items():
+        upstream, address = state.registry.backends[number]
+        found.append({"upstream": upstream, "address": address, **_drain(drain, counts[number])})
+    return found
+
+
+def _drain(drain: DrainState, left: int) -> Object:
+    """A drain; ``tunnels`` were open when it began."""
+    return {
+        "started": drain.started_unix,
+        "period": drain.period_seconds,
+        "tunnels": drain.tunnels,
+        "tunnels_left": left,
+    }
 
 
 def _seconds(ns: int) -> float:

@@ -25,6 +25,27 @@ class WorkerState:
 
 
 @dataclass
+class DrainState:
+    """A drain: of the whole gateway, or of one backend."""
+
+    period_seconds: float
+    tunnels: int
+    """open when it began"""
+    started_unix: float = field(default_factory=time.time)
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._started
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the last tunnel has its turn."""
+        return max(0.0, self.period_seconds - self.seconds)
+
+
+@dataclass
 class GatewayState:
     """The running gateway. The supervisor keeps it current; the table in it is everybody's."""
 
@@ -41,6 +62,10 @@ class GatewayState:
     worker_restarts: int = 0
     tunnels_adopted: int = 0
     stopping: bool = False
+    drain: DrainState | None = None
+    """of the whole gateway, which exits then"""
+    drained_backends: dict[int, DrainState] = field(default_factory=dict)
+    """by number: those that get nothing new"""
 
     @property
     def workers(self) -> list[WorkerState]:

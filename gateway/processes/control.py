@@ -20,17 +20,36 @@ _LENGTH = struct.Struct("!I")
 
 
 @dataclass(frozen=True, slots=True)
+class Drain:
+    """To a worker: refuse what is new, close every tunnel in its turn, and say :class:`Drained`.
+
+    A second one sets another period for those that are left.
+    """
+
+    period_seconds: float
+    close_code: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """To a worker: put this configuration in force, and say :class:`Configured`."""
 
     generation: int
     config: Config
     registry: Registry
+    drained_backends: frozenset[int] = frozenset()
+    """numbers of those that get nothing new"""
+    drain: Drain | None = None
+    """for a worker that comes while the gateway drains"""
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """To a worker: accept nothing more, close every tunnel, then exit."""
+class DrainBackends:
+    """To a worker: send these backends nothing new, and close their tunnels, each in its turn."""
+
+    backends: frozenset[int]
+    period_seconds: float
+    close_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +77,12 @@ class Failed:
     reason: str
 
 
-Message = Configure | Drain | Stop | ReopenLogs | Configured | Failed
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """From a worker: its last tunnel has ended, and its last request, or they had their time."""
+
+
+Message = Configure | Drain | DrainBackends | Stop | ReopenLogs | Configured | Failed | Drained
 
 
 class Channel:

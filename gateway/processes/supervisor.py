@@ -17,14 +17,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.build import relay_build
 from gateway.config import ConfigError, load
 from gateway.config.schema import Config
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
-from gateway.observe.state import GatewayState
-from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, Message, ReopenLogs, Stop
+from gateway.observe.state import DrainState, GatewayState
+from gateway.processes.control import Channel, Configure, Configured, Drain, Drained, Failed, Message, ReopenLogs, Stop
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
 from gateway.routing.registry import Registry, RegistryFull
@@ -57,6 +58,8 @@ class WorkerProcess:
     started: float = field(default_factory=time.monotonic)
     configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
     """by generation: done when the worker has answered, with the reason if it could not"""
+    drained: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """done when it has drained, or is gone"""
 
 
 class Supervisor:
@@ -179,23 +182,32 @@ class Supervisor:
         return failures
 
     async def _term(self) -> None:
-        """Drain: the workers exit when their last tunnel has ended. INT and QUIT cut that short."""
-        self._stopping = self.state.stopping = True
-        self._tell_all(Drain())
-        self._close_sockets()
-        gone = asyncio.create_task(asyncio.wait(self._keepers))
-        while not gone.done():
-            request = asyncio.create_task(self._requests.get())
-            await asyncio.wait((gone, request), return_when=asyncio.FIRST_COMPLETED)
+        """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
+        settings = self._config.drain
+        self.state.stopping = True
+        self.state.drain = DrainState(settings.period, self.state.table.tunnels())
+        log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
+        self._tell_all(Drain(settings.period, settings.close_code))
+        request: asyncio.Task[str] | None = None
+        while left := [worker.drained for worker in self._workers.values() if not worker.drained.done()]:
+            request = request or asyncio.create_task(self._requests.get())
+            events: list[asyncio.Future[Any]] = [*left, request]
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
             if not request.done():
-                request.cancel()
-            elif request.result() == "USR1":
+                continue
+            name, request = request.result(), None
+            if name == "USR1":
                 self._tell_all(ReopenLogs())
-            elif request.result() in ("INT", "QUIT"):
-                gone.cancel()
+            elif name == "TERM":
+                log.info("signal TERM: closing the tunnels that are left at once")
+                self._tell_all(Drain(0, settings.close_code))
+            elif name in ("INT", "QUIT", "fatal"):
                 return
             else:
-                log.info("signal %s: the gateway is shutting down already", request.result())
+                log.info("signal %s: the gateway is shutting down already", name)
+        if request is not None:
+            request.cancel()
+        log.info("drained in %.1f s", self.state.drain.seconds)
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
@@ -267,7 +279,11 @@ class Supervisor:
         """
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         worker.configured[self._generation] = answer
-        worker.channel.send(Configure(self._generation, self._config, self._registry))
+        drained = frozenset(self.state.drained_backends)
+        drain = None
+        if self.state.drain is not None:
+            drain = Drain(self.state.drain.seconds_left, self._config.drain.close_code)
+        worker.channel.send(Configure(self._generation, self._config, self._registry, drained, drain))
         return await answer
 
     async def _listen_to(self, worker: WorkerProcess) -> None:
@@ -276,6 +292,10 @@ class Supervisor:
                 answer = worker.configured.pop(message.generation, None)
                 if answer is not None and not answer.done():
                     answer.set_result(message.reason if isinstance(message, Failed) else None)
+            elif isinstance(message, Drained) and not worker.drained.done():
+                worker.drained.set_result(None)
+        if not worker.drained.done():
+            worker.drained.set_result(None)
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))

@@ -21,7 +21,17 @@ from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
-from gateway.processes.control import Channel, Configure, Configured, Failed, ReopenLogs, Stop
+from gateway.processes.control import (
+    Channel,
+    Configure,
+    Configured,
+    Drain,
+    DrainBackends,
+    Drained,
+    Failed,
+    ReopenLogs,
+    Stop,
+)
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
 from gateway.tunnels.layout import (
@@ -58,6 +68,7 @@ class Worker:
         self._edge: Edge | None = None
         self._log_config: AccessLogConfig | None = None
         self._listeners: list[Listener] = []
+        self._finishing: asyncio.Task[None] | None = None
         cells = table.cells
         block = self._slice.block
         cells[block + W_READY] = 0
@@ -68,12 +79,10 @@ class Worker:
     async def run(self, control: socket.socket) -> None:
         """Do what the supervisor says, until it says to stop or is gone."""
         channel = await Channel.over(control)
-        draining: asyncio.Task[None] | None = None
-        while True:
-            message = await channel.receive()
+        while (message := await channel.receive()) is not None and not isinstance(message, Stop):
             if isinstance(message, Configure):
                 try:
-                    await self._configure(message)
+                    await self._configure(message, channel)
                 except OSError as error:
                     channel.send(Failed(message.generation, f"worker {self._slice.slot}: {error}"))
                 except Exception as error:
@@ -83,15 +92,12 @@ class Worker:
                     channel.send(Configured(message.generation))
             elif isinstance(message, ReopenLogs):
                 self._reopen_logs()
-            elif isinstance(message, Stop):
-                break
-            elif draining is None:
-                # Told to drain, or the supervisor is gone and nobody would replace this worker.
-                draining = asyncio.create_task(self._drain(channel))
-            if message is None:
-                break
-        if draining is not None and not isinstance(message, Stop):
-            await draining
+            elif isinstance(message, Drain):
+                self._drain(message, channel)
+            elif isinstance(message, DrainBackends) and self._edge is not None:
+                self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
+        if message is None:
+            await self._outlive_supervisor(channel)
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
             self._edge.batch.flush()
@@ -103,16 +109,23 @@ class Worker:
         assert self._edge is not None
         self._edge.tunnel_ended(row)
 
-    async def _configure(self, message: Configure) -> None:
+    def backend_lost(self, row: int) -> int:
+        """The relay asks when a client is to be told that its backend has vanished."""
+        assert self._edge is not None
+        return self._edge.backend_lost(row)
+
+    async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
         if self._edge is None:
             self._registry.routes[:] = message.registry.routes
             self._registry.backends[:] = message.registry.backends
             self._log_config = config.access_log
             edge = Edge(self._poller, self._slice, self._registry, Events(), self._open_log(config))
-            await edge.configure(config, message.registry)
+            await edge.configure(config, message.registry, message.drained_backends)
             self._edge = edge
             self._end_tunnels_of_predecessor(edge)
+            if message.drain is not None:
+                self._drain(message.drain, channel)
             self._listeners = [Listener(edge, sock) for sock in self._sockets]
             for listener in self._listeners:
                 listener.start()
@@ -121,7 +134,7 @@ class Worker:
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
             new_log = self._open_log(config) if config.access_log != self._log_config else None
-            await self._edge.configure(config, message.registry)
+            await self._edge.configure(config, message.registry, message.drained_backends)
             if new_log is not None:
                 self._edge.batch.flush()
                 self._edge.log, old_log = new_log, self._edge.log
@@ -162,16 +175,39 @@ class Worker:
         if lost:
             log.warning("worker %d: %d tunnels were lost with the worker before it", self._slice.slot, len(lost))
 
-    async def _drain(self, channel: Channel) -> None:
+    # --- draining --------------------------------------------------------------------------------------------------
+
+    def _drain(self, order: Drain, channel: Channel) -> None:
+        """Begin to drain, or go on at another pace. Connections are accepted all the same, to be refused."""
+        if self._edge is not None:
+            self._edge.drain(order.period_seconds, order.close_code)
+        if self._finishing is not None:
+            self._finishing.cancel()
+        self._finishing = asyncio.create_task(self._finish(order.period_seconds, channel))
+
+    async def _finish(self, seconds: float, channel: Channel) -> None:
+        """Wait for the last tunnel, and for requests in flight no longer than their time, and say so."""
+        if self._edge is not None:
+            await asyncio.gather(self._edge.drained.wait(), self._edge.finish_plain(seconds))
+        channel.send(Drained())
+
+    async def _outlive_supervisor(self, channel: Channel) -> None:
+        """The supervisor is gone, and nobody would replace this worker: drain, with nobody new let in, and exit.
+
+        The listening sockets are closed at once, so that a new gateway can have the addresses.
+        """
         for listener in self._listeners:
             listener.stop()
-        if self._edge is not None:
-            edge = self._edge
-            edge.drain()
-            await edge.close_plain()
-            await edge.drained.wait()
-            await edge.close()
-        await channel.close()
+        for sock in self._sockets:
+            sock.close()
+        if self._edge is None:
+            return
+        if self._finishing is None:
+            settings = self._edge.config.drain
+            self._drain(Drain(settings.period, settings.close_code), channel)
+        assert self._finishing is not None
+        await self._finishing
+        await self._edge.close()
 
 
 def main(arguments: list[str]) -> None:
@@ -201,7 +237,11 @@ def main(arguments: list[str]) -> None:
         assert worker is not None
         worker.tunnel_ended(row)
 
-    poller = Poller(table, descriptors, tunnel_ended)
+    def backend_lost(row: int) -> int:
+        assert worker is not None
+        return worker.backend_lost(row)
+
+    poller = Poller(table, descriptors, tunnel_ended, backend_lost)
 
     async def run() -> None:
         nonlocal worker

@@ -32,13 +32,19 @@ class Poller(selectors.EpollSelector):
     _selector: select.epoll  # CPython's name for it; there is no public one
     _fd_to_key: dict[int, selectors.SelectorKey]
 
-    def __init__(self, table: Table, descriptors: int, on_end: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        table: Table,
+        descriptors: int,
+        on_end: Callable[[int], None],
+        on_loss: Callable[[int], int] | None = None,
+    ) -> None:
         """
         :param descriptors: one more than the largest descriptor this process may have
-        :param on_end: see :class:`gateway.tunnels.relay.Relay`
+        :param on_end: see :class:`gateway.tunnels.relay.Relay`, as for ``on_loss``
         """
         super().__init__()
-        self.relay = Relay(Kernel(self._selector, RECEIVE_BUFFER_BYTES), table.cells, descriptors, on_end)
+        self.relay = Relay(Kernel(self._selector, RECEIVE_BUFFER_BYTES), table.cells, descriptors, on_end, on_loss)
         self._callbacks: dict[int, Callback] = {}
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:

@@ -9,7 +9,8 @@ from gateway.tunnels.kernel cimport Kernel
 cdef int64_t EAGAIN, EINTR, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 cdef int64_t BROKEN, CLOSED, HEADER_LENGTH, MASKING, OPEN, REMAINING, STATUS
 cdef int64_t AT_BOUNDARY, BACKEND_SIDE, BYTES, CAUSE, CLIENT, CLOSE_CODE_SENT, CLOSE_FRAME, CLOSE_NS, CLOSING, CLOSING_NS
-cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
+cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, DRAIN, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
+cdef int64_t ON_LOSS_CODE, PACED_CODE, PACED_NS
 cdef int64_t LIVE, NEVER, OPENED_NS, PASS, PENDING, PHASE, RELAYING, RESET, ROW_CELLS, SCANNER, SHUT, SIDE_0, SIDE_CELLS
 cdef int64_t STALLED_NS, STATE, T_BYTES, T_VIOLATIONS, TOTAL_CELLS, TOTALS, WEBSOCKET, WRITE_STALL_NS
 cdef int64_t REGISTERED, NO_OWNER, NOT_READ, BUSY, TURN
@@ -22,6 +23,7 @@ cdef class Relay:
     cdef dict pending
     cdef list closing_fds
     cdef object on_end
+    cdef object on_loss
     cdef readonly int64_t now
 
     @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int, served=int, can_wait=bint)
@@ -48,7 +50,11 @@ cdef class Relay:
     cdef void _fin(self, int64_t row, int64_t side) except *
     @cython.locals(here=int64_t)
     cdef void _deaf(self, int64_t row, int64_t side) except *
+    @cython.locals(vanished=bint)
     cdef void _lost(self, int64_t row, int64_t side) except *
+    @cython.locals(stream=int64_t)
+    cdef bint _note_loss(self, int64_t row) except -1
+    cdef void _tell_in_turn(self, int64_t row) except *
     @cython.locals(client=int64_t, backend=int64_t, done=bint)
     cdef bint _settle(self, int64_t row) except -1
     cdef void _pass_fin(self, int64_t source, int64_t sink) except *
@@ -56,6 +62,8 @@ cdef class Relay:
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void finish(self, int64_t row) except *
     cpdef void close_tunnel(self, int64_t row, int64_t code, int64_t cause) except *
+    cpdef void close_in_turn(self, int64_t row) except *
+    cdef void _tell_of_loss(self, int64_t row) except *
     @cython.locals(here=int64_t, side=int64_t)
     cpdef void give_up_on_stalled(self, int64_t row, int64_t since, int64_t code, int64_t cause) except *
     @cython.locals(side=int64_t, source=int64_t)

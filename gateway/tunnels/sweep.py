@@ -1,7 +1,8 @@
 """Once a second, one walk over a worker's rows: whose time-out has come, and what is done about it.
 
 A row says when it has to be looked at (``DEADLINE_NS``), so that a walk over thousands of quiet tunnels compares one
-integer each. No tunnel has a timer of its own.
+integer each. No tunnel has a timer of its own. While many are to be closed one after another, the walks come closer
+(``pacing.py``).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from gateway.tunnels.layout import (
     MAX_LIFETIME,
     NEVER,
     OPENED_NS,
+    PACED_NS,
     SCANNER,
     SIDE_0,
     SIDE_CELLS,
@@ -38,7 +40,11 @@ INTERVAL_SECONDS = 1.0
 def set_deadline(cells: memoryview, row: int) -> None:
     """Note in a row when the sweep has to look at it next."""
     cells[row + DEADLINE_NS] = min(
-        _closed_by(cells, row), _stalled_until(cells, row), _idle_until(cells, row), _lives_until(cells, row)
+        _closed_by(cells, row),
+        _paced_until(cells, row),
+        _stalled_until(cells, row),
+        _idle_until(cells, row),
+        _lives_until(cells, row),
     )
 
 
@@ -54,6 +60,8 @@ def sweep(slice_: Slice, relay: Relay, now: int) -> None:
 def _act(cells: memoryview, row: int, relay: Relay, now: int) -> None:
     if now >= _closed_by(cells, row):
         relay.finish(row)
+    elif now >= _paced_until(cells, row):
+        relay.close_in_turn(row)
     elif now >= _stalled_until(cells, row):
         relay.give_up_on_stalled(row, now - cells[row + WRITE_STALL_NS], GOING_AWAY, WRITE_STALL)
     elif now >= _lives_until(cells, row):
@@ -66,7 +74,12 @@ def _act(cells: memoryview, row: int, relay: Relay, now: int) -> None:
 
 def _closed_by(cells: memoryview, row: int) -> int:
     closing = cells[row + CLOSING_NS]
-    return closing + cells[row + CLOSE_NS] if closing else NEVER
+    # A client that has not been told yet that its backend has vanished has all the time to answer still before it.
+    return max(closing, cells[row + PACED_NS]) + cells[row + CLOSE_NS] if closing else NEVER
+
+
+def _paced_until(cells: memoryview, row: int) -> int:
+    return cells[row + PACED_NS] or NEVER
 
 
 def _stalled_until(cells: memoryview, row: int) -> int:

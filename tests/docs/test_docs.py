@@ -161,6 +161,7 @@ async def test_what_needs_a_restart_is_as_documented(
         "admin": {"address": f"127.0.0.1:{free_port()}"},
         "access_log": {"path": str(tmp_path / "access.log")},
         "timeouts": {"idle": "1h"},
+        "drain": {"period": "1m"},
         "upstreams": {"one": {"backends": [echo.address], "balance": "round_robin"}},
         "routes": [route("other", "one", "/")],
     }

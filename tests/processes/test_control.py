@@ -7,7 +7,17 @@ import struct
 
 import pytest
 
-from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, ReopenLogs, Stop
+from gateway.processes.control import (
+    Channel,
+    Configure,
+    Configured,
+    Drain,
+    DrainBackends,
+    Drained,
+    Failed,
+    ReopenLogs,
+    Stop,
+)
 from gateway.routing.registry import Registry
 
 from ..routing.tables import config_of
@@ -39,7 +49,9 @@ def large_config():
 @pytest.mark.parametrize(
     "message",
     [
-        Drain(),
+        Drain(30.0, 1012),
+        DrainBackends(frozenset((1, 3)), 30.0, 1012),
+        Drained(),
         Stop(),
         ReopenLogs(),
         Configured(3),
@@ -96,7 +108,7 @@ async def test_the_other_process_is_gone(pair, before):
 
 async def test_the_other_process_died_with_something_unread(pair):
     channel, theirs = pair
-    channel.send(Drain())
+    channel.send(Stop())
     await asyncio.sleep(0)
     theirs.close()
     assert await received(channel) is None

@@ -34,6 +34,7 @@ from gateway.tunnels.layout import (
     KIND,
     LIFETIME_NS,
     NEVER,
+    ON_LOSS_CODE,
     PENDING,
     ROW_CELLS,
     SCANNER,
@@ -218,10 +219,12 @@ class Rig:
         self.table = Table.create(1, max_tunnels)
         self.slice = Slice(self.table, 0)
         self.cells = self.table.cells
-        self.poller = Poller(self.table, DESCRIPTORS, self._ended)
+        self.poller = Poller(self.table, DESCRIPTORS, self._ended, lambda row: self.told_at(row))
         self.relay = self.poller.relay
         self.ends: list[End] = []
         self.when_ended: Callable[[], None] = lambda: None
+        self.told_at: Callable[[int], int] = lambda row: self.relay.now
+        """when the client of a tunnel is told that its backend has vanished"""
         self._peers: list[Peer] = []
 
     def open(
@@ -233,6 +236,7 @@ class Rig:
         write_stall: int = WRITE_STALL_AFTER,
         idle: int = NEVER,
         lifetime: int = NEVER,
+        on_loss: int = 0,
     ) -> Tunnel:
         """Open a tunnel as the edge does, both sockets being watched already."""
         client, near_client = connection(family, buffers)
@@ -240,7 +244,7 @@ class Rig:
         row = self.slice.allocate(0, 0)
         assert row is not None
         limits = {WRITE_STALL_NS: write_stall, CLOSE_NS: CLOSE_WITHIN, IDLE_NS: idle, LIFETIME_NS: lifetime}
-        for field, value in {KIND: kind, **limits}.items():
+        for field, value in {KIND: kind, ON_LOSS_CODE: on_loss, **limits}.items():
             self.cells[row + field] = value
         fds = []
         for sock in (near_client, near_backend):
