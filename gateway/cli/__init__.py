@@ -18,6 +18,9 @@ COMMANDS = {
     "schema": "Print the JSON Schema of the configuration, for editors.",
     "status": "Show what the running gateway does.",
     "tunnels": "List the live tunnels of the running gateway.",
+    "reload": "Have the running gateway read its configuration again.",
+    "drain": "Close the tunnels of the running gateway, or of one backend, over a while.",
+    "stop": "Have the running gateway exit at once.",
 }
 
 

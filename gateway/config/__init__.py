@@ -34,7 +34,7 @@ from gateway.config.schema import (
 
 if TYPE_CHECKING:
     from gateway.config.jsonschema import json_schema
-    from gateway.config.loader import load, parse
+    from gateway.config.loader import load, load_admin, parse
 
 __all__ = [
     "AccessLog",
@@ -55,12 +55,13 @@ __all__ = [
     "Upstream",
     "json_schema",
     "load",
+    "load_admin",
     "parse",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "parse"):
+    if name in ("load", "load_admin", "parse"):
         from gateway.config import loader
 
         return getattr(loader, name)

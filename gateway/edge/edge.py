@@ -24,7 +24,7 @@ from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
 from gateway.tunnels.layout import B_LIVE, BACKEND
-from gateway.tunnels.pacing import TURN_SECONDS, Losses, plan_drain
+from gateway.tunnels.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, sweep
 
@@ -92,6 +92,8 @@ class Edge:
         self.routes = Routes(config, self.registry, self.slice.table.live, drained_backends)
         self.trust = Trust(config.trusted_proxies)
         self.config = config
+        if not self.draining:
+            cancel_drain(self.slice, self.drained_backends - drained_backends)
         self.drained_backends = drained_backends
 
     async def close(self) -> None:
@@ -190,6 +192,7 @@ class Edge:
         seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
         self._next_sweep = self.loop.call_later(seconds, self._sweep)
         sweep(self.slice, self.relay, now)
+        self._note_if_drained()  # a handshake that failed tells nobody
 
     def _look_at_waiting(self) -> None:
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)

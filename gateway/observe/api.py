@@ -11,9 +11,9 @@ import platform
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from gateway.build import relay_build
 from gateway.config.address import Address, parse_backend
@@ -46,6 +46,7 @@ MAX_LIMIT = 1_048_576
 
 Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Object: TypeAlias = dict[str, Json]
+_Value = TypeVar("_Value")
 
 
 class BadQuery(Exception):
@@ -67,19 +68,34 @@ def parse_query(items: Iterable[tuple[str, str]], registry: Registry) -> TunnelQ
 
     :raises BadQuery: one is unknown, given twice, or has a value that cannot be meant
     """
-    given: dict[str, str] = {}
-    for name, value in items:
-        if name not in _PARAMETERS:
-            raise BadQuery(f"unknown parameter {quoted(name)} ({known(name, _PARAMETERS, 'there are')})")
-        if name in given:
-            raise BadQuery(f"{name} is given twice (once)")
-        given[name] = value
+    given = known_only(items, _PARAMETERS)
     return TunnelQuery(
         route=_route(given["route"], registry) if "route" in given else None,
         backend=_backend(given["backend"], registry) if "backend" in given else None,
         idle_over_seconds=_idle_over(given["idle_over"]) if "idle_over" in given else None,
         limit=_limit(given["limit"]) if "limit" in given else DEFAULT_LIMIT,
     )
+
+
+def known_only(items: Iterable[tuple[str, _Value]], names: Collection[str]) -> dict[str, _Value]:
+    """Parameters by name. :raises BadQuery: one is not among ``names``, or given twice"""
+    given: dict[str, _Value] = {}
+    for name, value in items:
+        if name not in names:
+            raise BadQuery(f"unknown parameter {quoted(name)} ({known(name, names, 'there are')})")
+        if name in given:
+            raise BadQuery(f"{name} is given twice (once)")
+        given[name] = value
+    return given
+
+
+def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
+    """The numbers of a backend, one in each upstream that it is in, or was in since the gateway started.
+
+    :raises BadQuery: there is no such backend
+    """
+    address = _backend(text, registry)
+    return frozenset(number for number, (_, each) in enumerate(registry.backends) if each == address)
 
 
 def status(state: GatewayState) -> Object:

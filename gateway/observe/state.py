@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ class DrainState:
     tunnels: int
     """open when it began"""
     started_unix: float = field(default_factory=time.time)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when the last tunnel has ended, or nobody waits for it any more; of a whole gateway's drain only"""
+    cut_short: bool = False
     _started: float = field(default_factory=time.monotonic)
 
     @property

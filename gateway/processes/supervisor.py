@@ -25,9 +25,21 @@ from gateway.config.schema import Config
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
 from gateway.observe.state import DrainState, GatewayState
-from gateway.processes.control import Channel, Configure, Configured, Drain, Drained, Failed, Message, ReopenLogs, Stop
+from gateway.processes.control import (
+    Channel,
+    Configure,
+    Configured,
+    Drain,
+    DrainBackends,
+    Drained,
+    Failed,
+    Message,
+    ReopenLogs,
+    Stop,
+)
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
+from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
 from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_PID, W_READY
 from gateway.tunnels.table import Table
@@ -78,7 +90,7 @@ class Supervisor:
         self._registry.admit(config)
         self._sockets: list[list[socket.socket]] = []
         self._workers: dict[int, WorkerProcess] = {}
-        self._requests: asyncio.Queue[str] = asyncio.Queue()
+        self._orders = Orders()
         self._keepers: list[asyncio.Task[None]] = []
         self._fatal: str | None = None
         self._stopping = False
@@ -107,28 +119,36 @@ class Supervisor:
         self.state = GatewayState(table, self._registry, config, self._path, demo=self._demo)
         admin: AdminServer | None = None
         for name in ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2"):
-            loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._requests.put_nowait, name)
+            loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._orders.add, name)
         try:
-            admin = await start_admin(self.state, admin_socket, metrics)
+            admin = await start_admin(self.state, admin_socket, metrics, self._orders)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             ready = [loop.create_future() for _ in range(config.workers)]
             self._keepers = [asyncio.create_task(self._keep(slot, ready[slot])) for slot in range(config.workers)]
             announce = asyncio.create_task(self._announce(ready, started))
-            while (name := await self._requests.get()) != "fatal":
-                log.info("signal %s", name)
-                if name == "HUP":
+            while (order := await self._orders.get()).name != FATAL:
+                log.info("%s", order)
+                if order.name == "HUP":
                     await self._hup()
-                elif name == "USR1":
+                    if self.state.last_reload_error is None:
+                        order.done()
+                    else:
+                        order.refuse(self.state.last_reload_error)
+                elif order.name == DRAIN_BACKENDS:
+                    order.done(self._drain_backends(order.backends))
+                elif order.name == "USR1":
                     self._tell_all(ReopenLogs())
-                elif name == "TERM":
-                    await self._term()
+                elif order.name == "TERM":
+                    await self._term(order)
                     break
-                elif name == "USR2":
+                elif order.name == "USR2":
                     log.warning("signal USR2: this version cannot upgrade in place")
                 else:
+                    order.done()
                     break
             announce.cancel()
         finally:
+            self._orders.close("the gateway is shutting down")
             await self._end()
             if admin is not None:
                 await admin.close()
@@ -156,21 +176,32 @@ class Supervisor:
             state.last_reload_error = str(error)
             log.error("reload failed, the configuration in force stays:\n%s", error)
             return
-        before = self._config
-        failures = await self._configure_all(config)
+        before, drained = self._config, self.state.drained_backends
+        failures = await self._configure_all(config, self._still_drained(config))
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
             log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
-            await self._configure_all(before)
+            await self._configure_all(before, drained)
+            for number, drain in drained.items():  # what was under way goes on
+                self._tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
         else:
             state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
 
-    async def _configure_all(self, config: Config) -> list[str]:
+    def _still_drained(self, config: Config) -> dict[int, DrainState]:
+        """Drained backends that a configuration does not have: those that it has are in service again."""
+        configured = {
+            (name, str(each.address)) for name, upstream in config.upstreams.items() for each in upstream.backends
+        }
+        drained = self.state.drained_backends
+        return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
+
+    async def _configure_all(self, config: Config, drained_backends: dict[int, DrainState]) -> list[str]:
         """Put a configuration in force, in every worker and in those to come; return what went wrong."""
         self._config = config
+        self.state.drained_backends = drained_backends
         self._generation += 1
         answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self._workers.values()]
         failures = []
@@ -181,32 +212,51 @@ class Supervisor:
                 failures.append(answer)
         return failures
 
-    async def _term(self) -> None:
+    def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
+        """Have backends sent nothing new, and their tunnels closed."""
+        settings = self._config.drain
+        drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
+        for backend, drain in drains.items():
+            upstream, address = self._registry.backends[backend]
+            log.info("draining %s of %s: %d tunnels over %g s", address, upstream, drain.tunnels, settings.period)
+        # A new mapping: others may be reading the old one, in a thread.
+        self.state.drained_backends = self.state.drained_backends | drains
+        self._tell_all(DrainBackends(backends, settings.period, settings.close_code))
+        return list(drains.values())
+
+    async def _term(self, order: Order) -> None:
         """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
         settings = self._config.drain
         self.state.stopping = True
         self.state.drain = DrainState(settings.period, self.state.table.tunnels())
         log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
         self._tell_all(Drain(settings.period, settings.close_code))
-        request: asyncio.Task[str] | None = None
+        order.done(self.state.drain)
+        self.state.drain.cut_short = True  # until it is over
+        request: asyncio.Task[Order] | None = None
         while left := [worker.drained for worker in self._workers.values() if not worker.drained.done()]:
-            request = request or asyncio.create_task(self._requests.get())
+            request = request or asyncio.create_task(self._orders.get())
             events: list[asyncio.Future[Any]] = [*left, request]
             await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
             if not request.done():
                 continue
-            name, request = request.result(), None
-            if name == "USR1":
+            order, request = request.result(), None
+            if order.name == "USR1":
                 self._tell_all(ReopenLogs())
-            elif name == "TERM":
-                log.info("signal TERM: closing the tunnels that are left at once")
+            elif order.name == "TERM":
+                log.info("%s: closing the tunnels that are left at once", order)
                 self._tell_all(Drain(0, settings.close_code))
-            elif name in ("INT", "QUIT", "fatal"):
+                order.done(self.state.drain)
+            elif order.name in ("INT", "QUIT", FATAL):
+                log.info("%s: the drain is cut short", order)
+                order.done()
                 return
             else:
-                log.info("signal %s: the gateway is shutting down already", name)
+                log.info("%s: the gateway is shutting down already", order)
+                order.refuse("the gateway is shutting down")
         if request is not None:
             request.cancel()
+        self.state.drain.cut_short = False
         log.info("drained in %.1f s", self.state.drain.seconds)
 
     # --- workers ---------------------------------------------------------------------------------------------------
@@ -319,11 +369,13 @@ class Supervisor:
 
     def _fail(self, reason: str) -> None:
         self._fatal = reason
-        self._requests.put_nowait("fatal")
+        self._orders.add(FATAL)
 
     async def _end(self) -> None:
         """Have the workers exit, and see them gone."""
         self._stopping = self.state.stopping = True
+        if self.state.drain is not None:
+            self.state.drain.over.set()
         self._tell_all(Stop())
         if self._keepers:
             _, left = await asyncio.wait(self._keepers, timeout=3)

@@ -49,6 +49,15 @@ def plan_drain(slice_: Slice, now: int, period_ns: int, code: int, backends: Col
     return when
 
 
+def cancel_drain(slice_: Slice, backends: Collection[int]) -> None:
+    """Give up the turns of tunnels to backends that are in service again."""
+    if backends:
+        cells = slice_.cells
+        for row in _meant(slice_.table, slice_.slot, backends):
+            if not cells[row + CLOSING_NS]:
+                cells[row + PACED_NS] = 0
+
+
 def _meant(table: Table, slot: int, backends: Collection[int] | None) -> Iterator[int]:
     cells = table.cells
     return (row for row in table.rows(slot) if backends is None or cells[row + BACKEND] in backends)
