@@ -15,13 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.build import relay_build
 from gateway.config import ConfigError, load
-from gateway.config.schema import Config
+from gateway.config.schema import Address, Config
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
 from gateway.observe.state import DrainState, GatewayState
@@ -33,9 +33,11 @@ from gateway.processes.control import (
     DrainBackends,
     Drained,
     Failed,
+    Listen,
     Message,
     ReopenLogs,
     Stop,
+    Unlisten,
 )
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
@@ -73,6 +75,11 @@ class WorkerProcess:
     drained: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """done when it has drained, or is gone"""
 
+    def listen(self, sockets: Mapping[Address, list[socket.socket]]) -> None:
+        """Send it its own of the listening sockets."""
+        for address, each in sockets.items():
+            self.channel.send(Listen(address, each[self.slot].fileno()))
+
 
 class Supervisor:
     """One running gateway."""
@@ -88,7 +95,8 @@ class Supervisor:
         self._generation = 1
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._registry.admit(config)
-        self._sockets: list[list[socket.socket]] = []
+        self._sockets: dict[Address, list[socket.socket]] = {}
+        """listening sockets: one for each worker, by address"""
         self._workers: dict[int, WorkerProcess] = {}
         self._orders = Orders()
         self._keepers: list[asyncio.Task[None]] = []
@@ -108,8 +116,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         try:
             admin_socket = listen_alone(config.admin.address)
-            for listener in config.listen:
-                self._sockets.append(listen(listener.address, config.workers))
+            self._sockets = self._open_listeners(config)
         except CannotListen as error:
             self._close_sockets()
             raise CannotStart(str(error)) from None
@@ -155,8 +162,7 @@ class Supervisor:
             else:
                 admin_socket.close()
             self._close_sockets()
-            for address in (config.admin.address, *(listener.address for listener in config.listen)):
-                forget_unix_socket(address)
+            forget_unix_socket(config.admin.address)
             table.close()
             shutil.rmtree(metrics, ignore_errors=True)
         if self._fatal is not None:
@@ -171,24 +177,49 @@ class Supervisor:
             config = await asyncio.to_thread(self._reload_config, self._path)
             _refuse_what_needs_a_restart(self._config, config)
             self._registry.admit(config)
-        except (ConfigError, RegistryFull, ValueError) as error:
+            new = self._open_listeners(config)
+        except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
             state.last_reload_ok = False
             state.last_reload_error = str(error)
             log.error("reload failed, the configuration in force stays:\n%s", error)
             return
         before, drained = self._config, self.state.drained_backends
+        self._sockets |= new
+        for worker in self._workers.values():
+            worker.listen(new)
         failures = await self._configure_all(config, self._still_drained(config))
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
             log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
             await self._configure_all(before, drained)
+            self._unlisten(new)
             for number, drain in drained.items():  # what was under way goes on
                 self._tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
         else:
+            self._unlisten(self._sockets.keys() - {listener.address for listener in config.listen})
             state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
+
+    def _open_listeners(self, config: Config) -> dict[Address, list[socket.socket]]:
+        """Open sockets for addresses that have none. :raises CannotListen: one cannot be had; none is opened then"""
+        opened: dict[Address, list[socket.socket]] = {}
+        try:
+            for listener in config.listen:
+                if listener.address not in self._sockets:
+                    ours = (*self._sockets, *opened)
+                    opened[listener.address] = listen(listener.address, config.workers, ours)
+        except CannotListen:
+            _close_listeners(opened)
+            raise
+        return opened
+
+    def _unlisten(self, addresses: Collection[Address]) -> None:
+        """Stop listening. Workers accept what waits, and have the last descriptors of these sockets then."""
+        _close_listeners({address: self._sockets.pop(address) for address in list(addresses)})
+        for address in addresses:
+            self._tell_all(Unlisten(address))
 
     def _still_drained(self, config: Config) -> dict[int, DrainState]:
         """Drained backends that a configuration does not have: those that it has are in service again."""
@@ -294,8 +325,7 @@ class Supervisor:
 
     async def _spawn(self, slot: int) -> WorkerProcess:
         ours, theirs = socket.socketpair()
-        listeners = [sockets[slot] for sockets in self._sockets]
-        descriptors = [theirs.fileno(), self.state.table.fd, *(sock.fileno() for sock in listeners)]
+        descriptors = [theirs.fileno(), self.state.table.fd]
         with theirs:
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
@@ -303,7 +333,7 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
             )
-        worker = WorkerProcess(slot, process, await Channel.over(ours))
+        worker = WorkerProcess(slot, process, Channel(ours))
         self._workers[slot] = worker
         return worker
 
@@ -311,6 +341,7 @@ class Supervisor:
         """Give a new worker its configuration; whether it accepts connections now."""
         listen_to = asyncio.create_task(self._listen_to(worker))
         listen_to.add_done_callback(lambda task: task.cancelled() or task.exception())
+        worker.listen(self._sockets)
         try:
             reason = await asyncio.wait_for(self._configure(worker), BOOT_SECONDS)
         except TimeoutError:
@@ -386,10 +417,15 @@ class Supervisor:
             await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def _close_sockets(self) -> None:
-        for sockets in self._sockets:
-            for sock in sockets:
-                sock.close()
+        _close_listeners(self._sockets)
         self._sockets.clear()
+
+
+def _close_listeners(sockets: Mapping[Address, list[socket.socket]]) -> None:
+    for address, each in sockets.items():
+        for sock in each:
+            sock.close()
+        forget_unix_socket(address)
 
 
 async def _exit_status(process: subprocess.Popen[bytes]) -> int:
@@ -412,6 +448,6 @@ def _how(status: int) -> str:
 
 def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
     """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
-    changed = [key for key in ("workers", "max_tunnels", "listen", "admin") if getattr(old, key) != getattr(new, key)]
+    changed = [key for key in ("workers", "max_tunnels", "admin") if getattr(old, key) != getattr(new, key)]
     if changed:
         raise ValueError(f"{', '.join(changed)} cannot change while the gateway runs: restart it")

@@ -1,7 +1,8 @@
 """A worker: one process that accepts, relays and tells.
 
-Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL TABLE LISTENER…``, all but the first
-being descriptors that it inherits. It imports nothing of the command line or the status page.
+Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL TABLE``, the last two being descriptors
+that it inherits. Listening sockets come through the control channel. It imports nothing of the command line or the
+status page.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import signal
 import socket
 import sys
 import time
+from errno import EMFILE
 
 from gateway.config.schema import AccessLog as AccessLogConfig
-from gateway.config.schema import Config
+from gateway.config.schema import Address, Config
 from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.control import (
+    NO_DESCRIPTOR,
     Channel,
     Configure,
     Configured,
@@ -29,8 +32,10 @@ from gateway.processes.control import (
     DrainBackends,
     Drained,
     Failed,
+    Listen,
     ReopenLogs,
     Stop,
+    Unlisten,
 )
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
@@ -60,14 +65,15 @@ log = logging.getLogger("gateway")
 class Worker:
     """What one worker holds."""
 
-    def __init__(self, slot: int, table: Table, poller: Poller, listeners: list[socket.socket]) -> None:
+    def __init__(self, slot: int, table: Table, poller: Poller) -> None:
         self._slice = Slice(table, slot)
         self._poller = poller
-        self._sockets = listeners
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._edge: Edge | None = None
         self._log_config: AccessLogConfig | None = None
-        self._listeners: list[Listener] = []
+        self._sockets: list[Listen] = []
+        """listening sockets that came since a configuration was put in force"""
+        self._listeners: dict[Address, Listener] = {}
         self._finishing: asyncio.Task[None] | None = None
         cells = table.cells
         block = self._slice.block
@@ -78,7 +84,7 @@ class Worker:
 
     async def run(self, control: socket.socket) -> None:
         """Do what the supervisor says, until it says to stop or is gone."""
-        channel = await Channel.over(control)
+        channel = Channel(control)
         while (message := await channel.receive()) is not None and not isinstance(message, Stop):
             if isinstance(message, Configure):
                 try:
@@ -90,6 +96,10 @@ class Worker:
                     channel.send(Failed(message.generation, str(error)))
                 else:
                     channel.send(Configured(message.generation))
+            elif isinstance(message, Listen):
+                self._sockets.append(message)
+            elif isinstance(message, Unlisten):
+                self._unlisten(message)
             elif isinstance(message, ReopenLogs):
                 self._reopen_logs()
             elif isinstance(message, Drain):
@@ -121,20 +131,21 @@ class Worker:
             self._registry.backends[:] = message.registry.backends
             self._log_config = config.access_log
             edge = Edge(self._poller, self._slice, self._registry, Events(), self._open_log(config))
+            self._check_sockets()
             await edge.configure(config, message.registry, message.drained_backends)
             self._edge = edge
             self._end_tunnels_of_predecessor(edge)
             if message.drain is not None:
                 self._drain(message.drain, channel)
-            self._listeners = [Listener(edge, sock) for sock in self._sockets]
-            for listener in self._listeners:
-                listener.start()
+            self._listen(edge)
             self._slice.cells[self._slice.block + W_READY] = 1
             edge.spawn(edge.prepare_plain())
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
+            self._check_sockets()
             new_log = self._open_log(config) if config.access_log != self._log_config else None
             await self._edge.configure(config, message.registry, message.drained_backends)
+            self._listen(self._edge)
             if new_log is not None:
                 self._edge.batch.flush()
                 self._edge.log, old_log = new_log, self._edge.log
@@ -145,6 +156,27 @@ class Worker:
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
         gc.collect()
         gc.freeze()  # what is there now stays: collections need not walk it again
+
+    def _check_sockets(self) -> None:
+        """:raises OSError: a listening socket got lost on its way here"""
+        for sent in self._sockets:
+            if sent.fd == NO_DESCRIPTOR:
+                raise OSError(EMFILE, "no descriptor is left for a listening socket", str(sent.address))
+
+    def _listen(self, edge: Edge) -> None:
+        """Accept on the sockets that came since the last time."""
+        for sent in self._sockets:
+            self._listeners[sent.address] = Listener(edge, socket.socket(fileno=sent.fd))
+            self._listeners[sent.address].start()
+        self._sockets.clear()
+
+    def _unlisten(self, message: Unlisten) -> None:
+        if message.address in self._listeners:
+            self._listeners.pop(message.address).close()
+        for sent in [sent for sent in self._sockets if sent.address == message.address]:
+            self._sockets.remove(sent)
+            if sent.fd != NO_DESCRIPTOR:
+                os.close(sent.fd)
 
     def _open_log(self, config: Config) -> AccessLog:
         return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)
@@ -196,10 +228,8 @@ class Worker:
 
         The listening sockets are closed at once, so that a new gateway can have the addresses.
         """
-        for listener in self._listeners:
-            listener.stop()
-        for sock in self._sockets:
-            sock.close()
+        for listener in self._listeners.values():
+            listener.close()
         if self._edge is None:
             return
         if self._finishing is None:
@@ -211,13 +241,13 @@ class Worker:
 
 
 def main(arguments: list[str]) -> None:
-    """Run a worker. :param arguments: slot, and descriptors of the control socket, the table and the listeners"""
+    """Run a worker. :param arguments: slot, and descriptors of the control socket and of the table"""
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s gateway[%(process)d] %(message)s",
     )
-    slot, control_fd, table_fd, *listener_fds = (int(argument) for argument in arguments)
+    slot, control_fd, table_fd = (int(argument) for argument in arguments)
     # Signals are the supervisor's: a Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
     for number in (
         signal.SIGINT,
@@ -245,7 +275,7 @@ def main(arguments: list[str]) -> None:
 
     async def run() -> None:
         nonlocal worker
-        worker = Worker(slot, table, poller, [socket.socket(fileno=fd) for fd in listener_fds])
+        worker = Worker(slot, table, poller)
         await worker.run(socket.socket(fileno=control_fd))
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
