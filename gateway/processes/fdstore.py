@@ -36,7 +36,7 @@ ANCILLARY_BYTES = socket.CMSG_SPACE(2 * OPENED_AT_ONCE * array("i").itemsize)
 MESSAGES_AT_ONCE = 16
 """Read before the supervisor does anything else."""
 
-DELAY_SECONDS = 0.005
+DELAY_SECONDS = 0.01
 """How long a worker gathers what it has to say. A tunnel that opened within this time before a crash is lost."""
 
 RETRY_SECONDS = 0.02

@@ -145,7 +145,7 @@ class Path:
         self.proven_ns = silence_ns
         if silence_ns >= _a_little_less(self._trial_ns):
             self._end_trial()
-        if self._is_refuted():
+        if self._is_refuted() or self._is_refuted_at_the_end(bounds):
             self._forget_cutoff(now)
         before = self.interval_ns
         self._reckon(bounds)
@@ -156,7 +156,7 @@ class Path:
 
     def fail(self, bounds: Bounds, silence_ns: int, how: int, now: int) -> bool:
         """Note that a connection did not live through a silence. :returns: whether that was believed"""
-        if silence_ns < min(_SHORTEST_CUTOFF_NS, bounds.min_ns):
+        if not min(_SHORTEST_CUTOFF_NS, bounds.min_ns) <= silence_ns <= _a_little_more(bounds.max_ns):
             return False
         began = now - silence_ns - (bounds.pong_timeout_ns if how == UNANSWERED else 0)
         if began < self._since_ns:
@@ -194,13 +194,13 @@ class Path:
         self.proven_ns = max(self.proven_ns, state.proven_ns)
         if self._is_refuted():
             self._forget_cutoff(now)
-        if state.cutoff_ns and (not self.cutoff_ns or state.cutoff_ns < self.cutoff_ns):
-            self._set_cutoff(state.cutoff_ns, CUT if state.is_exact else UNANSWERED, state.failures)
-        elif state.cutoff_ns == self.cutoff_ns:
-            self._is_exact |= bool(state.is_exact)
-            self._failures = max(self._failures, state.failures)
-        if self._is_refuted():
-            self._forget_cutoff(now)
+        cutoff, is_exact, failures = self.cutoff_ns, self._is_exact, self._failures
+        if state.cutoff_ns == cutoff:
+            is_exact, failures = is_exact or bool(state.is_exact), max(failures, state.failures)
+        elif state.cutoff_ns and (not cutoff or state.cutoff_ns < cutoff):
+            cutoff, is_exact, failures = state.cutoff_ns, bool(state.is_exact), state.failures
+        if not self._goes_beyond(cutoff):
+            self._set_cutoff(cutoff, CUT if is_exact else UNANSWERED, failures)
         self._retest_ns = max(self._retest_ns, state.retest_ns)
         self._retest_delay_ns = max(self._retest_delay_ns, state.retest_delay_ns)
         if state.lease_ns > self._lease_ns:
@@ -323,10 +323,24 @@ class Path:
         self.cutoff_ns = silence_ns
         self._is_exact = how == CUT
         self._failures = failures
+        if silence_ns:
+            # What is near the cutoff is to be proven again.
+            self.proven_ns = min(self.proven_ns, silence_ns - (silence_ns >> 4))
 
     def _is_refuted(self) -> bool:
-        """Whether what is proven goes beyond the cutoff, and by more than timers differ."""
-        return self.cutoff_ns != 0 and 20 * self.proven_ns >= 21 * self.cutoff_ns
+        return self.cutoff_ns != 0 and self._goes_beyond(self.cutoff_ns)
+
+    def _goes_beyond(self, cutoff_ns: int) -> bool:
+        """Whether more is proven than a cutoff, and by more than timers differ."""
+        return 20 * self.proven_ns >= 21 * cutoff_ns
+
+    def _is_refuted_at_the_end(self, bounds: Bounds) -> bool:
+        """Whether all that is allowed is proven, and the cutoff is about there: nothing can go beyond it."""
+        cutoff = self.cutoff_ns
+        return self._is_all_proven(bounds) and self.proven_ns >= cutoff - (cutoff >> 4)
+
+    def _is_all_proven(self, bounds: Bounds) -> bool:
+        return self.proven_ns >= _a_little_less(bounds.max_ns)
 
     def _forget_cutoff(self, now: int) -> None:
         if self._failures >= _CONFIRMED:
@@ -348,10 +362,8 @@ class Path:
         """Work out what follows from what is known."""
         proven, cutoff = self.proven_ns, self.cutoff_ns
         is_confirmed = self._failures >= _CONFIRMED
-        if proven >= _a_little_less(bounds.max_ns):
-            interval = bounds.max_ns
-        elif not cutoff:
-            interval = max(START_NS, proven * 4 // 5)
+        if not cutoff:
+            interval = bounds.max_ns if self._is_all_proven(bounds) else max(START_NS, proven * 4 // 5)
         elif not self._is_exact:
             interval = min(proven, cutoff) * 4 // 5
         elif is_confirmed:

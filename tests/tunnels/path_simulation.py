@@ -60,7 +60,7 @@ class Network:
 def twenty() -> list[Network]:
     """The networks of the 1,000 clients."""
     return [
-        *(Network(cutoff, CUT) for cutoff in (8, 12, 20, 45, 60, 120, 240, 360)),
+        *(Network(cutoff, CUT) for cutoff in (8, 12, 20, 45, 60, 120, 230, 360)),
         *(Network(cutoff, UNANSWERED) for cutoff in (10, 15, 30, 60, 90, 180, 300)),
         *(Network(None) for _ in range(3)),
         Network(120, UNANSWERED, later=30, changes=True),

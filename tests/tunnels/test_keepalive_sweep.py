@@ -238,6 +238,7 @@ def test_ping_and_answer_over_and_over(rig: Rig, side: int, answer: str, after: 
         if answer == "Pong":
             tunnel.peer(side).send(pong(tunnel, side))
             rig.until(lambda n=n: rig.totals(side).pongs == n, "the Pong")
+            assert tunnel.cell(DEADLINE_NS) == due(tunnel, side)
         else:
             send(rig, tunnel, side, HELLO[side])
         assert tunnel.cell(DEADLINE_NS) <= due(tunnel, side)
@@ -272,6 +273,20 @@ def test_an_endpoints_ping_does_the_job(rig: Rig, side: int) -> None:
             tunnel.age(4 * NS)
             tunnel.peer(side).received.clear()
             assert_dead(rig, tunnel, side)
+
+
+@both_sides
+def test_an_endpoints_ping_that_is_sent_long_before_the_gateways_would_be(rig: Rig, side: int) -> None:
+    """Whoever asks, an answer is due after the same time."""
+    tunnel = rig.open(ping_after=only(side, 10 * PONG_WITHIN), on_loss=1012)
+    send(rig, tunnel, 1 - side, frame(PING, b"mine", masked=side == BACKEND_SIDE))
+    tunnel.age(PONG_WITHIN - NS)
+    assert_alive(rig, tunnel, side)
+    tunnel.peer(side).received.clear()
+    tunnel.age(NS)
+    # The walk that is due anyway notices.
+    tunnel.rig.cells[tunnel.row + DEADLINE_NS] = time.monotonic_ns()
+    assert_dead(rig, tunnel, side)
 
 
 @both_sides

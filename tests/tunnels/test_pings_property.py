@@ -346,15 +346,16 @@ def unmasked(control: bytes) -> bytes:
 
 SIZES = st.sampled_from([0, 1, 2, 8, 125, 126, 127, 1000, 20_000]) | st.integers(0, 300)
 SIDE = st.sampled_from(BOTH)
-FEW = st.sampled_from([1, 2, 5, 9, 13, 14, 100, 5000, 1 << 20])
+FEW = st.sampled_from([1, 2, 5, 9, 13, 14, 100, 5000])
 STEPS = st.one_of(
     st.tuples(st.just("data"), SIDE, st.booleans(), SIZES, st.booleans()),
     st.tuples(st.just("ping"), SIDE, st.sampled_from([0, 1, 7, 124]) | st.integers(0, 124)),
     st.tuples(st.just("pong"), SIDE, st.binary(max_size=125)),
     st.tuples(st.just("write"), SIDE, FEW),
-    st.tuples(st.just("write"), SIDE, FEW),
+    st.tuples(st.just("write"), SIDE, st.just(1 << 20)),
+    st.tuples(st.just("drip"), SIDE, st.sampled_from([1, 2, 3, 7, 11])),
     st.tuples(st.just("read"), SIDE, FEW),
-    st.tuples(st.just("serve")),
+    st.tuples(st.just("read"), SIDE, st.just(1 << 20)),
     st.tuples(st.just("serve")),
 )
 INJECTIONS = st.sampled_from([(), (CLIENT,), (BACKEND_SIDE,), BOTH])
@@ -371,6 +372,10 @@ def take(link: Link, step: tuple[object, ...], serial: int) -> None:
             link.endpoints[side].pong(b"!" + payload[:124])
         case ("write", int(side), int(limit)):
             link.write(side, limit)
+        case ("drip", int(side), int(limit)):
+            for _ in range(20):
+                link.write(side, limit)
+                link.rig.serve()
         case ("read", int(side), int(limit)):
             link.read(side, limit)
         case _:
@@ -397,6 +402,8 @@ def test_both_receive_exactly_what_the_other_sent(
         link = Link(rig, client, backend, deflate=deflate, family=wire[0], buffers=wire[1])
         for serial, (step, injections) in enumerate(steps):
             take(link, step, serial)
+            if step[0] == "write":
+                rig.serve()
             for side in injections:
                 link.inject(side)
             link.assert_clean()
