@@ -233,8 +233,8 @@ class Path:
             elif not was_confirmed:
                 # The connection lived until then: whatever failed after a much shorter silence had left.
                 self.proven_ns = max(self.proven_ns, _a_little_less(silence_ns))
-                if self._is_refuted():
-                    self._set_cutoff(silence_ns, CUT, 1)
+                is_refuted = self._is_refuted()
+                self._set_cutoff(silence_ns if is_refuted else cutoff, CUT, 1 if is_refuted else failures)
         elif silence_ns < cutoff:
             self._set_cutoff(silence_ns, UNANSWERED, failures if 2 * cutoff <= 3 * silence_ns else 1)
         elif self._is_exact and was_confirmed:

@@ -228,6 +228,23 @@ def test_a_second_cut_of_the_same_length_confirms_the_cutoff(path: Path) -> None
     assert path.interval == 8 * S
 
 
+def test_a_cut_confirms_a_bound_that_is_near(path: Path) -> None:
+    path.climb(45)
+    path.unanswered(56)
+    path.cut(60)
+    assert path.cutoff == 56 * S
+    assert path.interval == 44.8 * S
+
+
+def test_a_cut_says_who_failed_much_earlier_had_left(path: Path) -> None:
+    path.climb(45)
+    path.unanswered(50)
+    path.cut(60)
+    assert path.cutoff is None
+    path.cut(60)
+    assert path.cutoff == 60 * S
+
+
 def test_a_second_cut_of_another_length_confirms_nothing(path: Path) -> None:
     path.cut(10)
     path.cut(7)
@@ -474,6 +491,25 @@ def test_a_cutoff_that_is_gone_is_forgotten(path: Path) -> None:
     assert path.cutoff is None
     path.climb(240)
     assert path.interval == 240 * S
+
+
+def test_a_cutoff_at_the_maximum_is_learned_and_forgotten_too(proven: Path) -> None:
+    """No trial can go beyond it: one that is as long has to do."""
+    proven.cut(240.01)
+    proven.cut(240.01)
+    assert proven.interval == pytest.approx(192 * S, rel=0.001)
+    proven.now += 31 * MINUTE
+    assert proven.answered(192) == 240 * S
+    proven.answered(239.97)
+    assert proven.cutoff is None
+    assert proven.interval == 240 * S
+
+
+def test_who_is_cut_after_more_than_the_maximum_teaches_nothing(proven: Path) -> None:
+    proven.cut(280)
+    proven.cut(280)
+    assert proven.cutoff is None
+    assert proven.interval == 240 * S
 
 
 def test_once_it_is_forgotten_scouts_go_on_at_once(path: Path) -> None:
