@@ -46,6 +46,7 @@ from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
+from gateway.processes.notify import Notifier, describe
 from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
 from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_HEARTBEAT_NS, W_PID, W_READY
@@ -64,6 +65,9 @@ STABLE_SECONDS = 10.0
 """A worker that lived this long had nothing wrong with it from the start."""
 
 MAX_FAILED_BOOTS = 5
+DRAIN_MARGIN_SECONDS = 10.0
+"""What the service manager gives a drain beyond the time that it should take."""
+
 log = logging.getLogger("gateway")
 
 
@@ -117,6 +121,7 @@ class Supervisor:
         self._stopping = False
         self._demo = demo
         self.state: GatewayState
+        self._notifier = Notifier(os.environ, lambda: describe(self.state))
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Run until told to stop.
@@ -139,7 +144,7 @@ class Supervisor:
         self.state = GatewayState(table, self._registry, config, self._path, demo=self._demo)
         self._stores = [DescriptorStore(loop, descriptors.for_tunnels) for _ in range(config.workers)]
         admin: AdminServer | None = None
-        watch: asyncio.Task[None] | None = None
+        watches: list[asyncio.Task[None]] = []
         for name in ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2"):
             loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._orders.add, name)
         try:
@@ -149,11 +154,14 @@ class Supervisor:
             ready = [loop.create_future() for _ in range(config.workers)]
             self._keepers = [asyncio.create_task(self._keep(slot, ready[slot])) for slot in range(config.workers)]
             announce = asyncio.create_task(self._announce(ready, started))
-            watch = asyncio.create_task(self._watch_heartbeats())
+            watches = [asyncio.create_task(self._watch_heartbeats())]
+            watches.append(asyncio.create_task(self._notifier.keep_telling()))
             while (order := await self._orders.get()).name != FATAL:
                 log.info("%s", order)
                 if order.name == "HUP":
+                    self._notifier.reloading()
                     await self._hup()
+                    self._notifier.reloaded()
                     if self.state.last_reload_error is None:
                         order.done()
                     else:
@@ -174,7 +182,7 @@ class Supervisor:
         finally:
             self._orders.close("the gateway is shutting down")
             await self._end()
-            if watch is not None:
+            for watch in watches:
                 watch.cancel()
             for store in self._stores:
                 store.close()
@@ -282,6 +290,8 @@ class Supervisor:
         self.state.stopping = True
         self.state.drain = DrainState(settings.period, self.state.table.tunnels())
         log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
+        longest_close = max(route.timeouts.close for route in self._config.routes)
+        self._notifier.stopping(settings.period + longest_close + DRAIN_MARGIN_SECONDS)
         self._tell_all(Drain(settings.period, settings.close_code))
         order.done(self.state.drain)
         self.state.drain.cut_short = True  # until it is over
@@ -467,6 +477,7 @@ class Supervisor:
             addresses,
             self._config.admin.address,
         )
+        self._notifier.ready()
         started()
 
     def _fail(self, reason: str) -> None:
@@ -476,6 +487,7 @@ class Supervisor:
     async def _end(self) -> None:
         """Have the workers exit, and see them gone."""
         self._stopping = self.state.stopping = True
+        self._notifier.stopping()
         if self.state.drain is not None:
             self.state.drain.over.set()
         self._tell_all(Stop())

@@ -275,6 +275,7 @@ def main(arguments: list[str]) -> None:
     )
     slot, control_fd, store_fd, table_fd = (int(argument) for argument in arguments)
     # Signals are the supervisor's: a Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
+    # Nor must the ABRT with which systemd's watchdog ends a supervisor that hangs: it goes to the whole group, too.
     for number in (
         signal.SIGINT,
         signal.SIGTERM,
@@ -282,6 +283,7 @@ def main(arguments: list[str]) -> None:
         signal.SIGQUIT,
         signal.SIGUSR1,
         signal.SIGUSR2,
+        signal.SIGABRT,
     ):
         signal.signal(number, signal.SIG_IGN)
     descriptors = raise_descriptor_limit()
