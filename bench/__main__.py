@@ -41,7 +41,7 @@ def main() -> int:
         for scenario in scenarios:
             of_scenario = []
             for proxy in proxies:
-                if options.check and not _has_target(proxy, scenario):
+                if (options.check and not _has_target(proxy, scenario)) or (scenario.pinged and proxy.relay is None):
                     continue
                 of_scenario.append(runner.compare(scenario, proxy))
                 comparisons.append(of_scenario[-1])

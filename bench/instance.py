@@ -34,12 +34,14 @@ class Cores:
 
 @dataclass(frozen=True)
 class Instance:
-    """A proxy that runs and relays. `load_program` and `load_cores` are for what is to drive it."""
+    """A proxy that runs and relays, with its keepalive. `load_program` and `load_cores` are for what is to drive it."""
 
     name: str
     directory: Path
     port: int
     pids: frozenset[int]
+    backend_pid: int
+    keepalive: str
     load_program: Path
     load_cores: set[int] | None
 
@@ -57,8 +59,10 @@ class Instance:
 
 
 @contextlib.contextmanager
-def running(proxy: Proxy, workers: int, load_program: Path, cores: Cores) -> Iterator[Instance]:
+def running(proxy: Proxy, workers: int, keepalive: str, load_program: Path, cores: Cores) -> Iterator[Instance]:
     """Starts a backend and `proxy` in front of it, waits until an upgrade passes, and ends both.
+
+    `keepalive` is the YAML of that key, and means something to our gateway alone.
 
     Raises BenchError, with the end of what the proxy printed, when it does not come up.
     """
@@ -67,11 +71,11 @@ def running(proxy: Proxy, workers: int, load_program: Path, cores: Cores) -> Ite
         raise BenchError(f"{proxy.name}: no program {proxy.program} on PATH")
     with (
         tempfile.TemporaryDirectory(prefix=f"bench-{proxy.name}-") as name,
-        running_backend(load_program, cores.load) as backend_port,
+        running_backend(load_program, cores.load) as (backend_port, backend_pid),
     ):
         directory = Path(name)
         directory.chmod(0o755)  # nginx started by root works as another user
-        place = Place(directory, free_port(), free_port(), backend_port, workers)
+        place = Place(directory, free_port(), free_port(), backend_port, workers, keepalive)
         launch = proxy.launch(program, place)
         with (directory / "stdout").open("wb") as output, (directory / "stderr").open("wb") as errors:
             group = Group(
@@ -88,7 +92,7 @@ def running(proxy: Proxy, workers: int, load_program: Path, cores: Cores) -> Ite
                 if proxy.relay is not None:
                     _check_relay(place.admin_port, proxy.relay)
             pids = cpu.tree(group.pid)
-            yield Instance(proxy.name, directory, place.port, pids, load_program, cores.load)
+            yield Instance(proxy.name, directory, place.port, pids, backend_pid, keepalive, load_program, cores.load)
         finally:
             group.stop(proxy.stop)
 

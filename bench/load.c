@@ -4,9 +4,11 @@
  *   load echo PORT TUNNELS PAYLOAD_BYTES WARMUP_SECONDS SECONDS          one message in flight on each tunnel
  *   load latency PORT TUNNELS PAYLOAD_BYTES WARMUP_SECONDS SECONDS RATE  RATE messages a second, whatever comes back
  *   load handshake PORT AT_A_TIME WARMUP_HANDSHAKES HANDSHAKES
- *   load idle PORT TUNNELS
+ *   load idle PORT TUNNELS                                               silent tunnels
+ *   load pinged PORT TUNNELS                                             silent but for a proxy's Pings
  *
- * It talks to bench/load.py: a line of JSON on stdout is a result; `warm` and `ready` are words on their own lines.
+ * It talks to bench/load.py: a line of JSON on stdout is a result; `warm`, `ready` and `pinging` (the first Ping has come)
+ * are words on their own lines.
  * After the warm-up, and after each result, it says `warm` and waits for a line on stdin before it measures (again), so
  * that the processor time of the proxy can be read while nothing is under way, and two proxies can take turns. The end
  * of stdin ends it. A failure goes to stderr, with exit status 1.
@@ -78,7 +80,8 @@ int main(int count, char **arguments) {
         options.warmup_handshakes = atol(arguments[4]);
         options.handshakes = atol(arguments[5]);
         run_handshakes(&options);
-    } else if (!strcmp(mode, "idle") && count == 4) {
+    } else if ((!strcmp(mode, "idle") || !strcmp(mode, "pinged")) && count == 4) {
+        options.pinged = !strcmp(mode, "pinged");
         run_idle(&options);
     } else {
         fail("usage: the modes are at the top of load.c");

@@ -21,6 +21,7 @@ struct options {
     double warmup_seconds, seconds;
     double rate;             /* messages a second over all tunnels; 0 = closed loop */
     long handshakes, warmup_handshakes;
+    bool pinged;             /* say `pinging` when the first Ping has come */
 };
 
 /* load.c */

@@ -8,7 +8,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from bench.errors import BenchError
 from bench.process import Group
@@ -34,15 +34,22 @@ class Load:
         if (line := self._line(seconds)) != word:
             raise BenchError(f"load {self._arguments[0]}: said {line!r} instead of {word!r}")
 
-    def result(self, seconds: float) -> dict[str, float]:
-        """Waits for the line of JSON that ends a measurement."""
-        return cast("dict[str, float]", json.loads(self._line(seconds)))
+    def result(self, seconds: float) -> dict[str, Any]:
+        """Waits for the line of JSON that ends a measurement: figures, and of silent tunnels `tenths`.
+
+        `tenths` counts the Pings that came in each tenth of a second from the first Ping on.
+        """
+        return cast("dict[str, Any]", json.loads(self._line(seconds)))
 
     def go(self) -> None:
         """Lets the program go on."""
         assert self._group.process.stdin is not None
         self._group.process.stdin.write(b"go\n")
         self._group.process.stdin.flush()
+
+    @property
+    def pid(self) -> int:
+        return self._group.pid
 
     def stop(self) -> None:
         self._group.stop()
@@ -74,7 +81,7 @@ def running_load(program: Path, *arguments: str | float, cores: set[int] | None)
 
 
 @contextlib.contextmanager
-def running_backend(program: Path, cores: set[int] | None) -> Iterator[int]:
-    """Runs a WebSocket echo server on a port of 127.0.0.1, and gives the port."""
+def running_backend(program: Path, cores: set[int] | None) -> Iterator[tuple[int, int]]:
+    """Runs a WebSocket echo server on a port of 127.0.0.1, and gives the port and its pid."""
     with running_load(program, "backend", cores=cores) as backend:
-        yield int(backend.result(5)["port"])
+        yield int(backend.result(5)["port"]), backend.pid

@@ -16,17 +16,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parent.parent
+DEFAULT_KEEPALIVE = "{}"
+NO_KEEPALIVE = "{client: off, backend: off}"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where one instance of a proxy runs. Ports are of 127.0.0.1; `directory` is its own and temporary."""
+    """Where and how one instance of a proxy runs. Ports are of 127.0.0.1; `directory` is its own and temporary.
+
+    `keepalive` is the YAML of our gateway's key of that name; no other proxy has one.
+    """
 
     directory: Path
     port: int
     admin_port: int
     backend_port: int
     workers: int
+    keepalive: str
 
     def write(self, name: str, text: str) -> Path:
         path = self.directory / name
@@ -241,6 +247,7 @@ def _gateway(program: Path, place: Place, relay: str) -> Launch:
         "gateway.yaml",
         f"""
 workers: {place.workers}
+keepalive: {place.keepalive}
 listen:
   - address: 127.0.0.1:{place.port}
 admin:
@@ -255,7 +262,9 @@ routes:
     upstream: echo
 """,
     )
-    environment = {"GATEWAY_RELAY": relay} if relay == "pure" else {}
+    environment = {"PYTHONPATH": str(REPOSITORY)}  # workers do not look where they were started
+    if relay == "pure":
+        environment["GATEWAY_RELAY"] = relay
     return Launch([program, "-m", "gateway", "run", "-c", configuration], environment, REPOSITORY)
 
 

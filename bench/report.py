@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import time
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Console
@@ -17,33 +18,37 @@ from bench.targets import Verdict
 
 
 def print_scenario(console: Console, scenario: Scenario, comparisons: list[Comparison]) -> None:
-    """Prints one scenario: a row for nginx and one for each proxy, medians with the lowest and highest."""
+    """Prints one scenario: a row for each baseline and each proxy, medians with the lowest and highest."""
     table = Table(title=f"{scenario.name}: {scenario.title}", title_justify="left")
-    table.add_column("proxy")
+    table.add_column("proxy", no_wrap=True)
     for metric in scenario.metrics:
         table.add_column(metric.unit, justify="right")
         if metric.as_ratio:
-            table.add_column("x nginx", justify="right")
-    baselines = [pair.nginx for comparison in comparisons for pair in comparison.pairs]
-    if baselines:
-        row = ["nginx"]
-        for metric in scenario.metrics:
-            values = [base[metric.key] for base in baselines]
-            row.append(_spread(values, metric.decimals))
-            row += ["1"] * metric.as_ratio
-        table.add_row(*row, end_section=True)
-    for comparison in comparisons:
-        if comparison.proxy.name == "nginx":
-            continue
-        if comparison.error is not None:
-            table.add_row(comparison.proxy.name, "failed")
-        else:
-            table.add_row(comparison.proxy.name, *_cells(comparison, scenario.metrics))
+            table.add_column("x no Pings" if scenario.pinged else "x nginx", justify="right")
+    for baseline, compared in groupby(comparisons, lambda comparison: comparison.baseline_name):
+        _add_rows(table, scenario.metrics, baseline, list(compared))
     console.print(table)
     for comparison in comparisons:
         if comparison.error is not None:
             console.print(f"{scenario.name}: {comparison.error}", style="red", markup=False)
     console.print()
+
+
+def _add_rows(table: Table, metrics: tuple[Metric, ...], baseline: str, comparisons: list[Comparison]) -> None:
+    """Adds the row of a baseline, and one for each proxy that was compared with it."""
+    figures = [pair.baseline for comparison in comparisons for pair in comparison.pairs]
+    if figures:
+        row = [baseline]
+        for metric in metrics:
+            row.append(_spread([own[metric.key] for own in figures if metric.key in own], metric.decimals))
+            row += ["1"] * metric.as_ratio
+        table.add_row(*row, end_section=True)
+    for comparison in comparisons:
+        if comparison.proxy.name == baseline:
+            continue
+        cells = _cells(comparison, metrics) if comparison.error is None else ["failed"]
+        table.add_row(comparison.proxy.name, *cells)
+    table.add_section()
 
 
 def print_targets(console: Console, verdicts: list[Verdict]) -> None:
@@ -90,19 +95,21 @@ def write_json(
 def _cells(comparison: Comparison, metrics: tuple[Metric, ...]) -> list[str]:
     cells = []
     for metric in metrics:
-        cells.append(f"{comparison.median(metric.key):,.{metric.decimals}f}")
         if metric.as_ratio:
+            cells.append(f"{comparison.median(metric.key):,.{metric.decimals}f}")
             cells.append(_spread(comparison.ratios(metric.key), 2))
+        else:
+            cells.append(_spread([pair.proxy[metric.key] for pair in comparison.pairs], metric.decimals))
     return cells
 
 
 def _spread(values: list[float], decimals: int) -> str:
     if not values:
         return "-"
-    median = f"{statistics.median(values):,.{decimals}f}"
-    if len(values) == 1:
-        return median
-    return f"{median} ({min(values):,.{decimals}f}-{max(values):,.{decimals}f})"
+    median, lowest, highest = (
+        f"{value:,.{decimals}f}" for value in (statistics.median(values), min(values), max(values))
+    )
+    return median if lowest == highest else f"{median} ({lowest}-{highest})"
 
 
 def _as_json(comparison: Comparison) -> dict[str, object]:

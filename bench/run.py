@@ -1,38 +1,45 @@
-"""Runs scenarios in pairs: nginx and another proxy side by side, taking turns."""
+"""Runs scenarios in pairs: a proxy and what it is compared with side by side, taking turns."""
 
 import contextlib
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bench.errors import BenchError
 from bench.instance import Cores, running
-from bench.proxies import BASELINE, Proxy
+from bench.proxies import BASELINE, NO_KEEPALIVE, Proxy
 from bench.scenarios import Figures, Scenario, Settings
 
 
 @dataclass(frozen=True)
 class Pair:
-    """nginx and a proxy measured together: medians over the slices, of the figures and of their ratios."""
+    """A baseline and a proxy measured together: medians over the slices, of the figures and of their ratios."""
 
-    nginx: Figures
+    baseline: Figures
     proxy: Figures
     ratios: Figures
 
     @classmethod
-    def of(cls, nginx: list[Figures], proxy: list[Figures]) -> "Pair":
-        together = list(zip(nginx, proxy, strict=True))
+    def of(cls, baseline: list[Figures], proxy: list[Figures]) -> "Pair":
+        together = list(zip(baseline, proxy, strict=True))
         ratios = {
             key: statistics.median(theirs[key] / base[key] for base, theirs in together)
-            for key in nginx[0]
-            if all(base[key] > 0 for base in nginx)
+            for key in baseline[0]
+            if all(base[key] > 0 for base in baseline)
         }
-        return cls(_medians(nginx), _medians(proxy), ratios)
+        return cls(_medians(baseline), _medians(proxy), ratios)
 
 
 def _medians(slices: list[Figures]) -> Figures:
     return {key: statistics.median(figures[key] for figures in slices) for key in slices[0]}
+
+
+def _baseline(scenario: Scenario, proxy: Proxy) -> tuple[Proxy, str]:
+    """What `proxy` is compared with, and that one's keepalive."""
+    if scenario.pinged:
+        return replace(proxy, name=f"{proxy.name}-no-pings"), NO_KEEPALIVE
+    return BASELINE, scenario.keepalive
 
 
 @dataclass
@@ -45,8 +52,12 @@ class Comparison:
     error: str | None = None
 
     def ratios(self, key: str) -> list[float]:
-        """The proxy's figure over nginx's, of each pair (in which nginx's is not 0)."""
+        """The proxy's figure over the baseline's, of each pair (in which that is not 0)."""
         return [pair.ratios[key] for pair in self.pairs if key in pair.ratios]
+
+    @property
+    def baseline_name(self) -> str:
+        return _baseline(self.scenario, self.proxy)[0].name
 
     def median(self, key: str) -> float:
         return statistics.median(pair.proxy[key] for pair in self.pairs)
@@ -66,25 +77,29 @@ class Runner:
     progress: Callable[[str], None]
 
     def compare(self, scenario: Scenario, proxy: Proxy) -> Comparison:
-        """Measures `proxy` against nginx, or nginx alone; a failure is kept in the result."""
+        """Measures `proxy` against its baseline, or nginx alone; a failure is kept in the result."""
         comparison = Comparison(scenario, proxy)
         wanted = self.pairs if scenario.pairs is None else min(self.pairs, scenario.pairs)
         for number in range(wanted):
-            self.progress(f"{scenario.name}: {BASELINE.name} and {proxy.name}, pair {number + 1} of {wanted}")
+            together = f"{comparison.baseline_name} and {proxy.name}"
+            self.progress(f"{scenario.name}: {together}, pair {number + 1} of {wanted}")
             try:
-                comparison.pairs.append(self._measure_pair(scenario, proxy, nginx_first=number % 2 == 0))
+                comparison.pairs.append(self._measure_pair(scenario, proxy, baseline_first=number % 2 == 0))
             except BenchError as error:
                 comparison.error = str(error)
                 break
         return comparison
 
-    def _measure_pair(self, scenario: Scenario, proxy: Proxy, *, nginx_first: bool) -> Pair:
-        chosen = [BASELINE] if proxy is BASELINE else [BASELINE, proxy]
+    def _measure_pair(self, scenario: Scenario, proxy: Proxy, *, baseline_first: bool) -> Pair:
+        chosen = [_baseline(scenario, proxy)]
+        if proxy is not BASELINE:
+            chosen.append((proxy, scenario.keepalive))
         with contextlib.ExitStack() as stack:
             instances = [
-                stack.enter_context(running(each, scenario.workers, self.load_program, self.cores)) for each in chosen
+                stack.enter_context(running(each, scenario.workers, keepalive, self.load_program, self.cores))
+                for each, keepalive in chosen
             ]
-            if nginx_first:
+            if baseline_first:
                 slices = scenario.measure(instances, self.settings)
             else:
                 slices = scenario.measure(instances[::-1], self.settings)[::-1]

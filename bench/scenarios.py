@@ -1,18 +1,25 @@
 """What is measured: each scenario drives proxies that run, by turns, and returns the figures of each."""
 
 import contextlib
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from bench.errors import BenchError
 from bench.instance import Instance
 from bench.load import Load, running_load
+from bench.pings import SECOND, busiest_second, pings_a_second
+from bench.priority import ahead_of_all
+from bench.proxies import DEFAULT_KEEPALIVE, NO_KEEPALIVE
 
 AT_A_TIME = 16
 LATENCY_RATE = 2000
 WARMUP_TUNNELS = 20
+PING_AFTER_SECONDS = 10
+BUSY_RATE = 1000
 
 
 Figures = dict[str, float]
@@ -29,6 +36,8 @@ class Settings:
     warmup_handshakes: int = 1000
     idle_seconds: float = 10.0
     settle_seconds: float = 2.0
+    pinged_seconds: float = 30.0
+    busy_seconds: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,8 @@ class Metric:
 class Scenario:
     """A load and its figures. `pairs` caps how often it is repeated (None: as often as asked).
 
-    `measure` takes proxies that run, and returns the figures of each, slice by slice.
+    `measure` takes proxies that run, and returns the figures of each, slice by slice. `keepalive` is our gateway's
+    (`proxies.Place`). A `pinged` one compares it with itself without Pings instead of nginx, and is for no other proxy.
     """
 
     name: str
@@ -54,6 +64,8 @@ class Scenario:
     measure: Callable[[Sequence[Instance], Settings], list[list[Figures]]]
     workers: int = 1
     pairs: int | None = None
+    keepalive: str = DEFAULT_KEEPALIVE
+    pinged: bool = False
 
 
 BUSY = Metric("busy_percent", "% busy", 0, as_ratio=False)
@@ -61,11 +73,16 @@ HANDSHAKES_SETTLE_SECONDS = 0.2
 
 
 def _take_turns(
-    instances: Sequence[Instance], arguments: list[list[str | float]], settle_seconds: float, slices: int
+    instances: Sequence[Instance],
+    arguments: list[list[str | float]],
+    settle_seconds: float,
+    slices: int,
+    urgent: frozenset[int] = frozenset(),
 ) -> list[list[Figures]]:
     """Drives the instances by turns, short ones: the machine is the same for all. Returns each one's slices.
 
-    `arguments` are the load program's, for each instance. `settle_seconds` pass before the CPU is read.
+    `arguments` are the load program's, for each instance. `settle_seconds` pass before the CPU is read. The processes
+    `urgent` go ahead of all others meanwhile, and the load with them.
     """
     figures: list[list[Figures]] = [[] for _ in instances]
     with contextlib.ExitStack() as stack:
@@ -77,6 +94,8 @@ def _take_turns(
             with instance.blamed():
                 load.expect("warm", 60)
         time.sleep(settle_seconds)
+        if urgent:
+            stack.enter_context(ahead_of_all([*urgent, *(load.pid for load in loads)]))
         turns = list(zip(instances, loads, figures, strict=True))
         for number in range(slices):
             # the other way round every second time: a machine that slows down then favours neither
@@ -139,18 +158,78 @@ def _hold(instance: Instance, settings: Settings, tunnels: int) -> Figures:
         load.expect("ready", 120)
         time.sleep(settings.settle_seconds)
         held = instance.memory_bytes() - before
-        started, used_before = time.monotonic(), instance.cpu_seconds()
-        time.sleep(settings.idle_seconds)
-        used, seconds = instance.cpu_seconds() - used_before, time.monotonic() - started
-        load.go()
-        result = load.result(10)
+        cpu_percent = _watch_cpu(instance, settings.idle_seconds)
+        result = _end_of_silence(load, tunnels)
+    return {"tunnel_bytes": held / tunnels, "cpu_percent": cpu_percent, "pings": result["pings"]}
+
+
+def _pinged(instances: Sequence[Instance], settings: Settings, *, tunnels: int) -> list[list[Figures]]:
+    figures = []
+    for instance in instances:
+        with instance.blamed():
+            hold = _hold_silent if instance.keepalive == NO_KEEPALIVE else _hold_pinged
+            figures.append([hold(instance, settings, tunnels)])
+    return figures
+
+
+def _hold_silent(instance: Instance, settings: Settings, tunnels: int) -> Figures:
+    with running_load(instance.load_program, "idle", instance.port, tunnels, cores=instance.load_cores) as load:
+        load.expect("ready", 120)
+        time.sleep(settings.settle_seconds)
+        cpu_percent = _watch_cpu(instance, settings.idle_seconds)
+        latencies = _busy_tunnel(instance, settings, load)
+        _end_of_silence(load, tunnels)
+    return {"cpu_percent": cpu_percent, **latencies}
+
+
+def _hold_pinged(instance: Instance, settings: Settings, tunnels: int) -> Figures:
+    with running_load(instance.load_program, "pinged", instance.port, tunnels, cores=instance.load_cores) as load:
+        load.expect("ready", 120)
+        load.expect("pinging", 2 * PING_AFTER_SECONDS)
+        cpu_percent = _watch_cpu(instance, settings.pinged_seconds)
+        latencies = _busy_tunnel(instance, settings, load)
+        result = _end_of_silence(load, tunnels)
+    tenths = result["tenths"]
+    later = tenths[PING_AFTER_SECONDS * SECOND :]
+    return {
+        "cpu_percent": cpu_percent,
+        **latencies,
+        "pings_a_second": pings_a_second(later),
+        "busiest_second": busiest_second(tenths),
+        "busiest_second_later": busiest_second(later),
+        "longest_silence_seconds": result["longest_silence_seconds"],
+    }
+
+
+def _watch_cpu(instance: Instance, seconds: float) -> float:
+    """Returns how much of a core the proxy uses, in percent."""
+    started, used_before = time.monotonic(), instance.cpu_seconds()
+    time.sleep(seconds)
+    used = instance.cpu_seconds() - used_before
+    return used / (time.monotonic() - started) * 100
+
+
+def _busy_tunnel(instance: Instance, settings: Settings, beside: Load) -> Figures:
+    """Returns the p99 of one tunnel beside silent ones: with a message always in flight, and at a fixed rate."""
+    slices = 2 * settings.slices
+    common: list[str | float] = [instance.port, 1, 64, settings.warmup_seconds, settings.busy_seconds / slices]
+    urgent = instance.pids | {instance.backend_pid, beside.pid}
+    always, at_rate = _take_turns(
+        [instance] * 2, [["echo", *common], ["latency", *common, BUSY_RATE]], 0, slices, urgent
+    )
+    return {
+        "p99_us": statistics.median(figures["p99_us"] for figures in always),
+        "p99_at_rate_us": statistics.median(figures["p99_us"] for figures in at_rate),
+    }
+
+
+def _end_of_silence(load: Load, tunnels: int) -> dict[str, Any]:
+    """Raises BenchError when a tunnel was cut."""
+    load.go()
+    result = load.result(10)
     if result["lost"]:
         raise BenchError(f"{result['lost']:.0f} of {tunnels} idle tunnels were cut")
-    return {
-        "tunnel_bytes": held / tunnels,
-        "cpu_percent": used / seconds * 100,
-        "pings": result["pings"],
-    }
+    return result
 
 
 _ECHO = (
@@ -160,6 +239,15 @@ _ECHO = (
     BUSY,
 )
 _IDLE = (Metric("tunnel_bytes", "B a tunnel", 0), Metric("cpu_percent", "% of a core", 2, as_ratio=False))
+_PINGED = (
+    Metric("cpu_percent", "% of a core", 2, as_ratio=False),
+    Metric("pings_a_second", "Pings/s", 0, as_ratio=False),
+    Metric("busiest_second", "busiest s", 2, as_ratio=False),
+    Metric("longest_silence_seconds", "s silent", 1, as_ratio=False),
+    Metric("p99_us", "us p99", 0),
+    Metric("p99_at_rate_us", "at rate", 0),
+)
+_EVERY_SO_OFTEN = f"{{ping_after: {PING_AFTER_SECONDS}s}}"
 
 SCENARIOS = [
     Scenario(
@@ -192,7 +280,14 @@ SCENARIOS = [
         (Metric("p50_us", "us p50", 0), Metric("p99_us", "us p99", 0), Metric("cpu_us", "us CPU"), BUSY),
         partial(_messages, tunnels=100, payload_bytes=64, rate=LATENCY_RATE),
     ),
-    Scenario("idle", "2,000 silent tunnels, 1 worker", _IDLE, partial(_idle, tunnels=2000), pairs=2),
+    Scenario(
+        "idle",
+        "2,000 silent tunnels, 1 worker",
+        _IDLE,
+        partial(_idle, tunnels=2000),
+        pairs=2,
+        keepalive=NO_KEEPALIVE,
+    ),
     Scenario(
         "idle-8000",
         "8,000 silent tunnels, 2 workers",
@@ -200,6 +295,27 @@ SCENARIOS = [
         partial(_idle, tunnels=8000),
         workers=2,
         pairs=1,
+        keepalive=NO_KEEPALIVE,
+    ),
+    Scenario(
+        "idle-8000-pings",
+        f"8,000 silent tunnels, 2 workers, a Ping to each client every {PING_AFTER_SECONDS} s",
+        _PINGED,
+        partial(_pinged, tunnels=8000),
+        workers=2,
+        pairs=3,
+        keepalive=f"{{client: {_EVERY_SO_OFTEN}, backend: off}}",
+        pinged=True,
+    ),
+    Scenario(
+        "idle-8000-pings-both",
+        f"the same with a Ping to each client and each backend every {PING_AFTER_SECONDS} s",
+        _PINGED,
+        partial(_pinged, tunnels=8000),
+        workers=2,
+        pairs=1,
+        keepalive=f"{{client: {_EVERY_SO_OFTEN}, backend: {_EVERY_SO_OFTEN}}}",
+        pinged=True,
     ),
 ]
 

@@ -8,7 +8,7 @@ from bench.run import Comparison
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on a median: of the ratio to nginx, or of the figure itself."""
+    """A bound on a median: of the ratio to the baseline (nginx, or no Pings), or of the figure itself."""
 
     proxy: str
     scenario: str
@@ -51,6 +51,9 @@ TARGETS = [
     Target("gateway-pure", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.4, "x nginx"),
     Target("gateway", "idle-8000", "tunnel_bytes", "memory an idle tunnel", 2500, " B", ratio=False),
     Target("gateway", "idle-8000", "cpu_percent", "CPU of 8,000 idle tunnels", 1, " % of a core", ratio=False),
+    Target("gateway", "idle-8000-pings", "cpu_percent", "CPU, each pinged every 10 s", 3, " % of a core", ratio=False),
+    Target("gateway", "idle-8000-pings", "busiest_second", "Pings in any second", 1.5, "x the mean", ratio=False),
+    Target("gateway", "idle-8000-pings", "p99_us", "p99 of a busy tunnel beside them", 1.5, "x no Pings"),
 ]
 
 

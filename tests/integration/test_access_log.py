@@ -162,7 +162,7 @@ async def test_nothing_is_lost_when_the_gateway_ends(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway(to_one(echo.address, workers=2))
+    gateway = await start_gateway(to_one(echo.address, workers=2, drain={"period": "1s"}))
     clients = [await open_connection(gateway) for _ in range(200)]
     for client in clients:
         client.writer.write(handshake("/many"))
