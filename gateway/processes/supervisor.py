@@ -16,21 +16,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.build import relay_build
 from gateway.config import ConfigError, load
-from gateway.config.schema import Config
+from gateway.config.schema import Address, Config
 from gateway.edge.descriptors import Descriptors
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
-from gateway.observe.state import GatewayState
-from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, Learned, Message, ReopenLogs, Stop
+from gateway.observe.state import DrainState, GatewayState
+from gateway.processes.control import (
+    Channel,
+    Configure,
+    Configured,
+    Drain,
+    DrainBackends,
+    Drained,
+    Failed,
+    Learned,
+    Listen,
+    Message,
+    ReopenLogs,
+    Stop,
+    Unlisten,
+)
 from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
+from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
 from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_HEARTBEAT_NS, W_PID, W_READY
 from gateway.tunnels.learning import MAX_PATHS, Key, State
@@ -67,6 +83,13 @@ class WorkerProcess:
     """since when it accepts connections"""
     configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
     """by generation: done when the worker has answered, with the reason if it could not"""
+    drained: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """done when it has drained, or is gone"""
+
+    def listen(self, sockets: Mapping[Address, list[socket.socket]]) -> None:
+        """Send it its own of the listening sockets."""
+        for address, each in sockets.items():
+            self.channel.send(Listen(address, each[self.slot].fileno()))
 
 
 class Supervisor:
@@ -83,9 +106,10 @@ class Supervisor:
         self._generation = 1
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._registry.admit(config)
-        self._sockets: list[list[socket.socket]] = []
+        self._sockets: dict[Address, list[socket.socket]] = {}
+        """listening sockets: one for each worker, by address"""
         self._workers: dict[int, WorkerProcess] = {}
-        self._requests: asyncio.Queue[str] = asyncio.Queue()
+        self._orders = Orders()
         self._keepers: list[asyncio.Task[None]] = []
         self._learned: dict[Key, State] = {}
         """what workers have learned of paths, the latest last"""
@@ -105,8 +129,7 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         try:
             admin_socket = listen_alone(config.admin.address)
-            for listener in config.listen:
-                self._sockets.append(listen(listener.address, config.workers))
+            self._sockets = self._open_listeners(config)
         except CannotListen as error:
             self._close_sockets()
             raise CannotStart(str(error)) from None
@@ -118,30 +141,38 @@ class Supervisor:
         admin: AdminServer | None = None
         watch: asyncio.Task[None] | None = None
         for name in ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2"):
-            loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._requests.put_nowait, name)
+            loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._orders.add, name)
         try:
-            admin = await start_admin(self.state, admin_socket, metrics)
+            admin = await start_admin(self.state, admin_socket, metrics, self._orders)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             _warn_if_short(descriptors, config)
             ready = [loop.create_future() for _ in range(config.workers)]
             self._keepers = [asyncio.create_task(self._keep(slot, ready[slot])) for slot in range(config.workers)]
             announce = asyncio.create_task(self._announce(ready, started))
             watch = asyncio.create_task(self._watch_heartbeats())
-            while (name := await self._requests.get()) != "fatal":
-                log.info("signal %s", name)
-                if name == "HUP":
+            while (order := await self._orders.get()).name != FATAL:
+                log.info("%s", order)
+                if order.name == "HUP":
                     await self._hup()
-                elif name == "USR1":
+                    if self.state.last_reload_error is None:
+                        order.done()
+                    else:
+                        order.refuse(self.state.last_reload_error)
+                elif order.name == DRAIN_BACKENDS:
+                    order.done(self._drain_backends(order.backends))
+                elif order.name == "USR1":
                     self._tell_all(ReopenLogs())
-                elif name == "TERM":
-                    await self._term()
+                elif order.name == "TERM":
+                    await self._term(order)
                     break
-                elif name == "USR2":
+                elif order.name == "USR2":
                     log.warning("signal USR2: this version cannot upgrade in place")
                 else:
+                    order.done()
                     break
             announce.cancel()
         finally:
+            self._orders.close("the gateway is shutting down")
             await self._end()
             if watch is not None:
                 watch.cancel()
@@ -152,8 +183,7 @@ class Supervisor:
             else:
                 admin_socket.close()
             self._close_sockets()
-            for address in (config.admin.address, *(listener.address for listener in config.listen)):
-                forget_unix_socket(address)
+            forget_unix_socket(config.admin.address)
             table.close()
             shutil.rmtree(metrics, ignore_errors=True)
         if self._fatal is not None:
@@ -168,26 +198,62 @@ class Supervisor:
             config = await asyncio.to_thread(self._reload_config, self._path)
             _refuse_what_needs_a_restart(self._config, config)
             self._registry.admit(config)
-        except (ConfigError, RegistryFull, ValueError) as error:
+            new = self._open_listeners(config)
+        except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
             state.last_reload_ok = False
             state.last_reload_error = str(error)
             log.error("reload failed, the configuration in force stays:\n%s", error)
             return
-        before = self._config
-        failures = await self._configure_all(config)
+        before, drained = self._config, self.state.drained_backends
+        self._sockets |= new
+        for worker in self._workers.values():
+            worker.listen(new)
+        failures = await self._configure_all(config, self._still_drained(config))
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
             log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
-            await self._configure_all(before)
+            await self._configure_all(before, drained)
+            self._unlisten(new)
+            for number, drain in drained.items():  # what was under way goes on
+                self._tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
         else:
+            self._unlisten(self._sockets.keys() - {listener.address for listener in config.listen})
             state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
 
-    async def _configure_all(self, config: Config) -> list[str]:
+    def _open_listeners(self, config: Config) -> dict[Address, list[socket.socket]]:
+        """Open sockets for addresses that have none. :raises CannotListen: one cannot be had; none is opened then"""
+        opened: dict[Address, list[socket.socket]] = {}
+        try:
+            for listener in config.listen:
+                if listener.address not in self._sockets:
+                    ours = (*self._sockets, *opened)
+                    opened[listener.address] = listen(listener.address, config.workers, ours)
+        except CannotListen:
+            _close_listeners(opened)
+            raise
+        return opened
+
+    def _unlisten(self, addresses: Collection[Address]) -> None:
+        """Stop listening. Workers accept what waits, and have the last descriptors of these sockets then."""
+        _close_listeners({address: self._sockets.pop(address) for address in list(addresses)})
+        for address in addresses:
+            self._tell_all(Unlisten(address))
+
+    def _still_drained(self, config: Config) -> dict[int, DrainState]:
+        """Drained backends that a configuration does not have: those that it has are in service again."""
+        configured = {
+            (name, str(each.address)) for name, upstream in config.upstreams.items() for each in upstream.backends
+        }
+        drained = self.state.drained_backends
+        return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
+
+    async def _configure_all(self, config: Config, drained_backends: dict[int, DrainState]) -> list[str]:
         """Put a configuration in force, in every worker and in those to come; return what went wrong."""
         self._config = config
+        self.state.drained_backends = drained_backends
         self._generation += 1
         answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self._workers.values()]
         failures = []
@@ -198,24 +264,52 @@ class Supervisor:
                 failures.append(answer)
         return failures
 
-    async def _term(self) -> None:
-        """Drain: the workers exit when their last tunnel has ended. INT and QUIT cut that short."""
-        self._stopping = self.state.stopping = True
-        self._tell_all(Drain())
-        self._close_sockets()
-        gone = asyncio.create_task(asyncio.wait(self._keepers))
-        while not gone.done():
-            request = asyncio.create_task(self._requests.get())
-            await asyncio.wait((gone, request), return_when=asyncio.FIRST_COMPLETED)
+    def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
+        """Have backends sent nothing new, and their tunnels closed."""
+        settings = self._config.drain
+        drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
+        for backend, drain in drains.items():
+            upstream, address = self._registry.backends[backend]
+            log.info("draining %s of %s: %d tunnels over %g s", address, upstream, drain.tunnels, settings.period)
+        # A new mapping: others may be reading the old one, in a thread.
+        self.state.drained_backends = self.state.drained_backends | drains
+        self._tell_all(DrainBackends(backends, settings.period, settings.close_code))
+        return list(drains.values())
+
+    async def _term(self, order: Order) -> None:
+        """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
+        settings = self._config.drain
+        self.state.stopping = True
+        self.state.drain = DrainState(settings.period, self.state.table.tunnels())
+        log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
+        self._tell_all(Drain(settings.period, settings.close_code))
+        order.done(self.state.drain)
+        self.state.drain.cut_short = True  # until it is over
+        request: asyncio.Task[Order] | None = None
+        while left := [worker.drained for worker in self._workers.values() if not worker.drained.done()]:
+            request = request or asyncio.create_task(self._orders.get())
+            events: list[asyncio.Future[Any]] = [*left, request]
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
             if not request.done():
-                request.cancel()
-            elif request.result() == "USR1":
+                continue
+            order, request = request.result(), None
+            if order.name == "USR1":
                 self._tell_all(ReopenLogs())
-            elif request.result() in ("INT", "QUIT"):
-                gone.cancel()
+            elif order.name == "TERM":
+                log.info("%s: closing the tunnels that are left at once", order)
+                self._tell_all(Drain(0, settings.close_code))
+                order.done(self.state.drain)
+            elif order.name in ("INT", "QUIT", FATAL):
+                log.info("%s: the drain is cut short", order)
+                order.done()
                 return
             else:
-                log.info("signal %s: the gateway is shutting down already", request.result())
+                log.info("%s: the gateway is shutting down already", order)
+                order.refuse("the gateway is shutting down")
+        if request is not None:
+            request.cancel()
+        self.state.drain.cut_short = False
+        log.info("drained in %.1f s", self.state.drain.seconds)
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
@@ -263,8 +357,7 @@ class Supervisor:
             store, its_store = store_pair()
             ours.enter_context(store)
             theirs.enter_context(its_store)
-            listeners = [sockets[slot].fileno() for sockets in self._sockets]
-            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd, *listeners]
+            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
                 pass_fds=descriptors,
@@ -273,7 +366,7 @@ class Supervisor:
             )
             ours.pop_all()
         self._stores[slot].serve(store)
-        worker = self._workers[slot] = WorkerProcess(slot, process, await Channel.over(control))
+        worker = self._workers[slot] = WorkerProcess(slot, process, Channel(control))
         return worker
 
     async def _bury(self, worker: WorkerProcess) -> None:
@@ -303,6 +396,7 @@ class Supervisor:
         """Give a new worker its configuration; whether it accepts connections now."""
         listen_to = asyncio.create_task(self._listen_to(worker))
         listen_to.add_done_callback(lambda task: task.cancelled() or task.exception())
+        worker.listen(self._sockets)
         try:
             reason = await asyncio.wait_for(self._configure(worker), BOOT_SECONDS)
             worker.channel.send(Learned(list(self._learned.items())))
@@ -324,7 +418,11 @@ class Supervisor:
         """
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         worker.configured[self._generation] = answer
-        worker.channel.send(Configure(self._generation, self._config, self._registry))
+        drained = frozenset(self.state.drained_backends)
+        drain = None
+        if self.state.drain is not None:
+            drain = Drain(self.state.drain.seconds_left, self._config.drain.close_code)
+        worker.channel.send(Configure(self._generation, self._config, self._registry, drained, drain))
         return await answer
 
     async def _listen_to(self, worker: WorkerProcess) -> None:
@@ -335,6 +433,10 @@ class Supervisor:
                     answer.set_result(message.reason if isinstance(message, Failed) else None)
             elif isinstance(message, Learned):
                 self._pass_on(message, worker)
+            elif isinstance(message, Drained) and not worker.drained.done():
+                worker.drained.set_result(None)
+        if not worker.drained.done():
+            worker.drained.set_result(None)
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
@@ -369,11 +471,13 @@ class Supervisor:
 
     def _fail(self, reason: str) -> None:
         self._fatal = reason
-        self._requests.put_nowait("fatal")
+        self._orders.add(FATAL)
 
     async def _end(self) -> None:
         """Have the workers exit, and see them gone."""
         self._stopping = self.state.stopping = True
+        if self.state.drain is not None:
+            self.state.drain.over.set()
         self._tell_all(Stop())
         if self._keepers:
             _, left = await asyncio.wait(self._keepers, timeout=3)
@@ -384,10 +488,15 @@ class Supervisor:
             await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def _close_sockets(self) -> None:
-        for sockets in self._sockets:
-            for sock in sockets:
-                sock.close()
+        _close_listeners(self._sockets)
         self._sockets.clear()
+
+
+def _close_listeners(sockets: Mapping[Address, list[socket.socket]]) -> None:
+    for address, each in sockets.items():
+        for sock in each:
+            sock.close()
+        forget_unix_socket(address)
 
 
 async def _exit_status(process: subprocess.Popen[bytes]) -> int:
@@ -423,6 +532,6 @@ def _how(status: int) -> str:
 
 def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
     """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
-    changed = [key for key in ("workers", "max_tunnels", "listen", "admin") if getattr(old, key) != getattr(new, key)]
+    changed = [key for key in ("workers", "max_tunnels", "admin") if getattr(old, key) != getattr(new, key)]
     if changed:
         raise ValueError(f"{', '.join(changed)} cannot change while the gateway runs: restart it")
