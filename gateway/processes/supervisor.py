@@ -18,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from gateway.build import relay_build
 from gateway.config import ConfigError, load
@@ -87,8 +86,7 @@ class WorkerProcess:
     """since when it accepts connections"""
     configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
     """by generation: done when the worker has answered, with the reason if it could not"""
-    drained: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """done when it has drained, or is gone"""
+    drained: bool = False
 
     def listen(self, sockets: Mapping[Address, list[socket.socket]]) -> None:
         """Send it its own of the listening sockets."""
@@ -117,6 +115,8 @@ class Supervisor:
         self._keepers: list[asyncio.Task[None]] = []
         self._learned: dict[Key, State] = {}
         """what workers have learned of paths, the latest last"""
+        self._progress = asyncio.Event()
+        """a worker has drained"""
         self._fatal: str | None = None
         self._stopping = False
         self._demo = demo
@@ -296,10 +296,11 @@ class Supervisor:
         order.done(self.state.drain)
         self.state.drain.cut_short = True  # until it is over
         request: asyncio.Task[Order] | None = None
-        while left := [worker.drained for worker in self._workers.values() if not worker.drained.done()]:
+        while not self._is_drained():
             request = request or asyncio.create_task(self._orders.get())
-            events: list[asyncio.Future[Any]] = [*left, request]
-            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
+            progress = asyncio.create_task(self._progress.wait())
+            await asyncio.wait((progress, request), return_when=asyncio.FIRST_COMPLETED)
+            progress.cancel()
             if not request.done():
                 continue
             order, request = request.result(), None
@@ -320,6 +321,11 @@ class Supervisor:
             request.cancel()
         self.state.drain.cut_short = False
         log.info("drained in %.1f s", self.state.drain.seconds)
+
+    def _is_drained(self) -> bool:
+        """Whether every slot's worker has drained. One that died meanwhile has left its tunnels to the next."""
+        self._progress.clear()
+        return sum(worker.drained for worker in self._workers.values()) == len(self._stores)
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
@@ -443,10 +449,9 @@ class Supervisor:
                     answer.set_result(message.reason if isinstance(message, Failed) else None)
             elif isinstance(message, Learned):
                 self._pass_on(message, worker)
-            elif isinstance(message, Drained) and not worker.drained.done():
-                worker.drained.set_result(None)
-        if not worker.drained.done():
-            worker.drained.set_result(None)
+            elif isinstance(message, Drained):
+                worker.drained = True
+                self._progress.set()
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))

@@ -17,16 +17,19 @@ import pytest_asyncio
 from gateway.observe.ends import tunnel_id
 from gateway.tunnels.layout import DIRTY, ID, W_PID
 from gateway.tunnels.table import Table
-from tests.conftest import StartGateway
+from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually
+from tests.support.frames import CLOSE, close, from_client, read_frame
 from tests.support.gateway import Gateway, to_one
 from tests.support.memory import open_descriptors
 from tests.support.numbered import Play, Tunnel
 from tests.support.process import gone
+from tests.support.raw import handshake
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IDLE, BUSY, KILLS = (4000, 100, 10) if SOAK else (400, 30, 3)
+PING_AFTER = "10s" if SOAK else "1s"
 PAUSE_SECONDS = 0.05
 """Of a busy endpoint, between two messages."""
 
@@ -74,7 +77,8 @@ async def replaced(gateway: Gateway, slot: int, pid: int) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(600 if SOAK else 120)
 async def test_tunnels_outlive_their_worker(start_gateway: StartGateway, play: Play) -> None:
-    gateway = await start_gateway({"workers": 2, **to_one(play.address)})
+    keepalive = {side: {"ping_after": PING_AFTER} for side in ("client", "backend")}
+    gateway = await start_gateway({"workers": 2, **to_one(play.address, keepalive=keepalive)})
     table = table_of(gateway)
     await gateway.api("status")  # over a connection that is kept alive
     descriptors = open_descriptors(gateway.process.pid)
@@ -110,6 +114,8 @@ async def test_tunnels_outlive_their_worker(start_gateway: StartGateway, play: P
     for tunnel in (*idle, *busy):
         assert tunnel.lives
         tunnel.check()
+    for side in range(2):
+        assert sum(tunnel.ends[side].pings for tunnel in idle) > 0
     scrape = await gateway.tunnels(IDLE + BUSY)
     assert scrape.value("gateway_tunnels_adopted_total") == adopted >= KILLS * IDLE / 4
     assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == len(lost)
@@ -223,3 +229,28 @@ async def gone_for_good(gateway: Gateway) -> None:
 def children(pid: int) -> list[str]:
     """Processes that a process has started."""
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+async def test_a_drain_goes_on_with_the_next_worker(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address, drain={"period": "3s"}))
+    before = open_descriptors(gateway.process.pid)
+    clients = [await open_connection(gateway) for _ in range(30)]
+    for client in clients:
+        await client.send(handshake("/"))
+        assert (await client.head()).status == 101
+    await eventually(lambda: open_descriptors(gateway.process.pid) >= before + 60, "all of them to be in store")
+    gateway.term()
+    assert await read_frame(clients[0]) == (CLOSE, close(1012))
+    await gateway.kill_worker()
+    for client in clients[1:]:
+        assert await read_frame(client) == (CLOSE, close(1012))
+    for client in clients:
+        await client.send(from_client(CLOSE, close(1012)))
+        assert await client.ends() == b""
+    await gateway.exits(0)
+    ends = gateway.log_records(event="tunnel_end")
+    assert {(record["initiator"], record["cause"]) for record in ends} == {("gateway", "drain")}
+    assert len(ends) == 30

@@ -17,7 +17,7 @@ from functools import cache
 from websockets.frames import apply_mask
 
 from tests.support.deadline import within
-from tests.support.frames import BINARY
+from tests.support.frames import BINARY, PING, PONG, frame
 from tests.support.ports import free_port
 from tests.support.raw import handshake, switching
 
@@ -69,11 +69,14 @@ class End(asyncio.Protocol):
         self.received = 0
         """messages, whole ones"""
         self.received_bytes = 0
+        self.pings = 0
+        """of the gateway's own, all answered; the other end must not hear of them"""
         self.wrong: str | None = None
         self.gone = False
         self.transport: asyncio.Transport
         self._opened = opened
         self._head: bytes | None = b""
+        self._ping = b""
         self._expected = b""
         self._at = 0
         self._busy: float | None = None
@@ -138,14 +141,16 @@ class End(asyncio.Protocol):
             self._opened(self, head)
         view = memoryview(data)
         while view and self.wrong is None:
+            if self._ping or (self._at == len(self._expected) and view[0] == 0x80 | PING):
+                view = self._take_ping(view)
+                continue
             if self._at == len(self._expected):
                 self._expected = message(self.tunnel, 1 - self.side, self.received)
                 self._at = 0
             size = min(len(view), len(self._expected) - self._at)
             if view[:size] != memoryview(self._expected)[self._at : self._at + size]:
-                self.wrong = (
-                    f"tunnel {self.tunnel}, to side {self.side}: message {self.received} from byte {self._at} on"
-                )
+                where = f"tunnel {self.tunnel}, to side {self.side}, message {self.received} from byte {self._at} on"
+                self.wrong = f"{where}: {bytes(view[:40])!r}"
             self._at += size
             self.received += self._at == len(self._expected)
             self.received_bytes += size
@@ -153,6 +158,20 @@ class End(asyncio.Protocol):
         if self._slow:
             self.transport.pause_reading()
             asyncio.get_running_loop().call_later(SLOW_SECONDS, self._read_on)
+
+    def _take_ping(self, view: memoryview) -> memoryview:
+        """Take a Ping, which is the gateway's, and answer it once it is whole; what comes behind it."""
+        size = 10 if self.side == CLIENT else 14
+        rest = view[size - len(self._ping) :]
+        self._ping += view[: size - len(self._ping)]
+        if len(self._ping) == size:
+            ping, self._ping = self._ping, b""
+            self.pings += 1
+            if self.side == CLIENT:
+                self.transport.write(frame(PONG, ping[2:], KEY))
+            else:
+                self.transport.write(frame(PONG, apply_mask(ping[6:], ping[2:6])))
+        return rest
 
     def _read_on(self) -> None:
         if not self.gone:
