@@ -80,13 +80,13 @@ async def test_keys_of_later_issues_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "listen: [{address: '127.0.0.1:8080'}]\n"
-        "drain: {period: 30s}\n"
+        "admin: {token: secret}\n"
         "upstreams: {chat: {backends: ['127.0.0.1:9001']}}\n"
         "routes: [{name: chat, upstream: chat}]\n"
     )
     status, stdout, stderr = await gateway_command("check", "-c", file)
     assert status == 2
-    assert ":2:1: drain:" in stdout + stderr
+    assert ":2:9: admin.token:" in stdout + stderr
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
