@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import socket
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from gateway.tunnels.table import Slice
 
 WAITING_INTERVAL_SECONDS = 0.25
+UNUSED_SECONDS = 0.05
+"""Between two looks at whether a worker is still needed."""
+
 log = logging.getLogger("gateway")
 
 
@@ -144,10 +148,35 @@ class Edge:
         """Import what plain HTTP needs beside the relay, before somebody asks for it."""
         await asyncio.to_thread(importlib.import_module, "gateway.edge.plain")
 
+    async def finish_plain(self, seconds: float) -> None:
+        """Close connections that are idle, and give requests in flight so long to finish."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                if "plain" in self.__dict__:
+                    await self.plain.finish()
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+
     async def close_plain(self) -> None:
-        """Let requests in flight finish, for a while."""
+        """Close every connection that is not a tunnel's."""
         if "plain" in self.__dict__:
             await self.plain.close()
+
+    async def until_unused(self) -> None:
+        """Wait until no request, handshake or tunnel is left. Nothing new is accepted meanwhile."""
+        while self._is_used():  # noqa: ASYNC110  # an event for each reason would cost every handshake
+            await asyncio.sleep(UNUSED_SECONDS)
+
+    def _is_used(self) -> bool:
+        in_use = self.waiting or self._tasks or self.slice.rows_in_use
+        return bool(in_use) or self._has_plain_connections()
+
+    def _has_plain_connections(self) -> bool:
+        """Whether requests are in flight. Connections that are idle are closed."""
+        if "plain" not in self.__dict__:
+            return False
+        self.plain.server.pre_shutdown()
+        return bool(self.plain.server.connections)
 
     # --- the rows' owner -------------------------------------------------------------------------------------------
 
@@ -193,10 +222,14 @@ class Edge:
 
     def _walk(self) -> None:
         self.loop.call_later(INTERVAL_SECONDS, self._walk)
-        if news := self.intervals.update():
-            self.on_learned(news)
+        self.tell_learned()
         if self.sweep.walk(time.monotonic_ns()) and self._ticking is None:
             self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
+
+    def tell_learned(self) -> None:
+        """Tell other workers what was learned since they were told last."""
+        if news := self.intervals.update():
+            self.on_learned(news)
 
     def _tick(self) -> None:
         more = self.sweep.tick(time.monotonic_ns())

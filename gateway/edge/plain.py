@@ -51,8 +51,8 @@ if TYPE_CHECKING:
     from gateway.edge.edge import Edge
 
 BACKEND_KEEPALIVE_SECONDS = 15.0
-GRACE_SECONDS = 5.0
-"""For requests that are being served when the gateway stops."""
+CANCEL_SECONDS = 0.25
+"""For requests that are cut, to be told so."""
 
 
 class PlainHTTP:
@@ -63,6 +63,8 @@ class PlainHTTP:
         self._edge = edge
         self.server = web.Server(self._serve, handler_cancellation=True)
         self._sessions: dict[str | None, ClientSession] = {}
+        self._in_flight = 0
+        self._none_in_flight = asyncio.Event()
 
     def adopt(self, sock: socket.socket, peer: Peer, received: bytes) -> None:
         """Serve a connection from its first request on. :param received: what has been read of it"""
@@ -75,10 +77,16 @@ class PlainHTTP:
         except OSError:
             sock.close()
 
-    async def close(self) -> None:
-        """Close idle connections now, give requests in flight a moment, then close every connection."""
+    async def finish(self) -> None:
+        """Close connections that are idle now, the others when they have had their answer, and wait for these."""
         self.server.pre_shutdown()
-        await self.server.shutdown(GRACE_SECONDS / 2)  # aiohttp waits that long twice
+        while self._in_flight:
+            self._none_in_flight.clear()
+            await self._none_in_flight.wait()
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.server.shutdown(CANCEL_SECONDS)
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
@@ -107,6 +115,15 @@ class PlainHTTP:
     # --- one request -----------------------------------------------------------------------------------------------
 
     async def _serve(self, incoming: web.BaseRequest) -> web.StreamResponse:
+        self._in_flight += 1
+        try:
+            return await self._respond(incoming)
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._none_in_flight.set()
+
+    async def _respond(self, incoming: web.BaseRequest) -> web.StreamResponse:
         edge = self._edge
         connection = incoming.protocol
         assert isinstance(connection, Connection)
@@ -151,7 +168,7 @@ class PlainHTTP:
                 0,
             )
         # What is left of a body that nobody wants would only be read to be thrown away.
-        return _refusal(refused, close=has_body(head) or refused.status == 400)
+        return _refusal(refused, close=has_body(head) or refused.status == 400 or edge.draining)
 
     def _refuse_version(self, connection: Connection, head: RequestHead) -> web.StreamResponse:
         """Refuse a version of HTTP that aiohttp would answer in."""

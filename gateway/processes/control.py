@@ -1,23 +1,28 @@
 """What supervisor and worker say to each other, over a socket pair that nobody else has.
 
-Messages are pickled, with four bytes of length before each. A worker whose supervisor is gone reads the end of the
-stream.
+Messages are pickled, with their length before each, and one that is about a socket brings its descriptor along
+(``SCM_RIGHTS``, unix(7)). A worker whose supervisor is gone reads the end of the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import pickle
 import socket
 import struct
-from dataclasses import dataclass
+from array import array
+from collections import deque
+from dataclasses import dataclass, replace
 
 from gateway.config.schema import Config
 from gateway.routing.registry import Registry
 from gateway.tunnels.intervals import News
 
-_LENGTH = struct.Struct("!I")
+RECEIVE_BYTES = 64 * 1024
+NO_DESCRIPTOR = -1
+_HEAD = struct.Struct("!I?")  # length of the message, and whether a descriptor comes with it
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class Configure:
     generation: int
     config: Config
     registry: Registry
+    takes_over: bool = False
+    """for a new worker: accept nothing before it is told to (:class:`Accept`)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,37 +73,239 @@ class Learned:
     news: News
 
 
-Message = Configure | Drain | Stop | ReopenLogs | Configured | Failed | Learned
+# --- an upgrade (``upgrade.py``) -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """To a worker that is being replaced: accept nothing more, stop serving some tunnels, and say :class:`Released`."""
+
+    tunnels: int
+    """how many at most"""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """From a worker: these tunnels are for another to carry on."""
+
+    fd: int
+    """a ``memfd`` that tells which, and has what is pending of them (``tunnels/parcel.py``)"""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """To a new worker: carry on tunnels of the worker that it replaces, and say :class:`TakenOver`.
+
+    Their connections come through the store's socket.
+    """
+
+    fd: int
+    """as of :class:`Released`"""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """From a new worker: they are carried on. The worker before has no part in them any more."""
+
+    left: tuple[int, ...] = ()
+    """ids of tunnels that it could not carry on, for lack of their connections or of room"""
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """To a new worker: accept connections from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """To a worker that is being replaced: another one carries on what it has released last."""
+
+    left: tuple[int, ...] = ()
+    """ids of tunnels that nobody carries on: serve these as before"""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """To a worker that was to be replaced: serve again what it has released, and accept connections again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """To a worker that is being replaced: finish what cannot be handed over, and say :class:`Retired`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """From a worker: nothing is left to do."""
+
+
+Message = (
+    Configure
+    | Drain
+    | Stop
+    | ReopenLogs
+    | Configured
+    | Failed
+    | Learned
+    | Release
+    | Released
+    | TakeOver
+    | TakenOver
+    | Accept
+    | Forget
+    | Resume
+    | Retire
+    | Retired
+)
+_ABOUT_DESCRIPTORS = (Released, TakeOver)
+VERSION = 1
+"""Of what is said here. Old workers and a new supervisor have to understand each other during an upgrade."""
 
 
 class Channel:
     """One end of the socket pair."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    @classmethod
-    async def over(cls, sock: socket.socket) -> Channel:
-        """Speak over a connected socket, which the channel owns from now on."""
-        return cls(*await asyncio.open_connection(sock=sock))
+    def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
+        """
+        :param sock: connected; the channel owns it
+        :param received: what was read from it before, as :meth:`suspend` returned it
+        """
+        sock.setblocking(False)
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
+        self._received = bytearray()
+        self._descriptors: deque[int] = deque()
+        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._ended = False
+        self._unsent: deque[tuple[memoryview, int]] = deque()
+        self._all_sent = asyncio.Event()
+        self._all_sent.set()
+        self._loop.add_reader(sock, self._read)
+        if received:
+            self._received += received
+            self._take_in()
 
     def send(self, message: Message) -> None:
         """Send a message. One that cannot be delivered is lost: the other process is gone."""
+        if self._ended:
+            return
+        fd = NO_DESCRIPTOR
+        if isinstance(message, _ABOUT_DESCRIPTORS):
+            # It may have to wait, and its owner to close it meanwhile. Without one to spare it goes without.
+            with contextlib.suppress(OSError):
+                fd = os.dup(message.fd)
         data = pickle.dumps(message)
-        self._writer.write(_LENGTH.pack(len(data)) + data)
+        self._unsent.append((memoryview(_HEAD.pack(len(data), fd != NO_DESCRIPTOR) + data), fd))
+        if len(self._unsent) == 1:
+            self._write()
 
     async def receive(self) -> Message | None:
         """The next message; None when the other process is gone."""
-        try:
-            (length,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
-            message: Message = pickle.loads(await self._reader.readexactly(length))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
+        message = await self._messages.get()
+        if message is None:
+            self._messages.put_nowait(None)
         return message
+
+    async def suspend(self) -> bytes:
+        """Read no more, have all delivered that was sent, and see all messages received that have come whole.
+
+        :returns: the beginning of a message that has not come whole
+        """
+        if not self._ended:
+            self._loop.remove_reader(self._sock)
+        while not self._ended and not (self._messages.empty() and self._all_sent.is_set()):
+            await asyncio.sleep(0)
+            await self._all_sent.wait()
+        return bytes(self._received)
+
+    def proceed(self) -> None:
+        """Read again, after :meth:`suspend`."""
+        if not self._ended:
+            self._loop.add_reader(self._sock, self._read)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._sock.fileno()
 
     async def close(self) -> None:
         """Close this end, what was sent being delivered first."""
-        self._writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self._writer.wait_closed()
+        await self._all_sent.wait()
+        self._end()
+        self._sock.close()
+
+    # --- the socket --------------------------------------------------------------------------------------------------
+
+    def _write(self) -> None:
+        while self._unsent:
+            data, fd = self._unsent[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [fd]))] if fd != NO_DESCRIPTOR else []
+            try:
+                sent = self._sock.sendmsg([data], rights)
+            except (BlockingIOError, InterruptedError):
+                self._all_sent.clear()
+                self._loop.add_writer(self._sock, self._write)
+                return
+            except OSError:
+                self._end()
+                return
+            # A descriptor goes with the first byte.
+            self._unsent[0] = (data[sent:], NO_DESCRIPTOR)
+            if fd != NO_DESCRIPTOR:
+                os.close(fd)
+            if sent == len(data):
+                self._unsent.popleft()
+        self._loop.remove_writer(self._sock)
+        self._all_sent.set()
+
+    def _read(self) -> None:
+        try:
+            data, ancillary, _, _ = self._sock.recvmsg(
+                RECEIVE_BYTES, socket.CMSG_SPACE(array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data, ancillary = b"", []
+        for level, kind, rights in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._descriptors.extend(array("i", rights))
+        self._received += data
+        self._take_in()
+        if not data:
+            self._end()
+
+    def _take_in(self) -> None:
+        while (message := self._next()) is not None:
+            self._messages.put_nowait(message)
+
+    def _next(self) -> Message | None:
+        """Take a whole message out of what was received."""
+        if len(self._received) < _HEAD.size:
+            return None
+        length, brings_descriptor = _HEAD.unpack_from(self._received)
+        end = _HEAD.size + length
+        if len(self._received) < end:
+            return None
+        message: Message = pickle.loads(memoryview(self._received)[_HEAD.size : end])
+        del self._received[:end]
+        if isinstance(message, _ABOUT_DESCRIPTORS):
+            arrived = brings_descriptor and self._descriptors
+            message = replace(message, fd=self._descriptors.popleft() if arrived else NO_DESCRIPTOR)
+        return message
+
+    def _end(self) -> None:
+        """The other process is gone, or this end is closed."""
+        if self._ended:
+            return
+        self._ended = True
+        self._loop.remove_reader(self._sock)
+        self._loop.remove_writer(self._sock)
+        for _, fd in self._unsent:
+            if fd != NO_DESCRIPTOR:
+                os.close(fd)
+        for fd in self._descriptors:
+            os.close(fd)
+        self._unsent.clear()
+        self._descriptors.clear()
+        self._all_sent.set()
+        self._messages.put_nowait(None)

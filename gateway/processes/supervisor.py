@@ -25,10 +25,28 @@ from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
-from gateway.observe.state import GatewayState
-from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, Learned, Message, ReopenLogs, Stop
+from gateway.observe.state import GatewayState, UpgradeState
+from gateway.processes import upgrade
+from gateway.processes.children import InheritedChild, exit_status
+from gateway.processes.control import (
+    Accept,
+    Channel,
+    Configure,
+    Configured,
+    Drain,
+    Failed,
+    Learned,
+    Message,
+    Released,
+    ReopenLogs,
+    Retire,
+    Retired,
+    Stop,
+    TakenOver,
+)
 from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
+from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
 from gateway.routing.registry import Registry, RegistryFull
@@ -60,29 +78,54 @@ class WorkerProcess:
     """A worker as the supervisor sees it."""
 
     slot: int
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] | InheritedChild
     channel: Channel
     started: float = field(default_factory=time.monotonic)
     ready: float | None = None
     """since when it accepts connections"""
     configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
     """by generation: done when the worker has answered, with the reason if it could not"""
+    answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
+    """what it has done in an upgrade; None when it is gone"""
+    retired: bool = False
+    """another one serves in its place"""
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when it has nothing left to do, or is gone"""
+
+    @property
+    def name(self) -> str:
+        """For people to read."""
+        return f"{self.slot} (pid {self.process.pid})"
 
 
 class Supervisor:
     """One running gateway."""
 
-    def __init__(self, config: Config, path: str, reload: Callable[[str], Config] = load, demo: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        path: str,
+        reload: Callable[[str], Config] = load,
+        demo: bool = False,
+        inheritance: Inheritance | None = None,
+    ) -> None:
         """
         :param path: where the configuration came from
         :param reload: reads it again; raises :class:`ConfigError`
+        :param inheritance: of the program that this process was before
+        :raises RegistryFull: as :meth:`Registry.admit`
         """
         self._config = config
         self._path = path
         self._reload_config = reload
         self._generation = 1
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
+        if inheritance is not None:
+            self._generation = inheritance.generation + 1
+            self._registry.routes[:] = inheritance.routes
+            self._registry.backends[:] = inheritance.backends
         self._registry.admit(config)
+        self._inheritance = inheritance
         self._sockets: list[list[socket.socket]] = []
         self._workers: dict[int, WorkerProcess] = {}
         self._requests: asyncio.Queue[str] = asyncio.Queue()
@@ -92,6 +135,8 @@ class Supervisor:
         self._fatal: str | None = None
         self._stopping = False
         self._demo = demo
+        self._replacing: asyncio.Task[None] | None = None
+        self._seeing_off: set[asyncio.Task[None]] = set()
         self.state: GatewayState
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
@@ -103,32 +148,52 @@ class Supervisor:
         descriptors = Descriptors(raise_descriptor_limit())
         config = self._config
         loop = asyncio.get_running_loop()
-        try:
-            admin_socket = listen_alone(config.admin.address)
+        inherited = self._inheritance
+        if inherited is None:
+            try:
+                admin_socket = listen_alone(config.admin.address)
+                for listener in config.listen:
+                    self._sockets.append(listen(listener.address, config.workers))
+            except CannotListen as error:
+                self._close_sockets()
+                raise CannotStart(str(error)) from None
+            table = Table.create(config.workers, config.max_tunnels)
+            metrics = tempfile.mkdtemp(prefix="gateway-metrics-")
+        else:
+            for fd in inherited.descriptors():
+                os.set_inheritable(fd, False)
+            admin_socket = socket.socket(fileno=inherited.admin[1])
+            by_address = dict(inherited.listen)
             for listener in config.listen:
-                self._sockets.append(listen(listener.address, config.workers))
-        except CannotListen as error:
-            self._close_sockets()
-            raise CannotStart(str(error)) from None
-        table = Table.create(config.workers, config.max_tunnels)
-        metrics = tempfile.mkdtemp(prefix="gateway-metrics-")
+                self._sockets.append([socket.socket(fileno=fd) for fd in by_address[str(listener.address)]])
+            table = Table(inherited.table)
+            metrics = inherited.metrics
+        self._admin_socket = admin_socket
+        self._metrics = metrics
         self._environment = {**os.environ, DIRECTORY: metrics}
         self.state = GatewayState(table, self._registry, config, self._path, demo=self._demo)
-        self._stores = [DescriptorStore(loop, descriptors.for_tunnels) for _ in range(config.workers)]
+        self._stores = [DescriptorStore(loop, descriptors.for_tunnels) for _ in range(table.slots)]
         admin: AdminServer | None = None
         watch: asyncio.Task[None] | None = None
         for name in ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2"):
             loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._requests.put_nowait, name)
+        if inherited is not None:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.SIGNALS)
         try:
             admin = await start_admin(self.state, admin_socket, metrics)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             _warn_if_short(descriptors, config)
-            ready = [loop.create_future() for _ in range(config.workers)]
-            self._keepers = [asyncio.create_task(self._keep(slot, ready[slot])) for slot in range(config.workers)]
-            announce = asyncio.create_task(self._announce(ready, started))
+            if inherited is None:
+                ready = [loop.create_future() for _ in range(config.workers)]
+                self._keepers = [asyncio.create_task(self._keep(slot, ready[slot])) for slot in range(config.workers)]
+                announce = asyncio.create_task(self._announce(ready, started))
+            else:
+                announce = self._replacing = asyncio.create_task(self._carry_on(inherited))
             watch = asyncio.create_task(self._watch_heartbeats())
             while (name := await self._requests.get()) != "fatal":
                 log.info("signal %s", name)
+                if self._replacing is not None and name in ("HUP", "TERM", "USR2"):
+                    await self._replacing
                 if name == "HUP":
                     await self._hup()
                 elif name == "USR1":
@@ -137,11 +202,14 @@ class Supervisor:
                     await self._term()
                     break
                 elif name == "USR2":
-                    log.warning("signal USR2: this version cannot upgrade in place")
+                    await self._usr2()
                 else:
                     break
             announce.cancel()
         finally:
+            for task in (self._replacing, *self._seeing_off):
+                if task is not None:
+                    task.cancel()
             await self._end()
             if watch is not None:
                 watch.cancel()
@@ -189,7 +257,8 @@ class Supervisor:
         """Put a configuration in force, in every worker and in those to come; return what went wrong."""
         self._config = config
         self._generation += 1
-        answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self._workers.values()]
+        serving = [worker for worker in self._workers.values() if not worker.retired]
+        answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in serving]
         failures = []
         for answer in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(answer, BaseException):
@@ -197,6 +266,201 @@ class Supervisor:
             elif answer is not None:
                 failures.append(answer)
         return failures
+
+    async def _usr2(self) -> None:
+        """Upgrade: this process becomes the program that is installed now. Returns if that cannot be."""
+        self.state.upgrade = UpgradeState(None, time.time())
+        suspended: list[WorkerProcess] = []
+        try:
+            if self._demo:
+                raise upgrade.NotUpgraded("the demo cannot be upgraded, as its backend is part of it")
+            if self._seeing_off:
+                await asyncio.wait(self._seeing_off)
+            await self._until_all_serve()
+            await upgrade.try_out(self._leave({}))
+            log.info("the new program starts; this process becomes it now")
+            await self._until_all_serve()
+            suspended = list(self._workers.values())
+            for _ in range(2):  # what one says, the others may be told
+                received = {worker.slot: await worker.channel.suspend() for worker in suspended}
+            if self._workers.keys() != received.keys():
+                raise upgrade.NotUpgraded("a worker died meanwhile")
+            upgrade.execute(self._leave(received))
+        except (upgrade.NotUpgraded, OSError) as error:
+            for worker in suspended:
+                worker.channel.proceed()
+            self._upgraded(str(error))
+
+    async def _until_all_serve(self) -> None:
+        """:raises upgrade.NotUpgraded: a worker is missing, and its successor does not come up"""
+        give_up = time.monotonic() + BOOT_SECONDS
+        while not all(slot in self._workers and self._workers[slot].ready for slot in self.state.slots):
+            if time.monotonic() > give_up:
+                raise upgrade.NotUpgraded("a worker is missing")
+            await asyncio.sleep(0.05)
+
+    def _leave(self, received: dict[int, bytes]) -> Inheritance:
+        """What the next program needs. :param received: by slot: the beginning of a message"""
+        state = self.state
+        return Inheritance(
+            version=VERSION,
+            path=self._path,
+            workers=self._config.workers,
+            max_tunnels=self._config.max_tunnels,
+            admin=(str(self._config.admin.address), self._admin_socket.fileno()),
+            listen=[
+                (str(listener.address), [sock.fileno() for sock in sockets])
+                for listener, sockets in zip(self._config.listen, self._sockets, strict=True)
+            ],
+            table=state.table.fd,
+            metrics=self._metrics,
+            generation=self._generation,
+            routes=self._registry.routes,
+            backends=self._registry.backends,
+            learned=list(self._learned.items()),
+            started_unix=state.started_unix,
+            last_reload_unix=state.last_reload_unix,
+            worker_restarts=state.worker_restarts,
+            requests=list(self._requests._queue),  # type: ignore[attr-defined]  # there is no public way to look
+            running=[
+                InheritedWorker(
+                    worker.slot,
+                    worker.process.pid,
+                    worker.channel.fileno(),
+                    self._stores[worker.slot].fileno(),
+                    worker.started,
+                    worker.ready or worker.started,
+                    received.get(worker.slot, b"").hex(),
+                    self._stores[worker.slot].kept(),
+                )
+                for worker in self._workers.values()
+            ],
+        )
+
+    def _upgraded(self, error: str | None) -> None:
+        """Tell how an upgrade went."""
+        self.state.upgrade = UpgradeState(error is None, time.time(), error)
+        if error is not None:
+            log.error("upgrade failed: %s", error)
+
+    async def _carry_on(self, inherited: Inheritance) -> None:
+        """Carry on what the program before has begun, and have new workers replace those that it has started."""
+        state = self.state
+        state.started_unix = inherited.started_unix
+        state.last_reload_unix = time.time()
+        state.worker_restarts = inherited.worker_restarts
+        state.upgrade = UpgradeState(None, time.time())
+        self._learned.update(inherited.learned)
+        for name in inherited.requests:
+            self._requests.put_nowait(name)
+        for each in inherited.running:
+            channel = Channel(socket.socket(fileno=each.control), bytes.fromhex(each.received))
+            worker = WorkerProcess(each.slot, InheritedChild(each.pid), channel, each.started, each.ready)
+            self._workers[each.slot] = worker
+            state.slots[state.table.index_of(each.slot)] = each.slot
+            self._stores[each.slot].restore(each.tunnels, socket.socket(fileno=each.store))
+            self._hear(worker)
+        old = [self._workers[slot] for slot in state.slots]
+        self._keepers = [asyncio.create_task(self._keep(worker.slot, _done(), worker)) for worker in old]
+        began = time.monotonic()
+        try:
+            new = await self._start_successors(old)
+            tunnels = 0
+            failures = []
+            for before, after in zip(old, new, strict=True):
+                try:
+                    tunnels += await self._replace(before, after)
+                except upgrade.HandoverFailed as error:
+                    failures.append(str(error))
+        except upgrade.NotUpgraded as error:
+            self._upgraded(str(error))
+            return
+        self._upgraded("; ".join(failures) or None)
+        if not failures:
+            seconds = time.monotonic() - began
+            log.info("upgraded from %s to %s: %d tunnels go on, %.1f s", inherited.version, VERSION, tunnels, seconds)
+
+    async def _start_successors(self, old: list[WorkerProcess]) -> list[WorkerProcess]:
+        """Start a worker for each that runs; they accept nothing yet.
+
+        :raises upgrade.NotUpgraded: one does not start; none of them runs then
+        """
+        new: list[WorkerProcess] = []
+        try:
+            for worker in old:
+                new.append(await self._spawn(self.state.table.other_slot(worker.slot)))
+                if not await self._boot(new[-1], takes_over=True):
+                    raise upgrade.NotUpgraded(f"worker {new[-1].name} of the new program does not start")
+        except (OSError, upgrade.NotUpgraded) as error:
+            for worker in new:
+                await self._end_worker(worker)
+            raise upgrade.NotUpgraded(str(error)) from None
+        return new
+
+    async def _replace(self, old: WorkerProcess, new: WorkerProcess) -> int:
+        """Have a worker take the place of another. :returns: how many tunnels it has taken over
+
+        :raises upgrade.HandoverFailed: it cannot, or not completely
+        """
+        index = self.state.table.index_of(old.slot)
+        stores = self._stores[old.slot], self._stores[new.slot]
+        total = 0
+        failure = None
+        try:
+            while moved := await upgrade.hand_over(old, new, *stores):
+                total += moved
+        except upgrade.HandoverFailed as error:
+            failure = error
+            if not total:
+                await self._end_worker(new)
+                raise
+        # From here on it is a worker like any: should it die, a successor has its tunnels.
+        old.retired = True
+        self.state.slots[index] = new.slot
+        self._keepers.append(asyncio.create_task(self._keep(new.slot, _done(), new)))
+        new.channel.send(Accept())
+        task = asyncio.create_task(self._see_off(old, new.slot))
+        self._seeing_off.add(task)
+        task.add_done_callback(self._seeing_off.discard)
+        if failure is not None:
+            raise failure
+        return total
+
+    async def _see_off(self, old: WorkerProcess, slot: int) -> None:
+        """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes."""
+        old.channel.send(Retire())
+        give_up = time.monotonic() + upgrade.FINISH_SECONDS
+        while not old.finished.is_set() and time.monotonic() < give_up:
+            new = self._workers.get(slot)
+            if new is not None and new.ready is not None and any(self.state.table.rows(old.slot)):
+                try:
+                    await upgrade.hand_over(old, new, self._stores[old.slot], self._stores[slot])
+                except upgrade.HandoverFailed as error:
+                    log.error("tunnels of worker %s cannot be handed over now: %s", old.name, error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(old.finished.wait(), 0.1)
+        if not old.finished.is_set():
+            log.warning("worker %s did not finish within %.0f s, and is ended", old.name, upgrade.FINISH_SECONDS)
+            old.channel.send(Drain())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(old.finished.wait(), upgrade.ANSWER_SECONDS)
+        old.channel.send(Stop())
+        while self._workers.get(old.slot) is old:
+            if time.monotonic() > give_up + 2 * upgrade.ANSWER_SECONDS:
+                old.process.kill()
+            await asyncio.sleep(0.02)
+
+    async def _end_worker(self, worker: WorkerProcess) -> None:
+        """End a worker that serves nothing."""
+        worker.process.kill()
+        await exit_status(worker.process)
+        await self._bury(worker)
+        self._clear(worker.slot)
+
+    def _clear(self, slot: int) -> None:
+        """Forget whatever was in a slot that nobody has any more."""
+        self._stores[slot].close()
+        self.state.table.clear(slot, len(self._registry.routes), len(self._registry.backends))
 
     async def _term(self) -> None:
         """Drain: the workers exit when their last tunnel has ended. INT and QUIT cut that short."""
@@ -219,27 +483,36 @@ class Supervisor:
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
-    async def _keep(self, slot: int, ready: asyncio.Future[None]) -> None:
-        """Keep a slot filled, until the gateway stops."""
+    async def _keep(self, slot: int, ready: asyncio.Future[None], running: WorkerProcess | None = None) -> None:
+        """Keep a slot filled, until the gateway stops, or another slot is in its place.
+
+        :param running: the worker that serves there already
+        """
         backoff = 0.0
         failed_boots = 0
         while not self._stopping:
             lived = 0.0
             try:
-                worker = await self._spawn(slot)
+                worker = running or await self._spawn(slot)
             except OSError as error:
                 log.error("worker %d cannot be started: %s", slot, error)
                 failed_boots += 1
             else:
-                if await self._boot(worker):
+                if running is not None or await self._boot(worker):
                     failed_boots = 0
                     if not ready.done():
                         ready.set_result(None)
                 else:
                     failed_boots += 1
-                status = await _exit_status(worker.process)
+                running = None
+                status = await exit_status(worker.process)
                 lived = time.monotonic() - worker.started
                 await self._bury(worker)
+                if worker.retired:
+                    if status and not self._stopping:
+                        log.error("worker %s, which was replaced, %s", worker.name, _how(status))
+                    self._clear(slot)
+                    return
                 if self._stopping:
                     self._stores[slot].close()
                     return
@@ -263,7 +536,7 @@ class Supervisor:
             store, its_store = store_pair()
             ours.enter_context(store)
             theirs.enter_context(its_store)
-            listeners = [sockets[slot].fileno() for sockets in self._sockets]
+            listeners = [sockets[self.state.table.index_of(slot)].fileno() for sockets in self._sockets]
             descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd, *listeners]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
@@ -273,7 +546,7 @@ class Supervisor:
             )
             ours.pop_all()
         self._stores[slot].serve(store)
-        worker = self._workers[slot] = WorkerProcess(slot, process, await Channel.over(control))
+        worker = self._workers[slot] = WorkerProcess(slot, process, Channel(control))
         return worker
 
     async def _bury(self, worker: WorkerProcess) -> None:
@@ -299,12 +572,19 @@ class Supervisor:
                     worker.process.kill()
                     worker.ready = None
 
-    async def _boot(self, worker: WorkerProcess) -> bool:
-        """Give a new worker its configuration; whether it accepts connections now."""
+    def _hear(self, worker: WorkerProcess) -> None:
+        """Listen to a worker from now on."""
         listen_to = asyncio.create_task(self._listen_to(worker))
         listen_to.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def _boot(self, worker: WorkerProcess, takes_over: bool = False) -> bool:
+        """Give a new worker its configuration; whether it accepts connections now.
+
+        :param takes_over: it is to wait with that, as another one does
+        """
+        self._hear(worker)
         try:
-            reason = await asyncio.wait_for(self._configure(worker), BOOT_SECONDS)
+            reason = await asyncio.wait_for(self._configure(worker, takes_over), BOOT_SECONDS)
             worker.channel.send(Learned(list(self._learned.items())))
         except TimeoutError:
             reason = f"it was not ready within {BOOT_SECONDS:.0f} s"
@@ -317,14 +597,14 @@ class Supervisor:
         worker.ready = time.monotonic()
         return True
 
-    async def _configure(self, worker: WorkerProcess) -> str | None:
+    async def _configure(self, worker: WorkerProcess, takes_over: bool = False) -> str | None:
         """Send a worker the configuration; None once it is in force there, else the reason.
 
         :raises ConnectionError: the worker died before it answered
         """
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         worker.configured[self._generation] = answer
-        worker.channel.send(Configure(self._generation, self._config, self._registry))
+        worker.channel.send(Configure(self._generation, self._config, self._registry, takes_over))
         return await answer
 
     async def _listen_to(self, worker: WorkerProcess) -> None:
@@ -335,6 +615,12 @@ class Supervisor:
                     answer.set_result(message.reason if isinstance(message, Failed) else None)
             elif isinstance(message, Learned):
                 self._pass_on(message, worker)
+            elif isinstance(message, Released | TakenOver):
+                worker.answers.put_nowait(message)
+            elif isinstance(message, Retired):
+                worker.finished.set()
+        worker.answers.put_nowait(None)
+        worker.finished.set()
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
@@ -390,18 +676,10 @@ class Supervisor:
         self._sockets.clear()
 
 
-async def _exit_status(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a child without a thread."""
-    loop = asyncio.get_running_loop()
-    exited = asyncio.Event()
-    pidfd = os.pidfd_open(process.pid)
-    loop.add_reader(pidfd, exited.set)
-    try:
-        await exited.wait()
-    finally:
-        loop.remove_reader(pidfd)
-        os.close(pidfd)
-    return process.wait()
+def _done() -> asyncio.Future[None]:
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    done.set_result(None)
+    return done
 
 
 def _warn_if_short(descriptors: Descriptors, config: Config) -> None:

@@ -22,11 +22,29 @@ from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
-from gateway.processes.control import Channel, Configure, Configured, Failed, Learned, ReopenLogs, Stop
+from gateway.processes.control import (
+    Accept,
+    Channel,
+    Configure,
+    Configured,
+    Failed,
+    Forget,
+    Learned,
+    Release,
+    Released,
+    ReopenLogs,
+    Resume,
+    Retire,
+    Retired,
+    Stop,
+    TakenOver,
+    TakeOver,
+)
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
 from gateway.tunnels.adoption import adopt
+from gateway.tunnels.handover import Handover, take_over
 from gateway.tunnels.intervals import News
 from gateway.tunnels.layout import (
     MAX_BACKENDS,
@@ -40,6 +58,9 @@ from gateway.tunnels.layout import (
 )
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.table import Slice, Table
+
+GRACE_SECONDS = 5.0
+"""For requests that are being served when the gateway drains."""
 
 log = logging.getLogger("gateway")
 
@@ -66,6 +87,8 @@ class Worker:
         self._log_config: AccessLogConfig | None = None
         self._channel: Channel | None = None
         self._listeners: list[Listener] = []
+        self._handover = Handover(self._slice, poller.relay)
+        self._retiring: asyncio.Task[None] | None = None
         cells = table.cells
         block = self._slice.block
         cells[block + W_READY] = 0
@@ -75,7 +98,7 @@ class Worker:
 
     async def run(self, control: socket.socket) -> None:
         """Do what the supervisor says, until it says to stop or is gone."""
-        channel = self._channel = await Channel.over(control)
+        channel = self._channel = Channel(control)
         draining: asyncio.Task[None] | None = None
         while True:
             message = await channel.receive()
@@ -94,6 +117,8 @@ class Worker:
             elif isinstance(message, Learned):
                 if self._edge is not None:
                     self._edge.intervals.adopt(message.news)
+            elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
+                await self._take_part_in_upgrade(message, channel)
             elif isinstance(message, Stop):
                 break
             elif draining is None:
@@ -109,6 +134,47 @@ class Worker:
             self._edge.log.close()
         self._deposits.close()
         await channel.close()
+
+    async def _take_part_in_upgrade(
+        self, message: Release | Forget | Resume | Retire | TakeOver | Accept, channel: Channel
+    ) -> None:
+        """Do what another worker of the same place needs, which replaces this one or is replaced by it."""
+        edge = self._edge
+        assert edge is not None
+        if isinstance(message, Release):
+            self._accept(False)
+            edge.tell_learned()
+            await self._deposits.said()
+            parcel = self._handover.release(message.tunnels)
+            channel.send(Released(parcel))
+            os.close(parcel)
+        elif isinstance(message, Forget):
+            self._handover.forget(message.left)
+        elif isinstance(message, Resume):
+            self._handover.resume()
+            self._accept(True)
+        elif isinstance(message, Retire):
+            self._retiring = asyncio.create_task(self._retire(edge, channel))
+        elif isinstance(message, TakeOver):
+            kept = self._deposits.inherited()
+            _, left = take_over(self._slice, self._poller.relay, self._slice.table.copy_of, message.fd, kept)
+            os.close(message.fd)
+            channel.send(TakenOver(tuple(left)))
+        else:
+            self._accept(True)
+
+    def _accept(self, accept: bool) -> None:
+        """Begin to accept connections, or stop."""
+        self._slice.cells[self._slice.block + W_READY] = accept
+        for listener in self._listeners:
+            if accept:
+                listener.start()
+            else:
+                listener.stop()
+
+    async def _retire(self, edge: Edge, channel: Channel) -> None:
+        await edge.until_unused()
+        channel.send(Retired())
 
     def tunnel_ended(self, row: int) -> None:
         """The relay has ended a tunnel."""
@@ -140,9 +206,8 @@ class Worker:
             self._edge = edge
             self._adopt(edge)
             self._listeners = [Listener(edge, sock) for sock in self._sockets]
-            for listener in self._listeners:
-                listener.start()
-            self._slice.cells[self._slice.block + W_READY] = 1
+            if not message.takes_over:
+                self._accept(True)
             edge.spawn(edge.prepare_plain())
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
@@ -197,8 +262,11 @@ class Worker:
             listener.stop()
         if self._edge is not None:
             edge = self._edge
+            if self._handover.under_way:
+                # Another worker may serve these tunnels by now, and nobody is left to say so.
+                os._exit(1)
             edge.drain()
-            await edge.close_plain()
+            await edge.finish_plain(GRACE_SECONDS)
             await edge.drained.wait()
             await edge.close()
         await channel.close()

@@ -7,7 +7,21 @@ import struct
 
 import pytest
 
-from gateway.processes.control import Channel, Configure, Configured, Drain, Failed, ReopenLogs, Stop
+from gateway.config import Address
+from gateway.processes.control import (
+    NO_DESCRIPTOR,
+    Channel,
+    Configure,
+    Configured,
+    Drain,
+    DrainBackends,
+    Drained,
+    Failed,
+    Listen,
+    ReopenLogs,
+    Stop,
+    Unlisten,
+)
 from gateway.routing.registry import Registry
 
 from ..routing.tables import config_of
@@ -17,14 +31,14 @@ from ..routing.tables import config_of
 async def pair():
     """A channel, and the bare socket at its other end."""
     ours, theirs = socket.socketpair()
-    channel = await Channel.over(ours)
+    channel = Channel(ours)
     yield channel, theirs
     await channel.close()
     theirs.close()
 
 
 async def both(theirs):
-    return await Channel.over(theirs)
+    return Channel(theirs)
 
 
 async def received(channel):
@@ -39,7 +53,10 @@ def large_config():
 @pytest.mark.parametrize(
     "message",
     [
-        Drain(),
+        Drain(30.0, 1012),
+        DrainBackends(frozenset((1, 3)), 30.0, 1012),
+        Drained(),
+        Unlisten(Address("::1", 8080)),
         Stop(),
         ReopenLogs(),
         Configured(3),
@@ -72,7 +89,7 @@ async def test_messages_stay_in_order(pair):
 async def test_a_message_in_pieces(pair):
     channel, theirs = pair
     ours, wire = socket.socketpair()
-    recorder = await Channel.over(ours)
+    recorder = Channel(ours)
     recorder.send(Failed(1, "why"))
     await recorder.close()
     data = wire.recv(65536)
@@ -96,7 +113,7 @@ async def test_the_other_process_is_gone(pair, before):
 
 async def test_the_other_process_died_with_something_unread(pair):
     channel, theirs = pair
-    channel.send(Drain())
+    channel.send(Stop())
     await asyncio.sleep(0)
     theirs.close()
     assert await received(channel) is None
@@ -120,7 +137,68 @@ async def test_what_was_sent_is_delivered_before_the_end(pair):
 async def test_a_channel_owns_its_socket():
     before = set(os.listdir("/proc/self/fd"))
     ours, theirs = socket.socketpair()
-    channel = await Channel.over(ours)
+    channel = Channel(ours)
     await channel.close()
     theirs.close()
     assert set(os.listdir("/proc/self/fd")) <= before
+
+
+# --- descriptors ------------------------------------------------------------------------------------------------------
+
+
+async def test_a_socket_comes_along(pair):
+    channel, theirs = pair
+    other = await both(theirs)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("127.0.0.1", server.getsockname()[1])
+        channel.send(Listen(address, server.fileno()))
+    message = await received(other)
+    assert isinstance(message, Listen)
+    assert message.address == address
+    with socket.socket(fileno=message.fd) as arrived, socket.create_connection(arrived.getsockname()):
+        assert not os.get_inheritable(message.fd)
+        arrived.accept()[0].close()
+    await other.close()
+
+
+async def test_every_socket_comes_with_its_message(pair):
+    """Between messages of any size, and more than the socket pair holds."""
+    channel, theirs = pair
+    before = len(os.listdir("/proc/self/fd"))
+    files = [os.memfd_create(str(n)) for n in range(300)]
+    for n, fd in enumerate(files):
+        channel.send(Listen(Address("127.0.0.1", n + 1), fd))
+        channel.send(Failed(n, "x" * (n * 17 % 5000)))
+        os.close(fd)
+    other = await both(theirs)
+    for n in range(300):
+        message = await received(other)
+        assert os.readlink(f"/proc/self/fd/{message.fd}").startswith(f"/memfd:{n} ")
+        os.close(message.fd)
+        assert await received(other) == Failed(n, "x" * (n * 17 % 5000))
+    await other.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 1
+
+
+async def test_sockets_that_never_arrive_are_closed(pair):
+    channel, theirs = pair
+    before = len(os.listdir("/proc/self/fd"))
+    fd = os.memfd_create("x")
+    for _ in range(2000):
+        channel.send(Listen(Address("127.0.0.1", 1), fd))
+    other = await both(theirs)
+    await received(other)
+    await other.close()
+    await asyncio.sleep(0)
+    channel.send(Stop())
+    assert await received(channel) is None
+    os.close(fd)
+    assert len(os.listdir("/proc/self/fd")) <= before
+
+
+async def test_a_socket_without_a_descriptor_is_said_to_be_lost(pair):
+    channel, theirs = pair
+    other = await both(theirs)
+    channel.send(Listen(Address("127.0.0.1", 1), 10**6))
+    assert await received(other) == Listen(Address("127.0.0.1", 1), NO_DESCRIPTOR)
+    await other.close()
