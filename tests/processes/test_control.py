@@ -7,22 +7,28 @@ import struct
 
 import pytest
 
-from gateway.config import Address
 from gateway.processes.control import (
     NO_DESCRIPTOR,
+    Accept,
     Channel,
     Configure,
     Configured,
     Drain,
-    DrainBackends,
-    Drained,
     Failed,
-    Listen,
+    Forget,
+    Learned,
+    Release,
+    Released,
     ReopenLogs,
+    Resume,
+    Retire,
+    Retired,
     Stop,
-    Unlisten,
+    TakenOver,
+    TakeOver,
 )
 from gateway.routing.registry import Registry
+from gateway.tunnels.learning import State
 
 from ..routing.tables import config_of
 
@@ -53,16 +59,21 @@ def large_config():
 @pytest.mark.parametrize(
     "message",
     [
-        Drain(30.0, 1012),
-        DrainBackends(frozenset((1, 3)), 30.0, 1012),
-        Drained(),
-        Unlisten(Address("::1", 8080)),
+        Drain(),
         Stop(),
+        Learned([((0, 1, 2), State(*range(10)))]),
+        Release(200),
+        TakenOver((1, 1 << 48 | 2)),
+        Accept(),
+        Forget((3,)),
+        Resume(),
+        Retire(),
+        Retired(),
         ReopenLogs(),
         Configured(3),
         Failed(4, "the access log cannot be opened: é"),
         Configure(5, config_of([{}], timeouts={"idle": "1h"}), Registry(9, 9, ["r0"], [("chat", "127.0.0.1:9001")])),
-        Configure(6, large_config(), Registry(9, 9)),
+        Configure(6, large_config(), Registry(9, 9), takes_over=True),
     ],
     ids=lambda message: type(message).__name__,
 )
