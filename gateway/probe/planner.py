@@ -27,6 +27,7 @@ _LADDER_RATIO = 1.6  # beyond the last of them
 MAX_ROUNDS = 10
 _BUDGET = 4  # times the longest silence: the ladder, a narrowing, a confirmation, and one more
 _SPARE_SECONDS = 15.0
+_OPENING_SECONDS = 5.0
 
 _NARROW_SECONDS = 0.25
 _NARROW_SHARE = 0.015  # of the silence, where that is more
@@ -78,7 +79,7 @@ class Planner:
         self.kind: Kind = "ladder"
         self.evidence = Evidence(rtt_seconds)
         self.longest_seconds = _BUDGET * (max_seconds + pong_timeout_seconds) + _SPARE_SECONDS
-        """the time that all rounds together take at most, as far as the server is silent"""
+        """the time that all rounds together may take"""
         self._max = max_seconds
         self._pong_timeout = pong_timeout_seconds
         self._rtt = rtt_seconds
@@ -101,7 +102,7 @@ class Planner:
         if self._finished:
             return []
         kind, rungs = ("ladder", []) if self._is_done() else self._plan()
-        duration = max((rung.seconds for rung in rungs), default=0.0) + self._pong_timeout
+        duration = max((rung.seconds for rung in rungs), default=0.0) + self._pong_timeout + _OPENING_SECONDS
         if not rungs or self.rounds == MAX_ROUNDS or elapsed_seconds + duration > self.longest_seconds:
             self._finished = True
             return []

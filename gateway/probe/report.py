@@ -190,6 +190,8 @@ class Report:
     def _advice(self) -> str:
         if self.verdict.by_age:
             return "Pings do not help: send messages, or open a new tunnel in time"
+        if self.verdict.high_seconds is None and self.verdict.server_sends_every_seconds is not None:
+            return ""  # the server keeps it alive
         after = PING_SHARE * self._tolerated
         return f"ping every {interval(after)}" if after >= 0.1 else ""
 

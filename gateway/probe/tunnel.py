@@ -41,6 +41,8 @@ class End:
     by: EndedBy
     at: float
     silence_seconds: float
+    longest_gap_seconds: float
+    """the longest silence before that one, which the server itself had ended"""
 
 
 class Tunnel(asyncio.Protocol):
@@ -55,12 +57,11 @@ class Tunnel(asyncio.Protocol):
         self.active_at = 0.0
         """when the latest byte came or went"""
         self.received_at = 0.0
-        self.longest_gap_seconds = 0.0
-        """the longest silence that the server itself ended"""
         self.lost: asyncio.Future[None] = loop.create_future()
         self._now: Callable[[], float] = loop.time
         self._news = asyncio.Event()
-        self._gap_before = 0.0
+        self._gap = 0.0  # the silence before the bytes that came last
+        self._longest_gap = 0.0  # of those before
         self._transport: asyncio.Transport
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
@@ -73,20 +74,18 @@ class Tunnel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         now = self._now()
-        gap = now - self.active_at
-        goes_on = now - self.received_at < _LAST_WORDS_SECONDS
-        self._gap_before = max(gap, self._gap_before) if goes_on else gap
+        if now - self.received_at >= _LAST_WORDS_SECONDS:
+            self._longest_gap, self._gap = self.longest_gap_seconds, 0.0
+        self._gap = max(self._gap, now - self.active_at)
         self.active_at = self.received_at = now
         try:
             self._transport.write(self.endpoint.feed(data))
         except Refused as error:
             self.refused = error
         if not self.opened_at and self.endpoint.head is not None:
-            self.opened_at, self._gap_before = now, 0.0
+            self.opened_at, self._gap = now, 0.0
         if self.endpoint.close_code is not None:
             self._ended("close_frame", now)
-        elif self.opened_at and self.end is None and gap > self.longest_gap_seconds:
-            self.longest_gap_seconds = gap
         self._news.set()
 
     def eof_received(self) -> None:
@@ -102,8 +101,9 @@ class Tunnel(asyncio.Protocol):
         if self.end is None:
             silence = now - self.active_at
             if now - self.received_at < _LAST_WORDS_SECONDS:
-                silence = max(silence, self._gap_before)
-            self.end = End(by, now, silence)
+                self.end = End(by, now, max(silence, self._gap), self._longest_gap)
+            else:
+                self.end = End(by, now, silence, self.longest_gap_seconds)
         self._news.set()
 
     # --- what may be done with it -----------------------------------------------------------------------------------
@@ -111,6 +111,11 @@ class Tunnel(asyncio.Protocol):
     @property
     def age_seconds(self) -> float:
         return self._now() - self.opened_at
+
+    @property
+    def longest_gap_seconds(self) -> float:
+        """The longest silence that the server itself ended."""
+        return max(self._longest_gap, self._gap)
 
     @property
     def peer(self) -> tuple[str, int]:
@@ -261,5 +266,5 @@ def _cut(tunnel: Tunnel, end: End, by_itself: bool, silence_seconds: float | Non
         by_itself,
         tunnel.endpoint.close_code if closed else None,
         tunnel.endpoint.close_reason if closed else "",
-        tunnel.longest_gap_seconds,
+        end.longest_gap_seconds,
     )

@@ -43,7 +43,7 @@ from gateway.processes.control import (
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
-from gateway.tunnels.adoption import adopt
+from gateway.tunnels.adoption import Connections, adopt
 from gateway.tunnels.handover import Handover, take_over
 from gateway.tunnels.intervals import News
 from gateway.tunnels.layout import (
@@ -192,6 +192,7 @@ class Worker:
             self._registry.routes[:] = message.registry.routes
             self._registry.backends[:] = message.registry.backends
             self._log_config = config.access_log
+            kept = self._deposits.inherited()
             edge = Edge(
                 self._poller,
                 self._slice,
@@ -202,9 +203,9 @@ class Worker:
                 self._descriptors,
             )
             edge.on_learned = self._tell_learned
-            await edge.configure(config, message.registry)
             self._edge = edge
-            self._adopt(edge)
+            self._adopt(edge, kept)  # before the loop runs again: the edge takes all rows of the slice for its own
+            await edge.configure(config, message.registry)
             self._listeners = [Listener(edge, sock) for sock in self._sockets]
             if not message.takes_over:
                 self._accept(True)
@@ -242,9 +243,8 @@ class Worker:
             except OSError as error:
                 log.error("the access log cannot be opened anew: %s", error)
 
-    def _adopt(self, edge: Edge) -> None:
+    def _adopt(self, edge: Edge, kept: dict[int, Connections]) -> None:
         """Carry on the tunnels of a worker that died in this slot."""
-        kept = self._deposits.inherited()
         found = adopt(self._slice, self._poller.relay, kept, edge.tunnel_ended, self._deposits.forget)
         if any(found):
             log.warning(

@@ -28,6 +28,7 @@ from gateway.protocol.scanner_state import (
     CONTROL_READ,
     DATA_AT,
     DIGEST,
+    EXTENDED,
     FRAMES,
     HEADER_HIGH,
     HEADER_LENGTH,
@@ -41,6 +42,7 @@ from gateway.protocol.scanner_state import (
     PING,
     PING_AT,
     PING_ID,
+    PLAIN,
     PONG,
     PONG_AT,
     PONG_ID,
@@ -152,9 +154,12 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             broken = True
         if opcode < CLOSE:
             # A message begins with text or binary and goes on with continuations (section 5.4).
-            if opcode > BINARY or (opcode == CONTINUATION) != message:
+            if opcode > BINARY or (opcode == CONTINUATION) != (message > 0):
                 broken = True
-            message = 0 if first & 0x80 else 1
+            if first & 0x80:
+                message = 0
+            elif opcode != CONTINUATION:
+                message = EXTENDED if first & 0x70 else PLAIN
             seen_data = True
         else:
             # Control frames are whole, and of 125 bytes at most (section 5.5).

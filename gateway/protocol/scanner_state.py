@@ -9,7 +9,7 @@ They live in a row of the shared table, or in a :class:`gateway.protocol.scanner
     REMAINING,  # payload bytes of the current frame still to come
     HEADER_LENGTH,  # bytes of a header that TCP cut, kept in HEADER_LOW and HEADER_HIGH
     MASKING,  # 1 where this direction must mask (client to backend), 0 where it must not
-    MESSAGE,  # 1 while a fragmented message is unfinished
+    MESSAGE,  # 0, or PLAIN or EXTENDED while a fragmented message is unfinished
     FRAMES,  # frames whose header was seen
     DATA_AT,  # clock of the latest byte of a data frame
     OPCODE,  # of the frame that REMAINING is about
@@ -30,6 +30,10 @@ SCANNER_CELLS = 18
 OPEN = 0
 CLOSED = 1  # a whole Close frame has gone by; what follows is not looked at
 BROKEN = 2  # the stream broke RFC 6455; scanning stopped for good
+
+# MESSAGE
+PLAIN = 1
+EXTENDED = 2  # RSV bits say that an extension has changed it, such as compression
 
 # How far a scan goes; 0 is to the end of what it is given.
 STOP = 1  # to the first frame boundary

@@ -51,7 +51,7 @@ class Intervals:
         :param adaptive: bounds of those that are
         """
         self._bounds.update(adaptive)
-        for route, side in self._published - fixed.keys() - adaptive.keys():
+        for route, side in self._published - fixed.keys():
             self._publish(route, side, 0, 0)
         for (route, side), interval in fixed.items():
             self._publish(route, side, 0 if interval == NEVER else interval, 0)

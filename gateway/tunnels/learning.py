@@ -103,9 +103,9 @@ class Learner:
     def cut(self, key: Key, bounds: Bounds, silence_ns: int, how: int, now: int) -> None:
         """A tunnel ended without a Close frame from that side.
 
-        :param silence_ns: CUT: how long that side's connection had been silent when it ended. UNANSWERED: how long it
-            had been silent before the Ping, or before the other bytes, that no answer came to. A reset that answers
-            such a Ping belongs here too: the connection was gone before
+        :param silence_ns: CUT: how long nothing had been sent on that side's connection, either way, when it ended.
+            UNANSWERED: how long nothing had been sent before the Ping, or the other bytes, that no answer came to. A
+            reset that comes instead of the answer belongs here: the connection was gone before
         :param how: CUT or UNANSWERED
         :param now: for UNANSWERED: ``pong_timeout_ns`` after the Ping, about
         """

@@ -143,7 +143,7 @@ class Path:
         if silence_ns <= self.proven_ns or (silence_ns > self.cutoff_ns and now - silence_ns < self._since_ns):
             return False
         self.proven_ns = silence_ns
-        if silence_ns >= self._trial_ns:
+        if silence_ns >= _a_little_less(self._trial_ns):
             self._end_trial()
         if self._is_refuted():
             self._forget_cutoff(now)
@@ -205,7 +205,7 @@ class Path:
         self._retest_delay_ns = max(self._retest_delay_ns, state.retest_delay_ns)
         if state.lease_ns > self._lease_ns:
             self._trial_ns, self._lease_ns = state.trial_ns, state.lease_ns
-        if self.proven_ns >= self._trial_ns:
+        if self.proven_ns >= _a_little_less(self._trial_ns):
             self._end_trial()
         if self.bounds is not None:
             self._reckon(self.bounds)
@@ -348,7 +348,7 @@ class Path:
         """Work out what follows from what is known."""
         proven, cutoff = self.proven_ns, self.cutoff_ns
         is_confirmed = self._failures >= _CONFIRMED
-        if proven >= bounds.max_ns:
+        if proven >= _a_little_less(bounds.max_ns):
             interval = bounds.max_ns
         elif not cutoff:
             interval = max(START_NS, proven * 4 // 5)

@@ -48,8 +48,10 @@ from gateway.protocol.scanner import scan
 from gateway.protocol.scanner_state import (
     BROKEN,
     CLOSED,
+    EXTENDED,
     HEADER_LENGTH,
     MASKING,
+    MESSAGE,
     OPEN,
     PASS_ONE,
     REMAINING,
@@ -620,6 +622,8 @@ class Relay:
             or cells[here + SCANNER + STATUS] != OPEN
             or cells[toward + REMAINING]
             or cells[toward + HEADER_LENGTH]
+            # Many libraries forget that a message is compressed when a control frame comes between its fragments.
+            or cells[toward + MESSAGE] == EXTENDED
         ):
             return False
         self.now = now = self.kernel.now()
@@ -657,7 +661,7 @@ class Relay:
         now = self.now
         pos = 0
         while (
-            pos < got and cells[scanner + STATUS] == OPEN and cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT]
+            pos < got and cells[scanner + STATUS] != BROKEN and cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT]
         ):
             if cells[scanner + REMAINING] or cells[scanner + HEADER_LENGTH]:
                 pos = scan(cells, scanner, totals, data, pos, got, now, STOP)
@@ -665,7 +669,10 @@ class Relay:
             number = own_pong(
                 data, pos, got, masked, cells[here + PING_TAG], cells[here + PINGS_ANSWERED], cells[here + PINGS_SENT]
             )
-            if number == NOT_OURS:
+            if number == NOT_OURS and cells[scanner + STATUS] == CLOSED:
+                # A side that has said Close may still answer, at once. What else it says is not looked at.
+                cells[here + PINGS_ANSWERED] = cells[here + PINGS_SENT]
+            elif number == NOT_OURS:
                 pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
             elif number == PARTIAL:
                 self._end_silence(row, side, False)
@@ -802,7 +809,7 @@ class Relay:
             if pending:
                 self.pending[2 * row + side] = bytearray(pending)
             self.owners[fd] = 2 * row + side
-        cells[row + DEADLINE_NS] = 0  # for the sweep to work out
+        cells[row + DEADLINE_NS] = next_deadline(cells, row)
         self._watch(row, CLIENT)
         self._watch(row, BACKEND_SIDE)
         self.served(row)

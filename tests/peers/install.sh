@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what tests/peers needs and this machine has not: servers and a browser by apt-get, JavaScript by npm.
+# Installs what tests/peers needs and this machine has not: servers, a browser and a NAT by apt-get, JavaScript by npm.
 set -eu
 cd "$(dirname "$0")"
 
@@ -16,6 +16,10 @@ need chromium chromium
 need node nodejs
 need npm npm
 need rabbitmq-server rabbitmq-server
+need ip iproute2
+need nft nftables
+need conntrack conntrack
+need sysctl procps
 
 if [ -n "$missing" ]; then
     packages=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')

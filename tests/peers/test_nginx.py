@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,41 +9,12 @@ from websockets.asyncio.client import connect as websocket
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.peers.exercise import http_works, websocket_works
-from tests.peers.servers import Servers, program
+from tests.peers.proxies import UPGRADE, start_nginx
+from tests.peers.servers import Servers
 from tests.support.gateway import route, to_one
-from tests.support.ports import free_port
 from tests.support.raw import handshake, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-FORWARDED = "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;"
-# A location that sets one field inherits none.
-UPGRADE = f"{FORWARDED} proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;"
-
-
-async def start_nginx(servers: Servers, directory: Path, locations: str) -> str:
-    """Run nginx with these locations; its address."""
-    address = f"127.0.0.1:{free_port()}"
-    (directory / "nginx.conf").write_text(
-        f"""
-        {"user root;" if os.geteuid() == 0 else ""}
-        daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr;
-        events {{ worker_connections 256; }}
-        http {{
-            access_log off;
-            client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
-            fastcgi_temp_path {directory}/fcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
-            client_max_body_size 0; proxy_buffering off; proxy_request_buffering off;
-            proxy_http_version 1.1; {FORWARDED}
-            map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-            server {{ listen {address}; {locations} }}
-        }}
-        """
-    )
-    await servers.start(
-        program("nginx"), "-p", directory, "-c", directory / "nginx.conf", "-e", "stderr", accepts=address
-    )
-    return address
 
 
 async def test_nginx_in_front(

@@ -10,11 +10,14 @@ from gateway.build import relay_build
 from gateway.protocol import scanner as scanner_module
 from gateway.protocol.scanner import FrameScanner, scan
 from gateway.protocol.scanner_state import (
+    EXTENDED,
     MASKING,
+    MESSAGE,
     OPCODES,
     PASS_ONE,
     PING_AT,
     PING_ID,
+    PLAIN,
     PONG_AT,
     PONG_ID,
     REMAINING,
@@ -349,6 +352,32 @@ def test_what_looks_like_a_pong_inside_a_message_is_none(masked):
     scanner = scanned([frame(TEXT, b"\x8a\x00", masked) + frame(CLOSE, b"\x03\xe8", masked)], masked)
     state = scanner.export_state()
     assert state[PING_AT] == state[PONG_AT] == 0
+
+
+# --- fragmented messages ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("masked", [True, False], ids=["client", "backend"])
+@pytest.mark.parametrize("rsv", range(8))
+@pytest.mark.parametrize("opcode", [TEXT, BINARY])
+def test_what_kind_of_message_is_unfinished(opcode, rsv, masked):
+    kind = EXTENDED if rsv else PLAIN
+    scanner = FrameScanner(masked=masked)
+    for data, unfinished in [
+        (frame(opcode, b"whole", masked, rsv=rsv), 0),
+        (frame(opcode, b"first", masked, fin=False, rsv=rsv), kind),
+        (frame(PING, b"", masked), kind),
+        (frame(CONTINUATION, b"second", masked, fin=False), kind),
+        (frame(CONTINUATION, b"third, whose bits mean nothing", masked, fin=False, rsv=7 - rsv), kind),
+        (frame(CONTINUATION, b"last", masked), 0),
+        (frame(opcode, b"first", masked, fin=False), PLAIN),
+        (frame(CONTINUATION, b"last", masked), 0),
+    ]:
+        for byte in one_by_one(data):
+            scanner.feed(byte)
+        assert scanner.export_state()[MESSAGE] == unfinished
+        assert not scanner.broken
+    assert scanner.at_boundary
 
 
 # --- one frame at a time ----------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import yaml
 
 from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.memory import private_bytes
+from tests.support.netns import Namespace
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.raw import Connection, connect
@@ -57,7 +58,7 @@ def complete(config: Mapping[str, Any]) -> Config:
 class Gateway:
     """One running gateway."""
 
-    def __init__(self, process: Process, file: Path, config: Config) -> None:
+    def __init__(self, process: Process, file: Path, config: Config, namespace: Namespace | None = None) -> None:
         self.process = process
         self.file = file
         self.config = config
@@ -66,7 +67,12 @@ class Gateway:
         self._expected_status: int | None = None
         self._expected_lines: list[re.Pattern[str]] = []
         self._checked_lines = 0
-        self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS))
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                socket_factory=(lambda info: namespace.socket(info[0])) if namespace else None
+            ),
+            timeout=aiohttp.ClientTimeout(total=DEADLINE_SECONDS),
+        )
 
     @classmethod
     async def start(
@@ -75,6 +81,7 @@ class Gateway:
         directory: Path,
         env: Mapping[str, str] | None = None,
         ready: bool = True,
+        namespace: Namespace | None = None,
         descriptors: int | None = None,
     ) -> Gateway:
         """Run a gateway with this configuration.
@@ -82,15 +89,19 @@ class Gateway:
         :param directory: where the configuration is written to
         :param descriptors: the limit of them that it is given, if not that of the tests
         :param ready: wait until every worker accepts connections
+        :param namespace: where it runs; None for where the tests do
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
         file.write_text(yaml.safe_dump(whole, sort_keys=False))
         limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
+        command = (*limited, *COMMAND, "run", "-c", file)
         process = await Process.start(
-            *limited, *COMMAND, "run", "-c", file, env={"PYTHONWARNINGS": "default", **(env or {})}, name="gateway"
+            *(namespace.command(*command) if namespace else command),
+            env={"PYTHONWARNINGS": "default", **(env or {})},
+            name="gateway",
         )
-        gateway = cls(process, file, whole)
+        gateway = cls(process, file, whole, namespace)
         if ready:
             try:
                 await gateway.stderr.containing("ready: ")

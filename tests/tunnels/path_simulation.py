@@ -184,7 +184,7 @@ class Simulation:
         """All connections of a network end at once, as those to a backend do that restarts."""
         for tunnel in self.random.sample(self.tunnels[n], len(self.tunnels[n])):
             if tunnel.is_open:
-                self._end(tunnel, self.now - tunnel.last, CUT)
+                self._end(tunnel, self.now - max(tunnel.last, tunnel.asked_at), CUT)
         self._shorten()
 
     def interval(self, n: int) -> int:

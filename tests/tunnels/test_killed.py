@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
+from websockets.frames import apply_mask
 
 import gateway
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
@@ -155,6 +156,7 @@ M = {side: [frame(kind, bytes(size), masked=side == CLIENT, fin=fin) for kind, s
 """Messages of each side."""
 
 CLOSE = {CLIENT: close_frame(1000, masked=True), BACKEND_SIDE: close_frame(1000, masked=False)}
+NOT_FOR_US = {side: frame(PONG, b"8 bytes.", masked=side == CLIENT) for side in BOTH}
 LARGE = {side: [frame(BINARY, bytes([n]) * 30_000, masked=side == CLIENT) for n in range(12)] for side in BOTH}
 
 
@@ -204,6 +206,27 @@ class Play:
         if how == "close":
             self.peer(side).end = "closed"
         self.rig.rest()
+
+    def be_asked(self, side: int) -> list[bytes]:
+        """Have the gateway send a side a Ping; the Pong to answer it with, if it did. Nobody else hears of these."""
+        self.hear()
+        received = self.peer(side).received
+        before = len(received)
+        self.act(lambda: self.rig.relay.ping(self.tunnel.row, side))
+        self.hear(side)
+        ping = bytes(received[before:])
+        del received[before:]
+        if not ping:
+            return []
+        assert ping[0] == 0x80 | PING
+        payload = ping[2:] if side == CLIENT else apply_mask(ping[6:], ping[2:6])
+        return [frame(PONG, payload, masked=side == CLIENT)]
+
+    def answer(self, side: int, *pieces: bytes) -> None:
+        """Send what is for the gateway alone, piece by piece."""
+        noted = self.sent[side]
+        self.say(side, *pieces)
+        self.sent[side] = noted
 
     def act(self, work: Callable[[], None]) -> None:
         """Have the worker do something, once more if it died of it."""
@@ -278,6 +301,23 @@ def closed_by_the_gateway_within_frames(play: Play) -> None:
         play.say(side, CLOSE[side])
 
 
+def kept_alive(play: Play) -> None:
+    for side in BOTH:
+        play.say(side, M[side][0])
+        for pong in play.be_asked(side):
+            play.answer(side, pong)
+        for pong in play.be_asked(side):
+            play.answer(side, pong[:1], pong[1:9], pong[9:])
+        play.say(side, M[side][1])
+        for pong in play.be_asked(side):
+            play.say(side, M[side][3][:3], M[side][3][3:])
+            play.say(side, NOT_FOR_US[side][:9], NOT_FOR_US[side][9:])
+            play.answer(side, pong[:5], pong[5:])
+        assert play.rig.deaths or play.rig.totals(side).pongs == 3
+    for side in BOTH:
+        play.say(side, M[side][2], M[side][4])
+
+
 def idle(play: Play) -> None:
     play.say(CLIENT, M[CLIENT][0])
     play.told = BOTH
@@ -304,6 +344,7 @@ SCENARIOS = [
     gone,
     closed_by_the_gateway,
     closed_by_the_gateway_within_frames,
+    kept_alive,
     idle,
     given_up_on,
 ]

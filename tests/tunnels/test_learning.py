@@ -280,6 +280,10 @@ def test_three_cuts_overturn_nothing_four_do(proven: Path) -> None:
 def test_cuts_of_all_lengths_overturn_nothing(proven: Path) -> None:
     for n in range(200):
         proven.cut(5 + n * 97 % 235)
+    for _ in range(20):
+        for silence in (30, 80, 150):
+            proven.cut(silence)
+    assert proven.learner.changed() == set()
     assert proven.interval == 240 * S
 
 
@@ -295,6 +299,16 @@ def test_an_answer_beyond_them_speaks_against_cuts(proven: Path) -> None:
             proven.cut(30)
         for _ in range(8):
             proven.answered(240)
+    assert proven.learner.changed() == set()
+    assert proven.interval == 240 * S
+
+
+def test_an_answer_speaks_against_silences_that_nobody_answered(proven: Path) -> None:
+    for _ in range(5):
+        for _ in range(3):
+            proven.unanswered(240)
+        proven.answered(240)
+    assert proven.learner.changed() == set()
     assert proven.interval == 240 * S
 
 
@@ -315,6 +329,19 @@ def test_clients_found_missing_while_others_answer_overturn_nothing(proven: Path
             proven.now += 5 * S
             proven.answered_at_once(240)
         proven.learner.cut(KEY, BOUNDS, 240 * S, UNANSWERED, proven.now + S)
+    assert proven.learner.changed() == set()
+    assert proven.interval == 240 * S
+
+
+def test_clients_found_missing_after_others_answered_overturn_nothing(proven: Path) -> None:
+    """Pings that are sent together are answered at once, or found unanswered later, all in a row."""
+    proven.now += 240 * S
+    for _ in range(100):
+        proven.answered_at_once(240)
+    proven.now += PONG_TIMEOUT - 10 * S
+    for _ in range(5):
+        proven.now += 2 * S - 1
+        proven.learner.cut(KEY, BOUNDS, 240 * S, UNANSWERED, proven.now)
     assert proven.interval == 240 * S
 
 
@@ -329,9 +356,8 @@ def test_a_restart_is_no_cutoff(proven: Path) -> None:
 
 
 def test_silences_from_before_more_was_proven_tell_nothing(path: Path) -> None:
-    path.climb(100)
-    began = path.now
     path.climb(240)
+    began = path.now - 30 * S
     for n in range(10):
         path.learner.cut(KEY, BOUNDS, 150 * S, UNANSWERED, began + 150 * S + PONG_TIMEOUT + n * 2 * S)
     assert path.interval == 240 * S
@@ -368,7 +394,10 @@ def test_where_more_than_one_in_four_intervals_ends_unanswered_it_goes_back_to_2
     assert proven.interval == 240 * S
     go_on(proven, one_in=3)
     assert proven.interval == 25 * S
+    # Silences that began before say nothing more.
     proven.now += 10 * S
+    proven.learner.cut(KEY, BOUNDS, 240 * S, UNANSWERED, proven.now)
+    proven.answered_at_once(240)
     assert proven.answered_at_once(25) == 25 * S
     proven.now += 3 * 60 * MINUTE
     assert proven.answered_at_once(25) == 25 * S

@@ -38,6 +38,7 @@ from gateway.tunnels.layout import (
     WROTE_NS,
 )
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
+from tests.support.frames import CLOSE as CLOSE_OPCODE
 
 from .harness import NS, PONG_WITHIN, Rig, Tunnel
 from .wire import close_frames, closing, frame, split
@@ -175,6 +176,28 @@ def test_between_messages_and_between_fragments(rig: Rig, side: int) -> None:
         send(rig, tunnel, other, piece)
         answer(rig, tunnel, side, ping(rig, tunnel, side))
     assert tunnel.peer(side).received == HELLO[other] + b"".join(FRAGMENTS[other]) + LONG[other]
+
+
+@both_sides
+@pytest.mark.parametrize("rsv", [4, 2, 1])
+def test_not_between_the_fragments_of_a_message_that_an_extension_has_changed(rig: Rig, side: int, rsv: int) -> None:
+    """Many libraries lose track of such a message when a control frame comes inside it. One that is whole is none."""
+    tunnel = rig.open()
+    other, masked = 1 - side, side == BACKEND_SIDE
+    for _ in range(2):
+        send(rig, tunnel, other, frame(TEXT, b"all of it", masked=masked, rsv=rsv))
+        answer(rig, tunnel, side, ping(rig, tunnel, side))
+        send(rig, tunnel, other, frame(TEXT, b"first", masked=masked, fin=False, rsv=rsv))
+        assert_refused(rig, tunnel, side)
+        send(rig, tunnel, other, frame(CONTINUATION, b"second", masked=masked, fin=False))
+        send(rig, tunnel, other, frame(PONG, b"", masked=masked))
+        assert_refused(rig, tunnel, side)
+        answer(rig, tunnel, other, ping(rig, tunnel, other))
+        send(rig, tunnel, other, frame(CONTINUATION, b"third", masked=masked))
+        answer(rig, tunnel, side, ping(rig, tunnel, side))
+        send(rig, tunnel, other, FRAGMENTS[other][0])
+        answer(rig, tunnel, side, ping(rig, tunnel, side))
+        send(rig, tunnel, other, FRAGMENTS[other][2])
 
 
 @both_sides
@@ -700,6 +723,47 @@ def test_a_pong_after_the_other_side_has_said_close(rig: Rig, side: int) -> None
     tunnel.peer(side).send(pong(side, payload) + CLOSE[side])
     rig.until(lambda: tunnel.peer(1 - side).has(CLOSE[side]), "the Close frame alone")
     assert rig.totals(side).pongs == 1
+
+
+@both_sides
+@pytest.mark.parametrize("style", ["glued", "apart", "bytes"])
+def test_a_side_answers_though_it_has_said_close(rig: Rig, side: int, style: str) -> None:
+    """Its Close was on its way when the Ping was sent. An endpoint that has closed expects nothing more."""
+    tunnel = rig.open()
+    near, far = tunnel.peer(side), tunnel.peer(1 - side)
+    first, second = ping(rig, tunnel, side), ping(rig, tunnel, side)
+    data = CLOSE[side] + pong(side, first) + pong(side, second)
+    size = {"glued": len(data), "apart": len(CLOSE[side]), "bytes": 1}[style]
+    for at in range(0, len(data), size):
+        near.send(data[at : at + size])
+        rig.until(lambda: not rig.waiting() and not tunnel.unread(side), "the bytes to be read")
+        assert not tunnel.dirty
+    rig.until(lambda: far.has(CLOSE[side]), "the Close frame alone")
+    assert rig.totals(side).pongs == 2
+    assert tunnel.side(1 - side, GATE) == PASS
+    far.send(CLOSE[1 - side])
+    far.half_close()
+    near.half_close()
+    end = rig.end()
+    assert (end.initiator, end.cause) == (SIDES[side], "close_frame")
+    rig.assert_nothing_left(tunnel)
+
+
+@both_sides
+@pytest.mark.parametrize("behind", [b"\xff" * 30, b"\x8a", b"\x8a\x88\0\0\0\0whatever", b"\x8a\x08whatever!"])
+def test_what_else_comes_behind_a_close_passes(rig: Rig, side: int, behind: bytes) -> None:
+    """The first of it that is no such Pong ends the search: what follows looks like one only by chance."""
+    tunnel = rig.open()
+    near, far = tunnel.peer(side), tunnel.peer(1 - side)
+    late = pong(side, ping(rig, tunnel, side))
+    near.send(CLOSE[side] + behind)
+    rig.rest()
+    near.send(late)
+    near.half_close()
+    rig.until(far.has_ended, "FIN")
+    assert far.received == CLOSE[side] + behind + late
+    assert rig.totals(side).pongs == 0
+    assert rig.totals(side).frames == {CLOSE_OPCODE: 1}
 
 
 @both_sides
