@@ -34,7 +34,7 @@ EXPOSE 8080 9100
 # Not by `gateway status -c …`: a file that was edited and is wrong must not make a gateway that runs unhealthy.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=15s --retries=3 \
     CMD ["python", "-I", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 9100, timeout=3); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
-# Drains: every tunnel gets a Close 1012 and timeouts.close to answer. Give it the time (docker stop --time 30).
+# Drains: tunnels are closed over drain.period, and have timeouts.close to answer. Give it the time (docker stop --time 45).
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["gateway"]
 CMD ["run", "-c", "/etc/gateway/gateway.yaml"]

@@ -19,6 +19,10 @@ COMMANDS = {
     "status": "Show what the running gateway does.",
     "tunnels": "List the live tunnels of the running gateway.",
     "probe": "Find out after how long a silence a path cuts tunnels.",
+    "reload": "Have the running gateway read its configuration again.",
+    "upgrade": "Have the running gateway become the program that is installed now.",
+    "drain": "Close the tunnels of the running gateway, or of one backend, over a while.",
+    "stop": "Have the running gateway exit at once.",
 }
 
 

@@ -1,20 +1,22 @@
-"""What the running gateway answers to a command, from its admin address."""
+"""What the running gateway answers to a command, or does for it, from its admin address."""
 
 from __future__ import annotations
 
 import http.client
 import json
 import socket
+import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import click
 
-from gateway.cli.options import load_or_exit
+from gateway.cli.options import load_admin_or_exit, load_or_exit
 from gateway.cli.output import visible
 
 PATIENCE_SECONDS = 10.0
+STEP_SECONDS = 0.1
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 admin_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
@@ -35,6 +37,10 @@ class Refused(click.ClickException):
     exit_code = 2
 
 
+class NotDone(click.ClickException):
+    """The gateway did not do what it was told; exit status 1."""
+
+
 def ask(path: str, config_path: str, admin: str | None, query: dict[str, str] | None = None) -> Any:
     """Return what the running gateway answers to ``GET`` of a path of its admin API.
 
@@ -49,14 +55,63 @@ def ask(path: str, config_path: str, admin: str | None, query: dict[str, str] | 
         click.UsageError: ``admin`` is no address.
     """
     address = str(load_or_exit(config_path).admin.address) if admin is None else admin
-    connection, prefix = _connect(address)
+    return _exchange("GET", path, address, query, PATIENCE_SECONDS)
+
+
+def tell(path: str, address: str, query: dict[str, str] | None = None, patience_seconds: float | None = None) -> Any:
+    """Return what the running gateway answers to ``POST`` to a path of its admin API, when it has done that.
+
+    Args:
+        path: such as ``/api/v1/reload``.
+        address: see :func:`address_of`.
+        patience_seconds: how long that may take; for ever if absent.
+
+    Raises:
+        NotDone: the gateway could not do it, or will not.
+        NoAnswer, Refused, click.UsageError: as :func:`ask`.
+    """
+    return _exchange("POST", path, address, query, patience_seconds)
+
+
+def address_of(config_path: str, admin: str | None, status: int = 2) -> str:
+    """Return where the running gateway is told things: ``admin``, or what its configuration says.
+
+    The rest of that may have mistakes, as it has not been put in force yet. With ``status`` the command exits where it
+    does not even say that.
+    """
+    return str(load_admin_or_exit(config_path, status).address) if admin is None else admin
+
+
+def wait_until_gone(address: str) -> None:
+    """Wait until nothing answers at the admin address any more.
+
+    Raises:
+        NotDone: that takes too long.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        connection, _ = _connect(address, PATIENCE_SECONDS)
+        try:
+            connection.connect()
+        except OSError:
+            return
+        finally:
+            connection.close()
+        time.sleep(STEP_SECONDS)
+    raise NotDone(f"the gateway at {address} still runs after {PATIENCE_SECONDS:.0f} s")
+
+
+def _exchange(
+    method: str, path: str, address: str, query: dict[str, str] | None, patience_seconds: float | None
+) -> Any:
+    connection, prefix = _connect(address, patience_seconds)
     target = prefix + path + (f"?{urlencode(query)}" if query else "")
     try:
-        connection.request("GET", target, headers={"Accept": "application/json"})
+        connection.request(method, target, headers={"Accept": "application/json"})
         response = connection.getresponse()
         status, body = response.status, response.read()
     except TimeoutError:
-        raise NoAnswer(f"{address} did not answer within {PATIENCE_SECONDS:.0f} s.") from None
+        raise NoAnswer(f"{address} did not answer within {patience_seconds:.0f} s.") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         hint = "is the gateway running? `gateway run` starts it, --admin names another address"
@@ -71,8 +126,8 @@ def ask(path: str, config_path: str, admin: str | None, query: dict[str, str] | 
 class _UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=PATIENCE_SECONDS)
+    def __init__(self, path: str, patience_seconds: float | None) -> None:
+        super().__init__("localhost", timeout=patience_seconds)
         self._path = path
 
     def connect(self) -> None:
@@ -86,10 +141,10 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = sock
 
 
-def _connect(address: str) -> tuple[http.client.HTTPConnection, str]:
+def _connect(address: str, patience_seconds: float | None) -> tuple[http.client.HTTPConnection, str]:
     """A connection to be made, and what comes before the paths there. No proxy of the environment is used."""
     if address.startswith("unix:"):
-        return _UnixConnection(address.removeprefix("unix:")), ""
+        return _UnixConnection(address.removeprefix("unix:"), patience_seconds), ""
     try:
         url = urlsplit(address if "://" in address else f"http://{address}")
         host, port = url.hostname, url.port
@@ -98,7 +153,7 @@ def _connect(address: str) -> tuple[http.client.HTTPConnection, str]:
     if url.scheme not in ("http", "https") or not host:
         raise click.UsageError(f"--admin {address}: expected http://host:port or unix:/path.")
     kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-    return kind(_WILDCARDS.get(host, host), port, timeout=PATIENCE_SECONDS), url.path.rstrip("/")
+    return kind(_WILDCARDS.get(host, host), port, timeout=patience_seconds), url.path.rstrip("/")
 
 
 def _understood(address: str, status: int, body: bytes) -> Any:
@@ -106,10 +161,13 @@ def _understood(address: str, status: int, body: bytes) -> Any:
         answer = json.loads(body)
     except ValueError:
         answer = None
-    if status == 200 and isinstance(answer, dict):
+    if status in (200, 202) and isinstance(answer, dict):
         return answer
-    if status == 400 and isinstance(answer, dict) and "error" in answer:
-        raise Refused(visible(answer["error"]))
+    if isinstance(answer, dict) and "error" in answer:
+        if status == 400:
+            raise Refused(visible(answer["error"]))
+        if status in (403, 409):
+            raise NotDone("\n".join(map(visible, str(answer["error"]).splitlines())))
     raise NoAnswer(
         f"what answers at {address} is not a gateway's admin address, it says {status} (--admin names another)"
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gateway.config import Config, ConfigError, load
+from gateway.config import Admin, Config, ConfigError, load, load_admin
 
 DEFAULT_FILE = "gateway.yaml"
 
@@ -23,6 +23,15 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
     show_envvar=True,
     help="Configuration file.",
 )
+
+
+def load_admin_or_exit(path: str, status: int) -> Admin:
+    """Load where a gateway is told things; print every error and exit with ``status`` if the file does not say."""
+    try:
+        return load_admin(path)
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        sys.exit(status)
 
 
 def load_or_exit(path: str) -> Config:

@@ -6,9 +6,9 @@
                               environment                     section
 
 `load` goes all the way, and puts the findings of each step at a line and column (`loader`). The schema is
-one file a concept: `schema` (the top), `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`; the values
-in it are `address`, `hostnames`, `durations`, `names`. `section` is what its mappings have in common, `words`
-the words of messages, `errors` their form. `jsonschema` describes the same file to editors.
+one file a concept: `schema` (the top), `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`; the
+values in it are `address`, `hostnames`, `durations`, `closecodes`, `names`. `section` is what its mappings have in
+common, `words` the words of messages, `errors` their form. `jsonschema` describes the same file to editors.
 
 A worker is sent a `Config` and needs neither YAML nor the loader: those names are imported when first used.
 """
@@ -22,11 +22,13 @@ from gateway.config.schema import (
     Admin,
     Backend,
     Config,
+    Drain,
     Keepalive,
     KeepaliveOverrides,
     KeepaliveSide,
     Listener,
     Match,
+    OnLoss,
     Route,
     TimeoutOverrides,
     Timeouts,
@@ -35,7 +37,7 @@ from gateway.config.schema import (
 
 if TYPE_CHECKING:
     from gateway.config.jsonschema import json_schema
-    from gateway.config.loader import load, parse
+    from gateway.config.loader import load, load_admin, parse
 
 __all__ = [
     "AccessLog",
@@ -45,11 +47,13 @@ __all__ = [
     "BadValue",
     "Config",
     "ConfigError",
+    "Drain",
     "Keepalive",
     "KeepaliveOverrides",
     "KeepaliveSide",
     "Listener",
     "Match",
+    "OnLoss",
     "Problem",
     "Route",
     "TimeoutOverrides",
@@ -57,12 +61,13 @@ __all__ = [
     "Upstream",
     "json_schema",
     "load",
+    "load_admin",
     "parse",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("load", "parse"):
+    if name in ("load", "load_admin", "parse"):
         from gateway.config import loader
 
         return getattr(loader, name)

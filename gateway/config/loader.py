@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from gateway.config.composer import position_at
 from gateway.config.errors import BadKey, BadValue, ConfigError, KeyPath, Problem
-from gateway.config.schema import Config
+from gateway.config.schema import Admin, Config
 from gateway.config.section import bad_values
 from gateway.config.tree import Mistake, Position, Tree, read_tree
 
@@ -27,6 +27,30 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
     """
     filename = os.fspath(path)
     return parse(_read(filename), filename, os.environ if environ is None else environ)
+
+
+def load_admin(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Admin:
+    """Return where the gateway that runs by the file at `path` is told things, whatever else is wrong with the file.
+
+    Args:
+        path: also what the file is called in messages.
+        environ: what `${VAR}` is read from; by default this process's environment.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not say; it holds every mistake.
+    """
+    environ = os.environ if environ is None else environ
+    try:
+        return load(path, environ).admin
+    except ConfigError as error:
+        tree = read_tree(_read(os.fspath(path)), environ)
+        data = tree.data if isinstance(tree.data, Mapping) else {"admin": None}
+        if any(key[:1] == ("admin",) for key in tree.unread):
+            raise
+        try:
+            return Admin.model_validate(data.get("admin", {}))
+        except ValidationError:
+            raise error from None
 
 
 def parse(text: str, filename: str, environ: Mapping[str, str]) -> Config:

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.address import Address, BackendAddress, ListenAddress, parse_listen
+from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
 from gateway.config.keepalive import Keepalive, KeepaliveOverrides, KeepaliveSide, misfits_on_routes
@@ -20,7 +21,7 @@ from gateway.config.names import Name
 from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
-from gateway.config.upstreams import Backend, Upstream
+from gateway.config.upstreams import Backend, OnLoss, Upstream
 from gateway.config.words import found, known, quoted
 
 __all__ = [
@@ -30,12 +31,14 @@ __all__ = [
     "Backend",
     "BackendAddress",
     "Config",
+    "Drain",
     "Keepalive",
     "KeepaliveOverrides",
     "KeepaliveSide",
     "ListenAddress",
     "Listener",
     "Match",
+    "OnLoss",
     "Route",
     "TimeoutOverrides",
     "Timeouts",
@@ -164,6 +167,7 @@ class Config(Section):
         default_factory=Keepalive,
         description="Pings to sides of tunnels that are silent; a route may override each key",
     )
+    drain: Drain = Field(default_factory=Drain, description="How tunnels are closed before the gateway exits")
     upstreams: dict[Name, Upstream] = Field(min_length=1, description="Groups of backends, by name")
     routes: tuple[Route, ...] = Field(
         min_length=1,

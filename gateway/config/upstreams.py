@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from gateway.config.address import BackendAddress, parse_backend
+from gateway.config.closecodes import CloseCode
 from gateway.config.errors import BadValue
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.words import found
@@ -32,6 +33,20 @@ def _from_address(value: object) -> object:
     return value
 
 
+class OnLoss(Section):
+    """What a client is told when its backend vanishes."""
+
+    close_code: CloseCode = Field(default=1012, description="Close code that the client is told")
+
+
+def _off_is_none(value: object) -> object:
+    if value is False or value == "off":
+        return None
+    if not isinstance(value, Mapping | OnLoss):
+        raise BadValue(f"expected a mapping or off, found {found(value)}", "such as {close_code: 1012}, or off")
+    return value
+
+
 class Upstream(Section):
     """Backends of which any can serve a tunnel."""
 
@@ -48,6 +63,13 @@ class Upstream(Section):
         ge=0,
         le=16,
         description="How many other backends are tried when connecting fails",
+    )
+    on_loss: Annotated[
+        OnLoss | None,
+        BeforeValidator(_off_is_none, json_schema_input_type=OnLoss | Literal["off", False]),
+    ] = Field(
+        default_factory=OnLoss,
+        description="What a client is told when its backend vanishes; off: its connection just ends",
     )
 
     @classmethod

@@ -21,13 +21,13 @@ from gateway.observe.access_log import AccessLog
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ended, Ends
 from gateway.observe.events import NO_ROUTE, Events
-from gateway.protocol.closing import SERVICE_RESTART
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
 from gateway.tunnels.intervals import Intervals, News
-from gateway.tunnels.layout import DRAIN, FD, ID, LIVE, SIDE_0, SIDE_CELLS, STATE
+from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, PACED_NS, SIDE_0, SIDE_CELLS, STATE
 from gateway.tunnels.learning import Bounds
+from gateway.tunnels.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_SECONDS, Sweep
 
@@ -39,6 +39,7 @@ WAITING_INTERVAL_SECONDS = 0.25
 UNUSED_SECONDS = 0.05
 """Between two looks at whether a worker is still needed."""
 
+NS = 1_000_000_000
 log = logging.getLogger("gateway")
 
 
@@ -90,6 +91,8 @@ class Edge:
         self.draining = False
         self.drained = asyncio.Event()
         """set once the gateway drains and the last tunnel has ended"""
+        self.drained_backends: frozenset[int] = frozenset()
+        """numbers of those that get no new tunnels and requests"""
         self.ends = Ends(slice_.table, registry, events)
         self.intervals = Intervals(slice_)
         self.on_learned: Callable[[News], None] = lambda news: None
@@ -100,20 +103,23 @@ class Edge:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticking: asyncio.TimerHandle | None = None
         self.sweep = Sweep(slice_, self.relay)
-        self.loop.call_later(INTERVAL_SECONDS, self._walk)
+        self._losses = Losses(slice_.table.workers)
+        self._pacing_until_ns = 0
+        self._next_walk = self.loop.call_later(INTERVAL_SECONDS, self._walk)
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)
 
     # --- configuration ---------------------------------------------------------------------------------------------
 
-    async def configure(self, config: Config, registry: Registry) -> None:
+    async def configure(self, config: Config, registry: Registry, drained_backends: frozenset[int]) -> None:
         """Put a configuration in force for every request from now on. Tunnels are not touched.
 
         :param registry: has numbers for all of its names
+        :param drained_backends: numbers of those that get nothing new
         """
         await self.names.use(backend.address for upstream in config.upstreams.values() for backend in upstream.backends)
         self.registry.routes[:] = registry.routes
         self.registry.backends[:] = registry.backends
-        self.routes = Routes(config, self.registry, self.slice.table.live)
+        self.routes = Routes(config, self.registry, self.slice.table.live, drained_backends)
         self.trust = Trust(config.trusted_proxies)
         self.config = config
         sides = [
@@ -129,6 +135,9 @@ class Edge:
                 if keepalive.adaptive
             },
         )
+        if not self.draining:
+            cancel_drain(self.slice, self.drained_backends - drained_backends)
+        self.drained_backends = drained_backends
 
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
@@ -198,12 +207,45 @@ class Edge:
     def _tell_end(self, ended: Ended) -> None:
         self.ends.tell(ended, self.log)
 
-    def drain(self) -> None:
-        """Refuse handshakes from now on, and close every tunnel with 1012 at its next frame boundary."""
+    def backend_lost(self, row: int) -> int:
+        """The clock at which the client of a tunnel is told that its backend has vanished. Called by the relay."""
+        cells = self.slice.cells
+        backend = cells[row + BACKEND]
+        tunnels = cells[self.slice.table.backend_at(self.slice.slot, backend) + B_LIVE]
+        turn = self._losses.turn_ns(backend, tunnels, self.relay.now)
+        if turn > self.relay.now:
+            self._pace(turn)
+        return turn
+
+    def drain(self, period_seconds: float, code: int) -> None:
+        """Refuse handshakes from now on, and close every tunnel, one after another over a period.
+
+        :param code: close code that both sides are told
+        """
         self.draining = True
-        for row in list(self.slice.table.rows(self.slice.slot)):
-            self.relay.close_tunnel(row, SERVICE_RESTART, DRAIN)
+        self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code))
         self._note_if_drained()
+
+    def drain_backends(self, backends: frozenset[int], period_seconds: float, code: int) -> None:
+        """Send backends nothing new from now on, and close their tunnels, one after another over a period."""
+        self.drained_backends |= backends
+        self.routes = Routes(self.config, self.registry, self.slice.table.live, self.drained_backends)
+        self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code, backends))
+
+    def go_on_pacing(self) -> None:
+        """Have those tunnels of another worker closed in their turn that were to be closed there."""
+        cells = self.slice.cells
+        until = max((cells[row + PACED_NS] for row in self.slice.table.rows(self.slice.slot)), default=0)
+        if until:
+            self._pace(until)
+
+    def _pace(self, until_ns: int) -> None:
+        """Have the sweep come round more often, from now until somebody's turn."""
+        paced_already = time.monotonic_ns() < self._pacing_until_ns
+        self._pacing_until_ns = max(self._pacing_until_ns, until_ns)
+        if not paced_already:
+            self._next_walk.cancel()
+            self._next_walk = self.loop.call_later(0, self._walk)
 
     def _note_if_drained(self) -> None:
         if self.draining and not self.slice.rows_in_use:
@@ -221,10 +263,13 @@ class Edge:
         return time.time_ns()
 
     def _walk(self) -> None:
-        self.loop.call_later(INTERVAL_SECONDS, self._walk)
+        now = time.monotonic_ns()
+        seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
+        self._next_walk = self.loop.call_later(seconds, self._walk)
         self.tell_learned()
-        if self.sweep.walk(time.monotonic_ns()) and self._ticking is None:
+        if self.sweep.walk(now) and self._ticking is None:
             self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
+        self._note_if_drained()  # a handshake that failed tells nobody
 
     def tell_learned(self) -> None:
         """Tell other workers what was learned since they were told last."""

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 ACCEPTS_AT_ONCE = 32
 """Connections taken before tunnels get their turn again."""
 
+MOST_WAITING = 1 << 16
+"""More connections than any queue of the kernel holds."""
+
 PAUSE_SECONDS = 0.25
 _EXHAUSTED = (*EXHAUSTED, ENOBUFS, ENOMEM)
 log = logging.getLogger("gateway")
@@ -28,12 +31,13 @@ class Listener:
     """One listening socket of a worker."""
 
     def __init__(self, edge: Edge, sock: socket.socket) -> None:
-        """:param sock: listening and non-blocking; it stays its owner's, who also closes it"""
+        """:param sock: listening and non-blocking; the listener owns it"""
         self._edge = edge
         self._sock = sock
         self._listening = False
         self._paused: asyncio.TimerHandle | None = None
         self._exhausted = Seldom(log.error)
+        self._closed = False
         if sock.family != socket.AF_UNIX:
             # What a listening socket has, those that it accepts inherit.
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -42,7 +46,7 @@ class Listener:
 
     def start(self) -> None:
         """Begin to accept, if not begun."""
-        if not self._listening:
+        if not self._listening and not self._closed:
             self._listening = True
             self._edge.poller.watch(self._sock.fileno(), select.EPOLLIN, self._accept)
 
@@ -55,8 +59,15 @@ class Listener:
             self._listening = False
             self._edge.poller.unwatch(self._sock.fileno())
 
-    def _accept(self, mask: int) -> None:
-        for _ in range(ACCEPTS_AT_ONCE):
+    def close(self) -> None:
+        """Accept what waits already, and close the socket."""
+        self.stop()
+        self._closed = True
+        self._accept(0, MOST_WAITING)
+        self._sock.close()
+
+    def _accept(self, mask: int, at_once: int = ACCEPTS_AT_ONCE) -> None:
+        for _ in range(at_once):
             try:
                 sock, address = self._sock.accept()
             except (BlockingIOError, InterruptedError):

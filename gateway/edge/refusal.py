@@ -14,12 +14,16 @@ if TYPE_CHECKING:
     from gateway.edge.edge import Edge
 
 LINGER_NS = 2_000_000_000
+RETRY_AFTER_SECONDS = 5
+"""When to ask again, for those who get 503 (RFC 9110 section 10.2.3): another gateway may be asked sooner."""
 
 
 def refusal_fields(status: int) -> list[Field]:
     """Fields that an answer with this status has beside those of its body."""
     if status == HTTPStatus.UPGRADE_REQUIRED:
         return [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        return [(b"Retry-After", str(RETRY_AFTER_SECONDS).encode())]
     return []
 
 

@@ -30,6 +30,7 @@ from gateway.tunnels.layout import (
     LIFETIME_NS,
     LIVE,
     NEVER,
+    ON_LOSS_CODE,
     OPAQUE,
     OPENED_UNIX_NS,
     PING_AFTER_NS,
@@ -274,6 +275,7 @@ class Upgrade:
     def _answer(self, mask: int) -> None:
         """Read the backend's answer."""
         assert self._backend is not None
+        assert self._target is not None
         try:
             data = self._backend.recv(RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
@@ -301,6 +303,9 @@ class Upgrade:
             return
         if self._edge.draining:
             self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
+            return
+        if self._target.number in self._edge.drained_backends:
+            self._refuse(Refused(503, "the backend is being taken out of service", "unavailable"))
             return
         assert self._request.upgrade is not None
         refusal = refusal_of_101(head, self._request.upgrade, self._request.key)
@@ -387,6 +392,7 @@ class Upgrade:
                 if keepalive.adaptive:
                     network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
                     self._edge.intervals.begin(row, side, network, self._edge.now())
+        cells[row + ON_LOSS_CODE] = request.route.upstream.on_loss_code
         self._edge.slice.write_texts(
             row,
             {

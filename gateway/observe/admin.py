@@ -6,11 +6,12 @@
 ``/readyz``         200 while handshakes are accepted, else 503
 ``/api/v1/status``  JSON; see ``api.py``
 ``/api/v1/tunnels`` JSON; see ``api.py``
+``/api/v1/…``       what can be done by ``POST``; see ``operations.py``
 ``/``               the status page, made of the files in ``page/``
 =================== =====================================================================
 
-Everything is read-only, and no other origin may read it: there are no CORS fields, and ``Cross-Origin-Resource-Policy``
-keeps the answers out of other sites' pages.
+No other origin may read it: there are no CORS fields, and ``Cross-Origin-Resource-Policy`` keeps the answers out of
+other sites' pages. Nor may it do anything (``operations.py``).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from typing import TypeVar
@@ -28,6 +29,7 @@ from aiohttp import web
 
 from gateway.observe import api
 from gateway.observe.collector import render
+from gateway.observe.operations import Handler, Handlers, NotDone, Operations, refuse_other_sites
 from gateway.observe.state import GatewayState
 
 MAX_THREADS = 2
@@ -46,7 +48,6 @@ _HEADERS = {
 }
 
 _Result = TypeVar("_Result")
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class AdminServer:
@@ -62,14 +63,17 @@ class AdminServer:
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
 
-async def start_admin(state: GatewayState, sock: socket.socket, multiproc_dir: str) -> AdminServer:
+async def start_admin(
+    state: GatewayState, sock: socket.socket, multiproc_dir: str, operations: Operations
+) -> AdminServer:
     """Serve the admin address.
 
+    :param operations: does what ``POST`` asks for
     :param sock: bound, of any family; it belongs to the server from now on
     :param multiproc_dir: where the workers keep their metrics' files (``events.py``)
     """
     threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="admin")
-    app = _Admin(state, multiproc_dir, threads).application()
+    app = _Admin(state, multiproc_dir, threads, Handlers(state, operations)).application()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, sock).start()
@@ -79,19 +83,23 @@ async def start_admin(state: GatewayState, sock: socket.socket, multiproc_dir: s
 class _Admin:
     """The handlers, and what they need."""
 
-    def __init__(self, state: GatewayState, multiproc_dir: str, threads: ThreadPoolExecutor) -> None:
+    def __init__(
+        self, state: GatewayState, multiproc_dir: str, threads: ThreadPoolExecutor, handlers: Handlers
+    ) -> None:
         self._state = state
+        self._handlers = handlers
         self._multiproc_dir = multiproc_dir
         self._threads = threads
 
     def application(self) -> web.Application:
-        app = web.Application(middlewares=[_errors_as_json])
+        app = web.Application(middlewares=[_errors_as_json, refuse_other_sites])
         app.on_response_prepare.append(_add_headers)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/healthz", self.healthz)
         app.router.add_get("/readyz", self.readyz)
         app.router.add_get("/api/v1/status", self.status)
         app.router.add_get("/api/v1/tunnels", self.tunnels)
+        app.router.add_routes(self._handlers.routes())
         for name, body in _page_files().items():
             app.router.add_get("/" if name == "index.html" else f"/{name}", self._file(name, body))
         return app
@@ -114,13 +122,10 @@ class _Admin:
         return _json(await self._in_thread(lambda: _encoded(api.status(self._state))))
 
     async def tunnels(self, request: web.Request) -> web.Response:
-        try:
-            query = api.parse_query(request.query.items(), self._state.registry)
-        except api.BadQuery as error:
-            raise web.HTTPBadRequest(reason="Bad Request", text=str(error)) from None
+        query = api.parse_query(request.query.items(), self._state.registry)
         return _json(await self._in_thread(lambda: _encoded(api.tunnels(self._state, query))))
 
-    def _file(self, name: str, body: bytes) -> _Handler:
+    def _file(self, name: str, body: bytes) -> Handler:
         content_type = _TYPES[name[name.rindex(".") :]]
 
         async def serve(_: web.Request) -> web.Response:
@@ -167,10 +172,14 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 
 @web.middleware
-async def _errors_as_json(request: web.Request, handler: _Handler) -> web.StreamResponse:
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Whoever asks the API for JSON is told in JSON what was wrong with it."""
     try:
         return await handler(request)
+    except api.BadQuery as error:
+        return _json(_encoded({"error": str(error)}), 400)
+    except NotDone as error:
+        return _json(_encoded({"error": str(error)}), 409)
     except web.HTTPException as error:
         if not request.path.startswith(_API):
             raise

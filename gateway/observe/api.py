@@ -11,9 +11,9 @@ import platform
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from gateway.build import relay_build
 from gateway.config.address import Address, parse_backend
@@ -25,7 +25,7 @@ from gateway.observe.ends import tunnel_id
 from gateway.observe.idle import IDLE_BUCKETS_SECONDS, IdleDistribution, idle_by_route
 from gateway.observe.keepalive import keepalive_now
 from gateway.observe.live import LiveRow, live_rows, still_holds
-from gateway.observe.state import GatewayState
+from gateway.observe.state import DrainState, GatewayState
 from gateway.observe.totals import blocks_of
 from gateway.protocol.scanner_state import FRAMES, OPEN, STATUS
 from gateway.routing.registry import Registry
@@ -52,6 +52,7 @@ MAX_LIMIT = 1_048_576
 
 Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Object: TypeAlias = dict[str, Json]
+_Value = TypeVar("_Value")
 
 
 class BadQuery(Exception):
@@ -73,19 +74,34 @@ def parse_query(items: Iterable[tuple[str, str]], registry: Registry) -> TunnelQ
 
     :raises BadQuery: one is unknown, given twice, or has a value that cannot be meant
     """
-    given: dict[str, str] = {}
-    for name, value in items:
-        if name not in _PARAMETERS:
-            raise BadQuery(f"unknown parameter {quoted(name)} ({known(name, _PARAMETERS, 'there are')})")
-        if name in given:
-            raise BadQuery(f"{name} is given twice (once)")
-        given[name] = value
+    given = known_only(items, _PARAMETERS)
     return TunnelQuery(
         route=_route(given["route"], registry) if "route" in given else None,
         backend=_backend(given["backend"], registry) if "backend" in given else None,
         idle_over_seconds=_idle_over(given["idle_over"]) if "idle_over" in given else None,
         limit=_limit(given["limit"]) if "limit" in given else DEFAULT_LIMIT,
     )
+
+
+def known_only(items: Iterable[tuple[str, _Value]], names: Collection[str]) -> dict[str, _Value]:
+    """Parameters by name. :raises BadQuery: one is not among ``names``, or given twice"""
+    given: dict[str, _Value] = {}
+    for name, value in items:
+        if name not in names:
+            raise BadQuery(f"unknown parameter {quoted(name)} ({known(name, names, 'there are')})")
+        if name in given:
+            raise BadQuery(f"{name} is given twice (once)")
+        given[name] = value
+    return given
+
+
+def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
+    """The numbers of a backend, one in each upstream that it is in, or was in since the gateway started.
+
+    :raises BadQuery: there is no such backend
+    """
+    address = _backend(text, registry)
+    return frozenset(number for number, (_, each) in enumerate(registry.backends) if each == address)
 
 
 def status(state: GatewayState) -> Object:
@@ -101,6 +117,7 @@ def status(state: GatewayState) -> Object:
         "uptime": round(max(0.0, time.time() - state.started_unix), 3),
         "ready": state.ready,
         "stopping": state.stopping,
+        "drain": _drain(state.drain, len(rows)) if state.drain else None,
         "tunnels": len(rows),
         "max_tunnels": config.max_tunnels,
         "listen": listen,
@@ -120,6 +137,7 @@ def status(state: GatewayState) -> Object:
         "worker_restarts": state.worker_restarts,
         "routes": _routes(state, rows),
         "upstreams": _upstreams(state, rows),
+        "drained_backends": _drained_backends(state, rows),
     }
 
 
@@ -302,12 +320,33 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
                 {
                     "address": address,
                     "up": state.table.is_up(number),
+                    "drained": number in state.drained_backends,
                     "weight": backend.weight,
                     "tunnels": counts[number],
                 }
             )
         found.append({"name": name, "balance": upstream.balance, "backends": backends})
     return found
+
+
+def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
+    """Every backend that is sent nothing new, whether it is configured still or not."""
+    counts = Counter(row.backend for row in rows)
+    found: list[Json] = []
+    for number, drain in state.drained_backends.items():
+        upstream, address = state.registry.backends[number]
+        found.append({"upstream": upstream, "address": address, **_drain(drain, counts[number])})
+    return found
+
+
+def _drain(drain: DrainState, left: int) -> Object:
+    """A drain; ``tunnels`` were open when it began."""
+    return {
+        "started": drain.started_unix,
+        "period": drain.period_seconds,
+        "tunnels": drain.tunnels,
+        "tunnels_left": left,
+    }
 
 
 def _seconds(ns: int) -> float:

@@ -100,7 +100,8 @@ class TableCollector(Collector):
         yield self._idle(rows)
         yield from self._totals()
         yield from self._keepalive()
-        yield self._backends()
+        yield from self._backends()
+        yield from self._drains(rows)
         yield from self._processes()
         yield from self._configuration()
 
@@ -195,18 +196,33 @@ class TableCollector(Collector):
                 blocks = blocks_of(self._state.table, number, side)
                 yield name, side, summed(blocks), blocks
 
-    def _backends(self) -> Metric:
-        metric = GaugeMetricFamily(
+    def _backends(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
             "gateway_backend_up",
             "1 where the latest connection to the backend could be made, or none was tried yet",
+            labels=("upstream", "backend"),
+        )
+        drained = GaugeMetricFamily(
+            "gateway_backend_drained",
+            "1 where a backend is sent nothing new, as somebody asked for that",
             labels=("upstream", "backend"),
         )
         for name, upstream in self._state.config.upstreams.items():
             for backend in upstream.backends:
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
-                metric.add_metric((name, address), self._state.table.is_up(number))
-        return metric
+                up.add_metric((name, address), self._state.table.is_up(number))
+                drained.add_metric((name, address), number in self._state.drained_backends)
+        yield up
+        yield drained
+
+    def _drains(self, rows: list[LiveRow]) -> Iterator[Metric]:
+        state = self._state
+        yield GaugeMetricFamily(
+            "gateway_draining", "1 while the gateway drains before it exits", state.drain is not None
+        )
+        left = sum(state.drain is not None or row.backend in state.drained_backends for row in rows)
+        yield GaugeMetricFamily("gateway_drain_tunnels_left", "Tunnels open now that a drain is to close", left)
 
     def _processes(self) -> Iterator[Metric]:
         state, table = self._state, self._state.table

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -37,6 +38,30 @@ class UpgradeState:
 
 
 @dataclass
+class DrainState:
+    """A drain: of the whole gateway, or of one backend."""
+
+    period_seconds: float
+    tunnels: int
+    """open when it began"""
+    started_unix: float = field(default_factory=time.time)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when the last tunnel has ended, or nobody waits for it any more; of a whole gateway's drain only"""
+    cut_short: bool = False
+    _started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """Since it began."""
+        return time.monotonic() - self._started
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the last tunnel has its turn."""
+        return max(0.0, self.period_seconds - self.seconds)
+
+
+@dataclass
 class GatewayState:
     """The running gateway. The supervisor keeps it current; the table in it is everybody's."""
 
@@ -52,6 +77,10 @@ class GatewayState:
     last_reload_error: str | None = None
     worker_restarts: int = 0
     stopping: bool = False
+    drain: DrainState | None = None
+    """of the whole gateway, which exits then"""
+    drained_backends: dict[int, DrainState] = field(default_factory=dict)
+    """by number: those that get nothing new"""
     upgrade: UpgradeState | None = None
     """the latest that was asked for"""
     slots: list[int] = field(default_factory=list)

@@ -16,7 +16,7 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, replace
 
-from gateway.config.schema import Config
+from gateway.config.schema import Address, Config
 from gateway.routing.registry import Registry
 from gateway.tunnels.intervals import News
 
@@ -26,19 +26,55 @@ _HEAD = struct.Struct("!I?")  # length of the message, and whether a descriptor 
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """To a worker: a listening socket of its own, to accept on as soon as the next configuration is in force."""
+
+    address: Address
+    fd: int
+    """in the process that has the message: of the sender, then of the worker, which owns it; -1 if it got lost, as
+    there were no descriptors left"""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisten:
+    """To a worker: accept what waits at this address, and then no more."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """To a worker: refuse what is new, close every tunnel in its turn, and say :class:`Drained`.
+
+    A second one sets another period for those that are left.
+    """
+
+    period_seconds: float
+    close_code: int
+
+
+@dataclass(frozen=True, slots=True)
 class Configure:
     """To a worker: put this configuration in force, and say :class:`Configured`."""
 
     generation: int
     config: Config
     registry: Registry
+    drained_backends: frozenset[int] = frozenset()
+    """numbers of those that get nothing new"""
+    drain: Drain | None = None
+    """for a worker that comes while the gateway drains"""
     takes_over: bool = False
     """for a new worker: accept nothing before it is told to (:class:`Accept`)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
-    """To a worker: accept nothing more, close every tunnel, then exit."""
+class DrainBackends:
+    """To a worker: send these backends nothing new, and close their tunnels, each in its turn."""
+
+    backends: frozenset[int]
+    period_seconds: float
+    close_code: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +107,11 @@ class Learned:
     """From a worker to the others: what it has learned of paths."""
 
     news: News
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """From a worker: its last tunnel has ended, and its last request, or they had their time."""
 
 
 # --- an upgrade (``upgrade.py``) -----------------------------------------------------------------------------------
@@ -139,25 +180,25 @@ class Retired:
     """From a worker: nothing is left to do."""
 
 
-Message = (
-    Configure
+ToWorker = (
+    Listen
+    | Unlisten
+    | Configure
     | Drain
+    | DrainBackends
     | Stop
     | ReopenLogs
-    | Configured
-    | Failed
     | Learned
     | Release
-    | Released
     | TakeOver
-    | TakenOver
     | Accept
     | Forget
     | Resume
     | Retire
-    | Retired
 )
-_ABOUT_DESCRIPTORS = (Released, TakeOver)
+FromWorker = Configured | Failed | Drained | Learned | Released | TakenOver | Retired
+Message = ToWorker | FromWorker
+_ABOUT_DESCRIPTORS = (Listen, Released, TakeOver)
 VERSION = 1
 """Of what is said here. Old workers and a new supervisor have to understand each other during an upgrade."""
 

@@ -62,15 +62,19 @@ class Inheritance:
     started_unix: float
     last_reload_unix: float
     worker_restarts: int
-    requests: list[str]
-    """signals that have come and were not served yet"""
+    signals: list[str]
+    """that have come and were not served yet"""
+    asking: list[int]
+    """connections of clients of the admin API that wait to be told how the upgrade went"""
+    drained_backends: list[tuple[int, float, int, float, float]]
+    """number, period in seconds, tunnels when it began, when that was, and how many seconds ago"""
     running: list[InheritedWorker]
     control: int = control.VERSION
     form: int = FORM
 
     def descriptors(self) -> list[int]:
         """All that belong to it."""
-        found = [self.admin[1], self.table]
+        found = [self.admin[1], self.table, *self.asking]
         for _, each in self.listen:
             found += each
         for worker in self.running:
@@ -128,4 +132,4 @@ class Inheritance:
         }
         changed = [key for key in now if now[key] != before[key]]
         if changed:
-            raise CannotInherit(f"{', '.join(changed)} cannot change in an upgrade: restart the gateway instead")
+            raise CannotInherit(f"{', '.join(changed)} cannot change in an upgrade (listen can in a reload)")

@@ -11,6 +11,7 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Collection
 from errno import EADDRINUSE
 
 from gateway.config.schema import Address
@@ -22,16 +23,19 @@ class CannotListen(Exception):
     """An address that cannot be listened on; ``str()`` says which, why and what to do."""
 
 
-def listen(address: Address, workers: int) -> list[socket.socket]:
+def listen(address: Address, workers: int, ours: Collection[Address] = ()) -> list[socket.socket]:
     """Open one listening, non-blocking socket for each worker.
 
+    :param ours: addresses that this gateway listens on
     :raises CannotListen: the address is taken, not of this machine, or not permitted
     """
     try:
         if address.path is not None:
             shared = _listen_unix(address.path)
             return [shared, *(shared.dup() for _ in range(workers - 1))]
-        _refuse_if_taken(address)
+        # An address may be part of another, as 127.0.0.1 is of 0.0.0.0. Where that one is ours, nobody else has it.
+        if all(address.port != other.port for other in ours):
+            _refuse_if_taken(address)
         return [_listen_tcp(address, reuse_port=True) for _ in range(workers)]
     except OSError as error:
         hint = (

@@ -16,16 +16,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from gateway.build import relay_build
 from gateway.config import ConfigError, load
-from gateway.config.schema import Config
+from gateway.config.schema import Address, Config
 from gateway.edge.descriptors import Descriptors
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
-from gateway.observe.state import GatewayState, UpgradeState
+from gateway.observe.operations import tell_of_upgrade
+from gateway.observe.state import DrainState, GatewayState, UpgradeState
 from gateway.processes import upgrade
 from gateway.processes.children import InheritedChild, exit_status
 from gateway.processes.control import (
@@ -34,8 +36,11 @@ from gateway.processes.control import (
     Configure,
     Configured,
     Drain,
+    DrainBackends,
+    Drained,
     Failed,
     Learned,
+    Listen,
     Message,
     Released,
     ReopenLogs,
@@ -43,12 +48,14 @@ from gateway.processes.control import (
     Retired,
     Stop,
     TakenOver,
+    Unlisten,
 )
 from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket, listen, listen_alone
+from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
 from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_HEARTBEAT_NS, W_PID, W_READY
 from gateway.tunnels.learning import MAX_PATHS, Key, State
@@ -85,6 +92,8 @@ class WorkerProcess:
     """since when it accepts connections"""
     configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
     """by generation: done when the worker has answered, with the reason if it could not"""
+    drained: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """done when it has drained, or is gone"""
     answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
     """what it has done in an upgrade; None when it is gone"""
     retired: bool = False
@@ -96,6 +105,11 @@ class WorkerProcess:
     def name(self) -> str:
         """For people to read."""
         return f"{self.slot} (pid {self.process.pid})"
+
+    def listen(self, sockets: Mapping[Address, list[socket.socket]]) -> None:
+        """Send it its own of the listening sockets."""
+        for address, each in sockets.items():
+            self.channel.send(Listen(address, each[self.slot % len(each)].fileno()))
 
 
 class Supervisor:
@@ -126,9 +140,10 @@ class Supervisor:
             self._registry.backends[:] = inheritance.backends
         self._registry.admit(config)
         self._inheritance = inheritance
-        self._sockets: list[list[socket.socket]] = []
+        self._sockets: dict[Address, list[socket.socket]] = {}
+        """listening sockets: one for each worker, by address"""
         self._workers: dict[int, WorkerProcess] = {}
-        self._requests: asyncio.Queue[str] = asyncio.Queue()
+        self._orders = Orders()
         self._keepers: list[asyncio.Task[None]] = []
         self._learned: dict[Key, State] = {}
         """what workers have learned of paths, the latest last"""
@@ -136,6 +151,7 @@ class Supervisor:
         self._stopping = False
         self._demo = demo
         self._replacing: asyncio.Task[None] | None = None
+        self._asking: list[int] = []
         self._seeing_off: set[asyncio.Task[None]] = set()
         self.state: GatewayState
 
@@ -152,8 +168,7 @@ class Supervisor:
         if inherited is None:
             try:
                 admin_socket = listen_alone(config.admin.address)
-                for listener in config.listen:
-                    self._sockets.append(listen(listener.address, config.workers))
+                self._sockets = self._open_listeners(config)
             except CannotListen as error:
                 self._close_sockets()
                 raise CannotStart(str(error)) from None
@@ -163,9 +178,8 @@ class Supervisor:
             for fd in inherited.descriptors():
                 os.set_inheritable(fd, False)
             admin_socket = socket.socket(fileno=inherited.admin[1])
-            by_address = dict(inherited.listen)
-            for listener in config.listen:
-                self._sockets.append([socket.socket(fileno=fd) for fd in by_address[str(listener.address)]])
+            sockets = {address: [socket.socket(fileno=fd) for fd in each] for address, each in inherited.listen}
+            self._sockets = {listener.address: sockets[str(listener.address)] for listener in config.listen}
             table = Table(inherited.table)
             metrics = inherited.metrics
         self._admin_socket = admin_socket
@@ -176,11 +190,11 @@ class Supervisor:
         admin: AdminServer | None = None
         watch: asyncio.Task[None] | None = None
         for name in ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2"):
-            loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._requests.put_nowait, name)
+            loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._orders.add, name)
         if inherited is not None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.SIGNALS)
         try:
-            admin = await start_admin(self.state, admin_socket, metrics)
+            admin = await start_admin(self.state, admin_socket, metrics, self._orders)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             _warn_if_short(descriptors, config)
             if inherited is None:
@@ -190,26 +204,34 @@ class Supervisor:
             else:
                 announce = self._replacing = asyncio.create_task(self._carry_on(inherited))
             watch = asyncio.create_task(self._watch_heartbeats())
-            while (name := await self._requests.get()) != "fatal":
-                log.info("signal %s", name)
-                if self._replacing is not None and name in ("HUP", "TERM", "USR2"):
+            while (order := await self._orders.get()).name != FATAL:
+                log.info("%s", order)
+                if self._replacing is not None and order.name not in ("USR1", "INT", "QUIT"):
                     await self._replacing
-                if name == "HUP":
+                if order.name == "HUP":
                     await self._hup()
-                elif name == "USR1":
+                    if self.state.last_reload_error is None:
+                        order.done()
+                    else:
+                        order.refuse(self.state.last_reload_error)
+                elif order.name == DRAIN_BACKENDS:
+                    order.done(self._drain_backends(order.backends))
+                elif order.name == "USR1":
                     self._tell_all(ReopenLogs())
-                elif name == "TERM":
-                    await self._term()
+                elif order.name == "TERM":
+                    await self._term(order)
                     break
-                elif name == "USR2":
-                    await self._usr2()
+                elif order.name == "USR2":
+                    await self._usr2(order)
                 else:
+                    order.done()
                     break
             announce.cancel()
         finally:
             for task in (self._replacing, *self._seeing_off):
                 if task is not None:
                     task.cancel()
+            self._orders.close("the gateway is shutting down")
             await self._end()
             if watch is not None:
                 watch.cancel()
@@ -220,8 +242,7 @@ class Supervisor:
             else:
                 admin_socket.close()
             self._close_sockets()
-            for address in (config.admin.address, *(listener.address for listener in config.listen)):
-                forget_unix_socket(address)
+            forget_unix_socket(config.admin.address)
             table.close()
             shutil.rmtree(metrics, ignore_errors=True)
         if self._fatal is not None:
@@ -236,29 +257,68 @@ class Supervisor:
             config = await asyncio.to_thread(self._reload_config, self._path)
             _refuse_what_needs_a_restart(self._config, config)
             self._registry.admit(config)
-        except (ConfigError, RegistryFull, ValueError) as error:
+            new = self._open_listeners(config)
+        except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
             state.last_reload_ok = False
             state.last_reload_error = str(error)
             log.error("reload failed, the configuration in force stays:\n%s", error)
             return
-        before = self._config
-        failures = await self._configure_all(config)
+        before, drained = self._config, self.state.drained_backends
+        self._sockets |= new
+        for worker in self._serving():
+            worker.listen(new)
+        failures = await self._configure_all(config, self._still_drained(config))
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
             log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
-            await self._configure_all(before)
+            await self._configure_all(before, drained)
+            self._unlisten(new)
+            for number, drain in drained.items():  # what was under way goes on
+                self._tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
         else:
+            self._unlisten(self._sockets.keys() - {listener.address for listener in config.listen})
             state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
 
-    async def _configure_all(self, config: Config) -> list[str]:
+    def _open_listeners(self, config: Config) -> dict[Address, list[socket.socket]]:
+        """Open sockets for addresses that have none. :raises CannotListen: one cannot be had; none is opened then"""
+        opened: dict[Address, list[socket.socket]] = {}
+        try:
+            for listener in config.listen:
+                if listener.address not in self._sockets:
+                    ours = (*self._sockets, *opened)
+                    opened[listener.address] = listen(listener.address, config.workers, ours)
+        except CannotListen:
+            _close_listeners(opened)
+            raise
+        return opened
+
+    def _unlisten(self, addresses: Collection[Address]) -> None:
+        """Stop listening. Workers accept what waits, and have the last descriptors of these sockets then."""
+        _close_listeners({address: self._sockets.pop(address) for address in list(addresses)})
+        for address in addresses:
+            self._tell_all(Unlisten(address))
+
+    def _still_drained(self, config: Config) -> dict[int, DrainState]:
+        """Drained backends that a configuration does not have: those that it has are in service again."""
+        configured = {
+            (name, str(each.address)) for name, upstream in config.upstreams.items() for each in upstream.backends
+        }
+        drained = self.state.drained_backends
+        return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
+
+    def _serving(self) -> list[WorkerProcess]:
+        """Workers that were not replaced by others."""
+        return [worker for worker in self._workers.values() if not worker.retired]
+
+    async def _configure_all(self, config: Config, drained_backends: dict[int, DrainState]) -> list[str]:
         """Put a configuration in force, in every worker and in those to come; return what went wrong."""
         self._config = config
+        self.state.drained_backends = drained_backends
         self._generation += 1
-        serving = [worker for worker in self._workers.values() if not worker.retired]
-        answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in serving]
+        answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self._serving()]
         failures = []
         for answer in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(answer, BaseException):
@@ -267,7 +327,19 @@ class Supervisor:
                 failures.append(answer)
         return failures
 
-    async def _usr2(self) -> None:
+    def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
+        """Have backends sent nothing new, and their tunnels closed."""
+        settings = self._config.drain
+        drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
+        for backend, drain in drains.items():
+            upstream, address = self._registry.backends[backend]
+            log.info("draining %s of %s: %d tunnels over %g s", address, upstream, drain.tunnels, settings.period)
+        # A new mapping: others may be reading the old one, in a thread.
+        self.state.drained_backends = self.state.drained_backends | drains
+        self._tell_all(DrainBackends(backends, settings.period, settings.close_code))
+        return list(drains.values())
+
+    async def _usr2(self, order: Order) -> None:
         """Upgrade: this process becomes the program that is installed now. Returns if that cannot be."""
         self.state.upgrade = UpgradeState(None, time.time())
         suspended: list[WorkerProcess] = []
@@ -277,7 +349,7 @@ class Supervisor:
             if self._seeing_off:
                 await asyncio.wait(self._seeing_off)
             await self._until_all_serve()
-            await upgrade.try_out(self._leave({}))
+            await upgrade.try_out(self._leave({}, []))
             log.info("the new program starts; this process becomes it now")
             await self._until_all_serve()
             suspended = list(self._workers.values())
@@ -285,11 +357,12 @@ class Supervisor:
                 received = {worker.slot: await worker.channel.suspend() for worker in suspended}
             if self._workers.keys() != received.keys():
                 raise upgrade.NotUpgraded("a worker died meanwhile")
-            upgrade.execute(self._leave(received))
+            upgrade.execute(self._leave(received, [] if order.connection is None else [order.connection]))
         except (upgrade.NotUpgraded, OSError) as error:
             for worker in suspended:
                 worker.channel.proceed()
             self._upgraded(str(error))
+            order.refuse(str(error))
 
     async def _until_all_serve(self) -> None:
         """:raises upgrade.NotUpgraded: a worker is missing, and its successor does not come up"""
@@ -299,8 +372,12 @@ class Supervisor:
                 raise upgrade.NotUpgraded("a worker is missing")
             await asyncio.sleep(0.05)
 
-    def _leave(self, received: dict[int, bytes]) -> Inheritance:
-        """What the next program needs. :param received: by slot: the beginning of a message"""
+    def _leave(self, received: dict[int, bytes], asking: list[int]) -> Inheritance:
+        """What the next program needs.
+
+        :param received: by slot: the beginning of a message
+        :param asking: connections of clients of the admin API that wait for the result
+        """
         state = self.state
         return Inheritance(
             version=VERSION,
@@ -308,10 +385,7 @@ class Supervisor:
             workers=self._config.workers,
             max_tunnels=self._config.max_tunnels,
             admin=(str(self._config.admin.address), self._admin_socket.fileno()),
-            listen=[
-                (str(listener.address), [sock.fileno() for sock in sockets])
-                for listener, sockets in zip(self._config.listen, self._sockets, strict=True)
-            ],
+            listen=[(str(address), [sock.fileno() for sock in sockets]) for address, sockets in self._sockets.items()],
             table=state.table.fd,
             metrics=self._metrics,
             generation=self._generation,
@@ -321,7 +395,12 @@ class Supervisor:
             started_unix=state.started_unix,
             last_reload_unix=state.last_reload_unix,
             worker_restarts=state.worker_restarts,
-            requests=list(self._requests._queue),  # type: ignore[attr-defined]  # there is no public way to look
+            signals=self._orders.signals(),
+            asking=asking,
+            drained_backends=[
+                (number, drain.period_seconds, drain.tunnels, drain.started_unix, drain.seconds)
+                for number, drain in state.drained_backends.items()
+            ],
             running=[
                 InheritedWorker(
                     worker.slot,
@@ -342,6 +421,8 @@ class Supervisor:
         self.state.upgrade = UpgradeState(error is None, time.time(), error)
         if error is not None:
             log.error("upgrade failed: %s", error)
+        while self._asking:
+            tell_of_upgrade(self._asking.pop(), self.state.upgrade)
 
     async def _carry_on(self, inherited: Inheritance) -> None:
         """Carry on what the program before has begun, and have new workers replace those that it has started."""
@@ -350,9 +431,13 @@ class Supervisor:
         state.last_reload_unix = time.time()
         state.worker_restarts = inherited.worker_restarts
         state.upgrade = UpgradeState(None, time.time())
+        self._asking = inherited.asking
         self._learned.update(inherited.learned)
-        for name in inherited.requests:
-            self._requests.put_nowait(name)
+        for number, period, tunnels, started_unix, seconds in inherited.drained_backends:
+            began = time.monotonic() - seconds
+            state.drained_backends[number] = DrainState(period, tunnels, started_unix, _started=began)
+        for name in inherited.signals:
+            self._orders.add(name)
         for each in inherited.running:
             channel = Channel(socket.socket(fileno=each.control), bytes.fromhex(each.received))
             worker = WorkerProcess(each.slot, InheritedChild(each.pid), channel, each.started, each.ready)
@@ -424,6 +509,9 @@ class Supervisor:
         task.add_done_callback(self._seeing_off.discard)
         if failure is not None:
             raise failure
+        ready = self.state.table.worker(new.slot) + W_READY
+        while not self.state.table.cells[ready] and self._workers.get(new.slot) is new:
+            await asyncio.sleep(0.01)
         return total
 
     async def _see_off(self, old: WorkerProcess, slot: int) -> None:
@@ -441,7 +529,7 @@ class Supervisor:
                 await asyncio.wait_for(old.finished.wait(), 0.1)
         if not old.finished.is_set():
             log.warning("worker %s did not finish within %.0f s, and is ended", old.name, upgrade.FINISH_SECONDS)
-            old.channel.send(Drain())
+            old.channel.send(Drain(0, self._config.drain.close_code))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(old.finished.wait(), upgrade.ANSWER_SECONDS)
         old.channel.send(Stop())
@@ -462,24 +550,40 @@ class Supervisor:
         self._stores[slot].close()
         self.state.table.clear(slot, len(self._registry.routes), len(self._registry.backends))
 
-    async def _term(self) -> None:
-        """Drain: the workers exit when their last tunnel has ended. INT and QUIT cut that short."""
-        self._stopping = self.state.stopping = True
-        self._tell_all(Drain())
-        self._close_sockets()
-        gone = asyncio.create_task(asyncio.wait(self._keepers))
-        while not gone.done():
-            request = asyncio.create_task(self._requests.get())
-            await asyncio.wait((gone, request), return_when=asyncio.FIRST_COMPLETED)
+    async def _term(self, order: Order) -> None:
+        """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
+        settings = self._config.drain
+        self.state.stopping = True
+        self.state.drain = DrainState(settings.period, self.state.table.tunnels())
+        log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
+        self._tell_all(Drain(settings.period, settings.close_code))
+        order.done(self.state.drain)
+        self.state.drain.cut_short = True  # until it is over
+        request: asyncio.Task[Order] | None = None
+        while left := [worker.drained for worker in self._workers.values() if not worker.drained.done()]:
+            request = request or asyncio.create_task(self._orders.get())
+            events: list[asyncio.Future[Any]] = [*left, request]
+            await asyncio.wait(events, return_when=asyncio.FIRST_COMPLETED)
             if not request.done():
-                request.cancel()
-            elif request.result() == "USR1":
+                continue
+            order, request = request.result(), None
+            if order.name == "USR1":
                 self._tell_all(ReopenLogs())
-            elif request.result() in ("INT", "QUIT"):
-                gone.cancel()
+            elif order.name == "TERM":
+                log.info("%s: closing the tunnels that are left at once", order)
+                self._tell_all(Drain(0, settings.close_code))
+                order.done(self.state.drain)
+            elif order.name in ("INT", "QUIT", FATAL):
+                log.info("%s: the drain is cut short", order)
+                order.done()
                 return
             else:
-                log.info("signal %s: the gateway is shutting down already", request.result())
+                log.info("%s: the gateway is shutting down already", order)
+                order.refuse("the gateway is shutting down")
+        if request is not None:
+            request.cancel()
+        self.state.drain.cut_short = False
+        log.info("drained in %.1f s", self.state.drain.seconds)
 
     # --- workers ---------------------------------------------------------------------------------------------------
 
@@ -536,8 +640,7 @@ class Supervisor:
             store, its_store = store_pair()
             ours.enter_context(store)
             theirs.enter_context(its_store)
-            listeners = [sockets[self.state.table.index_of(slot)].fileno() for sockets in self._sockets]
-            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd, *listeners]
+            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
                 pass_fds=descriptors,
@@ -583,6 +686,7 @@ class Supervisor:
         :param takes_over: it is to wait with that, as another one does
         """
         self._hear(worker)
+        worker.listen(self._sockets)
         try:
             reason = await asyncio.wait_for(self._configure(worker, takes_over), BOOT_SECONDS)
             worker.channel.send(Learned(list(self._learned.items())))
@@ -604,7 +708,11 @@ class Supervisor:
         """
         answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         worker.configured[self._generation] = answer
-        worker.channel.send(Configure(self._generation, self._config, self._registry, takes_over))
+        drained = frozenset(self.state.drained_backends)
+        drain = None
+        if self.state.drain is not None:
+            drain = Drain(self.state.drain.seconds_left, self._config.drain.close_code)
+        worker.channel.send(Configure(self._generation, self._config, self._registry, drained, drain, takes_over))
         return await answer
 
     async def _listen_to(self, worker: WorkerProcess) -> None:
@@ -615,12 +723,16 @@ class Supervisor:
                     answer.set_result(message.reason if isinstance(message, Failed) else None)
             elif isinstance(message, Learned):
                 self._pass_on(message, worker)
+            elif isinstance(message, Drained) and not worker.drained.done():
+                worker.drained.set_result(None)
             elif isinstance(message, Released | TakenOver):
                 worker.answers.put_nowait(message)
             elif isinstance(message, Retired):
                 worker.finished.set()
         worker.answers.put_nowait(None)
         worker.finished.set()
+        if not worker.drained.done():
+            worker.drained.set_result(None)
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
@@ -655,11 +767,13 @@ class Supervisor:
 
     def _fail(self, reason: str) -> None:
         self._fatal = reason
-        self._requests.put_nowait("fatal")
+        self._orders.add(FATAL)
 
     async def _end(self) -> None:
         """Have the workers exit, and see them gone."""
         self._stopping = self.state.stopping = True
+        if self.state.drain is not None:
+            self.state.drain.over.set()
         self._tell_all(Stop())
         if self._keepers:
             _, left = await asyncio.wait(self._keepers, timeout=3)
@@ -670,10 +784,15 @@ class Supervisor:
             await asyncio.gather(*self._keepers, return_exceptions=True)
 
     def _close_sockets(self) -> None:
-        for sockets in self._sockets:
-            for sock in sockets:
-                sock.close()
+        _close_listeners(self._sockets)
         self._sockets.clear()
+
+
+def _close_listeners(sockets: Mapping[Address, list[socket.socket]]) -> None:
+    for address, each in sockets.items():
+        for sock in each:
+            sock.close()
+        forget_unix_socket(address)
 
 
 def _done() -> asyncio.Future[None]:
@@ -701,6 +820,6 @@ def _how(status: int) -> str:
 
 def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
     """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
-    changed = [key for key in ("workers", "max_tunnels", "listen", "admin") if getattr(old, key) != getattr(new, key)]
+    changed = [key for key in ("workers", "max_tunnels", "admin") if getattr(old, key) != getattr(new, key)]
     if changed:
         raise ValueError(f"{', '.join(changed)} cannot change while the gateway runs: restart it")

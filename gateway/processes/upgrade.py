@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gateway.processes.fdstore import DescriptorStore
     from gateway.processes.supervisor import WorkerProcess
 
-TRY_SECONDS = 20.0
+TRY_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
 """For a worker to release tunnels, or to take them over."""
 

@@ -1,7 +1,8 @@
 """A worker: one process that accepts, relays and tells.
 
-Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL STORE TABLE LISTENER…``, all but the
-first being descriptors that it inherits. It imports nothing of the command line or the status page.
+Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL STORE TABLE``, all but the first being
+descriptors that it inherits. Listening sockets come through the control channel. It imports nothing of the command line
+or the status page.
 """
 
 from __future__ import annotations
@@ -14,22 +15,28 @@ import signal
 import socket
 import sys
 import time
+from errno import EMFILE
 
 from gateway.config.schema import AccessLog as AccessLogConfig
-from gateway.config.schema import Config
+from gateway.config.schema import Address, Config
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.control import (
+    NO_DESCRIPTOR,
     Accept,
     Channel,
     Configure,
     Configured,
+    Drain,
+    DrainBackends,
+    Drained,
     Failed,
     Forget,
     Learned,
+    Listen,
     Release,
     Released,
     ReopenLogs,
@@ -39,6 +46,7 @@ from gateway.processes.control import (
     Stop,
     TakenOver,
     TakeOver,
+    Unlisten,
 )
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
@@ -59,34 +67,26 @@ from gateway.tunnels.layout import (
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.table import Slice, Table
 
-GRACE_SECONDS = 5.0
-"""For requests that are being served when the gateway drains."""
-
 log = logging.getLogger("gateway")
 
 
 class Worker:
     """What one worker holds."""
 
-    def __init__(
-        self,
-        slot: int,
-        table: Table,
-        poller: Poller,
-        listeners: list[socket.socket],
-        deposits: Deposits,
-        descriptors: Descriptors,
-    ) -> None:
+    def __init__(self, slot: int, table: Table, poller: Poller, deposits: Deposits, descriptors: Descriptors) -> None:
         self._slice = Slice(table, slot)
         self._poller = poller
-        self._sockets = listeners
         self._deposits = deposits
         self._descriptors = descriptors
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._edge: Edge | None = None
         self._log_config: AccessLogConfig | None = None
         self._channel: Channel | None = None
-        self._listeners: list[Listener] = []
+        self._sockets: list[Listen] = []
+        """listening sockets that came since a configuration was put in force"""
+        self._listeners: dict[Address, Listener] = {}
+        self._accepts = False
+        self._finishing: asyncio.Task[None] | None = None
         self._handover = Handover(self._slice, poller.relay)
         self._retiring: asyncio.Task[None] | None = None
         cells = table.cells
@@ -99,12 +99,10 @@ class Worker:
     async def run(self, control: socket.socket) -> None:
         """Do what the supervisor says, until it says to stop or is gone."""
         channel = self._channel = Channel(control)
-        draining: asyncio.Task[None] | None = None
-        while True:
-            message = await channel.receive()
+        while (message := await channel.receive()) is not None and not isinstance(message, Stop):
             if isinstance(message, Configure):
                 try:
-                    await self._configure(message)
+                    await self._configure(message, channel)
                 except OSError as error:
                     channel.send(Failed(message.generation, f"worker {self._slice.slot}: {error}"))
                 except Exception as error:
@@ -112,6 +110,10 @@ class Worker:
                     channel.send(Failed(message.generation, str(error)))
                 else:
                     channel.send(Configured(message.generation))
+            elif isinstance(message, Listen):
+                self._sockets.append(message)
+            elif isinstance(message, Unlisten):
+                self._unlisten(message)
             elif isinstance(message, ReopenLogs):
                 self._reopen_logs()
             elif isinstance(message, Learned):
@@ -119,62 +121,18 @@ class Worker:
                     self._edge.intervals.adopt(message.news)
             elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
                 await self._take_part_in_upgrade(message, channel)
-            elif isinstance(message, Stop):
-                break
-            elif draining is None:
-                # Told to drain, or the supervisor is gone and nobody would replace this worker.
-                draining = asyncio.create_task(self._drain(channel))
-            if message is None:
-                break
-        if draining is not None and not isinstance(message, Stop):
-            await draining
+            elif isinstance(message, Drain):
+                self._drain(message, channel)
+            elif isinstance(message, DrainBackends) and self._edge is not None:
+                self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
+        if message is None:
+            await self._outlive_supervisor(channel)
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
             self._edge.batch.flush()
             self._edge.log.close()
         self._deposits.close()
         await channel.close()
-
-    async def _take_part_in_upgrade(
-        self, message: Release | Forget | Resume | Retire | TakeOver | Accept, channel: Channel
-    ) -> None:
-        """Do what another worker of the same place needs, which replaces this one or is replaced by it."""
-        edge = self._edge
-        assert edge is not None
-        if isinstance(message, Release):
-            self._accept(False)
-            edge.tell_learned()
-            await self._deposits.said()
-            parcel = self._handover.release(message.tunnels)
-            channel.send(Released(parcel))
-            os.close(parcel)
-        elif isinstance(message, Forget):
-            self._handover.forget(message.left)
-        elif isinstance(message, Resume):
-            self._handover.resume()
-            self._accept(True)
-        elif isinstance(message, Retire):
-            self._retiring = asyncio.create_task(self._retire(edge, channel))
-        elif isinstance(message, TakeOver):
-            kept = self._deposits.inherited()
-            _, left = take_over(self._slice, self._poller.relay, self._slice.table.copy_of, message.fd, kept)
-            os.close(message.fd)
-            channel.send(TakenOver(tuple(left)))
-        else:
-            self._accept(True)
-
-    def _accept(self, accept: bool) -> None:
-        """Begin to accept connections, or stop."""
-        self._slice.cells[self._slice.block + W_READY] = accept
-        for listener in self._listeners:
-            if accept:
-                listener.start()
-            else:
-                listener.stop()
-
-    async def _retire(self, edge: Edge, channel: Channel) -> None:
-        await edge.until_unused()
-        channel.send(Retired())
 
     def tunnel_ended(self, row: int) -> None:
         """The relay has ended a tunnel."""
@@ -186,12 +144,18 @@ class Worker:
         assert self._edge is not None
         self._edge.intervals.answered(row, side, silence_ns)
 
-    async def _configure(self, message: Configure) -> None:
+    def backend_lost(self, row: int) -> int:
+        """The relay asks when a client is to be told that its backend has vanished."""
+        assert self._edge is not None
+        return self._edge.backend_lost(row)
+
+    async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
         if self._edge is None:
             self._registry.routes[:] = message.registry.routes
             self._registry.backends[:] = message.registry.backends
             self._log_config = config.access_log
+            self._check_sockets()
             kept = self._deposits.inherited()
             edge = Edge(
                 self._poller,
@@ -205,15 +169,19 @@ class Worker:
             edge.on_learned = self._tell_learned
             self._edge = edge
             self._adopt(edge, kept)  # before the loop runs again: the edge takes all rows of the slice for its own
-            await edge.configure(config, message.registry)
-            self._listeners = [Listener(edge, sock) for sock in self._sockets]
-            if not message.takes_over:
-                self._accept(True)
+            await edge.configure(config, message.registry, message.drained_backends)
+            if message.drain is not None:
+                self._drain(message.drain, channel)
+            self._accepts = not message.takes_over
+            self._listen(edge)
+            self._slice.cells[self._slice.block + W_READY] = self._accepts
             edge.spawn(edge.prepare_plain())
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
+            self._check_sockets()
             new_log = self._open_log(config) if config.access_log != self._log_config else None
-            await self._edge.configure(config, message.registry)
+            await self._edge.configure(config, message.registry, message.drained_backends)
+            self._listen(self._edge)
             if new_log is not None:
                 self._edge.batch.flush()
                 self._edge.log, old_log = new_log, self._edge.log
@@ -229,6 +197,28 @@ class Worker:
         """What this worker learns of paths, the others are told."""
         assert self._channel is not None
         self._channel.send(Learned(news))
+
+    def _check_sockets(self) -> None:
+        """:raises OSError: a listening socket got lost on its way here"""
+        for sent in self._sockets:
+            if sent.fd == NO_DESCRIPTOR:
+                raise OSError(EMFILE, "no descriptor is left for a listening socket", str(sent.address))
+
+    def _listen(self, edge: Edge) -> None:
+        """Accept on the sockets that came since the last time."""
+        for sent in self._sockets:
+            listener = self._listeners[sent.address] = Listener(edge, socket.socket(fileno=sent.fd))
+            if self._accepts:
+                listener.start()
+        self._sockets.clear()
+
+    def _unlisten(self, message: Unlisten) -> None:
+        if message.address in self._listeners:
+            self._listeners.pop(message.address).close()
+        for sent in [sent for sent in self._sockets if sent.address == message.address]:
+            self._sockets.remove(sent)
+            if sent.fd != NO_DESCRIPTOR:
+                os.close(sent.fd)
 
     def _open_log(self, config: Config) -> AccessLog:
         return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)
@@ -257,32 +247,97 @@ class Worker:
                 found.unkept,
             )
 
-    async def _drain(self, channel: Channel) -> None:
-        for listener in self._listeners:
-            listener.stop()
+    # --- an upgrade ------------------------------------------------------------------------------------------------
+
+    async def _take_part_in_upgrade(
+        self, message: Release | Forget | Resume | Retire | TakeOver | Accept, channel: Channel
+    ) -> None:
+        """Give tunnels to the worker that replaces this one, or take over those of the one that this one replaces."""
+        edge = self._edge
+        assert edge is not None
+        if isinstance(message, Release):
+            self._accept(False)
+            edge.tell_learned()
+            await self._deposits.said()
+            parcel = self._handover.release(message.tunnels)
+            channel.send(Released(parcel))
+            os.close(parcel)
+        elif isinstance(message, Forget):
+            self._handover.forget(message.left)
+        elif isinstance(message, Resume):
+            self._handover.resume()
+            self._accept(True)
+        elif isinstance(message, Retire):
+            self._retiring = asyncio.create_task(self._retire(edge, channel))
+        elif isinstance(message, TakeOver):
+            kept = self._deposits.inherited()
+            _, left = take_over(self._slice, self._poller.relay, self._slice.table.copy_of, message.fd, kept)
+            # Said at once, before any of them is served: should this worker die, the one before knows who serves them.
+            channel.send(TakenOver(tuple(left)))
+            os.close(message.fd)
+        else:
+            edge.go_on_pacing()
+            self._accept(True)
+
+    def _accept(self, accept: bool) -> None:
+        """Begin to accept connections, or stop."""
+        self._accepts = accept
+        self._slice.cells[self._slice.block + W_READY] = accept
+        for listener in self._listeners.values():
+            if accept:
+                listener.start()
+            else:
+                listener.stop()
+
+    async def _retire(self, edge: Edge, channel: Channel) -> None:
+        await edge.until_unused()
+        channel.send(Retired())
+
+    # --- draining --------------------------------------------------------------------------------------------------
+
+    def _drain(self, order: Drain, channel: Channel) -> None:
+        """Begin to drain, or go on at another pace. Connections are accepted all the same, to be refused."""
         if self._edge is not None:
-            edge = self._edge
-            if self._handover.under_way:
-                # Another worker may serve these tunnels by now, and nobody is left to say so.
-                os._exit(1)
-            edge.drain()
-            await edge.finish_plain(GRACE_SECONDS)
-            await edge.drained.wait()
-            await edge.close()
-        await channel.close()
+            self._edge.drain(order.period_seconds, order.close_code)
+        if self._finishing is not None:
+            self._finishing.cancel()
+        self._finishing = asyncio.create_task(self._finish(order.period_seconds, channel))
+
+    async def _finish(self, seconds: float, channel: Channel) -> None:
+        """Wait for the last tunnel, and for requests in flight no longer than their time, and say so."""
+        if self._edge is not None:
+            await asyncio.gather(self._edge.drained.wait(), self._edge.finish_plain(seconds))
+        channel.send(Drained())
+
+    async def _outlive_supervisor(self, channel: Channel) -> None:
+        """The supervisor is gone, and nobody would replace this worker: drain, with nobody new let in, and exit.
+
+        The listening sockets are closed at once, so that a new gateway can have the addresses.
+        """
+        for listener in self._listeners.values():
+            listener.close()
+        if self._edge is None or self._handover.under_way:
+            # Another worker may serve by now what was released, and nobody is left to say so: it ends here, or there.
+            return
+        if self._finishing is None:
+            settings = self._edge.config.drain
+            self._drain(Drain(settings.period, settings.close_code), channel)
+        assert self._finishing is not None
+        await self._finishing
+        await self._edge.close()
 
 
 def main(arguments: list[str]) -> None:
     """Run a worker.
 
-    :param arguments: slot, and descriptors of the control socket, the store's socket, the table and the listeners
+    :param arguments: slot, and descriptors of the control socket, the store's socket and the table
     """
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s gateway[%(process)d] %(message)s",
     )
-    slot, control_fd, store_fd, table_fd, *listener_fds = (int(argument) for argument in arguments)
+    slot, control_fd, store_fd, table_fd = (int(argument) for argument in arguments)
     # Signals are the supervisor's: a Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
     for number in (
         signal.SIGINT,
@@ -306,13 +361,16 @@ def main(arguments: list[str]) -> None:
         assert worker is not None
         worker.side_answered(row, side, silence_ns)
 
-    poller = Poller(table, descriptors, tunnel_ended, side_answered)
+    def backend_lost(row: int) -> int:
+        assert worker is not None
+        return worker.backend_lost(row)
+
+    poller = Poller(table, descriptors, tunnel_ended, side_answered, backend_lost)
 
     async def run() -> None:
         nonlocal worker
-        listeners = [socket.socket(fileno=fd) for fd in listener_fds]
         deposits = Deposits(socket.socket(fileno=store_fd), asyncio.get_running_loop())
-        worker = Worker(slot, table, poller, listeners, deposits, Descriptors(descriptors))
+        worker = Worker(slot, table, poller, deposits, Descriptors(descriptors))
         await worker.run(socket.socket(fileno=control_fd))
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:

@@ -57,9 +57,9 @@ class LeastTunnels:
     def pick(self, tried: Collection[Target] = ()) -> Target | None:
         """The next backend, leaving out those already ``tried``; None when there is no other."""
         targets = self._targets
-        if len(targets) == 1:
-            return None if tried else targets[0]
         count = len(targets)
+        if count < 2:
+            return None if tried or not targets else targets[0]
         self._turn = (self._turn + 1) % count
         best = None
         best_load = 0.0

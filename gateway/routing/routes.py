@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from gateway.config.schema import Config, KeepaliveSide, Match, Timeouts
@@ -16,20 +16,27 @@ from gateway.routing.registry import Registry
 class Upstream:
     """A named group of backends, and the order in which they are tried."""
 
-    def __init__(self, name: str, config: Config, registry: Registry, live: Callable[[int], int]) -> None:
-        """:param live: tunnels that all workers together hold to a backend, by its number"""
+    def __init__(
+        self, name: str, config: Config, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
+    ) -> None:
+        """
+        :param live: tunnels that all workers together hold to a backend, by its number
+        :param drained: numbers of backends that are left out
+        """
         settings = config.upstreams[name]
         self.name = name
         self.connect_retries = settings.connect_retries
+        self.on_loss_code = settings.on_loss.close_code if settings.on_loss else 0
         self.targets = [
             Target(
-                number=registry.backend(name, str(backend.address)),
+                number=number,
                 upstream=name,
                 address=backend.address,
                 weight=backend.weight,
                 label=str(backend.address),
             )
             for backend in settings.backends
+            if (number := registry.backend(name, str(backend.address))) not in drained
         ]
         self.balancer: Balancer = (
             RoundRobin(self.targets) if settings.balance == "round_robin" else LeastTunnels(self.targets, live)
@@ -115,9 +122,14 @@ class Route:
 class Routes:
     """The routes of a configuration, in order."""
 
-    def __init__(self, config: Config, registry: Registry, live: Callable[[int], int]) -> None:
-        """:raises ValueError: the registry has no number for a name: it was not shown this configuration"""
-        self.upstreams = {name: Upstream(name, config, registry, live) for name in config.upstreams}
+    def __init__(
+        self, config: Config, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
+    ) -> None:
+        """
+        :param drained: numbers of backends that get nothing new
+        :raises ValueError: the registry has no number for a name: it was not shown this configuration
+        """
+        self.upstreams = {name: Upstream(name, config, registry, live, drained) for name in config.upstreams}
         self.routes = [
             Route(
                 name=route.name,

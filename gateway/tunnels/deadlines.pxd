@@ -4,12 +4,14 @@ cimport cython
 from libc.stdint cimport int64_t
 
 cdef int64_t BROKEN, DATA_AT, OPEN, PING_AT, PING_ID, PONG_AT, PONG_ID, STATUS
-cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, IDLE_NS, LAST_NS, LIFETIME_NS, NEVER, OPENED_NS, PING_AFTER_NS, PINGED_NS
+cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, IDLE_NS, LAST_NS, LIFETIME_NS, NEVER, OPENED_NS, PACED_NS, PING_AFTER_NS, PINGED_NS
 cdef int64_t PONG_NS, PONG_TIMEOUT_NS, ROW_CELLS, SCANNER, SIDE_0, SIDE_CELLS, STALLED_NS, STEP_NS, WRITE_STALL_NS
 
 
-@cython.locals(closing=int64_t)
+@cython.locals(stalled=int64_t)
 cpdef int64_t next_deadline(int64_t[::1] cells, int64_t row) except -1
+cpdef int64_t closed_by(int64_t[::1] cells, int64_t row) except -1
+cpdef int64_t paced_until(int64_t[::1] cells, int64_t row) except -1
 @cython.locals(since=int64_t)
 cpdef int64_t stalled_until(int64_t[::1] cells, int64_t row, int64_t side) except -1
 @cython.locals(client=int64_t, backend=int64_t)

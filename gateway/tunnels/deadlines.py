@@ -20,6 +20,7 @@ from gateway.tunnels.layout import (
     LIFETIME_NS,
     NEVER,
     OPENED_NS,
+    PACED_NS,
     PING_AFTER_NS,
     PINGED_NS,
     PONG_NS,
@@ -41,14 +42,28 @@ if TYPE_CHECKING:
 
 def next_deadline(cells: Cells, row: int) -> int:
     """When the row has to be looked at next; ``NEVER`` if nothing can come of itself."""
-    closing = cells[row + CLOSING_NS]
-    if closing:
-        return min(closing + cells[row + CLOSE_NS], stalled_until(cells, row, 0), stalled_until(cells, row, 1))
+    stalled = min(stalled_until(cells, row, 0), stalled_until(cells, row, 1))
+    if cells[row + CLOSING_NS]:
+        return min(closed_by(cells, row), paced_until(cells, row), stalled)
     return min(
-        min(stalled_until(cells, row, 0), stalled_until(cells, row, 1)),
+        paced_until(cells, row),
+        stalled,
         min(idle_until(cells, row), lives_until(cells, row)),
         min(keepalive_due(cells, row, 0), keepalive_due(cells, row, 1)),
     )
+
+
+def closed_by(cells: Cells, row: int) -> int:
+    """When a tunnel that is ending has to be over; ``NEVER`` for others."""
+    if not cells[row + CLOSING_NS]:
+        return NEVER
+    # A client that has not been told yet that its backend has vanished has all the time to answer still before it.
+    return max(cells[row + CLOSING_NS], cells[row + PACED_NS]) + cells[row + CLOSE_NS]
+
+
+def paced_until(cells: Cells, row: int) -> int:
+    """When it is the tunnel's turn to be told of a drain, or of the loss of its backend."""
+    return cells[row + PACED_NS] or NEVER
 
 
 def stalled_until(cells: Cells, row: int, side: int) -> int:

@@ -87,7 +87,7 @@ ROUTE_CELLS = 2 * TOTAL_CELLS
     OPENED_NS,
     OPENED_UNIX_NS,
     KIND,  # WEBSOCKET or OPAQUE
-    CLOSING_NS,  # when the first Close frame or FIN was seen; 0 before
+    CLOSING_NS,  # when the first Close frame or FIN was seen, or the client told of a loss; 0 before
     WRITE_STALL_NS,  # time-outs of the route when the tunnel opened; NEVER for off
     CLOSE_NS,
     IDLE_NS,
@@ -96,7 +96,10 @@ ROUTE_CELLS = 2 * TOTAL_CELLS
     CAUSE,  # index into CAUSES; -1 before
     CLOSE_CODE_SENT,  # code of the Close frames that the gateway wrote; 0 for none
     END_SIDE,  # the side that the end is about: it sent the first Close, FIN or reset, or is dead; -1 for neither
-) = range(20)
+    ON_LOSS_CODE,  # what the client is told when its backend vanishes; 0 for nothing
+    PACED_NS,  # when the Close of a drain, or of a backend that vanished, is due; 0 while none is
+    PACED_CODE,  # its close code
+) = range(23)
 SIDE_0 = 24  # the client's fields
 SIDE_CELLS = 48
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:

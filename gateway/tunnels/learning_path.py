@@ -375,7 +375,7 @@ class Path:
             if 8 * bounds.max_ns <= 9 * trial:  # the rest is not worth a trial of its own
                 trial = bounds.max_ns
         elif self._is_narrow():
-            trial = min(trial, cutoff + (cutoff >> 4))
+            trial = min(trial, cutoff + (cutoff >> 3))
         else:
             trial = min(trial, isqrt(proven * cutoff))
         trial = min(trial, bounds.max_ns)

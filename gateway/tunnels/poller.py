@@ -38,13 +38,15 @@ class Poller(selectors.EpollSelector):
         descriptors: int,
         on_end: Callable[[int], None],
         on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
+        on_loss: Callable[[int], int] | None = None,
     ) -> None:
         """
         :param descriptors: one more than the largest descriptor this process may have
-        :param on_end: see :class:`gateway.tunnels.relay.Relay`, as for ``on_answer``
+        :param on_end: see :class:`gateway.tunnels.relay.Relay`, as for ``on_answer`` and ``on_loss``
         """
         super().__init__()
-        self.relay = Relay(Kernel(self._selector, RECEIVE_BUFFER_BYTES), table.cells, descriptors, on_end, on_answer)
+        kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES)
+        self.relay = Relay(kernel, table.cells, descriptors, on_end, on_answer, on_loss)
         self._callbacks: dict[int, Callback] = {}
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:

@@ -11,8 +11,9 @@ from gateway.tunnels.kernel cimport Kernel
 cdef int64_t EAGAIN, EHOSTUNREACH, EINTR, ENETUNREACH, ETIMEDOUT, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 cdef int64_t BROKEN, CLOSED, EXTENDED, HEADER_LENGTH, MASKING, MESSAGE, OPEN, REMAINING, STATUS
 cdef int64_t AT_BOUNDARY, BACKEND_SIDE, BYTES, CAUSE, CLIENT, CLOSE_CODE_SENT, CLOSE_FRAME, CLOSE_NS, CLOSING, CLOSING_NS
-cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
+cdef int64_t CUT, DEADLINE_NS, DIRTY, DISCARD, DRAIN, ENDED, FD, FIN, GATE, GATEWAY, INITIATOR, INTEREST, KIND, LAST_NS
 cdef int64_t LIVE, NEVER, OPENED_NS, PASS, PENDING, PHASE, RELAYING, RESET, SCANNER, SHUT, SIDE_0, SIDE_CELLS
+cdef int64_t ON_LOSS_CODE, PACED_CODE, PACED_NS
 cdef int64_t STALLED_NS, STATE, T_BYTES, T_VIOLATIONS, TOTAL_CELLS, TOTALS, WEBSOCKET, WRITE_STALL_NS
 cdef int64_t END_IDLE_NS, END_QUEUED, END_QUIET_NS, END_SIDE, HELD, HELD_HIGH, HELD_LOW, NETWORK
 cdef int64_t PASS_ONE, PING_AFTER_NS, PING_TAG, PINGED_NS, PINGS_ANSWERED, PINGS_SENT, PONG_DUE, PONG_NS, PONG_TIMEOUT_NS
@@ -30,6 +31,7 @@ cdef class Relay:
     cdef list closing_fds
     cdef object on_end
     cdef object on_answer
+    cdef object on_loss
     cdef readonly int64_t now
 
     @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int, served=int, can_wait=bint)
@@ -57,9 +59,13 @@ cdef class Relay:
     cdef void _look_at(self, int64_t row, int64_t when) except *
     cdef void _stream_stopped(self, int64_t row, int64_t side) except *
     cdef void _fin(self, int64_t row, int64_t side) except *
+    @cython.locals(vanished=bint)
     cdef void _failed(self, int64_t row, int64_t side, int64_t error) except *
     @cython.locals(here=int64_t)
     cdef void _deaf(self, int64_t row, int64_t side) except *
+    @cython.locals(stream=int64_t)
+    cdef bint _note_loss(self, int64_t row) except -1
+    cdef void _tell_in_turn(self, int64_t row) except *
     @cython.locals(client=int64_t, backend=int64_t, done=bint)
     cdef bint _settle(self, int64_t row) except -1
     cdef void _pass_fin(self, int64_t source, int64_t sink) except *
@@ -67,6 +73,8 @@ cdef class Relay:
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void finish(self, int64_t row) except *
     cpdef void close_tunnel(self, int64_t row, int64_t code, int64_t cause) except *
+    cpdef void close_in_turn(self, int64_t row) except *
+    cdef void _tell_of_loss(self, int64_t row) except *
     @cython.locals(here=int64_t)
     cpdef void give_up(self, int64_t row, int64_t side, int64_t code, int64_t cause) except *
     @cython.locals(side=int64_t, source=int64_t)

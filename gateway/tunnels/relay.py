@@ -11,6 +11,8 @@ The end of a tunnel, as the sides see it:
   after it, and waits for the endpoints' answers.
 * A reset of one side is a FIN to the other, which is then read to its end too: to close a connection with bytes unread
   is to reset it, and what it has not received yet would be lost.
+* When a backend vanishes, with FIN or a reset and no Close frame before, and the row has a code for that
+  (``ON_LOSS_CODE``), the client is told with a Close frame before the FIN, at once or in its turn.
 * Whatever takes longer than the route allows is cut: both sockets are closed.
 
 Between the endpoints' frames the gateway writes Pings of its own (``ping``), and takes the Pongs that answer them out
@@ -75,6 +77,7 @@ from gateway.tunnels.layout import (
     DEADLINE_NS,
     DIRTY,
     DISCARD,
+    DRAIN,
     END_IDLE_NS,
     END_QUEUED,
     END_QUIET_NS,
@@ -95,7 +98,10 @@ from gateway.tunnels.layout import (
     LIVE,
     NETWORK,
     NEVER,
+    ON_LOSS_CODE,
     OPENED_NS,
+    PACED_CODE,
+    PACED_NS,
     PASS,
     PENDING,
     PHASE,
@@ -153,6 +159,7 @@ class Relay:
         descriptors: int,
         on_end: Callable[[int], None],
         on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
+        on_loss: Callable[[int], int] | None = None,
     ) -> None:
         """
         :param kernel: the worker's system calls
@@ -161,6 +168,8 @@ class Relay:
         :param on_end: called with the row of a tunnel that has ended, its sockets being closed already
         :param on_answer: called with row, side and nanoseconds when a side whose interval is learned has answered what
             was sent to it after such a silence of its connection
+        :param on_loss: called with the row of a tunnel whose backend has vanished; returns the clock at which the
+            client is to be told. At once if absent
         """
         self.kernel = kernel
         self.cells = cells
@@ -170,6 +179,7 @@ class Relay:
         self.closing_fds: list[int] = []
         self.on_end = on_end
         self.on_answer = on_answer
+        self.on_loss = on_loss
         self.now = self.kernel.now()
 
     # --- the loop -----------------------------------------------------------------------------------------------
@@ -394,6 +404,7 @@ class Relay:
             cells[here + END_IDLE_NS] = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
             cells[here + END_QUIET_NS] = self._quiet(row, side, now)
             cells[here + END_QUEUED] = cells[here + PENDING]
+        cells[row + PACED_NS] = 0  # a drain has come too late for it
         self._look_at(row, self.now + cells[row + CLOSE_NS])
 
     def _look_at(self, row: int, when: int) -> None:
@@ -408,12 +419,18 @@ class Relay:
             cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_VIOLATIONS] += 1
         else:
             self._begin_end(row, side, CLOSE_FRAME, side)
+            if cells[row + PACED_NS]:
+                # A client that closes while it waits to be told that its backend has vanished need not wait longer.
+                cells[row + PACED_NS] = self.now
+                self._look_at(row, self.now)
 
     def _fin(self, row: int, side: int) -> None:
         """A side sent FIN: pass it on behind what is pending."""
         self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
         self._begin_end(row, side, FIN, side)
-        if not self._settle(row):
+        if side == BACKEND_SIDE and self._note_loss(row):
+            self._tell_in_turn(row)
+        elif not self._settle(row):
             self._watch(row, side)
 
     def _failed(self, row: int, side: int, error: int) -> None:
@@ -421,8 +438,12 @@ class Relay:
         if error in (-ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH) and not self.cells[row + CLOSING_NS]:
             # What was sent to it was not acknowledged for as long as a side may take no bytes.
             self.give_up(row, side, GOING_AWAY, WRITE_STALL)
-        else:
-            self._deaf(row, side)
+            return
+        self._begin_end(row, side, RESET, side)
+        vanished = side == BACKEND_SIDE and self.cells[row + SIDE_0 + SIDE_CELLS + ENDED] != 0 and self._note_loss(row)
+        self._deaf(row, side)
+        if vanished:
+            self._tell_in_turn(row)
 
     def _deaf(self, row: int, side: int) -> None:
         """A side takes no bytes any more. It is read to its end all the same: that may hold a Close frame."""
@@ -435,6 +456,39 @@ class Relay:
         if not self._settle(row):
             self._watch(row, side)
             self._watch(row, 1 - side)
+
+    def _note_loss(self, row: int) -> bool:
+        """Note when the client is to be told that its backend's stream is over; until then it gets no FIN.
+
+        False where it is not to be told: somebody had begun the end before, or the stream ended within a frame or could
+        not be read as frames, so that no Close frame can stand behind it.
+        """
+        cells = self.cells
+        stream = row + SIDE_0 + SIDE_CELLS + SCANNER
+        if (
+            not cells[row + ON_LOSS_CODE]
+            or cells[row + PHASE] != RELAYING
+            or cells[row + INITIATOR] != BACKEND_SIDE
+            or cells[stream + STATUS] != OPEN
+            or cells[stream + REMAINING]
+            or cells[stream + HEADER_LENGTH]
+            or cells[row + SIDE_0 + SHUT]
+            or cells[row + SIDE_0 + ENDED]
+            or cells[row + PACED_NS]
+        ):
+            return False
+        cells[row + PACED_CODE] = cells[row + ON_LOSS_CODE]
+        cells[row + PACED_NS] = self.now if self.on_loss is None else self.on_loss(row)
+        return True
+
+    def _tell_in_turn(self, row: int) -> None:
+        """Tell the client that its backend has vanished, at once or when its turn comes."""
+        cells = self.cells
+        if cells[row + PACED_NS] <= self.now:
+            self._tell_of_loss(row)
+        else:
+            self._look_at(row, cells[row + PACED_NS])
+            self._watch(row, BACKEND_SIDE)
 
     def _settle(self, row: int) -> bool:
         """Do what the state of both sides asks for: send FIN, or end the tunnel. True if it ended."""
@@ -451,7 +505,8 @@ class Relay:
             self.finish(row)
             return True
         self._pass_fin(client, backend)
-        self._pass_fin(backend, client)
+        if not cells[row + PACED_NS]:
+            self._pass_fin(backend, client)
         return False
 
     def _pass_fin(self, source: int, sink: int) -> None:
@@ -501,10 +556,36 @@ class Relay:
         self._close_streams(row, code)
         self.served(row)
 
+    def close_in_turn(self, row: int) -> None:
+        """Write the Close frames that ``PACED_NS`` is for: a drain's, or the client's where its backend vanished."""
+        cells = self.cells
+        if cells[row + STATE] != LIVE or not cells[row + PACED_NS]:
+            return
+        if cells[row + CLOSING_NS]:
+            self.now = self.kernel.now()
+            self._tell_of_loss(row)
+        else:
+            cells[row + PACED_NS] = 0
+            self.close_tunnel(row, cells[row + PACED_CODE], DRAIN)
+
+    def _tell_of_loss(self, row: int) -> None:
+        """Write the Close frame for a client whose backend has vanished, and give it the time to answer."""
+        cells = self.cells
+        cells[row + PACED_NS] = 0
+        cells[row + PHASE] = CLOSING
+        cells[row + CLOSING_NS] = self.now
+        cells[row + CLOSE_CODE_SENT] = cells[row + PACED_CODE]
+        cells[row + SIDE_0 + SIDE_CELLS + GATE] = DISCARD
+        self._look_at(row, self.now + cells[row + CLOSE_NS])
+        self._write_close(row, CLIENT)
+        if cells[row + STATE] == LIVE and cells[row + PHASE] != CUT and not self._settle(row):
+            self._watch(row, CLIENT)
+            self._watch(row, BACKEND_SIDE)
+
     def give_up(self, row: int, side: int, code: int, cause: int) -> None:
         """End a tunnel because a side is dead: that side is let go, the other is told with a Close frame.
 
-        :param code: close code that the other side is told
+        :param code: close code that the other side is told; 0 for none, so that it only gets FIN
         :param cause: index into ``layout.CAUSES``
         """
         cells = self.cells
@@ -519,7 +600,11 @@ class Relay:
         cells[here + GATE] = DISCARD
         cells[here + SHUT] = 1
         cells[here + ENDED] = 1
-        self._close_streams(row, code)
+        if code:
+            self._close_streams(row, code)
+        elif not self._settle(row):
+            self._watch(row, side)
+            self._watch(row, 1 - side)
         self.served(row)
 
     def _close_streams(self, row: int, code: int) -> None:

@@ -7,7 +7,7 @@ Tunnels that opened together, or heard the same broadcast, would be pinged toget
 many rows fall due in each tenth of a second ahead, and takes as many as the busiest stretch asks for on average,
 earliest deadline first: the least peak there can be when nothing may be late (Yao, Demers and Shenker, *A scheduling
 model for reduced CPU energy*, FOCS 1995). Once spread, tunnels stay spread, and are pinged when they are due and not
-before.
+before. While many are to be closed one after another, the walks come closer (``pacing.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from gateway.tunnels import deadlines
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
     CLIENT,
-    CLOSE_NS,
     CLOSING_NS,
     DEADLINE_NS,
     DIRTY,
@@ -35,6 +34,7 @@ from gateway.tunnels.layout import (
     LIVE,
     MAX_LIFETIME,
     NEVER,
+    ON_LOSS_CODE,
     PING_AFTER_NS,
     PING_TIMEOUT,
     PINGED_NS,
@@ -96,7 +96,7 @@ class Sweep:
 
     def walk(self, now: int) -> bool:
         """Look at every row that is due. :param now: ``CLOCK_MONOTONIC`` in nanoseconds. :returns: as :meth:`tick`"""
-        self._send(len(self._plan), now)
+        self.tick(now)
         slice_, cells = self._slice, self._cells
         cells[slice_.block + W_HEARTBEAT_NS] = now
         until, most = self._horizon(now)
@@ -143,11 +143,13 @@ class Sweep:
     def _look_at(self, row: int, now: int, until: int, plan: list[Planned]) -> None:
         """Do what is due about a row, and plan the Pings that are."""
         cells, relay = self._cells, self._relay
-        closing = cells[row + CLOSING_NS]
-        if closing:
-            if now >= closing + cells[row + CLOSE_NS]:
-                relay.finish(row)
-                return
+        if now >= deadlines.closed_by(cells, row):
+            relay.finish(row)
+            return
+        if now >= deadlines.paced_until(cells, row):
+            relay.close_in_turn(row)
+        elif cells[row + CLOSING_NS]:
+            pass
         elif now >= deadlines.lives_until(cells, row):
             relay.close_tunnel(row, SERVICE_RESTART, MAX_LIFETIME)
         elif now >= deadlines.idle_until(cells, row):
@@ -184,7 +186,9 @@ class Sweep:
                 cells[here + PINGED_NS] = now  # the Ping stands in a queue that moves: wait as long again
             else:
                 cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_TIMEOUTS] += 1
-                self._relay.give_up(row, side, GOING_AWAY if side == CLIENT else SERVICE_RESTART, PING_TIMEOUT)
+                self._relay.give_up(
+                    row, side, GOING_AWAY if side == CLIENT else cells[row + ON_LOSS_CODE], PING_TIMEOUT
+                )
 
     # --- in between ---------------------------------------------------------------------------------------------------
 

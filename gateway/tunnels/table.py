@@ -161,6 +161,10 @@ class Table:
                 if cells[row + STATE] == LIVE:
                     yield row
 
+    def tunnels(self) -> int:
+        """How many tunnels are open, across all workers."""
+        return sum(1 for _ in self.rows())
+
     def slot_of(self, row: int) -> int:
         """The worker that a row belongs to."""
         return (row - self._rows_at) // (self.rows_per_worker * ROW_CELLS)

@@ -35,7 +35,7 @@ def serving(gateway: FakeGateway, sock: socket.socket, directory: object) -> Ite
     def wait_for(work):
         return asyncio.run_coroutine_threadsafe(work, loop).result(10)
 
-    server = wait_for(start_admin(gateway.state, sock, str(directory)))
+    server = wait_for(start_admin(gateway.state, sock, str(directory), gateway.operations))
     try:
         yield
     finally:

@@ -14,7 +14,7 @@ routes:
   - {name: chat, upstream: chat}
 """
 
-# Everything that interface.md marks [A] or [B], as it stands there.
+# What interface.md has and the gateway knows, as it stands there.
 CONTRACT = """\
 workers: auto                          # [A] processes that relay; auto = one for each CPU
 max_tunnels: 65536                     # [A] capacity of the table; beyond it handshakes get 503
@@ -42,6 +42,7 @@ timeouts:                              # [A] each may be overridden on a route
 keepalive:                             # [B] each may be overridden on a route; the default is the first line for both
   client:  {ping_after: 25s, pong_timeout: 20s}      # silence on that side's connection; `off` for none
   backend: {ping_after: adaptive, min: 5s, max: 4m, pong_timeout: 20s}
+drain: {period: 30s, close_code: 1012} # [C] closes are spread evenly over the period
 
 upstreams:
   chat:
@@ -50,6 +51,7 @@ upstreams:
       - {address: chat2.internal:9001, weight: 2}
     balance: least_tunnels             # [A] round_robin, least_tunnels
     connect_retries: 2                 # [A] other backends tried when connecting fails
+    on_loss: {close_code: 1012}        # [C] what a client is told when its backend vanishes; off = just end
 
 routes:                                # first match wins, in order
   - name: chat                         # [A] the `route` label of every metric

@@ -9,7 +9,6 @@ from .files import CONTRACT, complaints
 
 # Where a key would stand in the contract's example, the key, and what the contract has there.
 LATER: list[tuple[list[str | int], str, Any]] = [
-    ([], "drain", {"period": "30s", "close_code": 1012}),
     (["listen", 1], "tls", {"certificates": [{"cert": "chat.pem", "key": "chat.key"}]}),
     (["listen", 1], "proxy_protocol", True),
     (["admin"], "token", "secret"),
@@ -21,7 +20,6 @@ LATER: list[tuple[list[str | int], str, Any]] = [
     (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
     (["upstreams", "chat"], "tls", {"ca": "internal.pem"}),
     (["upstreams", "chat"], "proxy_protocol", "v2"),
-    (["upstreams", "chat"], "on_loss", {"close_code": 1012}),
     (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
     (["routes", 0, "match"], "query", {"v": "2"}),
     (["routes", 0, "match"], "methods", ["GET"]),

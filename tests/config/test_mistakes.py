@@ -45,7 +45,7 @@ def test_a_missing_key_is_reported_at_what_lacks_it():
 def test_an_unknown_key_is_reported_with_the_likely_one():
     assert complaints(with_top("max_tunels: 5")) == [
         "gateway.yaml:1:1: max_tunels: unknown key (did you mean max_tunnels? known here: workers,"
-        " max_tunnels, listen, trusted_proxies, admin, access_log, timeouts, keepalive, upstreams, routes)"
+        " max_tunnels, listen, trusted_proxies, admin, access_log, timeouts, keepalive, drain, upstreams, routes)"
     ]
 
 

@@ -15,9 +15,11 @@ from gateway.config import (
     Admin,
     Backend,
     Config,
+    Drain,
     KeepaliveSide,
     Listener,
     Match,
+    OnLoss,
     Timeouts,
     Upstream,
 )
@@ -44,6 +46,8 @@ def test_every_default():
     }
     side = {"ping_after": 25.0, "min": 5.0, "max": 240.0, "pong_timeout": 20.0}
     assert config.keepalive.model_dump() == {"client": side, "backend": side}
+    assert config.drain == Drain(period="30s", close_code=1012)
+    assert config.upstreams["chat"].on_loss == OnLoss(close_code=1012)
     assert config.upstreams == {
         "chat": Upstream(backends=["127.0.0.1:9001"], balance="least_tunnels", connect_retries=2)
     }
@@ -99,6 +103,16 @@ def test_the_access_log_as_a_whole_may_be_off(spelling):
 @pytest.mark.parametrize("match", ["match: {}", "match:", "match: ~"])
 def test_a_match_with_nothing_in_it_is_one_that_matches_everything(match):
     assert config_of(route(match)).routes[0].match == Match()
+
+
+@pytest.mark.parametrize("spelling", ["off", '"off"', "false"])
+def test_clients_need_not_be_told_of_a_loss(spelling):
+    config = config_of(MINIMAL.replace('9001"]', f'9001"], on_loss: {spelling}'))
+    assert config.upstreams["chat"].on_loss is None
+
+
+def test_a_drain_may_be_paced_and_coded():
+    assert config_of(with_top("drain: {period: 2m, close_code: 4000}")).drain == Drain(period="120s", close_code=4000)
 
 
 def test_workers_may_be_given():

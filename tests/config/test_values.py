@@ -1,15 +1,17 @@
 """Addresses, durations, hosts, paths and names, as text."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.config import Address, BadValue
 from gateway.config.address import parse_backend, parse_listen
+from gateway.config.closecodes import parse_close_code
 from gateway.config.durations import format_duration, parse_duration, parse_duration_or_off
 from gateway.config.keepalive import parse_interval, parse_ping_after
 from gateway.config.matching import check_host_pattern, check_path, check_regex
 from gateway.config.names import check_name, check_token, check_upgrade
+from gateway.protocol.closing import may_be_sent
 
 ANYTHING = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.text(alphabet="[]:.*%/ux0159afhms-")
@@ -297,3 +299,35 @@ def test_any_value_is_taken_or_refused_with_a_reason(value):
 def test_any_ip_address_survives_its_canonical_text(ip, port):
     text = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
     assert str(parse_listen(text)) == text
+
+
+@given(st.integers())
+@example(1000)
+@example(1012)
+@example(3000)
+@example(4999)
+def test_a_close_code_that_is_taken_may_be_sent(code):
+    try:
+        assert parse_close_code(code) == code
+    except BadValue:
+        return
+    assert may_be_sent(code)
+
+
+@pytest.mark.parametrize("code", [*(1000, 1001, 1008), *range(1011, 1015), 3000, 3999, 4000, 4999])
+def test_close_codes(code):
+    assert parse_close_code(code) == code
+
+
+@pytest.mark.parametrize("code", [0, 999, *range(1002, 1008), 1009, 1010, 1015, 1016, 2999, 5000, -1012, 10**30])
+def test_close_codes_that_a_gateway_may_not_send(code):
+    with pytest.raises(BadValue) as raised:
+        parse_close_code(code)
+    assert raised.value.message.endswith(" is not a close code that a gateway may send")
+    assert raised.value.hint == "1000, 1001, 1008, 1011 to 1014, or 3000 to 4999"
+
+
+@given(ANYTHING.filter(lambda value: isinstance(value, bool) or not isinstance(value, int)))
+def test_a_close_code_is_a_number(value):
+    with pytest.raises(BadValue, match="expected a close code, found "):
+        parse_close_code(value)

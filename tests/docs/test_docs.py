@@ -164,6 +164,7 @@ async def test_what_needs_a_restart_is_as_documented(
         "access_log": {"path": str(tmp_path / "access.log")},
         "timeouts": {"idle": "1h"},
         "keepalive": {"client": "off"},
+        "drain": {"period": "1m"},
         "upstreams": {"one": {"backends": [echo.address], "balance": "round_robin"}},
         "routes": [route("other", "one", "/")],
     }

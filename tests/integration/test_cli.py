@@ -168,7 +168,7 @@ async def test_usage_errors_exit_with_2(arguments: tuple[str, ...]) -> None:
 
 
 async def test_help_names_every_command() -> None:
-    commands = ("run", "check", "demo", "schema", "status", "tunnels")
+    commands = ("run", "check", "demo", "schema", "status", "tunnels", "reload", "drain", "stop")
     status, stdout, _ = await gateway_command("--help")
     assert status == 0
     for command in commands:

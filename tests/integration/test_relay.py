@@ -39,7 +39,10 @@ async def gateway(start_shared_gateway: StartGateway, echo: Echo, scripted: Scri
     return await start_shared_gateway(
         {
             "timeouts": {"close": "2s"},
-            "upstreams": {"echo": {"backends": [echo.address]}, "scripted": {"backends": [scripted.address]}},
+            "upstreams": {
+                "echo": {"backends": [echo.address]},
+                "scripted": {"backends": [scripted.address], "on_loss": "off"},
+            },
             "routes": [route("raw", "scripted"), route("echo", "echo")],
         }
     )

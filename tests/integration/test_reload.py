@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SOAK
+from tests.support.deadline import SOAK, eventually
 from tests.support.frames import TEXT, frame, from_client
-from tests.support.gateway import route
-from tests.support.raw import Connection, handshake, request
+from tests.support.gateway import COMMAND, Gateway, route, to_one
+from tests.support.memory import open_descriptors
+from tests.support.ports import free_port
+from tests.support.process import run
+from tests.support.raw import Connection, connect, handshake, request
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
 
 TUNNELS = 1000 if SOAK else 200
+RELOADS, PAUSE_SECONDS = (200, 0.6) if SOAK else (20, 0.05)
 
 
 async def test_a_changed_route_takes_effect_and_busy_tunnels_go_on(
@@ -151,3 +157,241 @@ async def test_time_outs_of_a_reload_are_for_new_tunnels(
     assert (await new.head()).status == 101
     assert (await gateway.logged(event="tunnel_end", path="/new"))["cause"] == "max_lifetime"
     await old.echoes(from_client(TEXT, b"still here"), frame(TEXT, b"still here"))
+
+
+# --- listeners --------------------------------------------------------------------------------------------------------
+
+
+def listening(gateway: Gateway, *addresses: str, **more: object) -> None:
+    """Put the gateway's configuration into its file, with other listeners."""
+    gateway.write({**gateway.config, "listen": [{"address": address} for address in addresses], **more})
+
+
+def local(port: int | None = None) -> str:
+    return f"127.0.0.1:{port or free_port()}"
+
+
+async def tunnel(open_connection: Open, address: str) -> Connection:
+    client = await open_connection(address)
+    await client.send(handshake("/"))
+    assert (await client.head()).status == 101
+    return client
+
+
+async def refuses(address: str) -> bool:
+    """Whether nobody listens at an address."""
+    try:
+        await (await connect(address)).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    return False
+
+
+async def test_listeners_come_and_go_and_their_tunnels_stay(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open, tmp_path: Path
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    front = tmp_path / "front.sock"
+    first, second, third = gateway.address, local(), f"unix:{front}"
+    pids = await gateway.worker_pids()
+    clients = [await tunnel(open_connection, first) for _ in range(6)]
+    for addresses in ((first, second, third), (second,), (third,), (first,)):
+        listening(gateway, *addresses)
+        await gateway.reload()
+        status = await gateway.api("status")
+        assert (status["listen"], status["configuration"]["last_reload"]["ok"]) == (list(addresses), True)
+        for address in (first, second, third):
+            if address in addresses:
+                clients += [await tunnel(open_connection, address) for _ in range(6)]
+            else:
+                await eventually_refuses(address)
+        for number, client in enumerate(clients):
+            text = str(number).encode()
+            await client.echoes(from_client(TEXT, text), frame(TEXT, text))
+    assert not front.exists()
+    assert await gateway.worker_pids() == pids
+    assert (await gateway.scrape()).value("gateway_tunnels_closed_total") == 0
+
+
+async def eventually_refuses(address: str) -> None:
+    """A reload is told of as done when the supervisor has closed its sockets; workers follow at once."""
+    for _ in range(100):
+        if await refuses(address):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"somebody listens at {address} still")
+
+
+async def test_an_address_that_is_part_of_the_one_before(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    local_one = gateway.address
+    port = local_one.rpartition(":")[2]
+    for address in (f"0.0.0.0:{port}", local_one):
+        listening(gateway, address)
+        await gateway.reload()
+        assert (await gateway.api("status"))["listen"] == [address]
+        for _ in range(4):
+            await tunnel(open_connection, local_one)
+
+
+async def test_a_listener_that_cannot_be_opened_changes_nothing(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address))
+    gateway.tolerate("reload failed")
+    before, possible = gateway.address, local()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        impossible = local(taken.getsockname()[1])
+        listening(gateway, possible, impossible)
+        status, _, stderr = await run([*COMMAND, "reload", "-c", gateway.file])
+    assert status == 1
+    assert f"cannot listen on {impossible}: Address already in use" in stderr
+    assert (await gateway.api("status"))["listen"] == [before]
+    assert (await gateway.scrape()).value("gateway_config_last_reload_successful") == 0
+    assert await refuses(possible)
+    await tunnel(open_connection, before)
+
+    status, stdout, _ = await run([*COMMAND, "reload", "-c", gateway.file])
+    assert (status, stdout) == (0, "reloaded")
+    await tunnel(open_connection, impossible)
+    await tunnel(open_connection, possible)
+
+
+async def test_a_reload_that_workers_cannot_put_in_force_leaves_the_listeners(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    gateway.tolerate("reload failed")
+    before, new = gateway.address, local()
+    listening(gateway, new, access_log={"path": "/nowhere/at/all/access.log"})
+    await gateway.reload()
+    await eventually_refuses(new)
+    assert (await gateway.api("status"))["listen"] == [before]
+    await tunnel(open_connection, before)
+
+
+async def test_a_worker_that_comes_after_a_reload_listens_where_the_others_do(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address))
+    before, new = gateway.address, local()
+    listening(gateway, new)
+    await gateway.reload()
+    await gateway.kill_worker()
+    await tunnel(open_connection, new)
+    await eventually_refuses(before)
+
+
+async def test_nobody_who_waits_to_be_accepted_is_refused(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    """Connections to a listener go on being made while it is taken away: each that is made is served."""
+    web = await backends.web()
+    gateway = await start_gateway({"workers": 2, **to_one(web.address)})
+    old, new = gateway.address, local()
+    served = 0
+    stop = asyncio.Event()
+
+    async def keep_asking() -> None:
+        nonlocal served
+        while not stop.is_set():
+            try:
+                client = await connect(old)
+            except ConnectionRefusedError:
+                return
+            await client.send(request("/"))
+            assert (await client.answer()).status == 200
+            await client.close()
+            served += 1
+
+    asking = [asyncio.create_task(keep_asking()) for _ in range(20)]
+    await eventually(lambda: served >= 50, "connections")
+    listening(gateway, new)
+    await gateway.reload()
+    await asyncio.gather(*asking)
+    stop.set()
+    assert served >= 50
+
+
+# --- over and over ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(60 + 4 * RELOADS * PAUSE_SECONDS)
+async def test_reload_after_reload_under_traffic(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    """A hundred a minute: no tunnel is lost, no connection refused, and memory is flat."""
+    echo, other = await backends.echo(), await backends.echo()
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    first, second = gateway.address, local()
+    configs = [
+        {
+            "listen": [{"address": first}, *({"address": second} for _ in range(number % 2))],
+            "upstreams": {"one": {"backends": [echo.address, other.address][: 1 + number % 2]}},
+            "routes": [route(f"r{n}", "one", f"/{n}") for n in range(1 + number % 3)] + [route("all", "one", "/")],
+            "timeouts": {"idle": f"{number % 3 + 1}h"},
+        }
+        for number in range(6)
+    ]
+    clients = [await tunnel(open_connection, first) for _ in range(40)]
+    stop = asyncio.Event()
+    rounds = [0] * len(clients)
+    made = 0
+
+    async def keep_busy(index: int) -> None:
+        while not stop.is_set():
+            text = f"{index} {rounds[index]}".encode() * 100
+            await clients[index].echoes(from_client(TEXT, text), frame(TEXT, text))
+            rounds[index] += 1
+            await asyncio.sleep(0.01)
+
+    async def keep_coming() -> None:
+        nonlocal made
+        while not stop.is_set():
+            client = await connect(first)
+            await client.send(handshake("/1"))
+            assert (await client.head()).status == 101
+            await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
+            client.reset()
+            await client.close()
+            made += 1
+            await asyncio.sleep(0.01)
+
+    busy = [asyncio.create_task(keep_busy(index)) for index in range(len(clients))]
+    busy += [asyncio.create_task(keep_coming()) for _ in range(2)]
+    memory = 0
+    descriptors = 0
+    for number in range(RELOADS):
+        gateway.write({**configs[number % len(configs)], "access_log": "off"})
+        await gateway.reload()
+        assert not any(task.done() for task in busy), "a tunnel was touched"
+        if number == RELOADS // 4:
+            memory = await gateway.memory()
+            descriptors = await descriptors_of(gateway)
+        await asyncio.sleep(PAUSE_SECONDS)
+    at_the_end = list(rounds)
+    await eventually(lambda: all(now > then for now, then in zip(rounds, at_the_end, strict=True)), "more rounds")
+    stop.set()
+    await asyncio.gather(*busy)
+    assert made > RELOADS // 4
+    await gateway.tunnels(len(clients))
+    scrape = await gateway.until(lambda scrape: scrape.value("gateway_tunnels_closed_total") >= made, "every end")
+    assert scrape.value("gateway_config_last_reload_successful") == 1
+    assert scrape.value("gateway_handshakes_total", result="upgraded") == made + len(clients)
+    assert scrape.value("gateway_tunnels_closed_total") == made
+    assert scrape.value("gateway_tunnels_closed_total", initiator="client") == made
+    grown = await gateway.memory() - memory
+    assert grown < 3 * 2**20, f"{grown / 2**20:.1f} MiB more"
+    assert await descriptors_of(gateway) <= descriptors + 8
+
+
+async def descriptors_of(gateway: Gateway) -> int:
+    """Of all its processes."""
+    return sum(open_descriptors(pid) for pid in (gateway.process.pid, *await gateway.worker_pids()))

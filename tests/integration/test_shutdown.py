@@ -31,7 +31,7 @@ async def test_term_tells_every_client_and_exits_with_0(
     start_gateway: StartGateway, backends: Backends, open_connection: Open, workers: int
 ) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway({"workers": workers, **to_one(echo.address)})
+    gateway = await start_gateway({"workers": workers, **to_one(echo.address, drain={"period": "1s"})})
     clients = [await tunnel(gateway, open_connection) for _ in range(20)]
     for client in clients:
         await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
@@ -116,7 +116,7 @@ async def test_term_ends_an_event_stream_after_a_while(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     web = await backends.web()
-    gateway = await start_gateway(to_one(web.address))
+    gateway = await start_gateway(to_one(web.address, drain={"period": "500ms"}))
     client = await open_connection(gateway)
     await client.send(request("/a/sse"))
     await client.head()

@@ -31,6 +31,7 @@ async def test_unix_sockets_on_every_side(
         {
             "workers": 2,
             "timeouts": {"close": "200ms"},
+            "drain": {"period": "200ms"},
             "listen": [{"address": f"unix:{front}"}, {"address": f"127.0.0.1:{free_port()}"}],
             "admin": {"address": f"unix:{admin}"},
             "upstreams": {"echo": {"backends": [echo.address]}, "web": {"backends": [web.address]}},

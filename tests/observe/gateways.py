@@ -4,7 +4,8 @@ import time
 from pathlib import Path
 
 from gateway.config import parse
-from gateway.observe.state import GatewayState
+from gateway.observe.operations import NotDone
+from gateway.observe.state import DrainState, GatewayState
 from gateway.protocol.scanner_state import FRAMES
 from gateway.routing.registry import Registry
 from gateway.tunnels.layout import (
@@ -50,6 +51,7 @@ class FakeGateway:
         registry.admit(parsed)
         self.table = Table.create(workers, max_tunnels)
         self.state = GatewayState(self.table, registry, parsed, "gateway.yaml", demo=demo)
+        self.operations = FakeOperations(self)
         self.slices = [Slice(self.table, slot) for slot in range(workers)]
         for slot in range(workers):
             self.start(slot)
@@ -118,6 +120,37 @@ class FakeGateway:
     def close(self, row: int) -> None:
         """Have a tunnel end."""
         self.slices[self.table.slot_of(row)].release(row)
+
+
+class FakeOperations:
+    """Notes what it is told, and says what a test wants."""
+
+    def __init__(self, gateway: FakeGateway) -> None:
+        self.told: list[str] = []
+        self.refusal: str | None = None
+        self._state = gateway.state
+
+    async def reload(self) -> None:
+        self._tell("reload")
+
+    async def drain(self) -> DrainState:
+        self._tell("drain")
+        self._state.drain = DrainState(30.0, self._state.table.tunnels())
+        return self._state.drain
+
+    async def drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
+        self._tell(f"drain {sorted(backends)}")
+        drains = {backend: DrainState(30.0, self._state.table.live(backend)) for backend in backends}
+        self._state.drained_backends |= drains
+        return list(drains.values())
+
+    async def stop(self) -> None:
+        self._tell("stop")
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if self.refusal is not None:
+            raise NotDone(self.refusal)
 
 
 def samples(text: bytes | str) -> dict[str, float]:

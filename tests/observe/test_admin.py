@@ -29,7 +29,7 @@ async def served(gateway: FakeGateway, directory):
     """Serve a gateway's admin address; yields once."""
     sock = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
-    server = await start_admin(gateway.state, sock, str(directory))
+    server = await start_admin(gateway.state, sock, str(directory), gateway.operations)
     async with aiohttp.ClientSession() as client:
         yield Admin(gateway, url, client)
     await server.close()
@@ -171,7 +171,7 @@ async def test_a_unix_socket(tmp_path):
     path = str(tmp_path / "admin.sock")
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(path)
-    server = await start_admin(gateway.state, sock, str(tmp_path))
+    server = await start_admin(gateway.state, sock, str(tmp_path), gateway.operations)
     async with (
         aiohttp.ClientSession(connector=aiohttp.UnixConnector(path)) as client,
         client.get("http://gateway/healthz") as response,
@@ -185,7 +185,7 @@ async def test_after_close_nobody_answers_and_the_table_can_be_closed(tmp_path):
     gateway = FakeGateway()
     sock = socket.create_server(("127.0.0.1", 0))
     address = sock.getsockname()
-    server = await start_admin(gateway.state, sock, str(tmp_path))
+    server = await start_admin(gateway.state, sock, str(tmp_path), gateway.operations)
     with socket.create_connection(address):  # one that asks for nothing holds up nothing
         await server.close()
     gateway.table.close()

@@ -96,7 +96,7 @@ def test_only_clients_reach_the_gateway_from_outside() -> None:
 
 def test_a_stopped_container_has_time_to_drain() -> None:
     grace = compose()["services"]["gateway"]["stop_grace_period"]
-    assert int(grace.removesuffix("s")) > CONFIG.timeouts.close + 5
+    assert int(grace.removesuffix("s")) >= CONFIG.drain.period + CONFIG.timeouts.close + 5
 
 
 def test_what_is_read_only_has_a_tmp() -> None:

@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+from gateway.config import Address
 from gateway.processes.control import (
     NO_DESCRIPTOR,
     Accept,
@@ -15,9 +16,11 @@ from gateway.processes.control import (
     Configure,
     Configured,
     Drain,
+    DrainBackends,
+    Drained,
     Failed,
     Forget,
-    Learned,
+    Listen,
     Release,
     Released,
     ReopenLogs,
@@ -27,9 +30,9 @@ from gateway.processes.control import (
     Stop,
     TakenOver,
     TakeOver,
+    Unlisten,
 )
 from gateway.routing.registry import Registry
-from gateway.tunnels.learning import State
 
 from ..routing.tables import config_of
 
@@ -60,9 +63,10 @@ def large_config():
 @pytest.mark.parametrize(
     "message",
     [
-        Drain(),
-        Stop(),
-        Learned([((0, 1, 2), State(*range(10)))]),
+        Drain(30.0, 1012),
+        DrainBackends(frozenset((1, 3)), 30.0, 1012),
+        Drained(),
+        Unlisten(Address("::1", 8080)),
         Release(200),
         TakenOver((1, 1 << 48 | 2)),
         Accept(),
@@ -70,6 +74,7 @@ def large_config():
         Resume(),
         Retire(),
         Retired(),
+        Stop(),
         ReopenLogs(),
         Configured(3),
         Failed(4, "the access log cannot be opened: é"),
@@ -162,9 +167,11 @@ async def test_a_socket_comes_along(pair):
     channel, theirs = pair
     other = await both(theirs)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        channel.send(TakeOver(server.fileno()))
+        address = Address("127.0.0.1", server.getsockname()[1])
+        channel.send(Listen(address, server.fileno()))
     message = await received(other)
-    assert isinstance(message, TakeOver)
+    assert isinstance(message, Listen)
+    assert message.address == address
     with socket.socket(fileno=message.fd) as arrived, socket.create_connection(arrived.getsockname()):
         assert not os.get_inheritable(message.fd)
         arrived.accept()[0].close()
@@ -177,7 +184,7 @@ async def test_every_socket_comes_with_its_message(pair):
     before = len(os.listdir("/proc/self/fd"))
     files = [os.memfd_create(str(n)) for n in range(300)]
     for n, fd in enumerate(files):
-        channel.send(TakeOver(fd))
+        channel.send(Listen(Address("127.0.0.1", n + 1), fd))
         channel.send(Failed(n, "x" * (n * 17 % 5000)))
         os.close(fd)
     other = await both(theirs)
@@ -195,7 +202,7 @@ async def test_sockets_that_never_arrive_are_closed(pair):
     before = len(os.listdir("/proc/self/fd"))
     fd = os.memfd_create("x")
     for _ in range(2000):
-        channel.send(Released(fd))
+        channel.send(Listen(Address("127.0.0.1", 1), fd))
     other = await both(theirs)
     await received(other)
     await other.close()
@@ -206,11 +213,25 @@ async def test_sockets_that_never_arrive_are_closed(pair):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
+@pytest.mark.parametrize("kind", [Released, TakeOver])
+async def test_a_parcel_comes_along(pair, kind):
+    channel, theirs = pair
+    other = await both(theirs)
+    fd = os.memfd_create("parcel")
+    channel.send(kind(fd))
+    message = await received(other)
+    assert isinstance(message, kind)
+    assert os.readlink(f"/proc/self/fd/{message.fd}").startswith("/memfd:parcel")
+    os.close(fd)
+    os.close(message.fd)
+    await other.close()
+
+
 async def test_a_socket_without_a_descriptor_is_said_to_be_lost(pair):
     channel, theirs = pair
     other = await both(theirs)
-    channel.send(Released(10**6))
-    assert await received(other) == Released(NO_DESCRIPTOR)
+    channel.send(Listen(Address("127.0.0.1", 1), 10**6))
+    assert await received(other) == Listen(Address("127.0.0.1", 1), NO_DESCRIPTOR)
     await other.close()
 
 

@@ -164,6 +164,11 @@ class Gateway:
         assert status == 200, text
         return json.loads(text)
 
+    async def post(self, path: str) -> tuple[int, Any]:
+        """Tell the admin API to do something: status and answer."""
+        async with self._http.post(f"http://{self.admin}/api/v1/{path}") as answer:
+            return answer.status, await answer.json()
+
     async def scrape(self) -> Scrape:
         """Its metrics now."""
         status, text = await self.get("/metrics")
@@ -236,7 +241,10 @@ class Gateway:
     async def exits(self, status: int, seconds: float = DEADLINE_SECONDS) -> None:
         """Wait for its end, which has to be with this status."""
         self._expected_status = status
-        assert await self.process.exited(seconds) == status, "\n".join(self.stderr.lines[-20:])
+        try:
+            assert await self.process.exited(seconds) == status
+        except AssertionError as error:
+            raise AssertionError("\n".join((str(error), *self.stderr.lines[-20:]))) from None
 
     # --- its end -----------------------------------------------------------------------------------------------------
 

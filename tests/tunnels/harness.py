@@ -41,6 +41,7 @@ from gateway.tunnels.layout import (
     LAST_NS,
     LIFETIME_NS,
     NEVER,
+    ON_LOSS_CODE,
     OPENED_NS,
     PENDING,
     PING_AFTER_NS,
@@ -271,12 +272,14 @@ class Rig:
         self.ends: list[End] = []
         self.tunnels: list[Tunnel] = []
         self.when_ended: Callable[[], None] = lambda: None
+        self.told_at: Callable[[int], int] = lambda row: self.relay.now
+        """when the client of a tunnel is told that its backend has vanished"""
         self._peers: list[Peer] = []
 
     def make_worker(self) -> None:
         """What a worker has of its own."""
         self.slice = Slice(self.table, 0)
-        self.poller = Poller(self.table, DESCRIPTORS, self._ended)
+        self.poller = Poller(self.table, DESCRIPTORS, self._ended, on_loss=lambda row: self.told_at(row))
         self.relay = self.poller.relay
         self.sweeper = Sweep(self.slice, self.relay)
 
@@ -291,6 +294,7 @@ class Rig:
         lifetime: int = NEVER,
         ping_after: tuple[int, int] = (NEVER, NEVER),
         pong_timeout: int = PONG_WITHIN,
+        on_loss: int = 0,
     ) -> Tunnel:
         """Open a tunnel as the edge does, both sockets being watched already.
 
@@ -301,7 +305,7 @@ class Rig:
         row = self.slice.allocate(0, 0)
         assert row is not None
         limits = {WRITE_STALL_NS: write_stall, CLOSE_NS: CLOSE_WITHIN, IDLE_NS: idle, LIFETIME_NS: lifetime}
-        for field, value in {KIND: kind, **limits}.items():
+        for field, value in {KIND: kind, ON_LOSS_CODE: on_loss, **limits}.items():
             self.cells[row + field] = value
         for side, after in enumerate(ping_after):
             self.cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS] = after

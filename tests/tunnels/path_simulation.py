@@ -18,7 +18,7 @@ SECOND = 1_000_000_000
 MINUTE = 60 * SECOND
 NEVER = 1 << 62
 ROUND_TRIP = SECOND // 20
-SWEEP_LATE = SECOND // 50  # pings are sent up to that much after they are due
+SWEEP_OFF = SECOND // 50  # pings are sent up to that much before or after they are due
 CUT_LATE = 3 * SECOND // 100  # so are the FINs of a cutoff
 
 BOUNDS = Bounds(5 * SECOND, 240 * SECOND, 20 * SECOND)
@@ -208,7 +208,7 @@ class Simulation:
 
     def _fall_silent(self, tunnel: Tunnel, now: int) -> None:
         tunnel.last = now
-        tunnel.ping_at = now + tunnel.interval + int(self.random.random() * SWEEP_LATE)
+        tunnel.ping_at = now + tunnel.interval + int(self.random.uniform(-SWEEP_OFF, SWEEP_OFF))
         tunnel.talks_at = now + int(self.random.expovariate(1 / tunnel.mean_gap)) if tunnel.mean_gap else NEVER
         self._plan(tunnel)
 
@@ -291,7 +291,7 @@ class Simulation:
             for tunnel in self.tunnels[key[2]]:
                 if tunnel.is_open and not tunnel.asked_at and tunnel.interval > interval:
                     tunnel.interval = interval
-                    due = max(tunnel.last + interval, self.now) + int(self.random.random() * SWEEP_LATE)
+                    due = max(tunnel.last + interval, self.now) + int(self.random.random() * SWEEP_OFF)
                     tunnel.ping_at = min(tunnel.ping_at, due)
                     self._plan(tunnel)
 

@@ -30,7 +30,9 @@ from gateway.tunnels.layout import (
     LAST_NS,
     LIVE,
     NEVER,
+    ON_LOSS_CODE,
     OPAQUE,
+    PACED_NS,
     RESERVED,
     ROW_CELLS,
     RTT_NS,
@@ -71,7 +73,8 @@ IN_THE_ROW = words("""
     LIFETIME_NS INITIATOR CAUSE CLOSE_CODE_SENT GATE LAST_NS BYTES ENDED SHUT STATUS REMAINING HEADER_LENGTH MASKING
     MESSAGE FRAMES DATA_AT OPCODE HEADER_LOW HEADER_HIGH MASK CONTROL_READ DIGEST CLOSE_CODE
     PING_AT PING_ID PONG_AT PONG_ID
-    END_SIDE PING_AFTER_NS PONG_TIMEOUT_NS NETWORK PINGS_SENT PINGS_ANSWERED PING_TAG PINGED_NS WROTE_NS PONG_NS RTT_NS
+    END_SIDE ON_LOSS_CODE PACED_NS PACED_CODE
+    PING_AFTER_NS PONG_TIMEOUT_NS NETWORK PINGS_SENT PINGS_ANSWERED PING_TAG PINGED_NS WROTE_NS PONG_NS RTT_NS
     SILENCE_NS HELD HELD_LOW HELD_HIGH END_IDLE_NS END_QUIET_NS END_QUEUED
     """)
 """Cells that mean the same in any process."""
@@ -84,12 +87,23 @@ ZERO_IN_A_CLEAN_ROW = {"DIRTY", "PENDING", "STALLED_NS"}
 
 HOLDINGS = {
     # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
-    "tunnels/relay.py Relay": {"kernel", "cells", "owners", "pending", "closing_fds", "on_end", "on_answer", "now"},
+    "tunnels/relay.py Relay": {
+        "kernel",
+        "cells",
+        "owners",
+        "pending",
+        "closing_fds",
+        "on_end",
+        "on_answer",
+        "on_loss",
+        "now",
+    },
     "tunnels/poller.py Poller": {"relay", "_callbacks"},
     "tunnels/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
     "edge/edge.py Edge": words("""
         loop poller relay slice registry events log store descriptors batch names waiting draining drained ends
-        config routes trust sweep intervals on_learned _ticking _tasks
+        config routes trust sweep intervals on_learned drained_backends
+        _ticking _next_walk _losses _pacing_until_ns _tasks
         """),
     "observe/ends.py Ends": {"_table", "_registry", "_events"},
 }
@@ -271,7 +285,15 @@ def half_closed_while_stalled(rig: Rig, tunnel: Tunnel) -> None:
     rig.until(lambda: tunnel.client.has(sent), "everything")
 
 
+def waiting_to_be_told_of_a_loss(rig: Rig, tunnel: Tunnel) -> None:
+    rig.cells[tunnel.row + ON_LOSS_CODE] = 1012
+    rig.told_at = lambda row: rig.relay.now + 60 * NS
+    tunnel.backend.half_close()
+    rig.until(lambda: tunnel.cell(PACED_NS), "the FIN")
+
+
 STATES: list[Callable[[Rig, Tunnel], None]] = [
+    waiting_to_be_told_of_a_loss,
     after_a_silence,
     pinged_by_the_gateway,
     half_a_pong_is_held,
@@ -332,7 +354,7 @@ def test_no_state_is_left_out() -> None:
             rig.close()
     fixed_at_the_opening = words("""
         STATE ID ROUTE BACKEND TOTALS OPENED_NS OPENED_UNIX_NS KIND WRITE_STALL_NS CLOSE_NS IDLE_NS LIFETIME_NS FD
-        MASKING PING_AFTER_NS PONG_TIMEOUT_NS NETWORK
+        MASKING PING_AFTER_NS PONG_TIMEOUT_NS NETWORK ON_LOSS_CODE
         """)
     found = {name.split()[-1] for name in touched if name}
     assert found | fixed_at_the_opening | ZERO_IN_A_CLEAN_ROW == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW

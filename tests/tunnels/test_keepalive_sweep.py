@@ -77,7 +77,7 @@ def walk(rig: Rig) -> None:
 
 def pinged(rig: Rig, side: int, after: int = AFTER, family: str = "tcp", timeout: int = PONG_WITHIN) -> Tunnel:
     """A tunnel with a side that was silent for its interval, and was sent a Ping."""
-    tunnel = rig.open(family, ping_after=only(side, after), pong_timeout=timeout)
+    tunnel = rig.open(family, on_loss=1012, ping_after=only(side, after), pong_timeout=timeout)
     tunnel.age(after)
     walk(rig)
     assert tunnel.side(side, PINGS_SENT) == 1
@@ -116,7 +116,7 @@ def assert_dead(rig: Rig, tunnel: Tunnel, side: int, before: bytes = b"") -> Non
 
 @both_sides
 def test_a_silent_side_gets_one_ping_when_it_is_due(rig: Rig, side: int) -> None:
-    tunnel = rig.open(ping_after=only(side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side))
     tunnel.age(AFTER - NS)
     when = due(tunnel, side)
     assert when == tunnel.side(side, LAST_NS) + AFTER
@@ -137,7 +137,7 @@ def test_a_silent_side_gets_one_ping_when_it_is_due(rig: Rig, side: int) -> None
 
 @both_sides
 def test_a_ping_that_is_overdue_is_sent_by_the_next_walk(rig: Rig, side: int) -> None:
-    tunnel = rig.open(ping_after=only(side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side))
     tunnel.age(3 * AFTER)
     rig.sweeper.walk(time.monotonic_ns())
     assert tunnel.side(side, PINGS_SENT) == 1
@@ -147,7 +147,7 @@ def test_a_ping_that_is_overdue_is_sent_by_the_next_walk(rig: Rig, side: int) ->
 def test_what_the_side_itself_sends_puts_its_ping_off(rig: Rig, side: int) -> None:
     """Whatever it is; also between the walk that planned the Ping and the moment for it."""
     for data in (HELLO[side], frame(PING, b"", masked=side == CLIENT), frame(PONG, b"", masked=side == CLIENT)):
-        tunnel = rig.open(ping_after=only(side))
+        tunnel = rig.open(on_loss=1012, ping_after=only(side))
         tunnel.age(AFTER - NS // 2)
         when = due(tunnel, side)
         assert rig.sweeper.walk(when - NS // 2)
@@ -165,7 +165,7 @@ def test_what_the_side_itself_sends_puts_its_ping_off(rig: Rig, side: int) -> No
 
 @both_sides
 def test_what_goes_to_the_side_does_not(rig: Rig, side: int) -> None:
-    tunnel = rig.open(ping_after=only(side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side))
     tunnel.age(AFTER)
     send(rig, tunnel, 1 - side, HELLO[1 - side])
     walk(rig)
@@ -174,7 +174,7 @@ def test_what_goes_to_the_side_does_not(rig: Rig, side: int) -> None:
 
 @both_sides
 def test_no_ping_where_keepalive_is_off(rig: Rig, side: int) -> None:
-    tunnel = rig.open(ping_after=only(1 - side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(1 - side))
     assert due(tunnel, side) == NEVER
     tunnel.age(1000 * NS)
     walk(rig)
@@ -182,7 +182,7 @@ def test_no_ping_where_keepalive_is_off(rig: Rig, side: int) -> None:
 
 
 def test_each_side_has_its_own_interval(rig: Rig) -> None:
-    tunnel = rig.open(ping_after=(5 * NS, 20 * NS))
+    tunnel = rig.open(on_loss=1012, ping_after=(5 * NS, 20 * NS))
     sent = []
     for _ in range(12):
         tunnel.age(5 * NS)
@@ -198,7 +198,7 @@ def test_each_side_has_its_own_interval(rig: Rig) -> None:
 
 @pytest.mark.parametrize("kind", ["opaque", "broken by the client", "broken by the backend"])
 def test_no_ping_where_there_are_no_frames(rig: Rig, kind: str) -> None:
-    tunnel = rig.open(kind=OPAQUE if kind == "opaque" else 0, ping_after=(AFTER, AFTER))
+    tunnel = rig.open(kind=OPAQUE if kind == "opaque" else 0, on_loss=1012, ping_after=(AFTER, AFTER))
     if kind != "opaque":
         send(rig, tunnel, CLIENT if kind == "broken by the client" else BACKEND_SIDE, b"\xff" * 20)
     tunnel.age(1000 * NS)
@@ -209,7 +209,7 @@ def test_no_ping_where_there_are_no_frames(rig: Rig, kind: str) -> None:
 
 @both_sides
 def test_a_ping_that_has_to_wait_for_the_end_of_a_frame_is_tried_each_second(rig: Rig, side: int) -> None:
-    tunnel = rig.open(ping_after=only(side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side))
     data = frame(BINARY, bytes(1000), masked=side == BACKEND_SIDE)
     send(rig, tunnel, 1 - side, data[:500])
     tunnel.age(AFTER)
@@ -229,7 +229,7 @@ def test_a_ping_that_has_to_wait_for_the_end_of_a_frame_is_tried_each_second(rig
 @pytest.mark.parametrize("after", [NS, 3 * NS, 30 * NS], ids=["1 s", "3 s", "30 s"])
 def test_ping_and_answer_over_and_over(rig: Rig, side: int, answer: str, after: int) -> None:
     """The next is due an interval after the answer, however short either is beside the time for a Pong."""
-    tunnel = rig.open(ping_after=only(side, after))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side, after))
     for n in range(1, 5):
         tunnel.age(due(tunnel, side) - TICK_NS - time.monotonic_ns())  # a tick ahead, as Pings are sent
         assert tunnel.cell(DEADLINE_NS) <= due(tunnel, side)
@@ -250,7 +250,7 @@ def test_ping_and_answer_over_and_over(rig: Rig, side: int, answer: str, after: 
 def test_an_endpoints_ping_does_the_job(rig: Rig, side: int) -> None:
     """While it is unanswered the gateway sends none; its Pong is a sign of life; nothing at all is death."""
     for answered in (True, False):
-        tunnel = rig.open(ping_after=only(side))
+        tunnel = rig.open(on_loss=1012, ping_after=only(side))
         tunnel.age(AFTER - NS)
         send(rig, tunnel, 1 - side, frame(PING, b"mine", masked=side == BACKEND_SIDE))
         tunnel.age(2 * NS)
@@ -276,7 +276,7 @@ def test_an_endpoints_ping_does_the_job(rig: Rig, side: int) -> None:
 
 @both_sides
 def test_a_side_that_talks_but_answers_no_pings_is_not_dead(rig: Rig, side: int) -> None:
-    tunnel = rig.open(ping_after=only(side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side))
     for _ in range(4):
         send(rig, tunnel, 1 - side, frame(PING, b"?", masked=side == BACKEND_SIDE))
         tunnel.age(AFTER + NS)
@@ -324,7 +324,7 @@ def tunnel_idle(cells: list[int]) -> bool:
 
 @both_sides
 def test_the_other_side_is_told_behind_what_it_was_sent(rig: Rig, side: int) -> None:
-    tunnel = rig.open(ping_after=only(side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side))
     send(rig, tunnel, side, HELLO[side])
     tunnel.age(AFTER)
     walk(rig)
@@ -335,7 +335,7 @@ def test_the_other_side_is_told_behind_what_it_was_sent(rig: Rig, side: int) -> 
 @both_sides
 @pytest.mark.parametrize("cut", [1, 5, 500])
 def test_a_side_that_dies_inside_a_frame_leaves_no_place_for_a_close(rig: Rig, side: int, cut: int) -> None:
-    tunnel = rig.open(ping_after=only(side))
+    tunnel = rig.open(on_loss=1012, ping_after=only(side))
     data = frame(BINARY, bytes(1000), masked=side == CLIENT)
     send(rig, tunnel, side, data[:cut])
     tunnel.age(AFTER)
@@ -366,7 +366,7 @@ def test_whoever_does_not_answer_the_close_is_cut_when_its_time_is_up(rig: Rig, 
 
 
 def test_both_sides_are_dead(rig: Rig) -> None:
-    tunnel = rig.open(ping_after=(AFTER, AFTER))
+    tunnel = rig.open(on_loss=1012, ping_after=(AFTER, AFTER))
     tunnel.age(AFTER)
     walk(rig)
     tunnel.age(PONG_WITHIN)
@@ -440,7 +440,7 @@ def assert_alive_unread(rig: Rig, tunnel: Tunnel, side: int) -> None:
 @pytest.mark.parametrize("family", ["tcp", "unix"])
 def test_a_side_that_is_not_read_because_the_other_takes_nothing(rig: Rig, side: int, family: str) -> None:
     """Backpressure: its Pong lies in the kernel."""
-    tunnel = rig.open(family, buffers=32 * 1024, ping_after=only(side))
+    tunnel = rig.open(family, buffers=32 * 1024, on_loss=1012, ping_after=only(side))
     near, far = tunnel.peer(side), tunnel.peer(1 - side)
     flood = HELLO[side] * 100
     sent = rig.stall(near, flood)
@@ -466,7 +466,7 @@ def test_a_side_that_is_not_read_because_the_other_takes_nothing(rig: Rig, side:
 @pytest.fixture
 def full(rig: Rig) -> tuple[Tunnel, bytes]:
     """A client with bytes on their way to it in the kernel, and none in the process's hands."""
-    tunnel = rig.open(buffers=32 * 1024, ping_after=only(CLIENT))
+    tunnel = rig.open(buffers=32 * 1024, on_loss=1012, ping_after=only(CLIENT))
     sent = b""
     while not tunnel.pending[CLIENT]:
         sent += HELLO[BACKEND_SIDE]
@@ -500,7 +500,7 @@ def test_a_reader_that_acknowledges_nothing_is_dead(rig: Rig, full: tuple[Tunnel
 
 def test_a_reader_of_a_unix_socket_that_takes_nothing_is_given_the_time_twice(rig: Rig) -> None:
     """Such a socket tells what is queued, and not when something of it was taken last."""
-    tunnel = rig.open("unix", ping_after=only(BACKEND_SIDE))
+    tunnel = rig.open("unix", on_loss=1012, ping_after=only(BACKEND_SIDE))
     tunnel.age(AFTER)
     walk(rig)
     assert tunnel.side(BACKEND_SIDE, PINGS_SENT) == 1
@@ -529,14 +529,14 @@ def test_what_is_no_connection_neither_takes_anything_nor_holds_anything_unread(
 
 
 def test_a_row_that_is_another_tunnels_by_then(rig: Rig) -> None:
-    first = rig.open(ping_after=(AFTER, AFTER))
+    first = rig.open(on_loss=1012, ping_after=(AFTER, AFTER))
     first.age(AFTER - NS // 2)
     when = due(first, CLIENT)
     assert rig.sweeper.walk(when - NS // 2)
     first.client.close()
     first.backend.close()
     rig.end()
-    second = rig.open(ping_after=(AFTER, AFTER))
+    second = rig.open(on_loss=1012, ping_after=(AFTER, AFTER))
     assert second.row == first.row
     assert not rig.sweeper.tick(when + TICK_NS)
     assert [second.side(side, PINGS_SENT) for side in BOTH] == [0, 0]
@@ -544,7 +544,7 @@ def test_a_row_that_is_another_tunnels_by_then(rig: Rig) -> None:
 
 
 def test_a_row_that_is_reserved_again_by_then(rig: Rig) -> None:
-    tunnel = rig.open(ping_after=(AFTER, AFTER))
+    tunnel = rig.open(on_loss=1012, ping_after=(AFTER, AFTER))
     tunnel.age(AFTER - NS // 2)
     when = due(tunnel, CLIENT)
     assert rig.sweeper.walk(when - NS // 2)
@@ -558,7 +558,7 @@ def test_a_row_that_is_reserved_again_by_then(rig: Rig) -> None:
 
 @pytest.mark.parametrize("after", [NEVER, 2 * AFTER], ids=["off", "longer"])
 def test_an_interval_that_is_another_by_then(rig: Rig, after: int) -> None:
-    tunnel = rig.open(ping_after=only(CLIENT))
+    tunnel = rig.open(on_loss=1012, ping_after=only(CLIENT))
     tunnel.age(AFTER - NS // 2)
     when = due(tunnel, CLIENT)
     assert rig.sweeper.walk(when - NS // 2)
@@ -570,7 +570,7 @@ def test_an_interval_that_is_another_by_then(rig: Rig, after: int) -> None:
 
 
 def test_a_tunnel_that_is_closing_by_then(rig: Rig) -> None:
-    tunnel = rig.open(ping_after=(AFTER, AFTER))
+    tunnel = rig.open(on_loss=1012, ping_after=(AFTER, AFTER))
     tunnel.age(AFTER - NS // 2)
     when = due(tunnel, CLIENT)
     assert rig.sweeper.walk(when - NS // 2)
@@ -586,7 +586,7 @@ def test_a_tunnel_that_is_closing_by_then(rig: Rig) -> None:
 
 
 def test_a_tunnel_that_the_first_of_its_two_pings_finds_gone(rig: Rig) -> None:
-    tunnel = rig.open(ping_after=(AFTER, AFTER))
+    tunnel = rig.open(on_loss=1012, ping_after=(AFTER, AFTER))
     tunnel.age(AFTER)
     tunnel.client.reset()
     tunnel.backend.reset()

@@ -120,7 +120,7 @@ def test_it_is_four_fifths_of_what_is_proven(path: Path) -> None:
 
 
 def test_it_is_the_maximum_once_that_is_proven(path: Path) -> None:
-    path.answered(239)
+    path.answered(230)
     assert path.interval < 200 * S
     path.answered(240)
     assert path.interval == 240 * S
@@ -159,6 +159,19 @@ def test_where_nothing_cuts_the_maximum_is_reached_within_a_quarter_of_an_hour(p
     started = path.now
     path.climb(240)
     assert path.now - started < 15 * MINUTE
+    assert path.interval == 240 * S
+
+
+def test_between_what_is_proven_and_what_failed_the_geometric_mean_is_tried(path: Path) -> None:
+    path.answered(100)
+    path.unanswered(144)
+    assert path.answered(80) == 120 * S
+
+
+def test_a_ping_a_little_early_proves_what_it_set_out_to(path: Path) -> None:
+    trial = path.answered(24.98) / S
+    assert path.answered(trial - 0.02) > trial * S
+    path.climb(239.98)
     assert path.interval == 240 * S
 
 
@@ -222,6 +235,27 @@ def test_a_second_cut_of_another_length_confirms_nothing(path: Path) -> None:
     assert path.interval == 5.6 * S
 
 
+def test_a_failure_after_a_much_longer_silence_confirms_nothing(path: Path) -> None:
+    path.unanswered(25)
+    path.unanswered(10)
+    assert path.cutoff is None
+    path.unanswered(12)
+    assert path.cutoff == 10 * S
+
+
+def test_a_moment_more_than_is_proven_is_not_beyond_it(path: Path) -> None:
+    path.answered(25)
+    path.unanswered(25.02)
+    assert path.interval == 25 * S
+
+
+def test_where_tunnels_are_cut_who_is_missing_sooner_has_left(path: Path) -> None:
+    path.cut(60)
+    path.cut(60)
+    path.unanswered(48)
+    assert path.interval == 48 * S
+
+
 def test_what_fails_together_counts_once(path: Path) -> None:
     for _ in range(16):
         path.cut_at_once(10)
@@ -245,7 +279,7 @@ def test_who_left_is_found_out_by_the_next_scout(path: Path) -> None:
     path.climb(100)
     path.cut(120)
     trial = path.answered(80)
-    assert 120 * 1.05 * S < trial < 120 * 1.1 * S
+    assert trial == 120 * 1.125 * S
     path.answered(trial / S)
     assert path.interval == trial * 4 // 5
 
@@ -335,7 +369,7 @@ def test_clients_found_missing_while_others_answer_overturn_nothing(proven: Path
 
 def test_clients_found_missing_after_others_answered_overturn_nothing(proven: Path) -> None:
     """Pings that are sent together are answered at once, or found unanswered later, all in a row."""
-    proven.now += 240 * S
+    proven.now += 600 * S
     for _ in range(100):
         proven.answered_at_once(240)
     proven.now += PONG_TIMEOUT - 10 * S
@@ -435,11 +469,26 @@ def test_a_cutoff_that_is_gone_is_forgotten(path: Path) -> None:
     path.cut(60)
     path.now += 31 * MINUTE
     trial = path.answered(48)
-    assert 60 * 1.05 * S < trial <= 60 * 1.1 * S
+    assert trial == 60 * 1.125 * S
     path.answered(trial / S)
     assert path.cutoff is None
     path.climb(240)
     assert path.interval == 240 * S
+
+
+def test_once_it_is_forgotten_scouts_go_on_at_once(path: Path) -> None:
+    path.cut(60)
+    path.cut(60)
+    assert path.answered(70) == 105 * S
+
+
+def test_a_cutoff_after_a_quiet_day_is_tried_again_after_half_an_hour(path: Path) -> None:
+    path.live(60, CUT, path.now + DAY)
+    path.live(1000, CUT, path.now + 3 * DAY)
+    assert path.interval == 240 * S
+    path.live(60, CUT, path.now + 20 * MINUTE)
+    assert path.interval == 48 * S
+    assert path.live(60, CUT, path.now + 30 * MINUTE) == 1
 
 
 def test_an_answer_at_the_cutoff_does_not_make_it_forgotten(path: Path) -> None:

@@ -1,0 +1,27 @@
+"""``gateway reload``: have the running gateway put its configuration file in force."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from gateway.cli.answers import NotDone, address_of, admin_option, tell
+from gateway.cli.options import config_option
+
+PATIENCE_SECONDS = 60.0
+"""Longer than the gateway itself waits for its workers."""
+
+
+@click.command(help="Have the running gateway read its configuration again, and put it in force.")
+@config_option
+@admin_option
+def reload(path: str, admin: str | None) -> None:
+    """Exit with 0 once it is in force, with 1 if it is refused: then what is wrong with it is printed."""
+    try:
+        tell("/api/v1/reload", address_of(path, admin, status=1), patience_seconds=PATIENCE_SECONDS)
+    except NotDone as error:
+        click.echo(error.message, err=True)
+        click.echo("not reloaded: the configuration in force stays", err=True)
+        sys.exit(1)
+    click.echo("reloaded")

@@ -1,0 +1,95 @@
+"""What the supervisor is told to do, by signals and by the admin API: one thing after another."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from gateway.observe.operations import NotDone
+from gateway.observe.state import DrainState
+
+DRAIN_BACKENDS = "drain backends"
+FATAL = "fatal"
+"""Something is wrong that cannot be mended."""
+
+
+@dataclass
+class Order:
+    """One thing to do: the name of a signal, or one of those above."""
+
+    name: str
+    backends: frozenset[int] = frozenset()
+    """numbers of those to be drained"""
+    answer: asyncio.Future[Any] | None = None
+    """where somebody waits for it to be done, or begun"""
+    connection: int | None = None
+    """of whoever waits, where this program may not be there any more to answer: a descriptor"""
+
+    def __str__(self) -> str:
+        return f"signal {self.name}" if self.answer is None else f"admin API: {self.name}"
+
+    def done(self, result: Any = None) -> None:
+        """Tell whoever waits that it is done, or begun."""
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_result(result)
+
+    def refuse(self, reason: str) -> None:
+        """Tell whoever waits why it is not done."""
+        if self.answer is not None and not self.answer.done():
+            self.answer.set_exception(NotDone(reason))
+
+
+class Orders:
+    """Orders in the queue, and the way into it: :class:`gateway.observe.operations.Operations`."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Order] = asyncio.Queue()
+        self._closed: str | None = None
+
+    async def get(self) -> Order:
+        """Wait for the next order."""
+        return await self._queue.get()
+
+    def add(self, name: str) -> None:
+        """Order something that nobody waits for, such as what a signal asks for."""
+        self._queue.put_nowait(Order(name))
+
+    def close(self, reason: str) -> None:
+        """Carry out nothing more. :param reason: what whoever waits is told"""
+        self._closed = reason
+        while not self._queue.empty():
+            self._queue.get_nowait().refuse(reason)
+
+    def signals(self) -> list[str]:
+        """Signals that wait in the queue."""
+        orders: list[Order] = []
+        while not self._queue.empty():
+            orders.append(self._queue.get_nowait())
+        for order in orders:
+            self._queue.put_nowait(order)
+        return [order.name for order in orders if order.answer is None]
+
+    async def reload(self) -> None:
+        await self._done("HUP")
+
+    async def drain(self) -> DrainState:
+        drain: DrainState = await self._done("TERM")
+        return drain
+
+    async def drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
+        drains: list[DrainState] = await self._done(DRAIN_BACKENDS, backends)
+        return drains
+
+    async def stop(self) -> None:
+        await self._done("INT")
+
+    async def upgrade(self, connection: int) -> None:
+        await self._done("USR2", connection=connection)
+
+    async def _done(self, name: str, backends: frozenset[int] = frozenset(), connection: int | None = None) -> Any:
+        if self._closed is not None:
+            raise NotDone(self._closed)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait(Order(name, backends, answer, connection))
+        return await answer
