@@ -450,11 +450,11 @@ class Supervisor:
         began = time.monotonic()
         try:
             new = await self._start_successors(old)
-            tunnels = 0
+            moved = []
             failures = []
             for before, after in zip(old, new, strict=True):
                 try:
-                    tunnels += await self._replace(before, after)
+                    moved.append(await self._replace(before, after))
                 except upgrade.HandoverFailed as error:
                     failures.append(str(error))
         except upgrade.NotUpgraded as error:
@@ -462,8 +462,14 @@ class Supervisor:
             return
         self._upgraded("; ".join(failures) or None)
         if not failures:
-            seconds = time.monotonic() - began
-            log.info("upgraded from %s to %s: %d tunnels go on, %.1f s", inherited.version, VERSION, tunnels, seconds)
+            log.info(
+                "upgraded from %s to %s in %.1f s: %d tunnels go on, none of them paused for more than %.0f ms",
+                inherited.version,
+                VERSION,
+                time.monotonic() - began,
+                sum(each.tunnels for each in moved),
+                max(each.seconds for each in moved) * 1000,
+            )
 
     async def _start_successors(self, old: list[WorkerProcess]) -> list[WorkerProcess]:
         """Start a worker for each that runs; they accept nothing yet.
@@ -482,21 +488,21 @@ class Supervisor:
             raise upgrade.NotUpgraded(str(error)) from None
         return new
 
-    async def _replace(self, old: WorkerProcess, new: WorkerProcess) -> int:
-        """Have a worker take the place of another. :returns: how many tunnels it has taken over
+    async def _replace(self, old: WorkerProcess, new: WorkerProcess) -> upgrade.Moved:
+        """Have a worker take the place of another. :returns: what it has taken over
 
         :raises upgrade.HandoverFailed: it cannot, or not completely
         """
         index = self.state.table.index_of(old.slot)
         stores = self._stores[old.slot], self._stores[new.slot]
-        total = 0
+        total = upgrade.Moved(0, 0.0)
         failure = None
         try:
-            while moved := await upgrade.hand_over(old, new, *stores):
-                total += moved
+            while (moved := await upgrade.hand_over(old, new, *stores)).tunnels:
+                total = upgrade.Moved(total.tunnels + moved.tunnels, max(total.seconds, moved.seconds))
         except upgrade.HandoverFailed as error:
             failure = error
-            if not total:
+            if not total.tunnels:
                 await self._end_worker(new)
                 raise
         # From here on it is a worker like any: should it die, a successor has its tunnels.

@@ -20,7 +20,8 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, NoReturn
+import time
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gateway.processes.children import exit_status
 from gateway.processes.control import Forget, Message, Release, Released, Resume, TakenOver, TakeOver
@@ -52,6 +53,14 @@ class NotUpgraded(Exception):
 
 class HandoverFailed(Exception):
     """A worker could not give tunnels to another; ``str()`` says why. They are where they were."""
+
+
+class Moved(NamedTuple):
+    """Tunnels that were handed over together."""
+
+    tunnels: int
+    seconds: float
+    """for which they were served by nobody, at most"""
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
@@ -131,12 +140,13 @@ def execute(inheritance: Inheritance) -> NoReturn:
 
 async def hand_over(
     old: WorkerProcess, new: WorkerProcess, from_store: DescriptorStore, to_store: DescriptorStore
-) -> int:
+) -> Moved:
     """Have a worker carry on some tunnels of another.
 
-    :returns: how many; 0 when there are none left that can be handed over
+    :returns: how many; none when there are none left that can be handed over
     :raises HandoverFailed: a worker died, or does not answer and was killed; the old one serves them all as before
     """
+    began = time.monotonic()
     old.channel.send(Release(AT_ONCE))
     released = await _answer(old, Released)
     if released is None:
@@ -149,7 +159,7 @@ async def hand_over(
             old.channel.send(Resume())
             raise HandoverFailed(f"what the old worker {old.name} has told cannot be read: {error}") from None
         if not tunnels:
-            return 0
+            return Moved(0, 0.0)
         moved = from_store.give_up(tunnels)
         to_store.hand_over(moved)
         new.channel.send(TakeOver(released.fd))
@@ -163,7 +173,7 @@ async def hand_over(
     assert isinstance(taken, TakenOver)
     from_store.restore(to_store.give_up(taken.left))
     old.channel.send(Forget(taken.left))
-    return len(tunnels)
+    return Moved(len(tunnels), time.monotonic() - began)
 
 
 async def _answer(worker: WorkerProcess, kind: type[Message]) -> Message | None:
