@@ -184,8 +184,7 @@ class Edge:
         """Whether requests are in flight. Connections that are idle are closed."""
         if "plain" not in self.__dict__:
             return False
-        self.plain.server.pre_shutdown()
-        return bool(self.plain.server.connections)
+        return self.plain.close_idle()
 
     # --- the rows' owner -------------------------------------------------------------------------------------------
 

@@ -33,7 +33,10 @@ async def exit_status(process: subprocess.Popen[bytes] | InheritedChild) -> int:
     """Wait for a child without a thread."""
     loop = asyncio.get_running_loop()
     exited = asyncio.Event()
-    pidfd = os.pidfd_open(process.pid)
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return process.wait()  # whoever killed it has found it dead already
     loop.add_reader(pidfd, exited.set)
     try:
         await exited.wait()

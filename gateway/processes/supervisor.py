@@ -460,6 +460,10 @@ class Supervisor:
         except upgrade.NotUpgraded as error:
             self._upgraded(str(error))
             return
+        except Exception as error:
+            log.exception("the upgrade went wrong")
+            self._upgraded(f"{type(error).__name__}: {error}")
+            return
         self._upgraded("; ".join(failures) or None)
         if not failures:
             log.info(
@@ -516,7 +520,7 @@ class Supervisor:
         if failure is not None:
             raise failure
         ready = self.state.table.worker(new.slot) + W_READY
-        while not self.state.table.cells[ready] and self._workers.get(new.slot) is new:
+        while not self.state.table.cells[ready] and self._workers.get(new.slot) is new:  # noqa: ASYNC110  # a cell
             await asyncio.sleep(0.01)
         return total
 

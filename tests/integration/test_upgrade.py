@@ -478,6 +478,7 @@ async def test_requests_and_handshakes_in_flight(
     assert await tunnel.read(len(answer)) == answer
     assert len((await gateway.api("status"))["workers"]) == 1
     server.close()
+    await server.wait_closed()
 
 
 # --- how it is asked for ----------------------------------------------------------------------------------------------
