@@ -20,6 +20,7 @@ COMMANDS = {
     "tunnels": "List the live tunnels of the running gateway.",
     "probe": "Find out after how long a silence a path cuts tunnels.",
     "reload": "Have the running gateway read its configuration again.",
+    "upgrade": "Have the running gateway become the program that is installed now.",
     "drain": "Close the tunnels of the running gateway, or of one backend, over a while.",
     "stop": "Have the running gateway exit at once.",
 }

@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import click
 
 from gateway.cli.options import config_option, load_or_exit
 from gateway.cli.running import run_until_stopped
+from gateway.processes.inheritance import CannotInherit, Inheritance
 from gateway.processes.supervisor import Supervisor
+from gateway.routing.registry import RegistryFull
+from gateway.tunnels.table import Table
 
 
 @click.command(help="Run the gateway in the foreground.")
 @config_option
-def run(path: str) -> None:
-    """Run until a signal ends it: TERM drains first, INT and QUIT end at once, HUP reloads the configuration."""
+@click.option("--inherit", type=int, hidden=True, help="In an upgrade: a descriptor.")
+@click.option("--try", "trial", is_flag=True, hidden=True, help="In an upgrade: see whether it would do, and exit.")
+def run(path: str, inherit: int | None, trial: bool) -> None:
+    """Run until a signal ends it: TERM drains first, INT and QUIT end at once, HUP reloads the configuration, USR2
+    upgrades the program."""
     config = load_or_exit(path)
-    run_until_stopped(Supervisor(config, path).run())
+    inheritance = None
+    if inherit is not None:
+        try:
+            inheritance = Inheritance.read(inherit)
+            inheritance.check(config)
+            supervisor = Supervisor(config, path, inheritance=inheritance)
+            if trial:
+                _try(inheritance)
+                return
+        except (CannotInherit, RegistryFull, OSError, ValueError) as error:
+            click.echo(str(error), err=True)
+            sys.exit(1)
+    else:
+        supervisor = Supervisor(config, path)
+    run_until_stopped(supervisor.run())
+
+
+def _try(inheritance: Inheritance) -> None:
+    """:raises ValueError: the table is of another layout"""
+    for module in ("gateway.processes.worker", "gateway.edge.plain"):
+        importlib.import_module(module)
+    Table(inheritance.table).close()

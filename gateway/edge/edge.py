@@ -25,7 +25,7 @@ from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
 from gateway.tunnels.intervals import Intervals, News
-from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, SIDE_0, SIDE_CELLS, STATE
+from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, PACED_NS, SIDE_0, SIDE_CELLS, STATE
 from gateway.tunnels.learning import Bounds
 from gateway.tunnels.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
 from gateway.tunnels.poller import Poller
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from gateway.tunnels.table import Slice
 
 WAITING_INTERVAL_SECONDS = 0.25
+UNUSED_SECONDS = 0.05
+"""Between two looks at whether a worker is still needed."""
+
 NS = 1_000_000_000
 log = logging.getLogger("gateway")
 
@@ -168,6 +171,21 @@ class Edge:
         if "plain" in self.__dict__:
             await self.plain.close()
 
+    async def until_unused(self) -> None:
+        """Wait until no request, handshake or tunnel is left. Nothing new is accepted meanwhile."""
+        while self._is_used():  # noqa: ASYNC110  # an event for each reason would cost every handshake
+            await asyncio.sleep(UNUSED_SECONDS)
+
+    def _is_used(self) -> bool:
+        in_use = self.waiting or self._tasks or self.slice.rows_in_use
+        return bool(in_use) or self._has_plain_connections()
+
+    def _has_plain_connections(self) -> bool:
+        """Whether requests are in flight. Connections that are idle are closed."""
+        if "plain" not in self.__dict__:
+            return False
+        return self.plain.close_idle()
+
     # --- the rows' owner -------------------------------------------------------------------------------------------
 
     def tunnel_opened(self, row: int) -> None:
@@ -213,6 +231,13 @@ class Edge:
         self.routes = Routes(self.config, self.registry, self.slice.table.live, self.drained_backends)
         self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code, backends))
 
+    def go_on_pacing(self) -> None:
+        """Have those tunnels of another worker closed in their turn that were to be closed there."""
+        cells = self.slice.cells
+        until = max((cells[row + PACED_NS] for row in self.slice.table.rows(self.slice.slot)), default=0)
+        if until:
+            self._pace(until)
+
     def _pace(self, until_ns: int) -> None:
         """Have the sweep come round more often, from now until somebody's turn."""
         paced_already = time.monotonic_ns() < self._pacing_until_ns
@@ -240,11 +265,15 @@ class Edge:
         now = time.monotonic_ns()
         seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
         self._next_walk = self.loop.call_later(seconds, self._walk)
-        if news := self.intervals.update():
-            self.on_learned(news)
+        self.tell_learned()
         if self.sweep.walk(now) and self._ticking is None:
             self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
         self._note_if_drained()  # a handshake that failed tells nobody
+
+    def tell_learned(self) -> None:
+        """Tell other workers what was learned since they were told last."""
+        if news := self.intervals.update():
+            self.on_learned(news)
 
     def _tick(self) -> None:
         more = self.sweep.tick(time.monotonic_ns())

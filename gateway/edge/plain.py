@@ -84,6 +84,14 @@ class PlainHTTP:
             self._none_in_flight.clear()
             await self._none_in_flight.wait()
 
+    def close_idle(self) -> bool:
+        """Close connections that are idle. True if there are others; these are closed when they have their answer."""
+        self.server.pre_shutdown()
+        for connection in list(self.server.connections):
+            assert isinstance(connection, Connection)
+            connection.close_if_idle()
+        return bool(self.server.connections)
+
     async def close(self) -> None:
         """Close every connection."""
         await self.server.shutdown(CANCEL_SECONDS)

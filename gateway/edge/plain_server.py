@@ -65,6 +65,12 @@ class Connection(RequestHandler):
         self._plain.forget(self)
         super().connection_lost(exc)
 
+    def close_if_idle(self) -> None:
+        """Close the connection if aiohttp serves it no more, as after ``close()``, unless a head has begun to come."""
+        task = self._task_handler
+        if (task is None or task.done()) and self.deadline_ns == NEVER:
+            self.force_close()
+
     def late(self) -> None:
         """The head did not come in time."""
         refused = Refused(408, "the request's head did not come in time", "timeout")

@@ -132,6 +132,7 @@ def status(state: GatewayState) -> Object:
                 "error": state.last_reload_error,
             },
         },
+        "upgrade": _upgrade(state),
         "workers": _workers(state, rows),
         "worker_restarts": state.worker_restarts,
         "routes": _routes(state, rows),
@@ -243,7 +244,7 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
         "path": texts["path"],
         "subprotocol": texts["subprotocol"] or None,
         "request_id": texts["request_id"] or None,
-        "worker": found.slot,
+        "worker": table.index_of(found.slot),
         "opened": round(cells[OPENED_UNIX_NS] / NS, 3),
         "age_seconds": _seconds(now - cells[OPENED_NS]),
         "idle_seconds": _seconds(found.idle_ns),
@@ -251,8 +252,14 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
     }
 
 
+def _upgrade(state: GatewayState) -> Object | None:
+    """The latest upgrade in place; ``ok`` is None while it is under way, ``time`` when that was said."""
+    upgrade = state.upgrade
+    return None if upgrade is None else {"ok": upgrade.ok, "time": upgrade.unix, "error": upgrade.error}
+
+
 def _workers(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
-    """Every slot of the table. ``pid`` and ``started`` are None while its worker is being replaced."""
+    """Every worker. ``pid`` and ``started`` are None while one that has died is being replaced."""
     counts = Counter(row.slot for row in rows)
     return [
         {
@@ -260,7 +267,7 @@ def _workers(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
             "pid": worker.pid or None,
             "started": worker.started_unix if worker.pid else None,
             "ready": worker.ready,
-            "tunnels": counts[worker.index],
+            "tunnels": counts[worker.slot],
         }
         for worker in state.workers
     ]

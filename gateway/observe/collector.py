@@ -236,7 +236,7 @@ class TableCollector(Collector):
             "Tunnels that a new worker carried on after the death of their own",
             state.tunnels_adopted,
         )
-        lost = sum(table.cells[table.worker(slot) + W_LOG_LINES_LOST] for slot in range(table.workers))
+        lost = sum(table.cells[table.worker(slot) + W_LOG_LINES_LOST] for slot in range(table.slots))
         yield CounterMetricFamily(
             "gateway_access_log_lines_lost", "Access-log lines given up, as nobody took them", lost
         )

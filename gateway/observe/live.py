@@ -50,7 +50,7 @@ def live_rows(table: Table, registry: Registry) -> list[LiveRow]:
     routes = len(registry.routes)
     backends = len(registry.backends)
     found: list[LiveRow] = []
-    for slot in range(table.workers):
+    for slot in range(table.slots):
         found += (row for row in _of_slot(table, slot) if 0 <= row.route < routes and 0 <= row.backend < backends)
     return found
 

@@ -4,6 +4,8 @@
 ``POST …/v1/reload``  read the configuration again, as ``HUP`` does; answers when that is done, or refused
 ``POST …/v1/drain``   drain and exit, as ``TERM`` does, or drain one ``backend``; answers at once, or with
                       ``wait`` when the last tunnel has ended
+``POST …/v1/upgrade`` have the program that is installed now take over, as ``USR2`` does; answers when that is done,
+                      or has failed
 ``POST …/v1/stop``    exit at once, as ``INT`` does
 ===================== ====================================================================================
 
@@ -14,7 +16,10 @@ could send such a request, too: whatever comes from a browser has to come from a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import socket
 from collections.abc import Awaitable, Callable, Mapping
 from ipaddress import ip_address
 from typing import Protocol
@@ -23,7 +28,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from gateway.observe import api
-from gateway.observe.state import DrainState, GatewayState
+from gateway.observe.state import DrainState, GatewayState, UpgradeState
 
 LOOK_SECONDS = 0.1
 """Between two looks at a backend's tunnels, while somebody waits for the last."""
@@ -50,6 +55,13 @@ class Operations(Protocol):
     async def drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
         """Begin to drain backends, by number. :raises NotDone: the gateway is shutting down"""
 
+    async def upgrade(self, connection: int) -> None:
+        """Become the program that is installed now, which answers whoever waits.
+
+        :param connection: a descriptor of theirs
+        :raises NotDone: it is not fit for that, or the gateway is shutting down. Returns in no other way
+        """
+
     async def stop(self) -> None:
         """Exit. :raises NotDone: it is exiting already"""
 
@@ -66,6 +78,7 @@ class Handlers:
         return [
             web.post("/api/v1/reload", self.reload),
             web.post("/api/v1/drain", self.drain),
+            web.post("/api/v1/upgrade", self.upgrade),
             web.post("/api/v1/stop", self.stop),
         ]
 
@@ -73,6 +86,18 @@ class Handlers:
         await _asked(request)
         await self._operations.reload()
         return _answer(200, {"reloaded": True, "time": self._state.last_reload_unix})
+
+    async def upgrade(self, request: web.Request) -> web.Response:
+        await _asked(request)
+        sock = request.get_extra_info("socket")
+        if sock is None:
+            raise NotDone("the client is gone")
+        connection = os.dup(sock.fileno())
+        try:
+            await self._operations.upgrade(connection)
+        finally:
+            os.close(connection)
+        return _answer(200, {"upgraded": True})
 
     async def stop(self, request: web.Request) -> web.Response:
         await _asked(request)
@@ -114,6 +139,18 @@ class Handlers:
             await asyncio.sleep(LOOK_SECONDS)
         reason = "the gateway is shutting down" if state.stopping else "a reload has put the backend into service again"
         raise NotDone(f"the drain was cut short: {reason}")
+
+
+def tell_of_upgrade(connection: int, upgrade: UpgradeState) -> None:
+    """Answer a request for an upgrade that the program before this one has received, and close the connection."""
+    body = json.dumps({"upgraded": True, "time": upgrade.unix} if upgrade.ok else {"error": upgrade.error}).encode()
+    head = (
+        f"HTTP/1.1 {'200 OK' if upgrade.ok else '409 Conflict'}\r\nContent-Type: application/json; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    with socket.socket(fileno=connection) as sock, contextlib.suppress(OSError):
+        sock.settimeout(0)  # a few hundred bytes; who does not take them does not get them
+        sock.send(head.encode() + body)
 
 
 @web.middleware

@@ -20,9 +20,21 @@ class WorkerState:
     """One worker, as its block of the table tells."""
 
     index: int
+    """counted from 0; during an upgrade two workers have the same"""
+    slot: int
     pid: int
     started_unix: float
     ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeState:
+    """How an upgrade in place went, or goes."""
+
+    ok: bool | None
+    """None while it is under way"""
+    unix: float
+    error: str | None = None
 
 
 @dataclass
@@ -69,17 +81,28 @@ class GatewayState:
     """of the whole gateway, which exits then"""
     drained_backends: dict[int, DrainState] = field(default_factory=dict)
     """by number: those that get nothing new"""
+    upgrade: UpgradeState | None = None
+    """the latest that was asked for"""
+    slots: list[int] = field(default_factory=list)
+    """where each worker runs, by its index"""
+
+    def __post_init__(self) -> None:
+        if not self.slots:
+            self.slots = list(range(self.table.workers))
 
     @property
     def workers(self) -> list[WorkerState]:
-        """All workers, by slot. One that has died and is being replaced is not ready."""
-        cells = self.table.cells
+        """All workers, by index. One that has died and is being replaced is not ready; one that was replaced in an
+        upgrade is there until it has finished."""
+        table, cells = self.table, self.table.cells
         found = []
-        for index in range(self.table.workers):
-            block = self.table.worker(index)
+        others = (slot for slot in range(table.slots) if slot not in self.slots and cells[table.worker(slot) + W_PID])
+        for slot in sorted((*self.slots, *others), key=table.index_of):
+            block = table.worker(slot)
             found.append(
                 WorkerState(
-                    index,
+                    table.index_of(slot),
+                    slot,
                     cells[block + W_PID],
                     cells[block + W_STARTED_UNIX_NS] / 1e9,
                     cells[block + W_READY] == 1,
@@ -89,11 +112,15 @@ class GatewayState:
 
     @property
     def tunnels_adopted(self) -> int:
-        """Tunnels that outlived a worker, since the gateway was started."""
+        """Tunnels that outlived a worker, one that crashed or was replaced, since the gateway was started."""
         table = self.table
-        return sum(table.cells[table.worker(slot) + W_ADOPTED] for slot in range(table.workers))
+        return sum(table.cells[table.worker(slot) + W_ADOPTED] for slot in range(table.slots))
 
     @property
     def ready(self) -> bool:
-        """Whether handshakes are accepted: some worker is ready, and the gateway is not shutting down."""
-        return not self.stopping and any(worker.ready for worker in self.workers)
+        """Whether handshakes are accepted: some worker is ready, and the gateway is not shutting down.
+
+        In an upgrade one worker takes over from another within a moment, and connections wait for it.
+        """
+        upgrading = self.upgrade is not None and self.upgrade.ok is None
+        return not self.stopping and (upgrading or any(worker.ready for worker in self.workers))

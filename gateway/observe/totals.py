@@ -13,7 +13,7 @@ Block = Sequence[int]
 
 def blocks_of(table: Table, route: int, side: int) -> list[list[int]]:
     """The block of each worker. :param route: its number in the registry"""
-    starts = [table.totals_at(slot, route) + side * TOTAL_CELLS for slot in range(table.workers)]
+    starts = [table.totals_at(slot, route) + side * TOTAL_CELLS for slot in range(table.slots)]
     return [table.cells[start : start + TOTAL_CELLS].tolist() for start in starts]
 
 

@@ -64,6 +64,8 @@ class Configure:
     """numbers of those that get nothing new"""
     drain: Drain | None = None
     """for a worker that comes while the gateway drains"""
+    takes_over: bool = False
+    """for a new worker: accept nothing before it is told to (:class:`Accept`)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +114,103 @@ class Drained:
     """From a worker: its last tunnel has ended, and its last request, or they had their time."""
 
 
-ToWorker = Listen | Unlisten | Configure | Drain | DrainBackends | Stop | ReopenLogs | Learned
-FromWorker = Configured | Failed | Drained | Learned
+# --- an upgrade (``upgrade.py``) -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """To a worker that is being replaced: accept nothing more, stop serving some tunnels, and say :class:`Released`."""
+
+    tunnels: int
+    """how many at most"""
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """From a worker: these tunnels are for another to carry on."""
+
+    fd: int
+    """a ``memfd`` that tells which, and has what is pending of them (``tunnels/parcel.py``)"""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """To a new worker: carry on tunnels of the worker that it replaces, and say :class:`TakenOver`.
+
+    Their connections come through the store's socket.
+    """
+
+    fd: int
+    """as of :class:`Released`"""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """From a new worker: they are carried on. The worker before has no part in them any more."""
+
+    left: tuple[int, ...] = ()
+    """ids of tunnels that it could not carry on, for lack of their connections or of room"""
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """To a new worker: accept connections from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """To a worker that is being replaced: another one carries on what it has released last."""
+
+    left: tuple[int, ...] = ()
+    """ids of tunnels that nobody carries on: serve these as before"""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """To a worker that was to be replaced: serve again what it has released, and accept connections again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retire:
+    """To a worker that is being replaced: finish what cannot be handed over, and say :class:`Retired`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retired:
+    """From a worker: nothing is left to do."""
+
+
+ToWorker = (
+    Listen
+    | Unlisten
+    | Configure
+    | Drain
+    | DrainBackends
+    | Stop
+    | ReopenLogs
+    | Learned
+    | Release
+    | TakeOver
+    | Accept
+    | Forget
+    | Resume
+    | Retire
+)
+FromWorker = Configured | Failed | Drained | Learned | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
+_ABOUT_DESCRIPTORS = (Listen, Released, TakeOver)
+VERSION = 1
+"""Of what is said here. Old workers and a new supervisor have to understand each other during an upgrade."""
 
 
 class Channel:
     """One end of the socket pair."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        """:param sock: connected; the channel owns it"""
+    def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
+        """
+        :param sock: connected; the channel owns it
+        :param received: what was read from it before, as :meth:`suspend` returned it
+        """
         sock.setblocking(False)
         self._sock = sock
         self._loop = asyncio.get_running_loop()
@@ -133,13 +222,16 @@ class Channel:
         self._all_sent = asyncio.Event()
         self._all_sent.set()
         self._loop.add_reader(sock, self._read)
+        if received:
+            self._received += received
+            self._take_in()
 
     def send(self, message: Message) -> None:
         """Send a message. One that cannot be delivered is lost: the other process is gone."""
         if self._ended:
             return
         fd = NO_DESCRIPTOR
-        if isinstance(message, Listen):
+        if isinstance(message, _ABOUT_DESCRIPTORS):
             # It may have to wait, and its owner to close it meanwhile. Without one to spare it goes without.
             with contextlib.suppress(OSError):
                 fd = os.dup(message.fd)
@@ -154,6 +246,27 @@ class Channel:
         if message is None:
             self._messages.put_nowait(None)
         return message
+
+    async def suspend(self) -> bytes:
+        """Read no more, have all delivered that was sent, and see all messages received that have come whole.
+
+        :returns: the beginning of a message that has not come whole
+        """
+        if not self._ended:
+            self._loop.remove_reader(self._sock)
+        while not self._ended and not (self._messages.empty() and self._all_sent.is_set()):
+            await asyncio.sleep(0)
+            await self._all_sent.wait()
+        return bytes(self._received)
+
+    def proceed(self) -> None:
+        """Read again, after :meth:`suspend`."""
+        if not self._ended:
+            self._loop.add_reader(self._sock, self._read)
+
+    def fileno(self) -> int:
+        """The socket's descriptor."""
+        return self._sock.fileno()
 
     async def close(self) -> None:
         """Close this end, what was sent being delivered first."""
@@ -198,10 +311,13 @@ class Channel:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._descriptors.extend(array("i", rights))
         self._received += data
-        while (message := self._next()) is not None:
-            self._messages.put_nowait(message)
+        self._take_in()
         if not data:
             self._end()
+
+    def _take_in(self) -> None:
+        while (message := self._next()) is not None:
+            self._messages.put_nowait(message)
 
     def _next(self) -> Message | None:
         """Take a whole message out of what was received."""
@@ -213,7 +329,7 @@ class Channel:
             return None
         message: Message = pickle.loads(memoryview(self._received)[_HEAD.size : end])
         del self._received[:end]
-        if isinstance(message, Listen):
+        if isinstance(message, _ABOUT_DESCRIPTORS):
             arrived = brings_descriptor and self._descriptors
             message = replace(message, fd=self._descriptors.popleft() if arrived else NO_DESCRIPTOR)
         return message

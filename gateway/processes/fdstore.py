@@ -4,7 +4,8 @@ A connection lives as long as any process has it open, so the tunnels of a worke
 successor comes. Over a socket pair beside the control channel the worker says which tunnels have opened
 (:class:`Deposits`), with duplicates of their descriptors, and which have ended; the supervisor's end of it
 (:class:`DescriptorStore`, one for each slot) closes its copies of those at once. A new worker is first sent all that
-its slot has in store, and carries on what it can (``tunnels/adoption.py``).
+its slot has in store, and carries on what it can (``tunnels/adoption.py``). In an upgrade tunnels move from one slot to
+another while both have a worker, and their descriptors with them.
 
 A message is a run of 64-bit integers: how many tunnels have ended, their ids, then ids of those that have opened, each
 of which brings two descriptors along (``SCM_RIGHTS``, unix(7)). One of tunnels in store ends with an empty message.
@@ -102,7 +103,8 @@ class Deposits:
         self._timer: asyncio.TimerHandle | None = None
 
     def inherited(self) -> dict[int, Connections]:
-        """What the slot has in store, by the tunnels' ids. Call it once, first of all; it waits for the supervisor.
+        """What the supervisor hands over, by the tunnels' ids: first of all what the slot has in store, later what
+        moves here. It waits for the supervisor, which has to be about to do so.
 
         Descriptors that this process has no room for are left out.
 
@@ -133,6 +135,13 @@ class Deposits:
         if self._opened.pop(tunnel, None) is None:
             self._ended.append(tunnel)
             self._flush_soon(DELAY_SECONDS)
+
+    async def said(self) -> None:
+        """Wait until the supervisor can know of every tunnel that is open."""
+        self._flush()
+        while self._opened or self._ended:
+            await asyncio.sleep(RETRY_SECONDS)
+            self._flush()
 
     def close(self) -> None:
         """Say what is left to say, and no more."""
@@ -191,9 +200,43 @@ class DescriptorStore:
         self._loop.add_reader(sock, self._read, sock)
         self._loop.add_writer(sock, self._hand_over, sock)
 
+    def hand_over(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
+        """Keep tunnels that were another slot's, and have this slot's worker receive them (``Deposits.inherited``)."""
+        moved = list(tunnels)
+        self._kept.update(moved)
+        self._to_hand_over = moved
+        if self._sock is not None:
+            self._loop.add_writer(self._sock, self._hand_over, self._sock)
+
+    def give_up(self, ids: Iterable[int]) -> list[tuple[int, Connections]]:
+        """Keep some tunnels no longer, for another store to do so; those that are not in store are left out."""
+        if self._sock is not None:
+            with contextlib.suppress(BlockingIOError):
+                while (received := _receive(self._sock)) is not None:
+                    self._note(received)
+        return [(tunnel, self._kept.pop(tunnel)) for tunnel in ids if tunnel in self._kept]
+
+    def kept(self) -> list[tuple[int, Connections]]:
+        """What is in store."""
+        return list(self._kept.items())
+
+    def restore(self, tunnels: Iterable[tuple[int, Connections]], sock: socket.socket | None = None) -> None:
+        """Keep tunnels that were in store before. :param sock: where their worker, which knows them, is heard from"""
+        self._kept.update(tunnels)
+        if sock is not None:
+            self._sock = sock
+            self._loop.add_reader(sock, self._read, sock)
+
+    def fileno(self) -> int:
+        """The descriptor of the socket to the worker. :raises ValueError: there is no worker"""
+        if self._sock is None:
+            raise ValueError("nobody is served")
+        return self._sock.fileno()
+
     def part(self) -> None:
         """The worker is dead: take in what it has said and nobody has heard yet."""
         sock, self._sock = self._sock, None
+        self._to_hand_over = []
         if sock is None:
             return
         if self._timer is not None:

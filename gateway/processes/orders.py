@@ -23,6 +23,8 @@ class Order:
     """numbers of those to be drained"""
     answer: asyncio.Future[Any] | None = None
     """where somebody waits for it to be done, or begun"""
+    connection: int | None = None
+    """of whoever waits, where this program may not be there any more to answer: a descriptor"""
 
     def __str__(self) -> str:
         return f"signal {self.name}" if self.answer is None else f"admin API: {self.name}"
@@ -59,6 +61,15 @@ class Orders:
         while not self._queue.empty():
             self._queue.get_nowait().refuse(reason)
 
+    def signals(self) -> list[str]:
+        """Signals that wait in the queue."""
+        orders: list[Order] = []
+        while not self._queue.empty():
+            orders.append(self._queue.get_nowait())
+        for order in orders:
+            self._queue.put_nowait(order)
+        return [order.name for order in orders if order.answer is None]
+
     async def reload(self) -> None:
         await self._done("HUP")
 
@@ -73,9 +84,12 @@ class Orders:
     async def stop(self) -> None:
         await self._done("INT")
 
-    async def _done(self, name: str, backends: frozenset[int] = frozenset()) -> Any:
+    async def upgrade(self, connection: int) -> None:
+        await self._done("USR2", connection=connection)
+
+    async def _done(self, name: str, backends: frozenset[int] = frozenset(), connection: int | None = None) -> Any:
         if self._closed is not None:
             raise NotDone(self._closed)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(Order(name, backends, answer))
+        self._queue.put_nowait(Order(name, backends, answer, connection))
         return await answer

@@ -26,6 +26,7 @@ from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.control import (
     NO_DESCRIPTOR,
+    Accept,
     Channel,
     Configure,
     Configured,
@@ -33,16 +34,25 @@ from gateway.processes.control import (
     DrainBackends,
     Drained,
     Failed,
+    Forget,
     Learned,
     Listen,
+    Release,
+    Released,
     ReopenLogs,
+    Resume,
+    Retire,
+    Retired,
     Stop,
+    TakenOver,
+    TakeOver,
     Unlisten,
 )
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
 from gateway.tunnels.adoption import Connections, adopt
+from gateway.tunnels.handover import Handover, take_over
 from gateway.tunnels.intervals import News
 from gateway.tunnels.layout import (
     MAX_BACKENDS,
@@ -75,7 +85,10 @@ class Worker:
         self._sockets: list[Listen] = []
         """listening sockets that came since a configuration was put in force"""
         self._listeners: dict[Address, Listener] = {}
+        self._accepts = False
         self._finishing: asyncio.Task[None] | None = None
+        self._handover = Handover(self._slice, poller.relay)
+        self._retiring: asyncio.Task[None] | None = None
         cells = table.cells
         block = self._slice.block
         cells[block + W_READY] = 0
@@ -106,6 +119,8 @@ class Worker:
             elif isinstance(message, Learned):
                 if self._edge is not None:
                     self._edge.intervals.adopt(message.news)
+            elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
+                await self._take_part_in_upgrade(message, channel)
             elif isinstance(message, Drain):
                 self._drain(message, channel)
             elif isinstance(message, DrainBackends) and self._edge is not None:
@@ -157,8 +172,9 @@ class Worker:
             await edge.configure(config, message.registry, message.drained_backends)
             if message.drain is not None:
                 self._drain(message.drain, channel)
+            self._accepts = not message.takes_over
             self._listen(edge)
-            self._slice.cells[self._slice.block + W_READY] = 1
+            self._slice.cells[self._slice.block + W_READY] = self._accepts
             edge.spawn(edge.prepare_plain())
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
@@ -191,8 +207,9 @@ class Worker:
     def _listen(self, edge: Edge) -> None:
         """Accept on the sockets that came since the last time."""
         for sent in self._sockets:
-            self._listeners[sent.address] = Listener(edge, socket.socket(fileno=sent.fd))
-            self._listeners[sent.address].start()
+            listener = self._listeners[sent.address] = Listener(edge, socket.socket(fileno=sent.fd))
+            if self._accepts:
+                listener.start()
         self._sockets.clear()
 
     def _unlisten(self, message: Unlisten) -> None:
@@ -230,6 +247,52 @@ class Worker:
                 found.unkept,
             )
 
+    # --- an upgrade ------------------------------------------------------------------------------------------------
+
+    async def _take_part_in_upgrade(
+        self, message: Release | Forget | Resume | Retire | TakeOver | Accept, channel: Channel
+    ) -> None:
+        """Give tunnels to the worker that replaces this one, or take over those of the one that this one replaces."""
+        edge = self._edge
+        assert edge is not None
+        if isinstance(message, Release):
+            self._accept(False)
+            edge.tell_learned()
+            await self._deposits.said()
+            parcel = self._handover.release(message.tunnels)
+            channel.send(Released(parcel))
+            os.close(parcel)
+        elif isinstance(message, Forget):
+            self._handover.forget(message.left)
+        elif isinstance(message, Resume):
+            self._handover.resume()
+            self._accept(True)
+        elif isinstance(message, Retire):
+            self._retiring = asyncio.create_task(self._retire(edge, channel))
+        elif isinstance(message, TakeOver):
+            kept = self._deposits.inherited()
+            _, left = take_over(self._slice, self._poller.relay, self._slice.table.copy_of, message.fd, kept)
+            # Said at once, before any of them is served: should this worker die, the one before knows who serves them.
+            channel.send(TakenOver(tuple(left)))
+            os.close(message.fd)
+        else:
+            edge.go_on_pacing()
+            self._accept(True)
+
+    def _accept(self, accept: bool) -> None:
+        """Begin to accept connections, or stop."""
+        self._accepts = accept
+        self._slice.cells[self._slice.block + W_READY] = accept
+        for listener in self._listeners.values():
+            if accept:
+                listener.start()
+            else:
+                listener.stop()
+
+    async def _retire(self, edge: Edge, channel: Channel) -> None:
+        await edge.until_unused()
+        channel.send(Retired())
+
     # --- draining --------------------------------------------------------------------------------------------------
 
     def _drain(self, order: Drain, channel: Channel) -> None:
@@ -253,7 +316,8 @@ class Worker:
         """
         for listener in self._listeners.values():
             listener.close()
-        if self._edge is None:
+        if self._edge is None or self._handover.under_way:
+            # Another worker may serve by now what was released, and nobody is left to say so: it ends here, or there.
             return
         if self._finishing is None:
             settings = self._edge.config.drain

@@ -16,6 +16,7 @@ from gateway.tunnels.layout import (
     ID,
     INITIATOR,
     LIVE,
+    RELEASED,
     RESERVED,
     STATE,
     W_ADOPTED,
@@ -58,6 +59,8 @@ def adopt(
     for row in slice_.rows():
         if cells[row + STATE] == RESERVED:
             slice_.release(row)
+        if cells[row + STATE] == RELEASED:
+            cells[row + STATE] = LIVE  # nobody has taken it, or it would not be here any more
         if cells[row + STATE] != LIVE:
             continue
         connections = kept.pop(cells[row + ID], None)

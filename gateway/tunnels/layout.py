@@ -2,7 +2,9 @@
 
 The table is a run of 64-bit cells in one ``memfd``, mapped by the supervisor and by all workers::
 
-    header | one block a worker | what each worker knows of each backend | totals of each worker and route | rows
+    header | one block a slot | what each slot knows of each backend | totals of each slot and route | rows
+
+A worker has a *slot*. There are two for each worker: during an upgrade the old one and the new one run side by side.
 
 A *row* is one tunnel. Workers own a slice of rows each and write nowhere else, so nothing here is ever locked: a cell
 is written whole, and a reader that must not mix two tunnels reads ``STATE`` and ``ID`` before and after. A new field
@@ -74,7 +76,7 @@ ROUTE_CELLS = 2 * TOTAL_CELLS
 # What a message touches stands together: a cache line has eight cells, and with thousands of busy tunnels each line
 # touched is a miss. Four lines it is: the first of the row, of both sides, and of one scanner.
 (
-    STATE,  # FREE, RESERVED or LIVE; the last cell written when a tunnel opens
+    STATE,  # FREE, RESERVED, LIVE or RELEASED; the last cell written when a tunnel opens
     ID,
     ROUTE,
     BACKEND,
@@ -140,6 +142,7 @@ SIDES = ("client", "backend")
 INITIATORS = ("client", "backend", "gateway")
 
 FREE, RESERVED, LIVE = 0, 1, 2
+RELEASED = 3  # the worker has stopped serving the tunnel, for another to carry it on in a row of its own
 WEBSOCKET, OPAQUE = 0, 1
 RELAYING, CLOSING, CUT = 0, 1, 2
 PASS, AT_BOUNDARY, DISCARD, PONG_DUE = 0, 1, 2, 3

@@ -37,7 +37,7 @@ def plan_drain(slice_: Slice, now: int, period_ns: int, code: int, backends: Col
     rows = [row for row in _meant(slice_.table, slice_.slot, backends) if not cells[row + CLOSING_NS]]
     if not rows:
         return now
-    sharers = [slot for slot in range(slice_.table.workers) if any(_meant(slice_.table, slot, backends))]
+    sharers = [slot for slot in range(slice_.table.slots) if any(_meant(slice_.table, slot, backends))]
     turns = len(rows) * len(sharers)
     turn = sharers.index(slice_.slot)
     for row in rows:

@@ -19,6 +19,7 @@ cdef int64_t END_IDLE_NS, END_QUEUED, END_QUIET_NS, END_SIDE, HELD, HELD_HIGH, H
 cdef int64_t PASS_ONE, PING_AFTER_NS, PING_TAG, PINGED_NS, PINGS_ANSWERED, PINGS_SENT, PONG_DUE, PONG_NS, PONG_TIMEOUT_NS
 cdef int64_t RTT_NS, SECOND, SILENCE_NS, STOP, T_GAPS, T_GAPS_SUM_NS, T_PINGS, T_PONGS, T_RTT_SUM_NS, T_RTTS
 cdef int64_t GOING_AWAY, WRITE_STALL, WROTE_NS
+cdef int64_t RELEASED
 cdef int64_t REGISTERED, NO_OWNER, NOT_READ, BUSY, TURN
 
 
@@ -103,8 +104,15 @@ cdef class Relay:
     cdef int64_t _quiet(self, int64_t row, int64_t side, int64_t now) except? -1
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void open(self, int64_t row, int client_fd, int backend_fd) except *
-    @cython.locals(here=int64_t, side=int64_t, fd=int)
-    cpdef void adopt(self, int64_t row, int client_fd, int backend_fd) except *
+    @cython.locals(here=int64_t, side=int64_t, fd=int, pending=bytes)
+    cpdef void adopt(
+        self, int64_t row, int client_fd, int backend_fd, bytes client_pending=*, bytes backend_pending=*
+    ) except *
+    @cython.locals(here=int64_t, side=int64_t)
+    cpdef list release(self, int64_t row)
+    cpdef void resume(self, int64_t row) except *
+    @cython.locals(here=int64_t, side=int64_t)
+    cpdef void disown(self, int64_t row) except *
     @cython.locals(dirty=int64_t)
     cpdef void write(self, int64_t row, int64_t side, bytes data) except *
     @cython.locals(there=int64_t, sent=Py_ssize_t, kept=bytearray)

@@ -114,6 +114,7 @@ from gateway.tunnels.layout import (
     PONG_NS,
     PONG_TIMEOUT_NS,
     RELAYING,
+    RELEASED,
     RESET,
     RTT_BOUNDS_NS,
     RTT_NS,
@@ -871,9 +872,13 @@ class Relay:
         cells[row + OPENED_NS] = self.now
         cells[row + STATE] = LIVE
 
-    def adopt(self, row: int, client_fd: int, backend_fd: int) -> None:
-        """Carry on a tunnel of another process that is no more: its row is whole, and clean.
+    def adopt(
+        self, row: int, client_fd: int, backend_fd: int, client_pending: bytes = b"", backend_pending: bytes = b""
+    ) -> None:
+        """Carry on a tunnel of another process that serves it no more. Its row is whole.
 
+        :param client_pending: what that process had in hand for the client, as for ``backend_pending``. One that died
+            takes that with it: the row has to be clean
         :raises OSError: epoll does not take a descriptor. :meth:`finish` is due then
         """
         cells = self.cells
@@ -882,13 +887,52 @@ class Relay:
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             fd = backend_fd if side else client_fd
+            pending = backend_pending if side else client_pending
             cells[here + FD] = fd
             cells[here + INTEREST] = 0
+            cells[here + PENDING] = len(pending)
+            if pending:
+                self.pending[2 * row + side] = bytearray(pending)
             self.owners[fd] = 2 * row + side
         cells[row + DEADLINE_NS] = next_deadline(cells, row)
         self._watch(row, CLIENT)
         self._watch(row, BACKEND_SIDE)
-        cells[row + DIRTY] = 0
+        self.served(row)
+
+    # --- for those who hand tunnels over -----------------------------------------------------------------------------
+
+    def release(self, row: int) -> list[bytes]:
+        """Stop serving a tunnel, for another process to do that; :meth:`resume` or :meth:`disown` is to follow.
+
+        :returns: what is pending for the client and for the backend
+        """
+        cells = self.cells
+        found = []
+        for side in range(2):
+            here = row + SIDE_0 + side * SIDE_CELLS
+            if cells[here + INTEREST]:
+                self.kernel.unwatch(cells[here + FD])
+                cells[here + INTEREST] = 0
+            found.append(bytes(self.pending[2 * row + side]) if cells[here + PENDING] else b"")
+        cells[row + STATE] = RELEASED
+        return found
+
+    def resume(self, row: int) -> None:
+        """Serve a tunnel again that nobody took."""
+        self.cells[row + STATE] = LIVE
+        self._watch(row, CLIENT)
+        self._watch(row, BACKEND_SIDE)
+
+    def disown(self, row: int) -> None:
+        """Let a tunnel go that another process serves now: its connections live on, and the row is for its owner to
+        give back."""
+        cells = self.cells
+        for side in range(2):
+            here = row + SIDE_0 + side * SIDE_CELLS
+            self._drop_pending(row, side)
+            self.owners[cells[here + FD]] = NO_OWNER
+            self.closing_fds.append(cells[here + FD])
+            cells[here + FD] = -1
 
     def write(self, row: int, side: int, data: bytes) -> None:
         """Send a side bytes of the gateway's own, behind whatever is pending. They are not counted or scanned."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Iterator
+from array import array
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
 from gateway.tunnels.layout import (
@@ -43,14 +44,22 @@ from gateway.tunnels.layout import (
     SIDE_0,
     SIDE_CELLS,
     STATE,
+    T_CUTOFF_NS,
+    T_INTERVAL_NS,
     TEXT_CELL,
     TEXTS,
+    TOTAL_CELLS,
     TOTALS,
     VERSION,
     W_HIGH_ROWS,
     W_LAST_ID,
+    W_PID,
+    W_READY,
     WORKER_CELLS,
 )
+
+BANKS = 2
+"""Slots for each worker."""
 
 TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
 _HEAD = MAGIC.to_bytes(CELL_BYTES, "little") + VERSION.to_bytes(CELL_BYTES, "little")  # H_MAGIC and H_VERSION
@@ -69,14 +78,15 @@ class Table:
         self.bytes = memoryview(self._map)
         self.cells = self.bytes.cast("q")
         self.workers = self.cells[H_WORKERS]
+        self.slots = BANKS * self.workers
         self.rows_per_worker = self.cells[H_ROWS_PER_WORKER]
-        self._backends_at = HEADER_CELLS + self.workers * WORKER_CELLS
-        self._totals_at = self._backends_at + self.workers * MAX_BACKENDS * BACKEND_CELLS
-        self._rows_at = self._totals_at + self.workers * MAX_ROUTES * ROUTE_CELLS
+        self._backends_at = HEADER_CELLS + self.slots * WORKER_CELLS
+        self._totals_at = self._backends_at + self.slots * MAX_BACKENDS * BACKEND_CELLS
+        self._rows_at = self._totals_at + self.slots * MAX_ROUTES * ROUTE_CELLS
 
     @classmethod
     def create(cls, workers: int, max_tunnels: int) -> Table:
-        """Make a table for ``workers`` slices that hold ``max_tunnels`` rows together.
+        """Make a table for ``workers`` that hold ``max_tunnels`` rows together, and for as many that replace them.
 
         Pages that no tunnel ever used cost no memory.
         """
@@ -85,7 +95,7 @@ class Table:
             WORKER_CELLS + MAX_BACKENDS * BACKEND_CELLS + MAX_ROUTES * ROUTE_CELLS + rows_per_worker * ROW_CELLS
         )
         fd = os.memfd_create("gateway-tunnels")
-        os.ftruncate(fd, (HEADER_CELLS + workers * per_worker) * CELL_BYTES)
+        os.ftruncate(fd, (HEADER_CELLS + BANKS * workers * per_worker) * CELL_BYTES)
         header = {
             H_MAGIC: MAGIC,
             H_VERSION: VERSION,
@@ -108,6 +118,14 @@ class Table:
         """Where the block of the worker in ``slot`` begins."""
         return HEADER_CELLS + slot * WORKER_CELLS
 
+    def index_of(self, slot: int) -> int:
+        """Which worker a slot is for, counted from 0."""
+        return slot % self.workers
+
+    def other_slot(self, slot: int) -> int:
+        """Where the worker runs that replaces the one in ``slot`` during an upgrade."""
+        return (slot + self.workers) % self.slots
+
     def backend_at(self, slot: int, backend: int) -> int:
         """Where what one worker knows of a backend begins."""
         return self._backends_at + (slot * MAX_BACKENDS + backend) * BACKEND_CELLS
@@ -115,12 +133,12 @@ class Table:
     def live(self, backend: int) -> int:
         """Tunnels to a backend, those in their handshake included, across all workers."""
         cells = self.cells
-        return sum(cells[self.backend_at(slot, backend) + B_LIVE] for slot in range(self.workers))
+        return sum(cells[self.backend_at(slot, backend) + B_LIVE] for slot in range(self.slots))
 
     def is_up(self, backend: int) -> bool:
         """Whether the latest attempt of any worker to connect to a backend went well, or none was made."""
         latest = max(
-            (self.cells[self.backend_at(slot, backend) + B_CONNECT_NS] for slot in range(self.workers)),
+            (self.cells[self.backend_at(slot, backend) + B_CONNECT_NS] for slot in range(self.slots)),
             key=abs,
         )
         return latest >= 0
@@ -136,7 +154,7 @@ class Table:
     def rows(self, slot: int | None = None) -> Iterator[int]:
         """Live rows, of one worker or of all."""
         cells = self.cells
-        for worker in range(self.workers) if slot is None else (slot,):
+        for worker in range(self.slots) if slot is None else (slot,):
             first = self.first_row(worker)
             used = cells[self.worker(worker) + W_HIGH_ROWS]
             for row in range(first, first + used * ROW_CELLS, ROW_CELLS):
@@ -150,6 +168,31 @@ class Table:
     def slot_of(self, row: int) -> int:
         """The worker that a row belongs to."""
         return (row - self._rows_at) // (self.rows_per_worker * ROW_CELLS)
+
+    def clear(self, slot: int, routes: int, backends: int) -> None:
+        """Empty the slice of a worker that is gone for good. What it has counted stays, and memory is given back.
+
+        :param routes: numbers that were given to routes, as for ``backends``
+        """
+        cells = self.cells
+        block = self.worker(slot)
+        first = self.first_row(slot)
+        for row in range(first, first + cells[block + W_HIGH_ROWS] * ROW_CELLS, ROW_CELLS):
+            cells[row + STATE] = FREE
+            cells[row : row + ROW_CELLS] = _EMPTY_ROW
+        cells[block + W_HIGH_ROWS] = 0
+        cells[block + W_READY] = 0
+        cells[block + W_PID] = 0
+        for backend in range(backends):
+            cells[self.backend_at(slot, backend) + B_LIVE] = 0
+        for route in range(routes):
+            at = self.totals_at(slot, route)
+            for side in (at, at + TOTAL_CELLS):
+                cells[side + T_INTERVAL_NS] = cells[side + T_CUTOFF_NS] = 0
+        start = -(-first * CELL_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (first + self.rows_per_worker * ROW_CELLS) * CELL_BYTES // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            self._map.madvise(mmap.MADV_REMOVE, start, end - start)
 
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
@@ -230,6 +273,22 @@ class Slice:
         cells[row + SIDE_0 + PING_AFTER_NS] = NEVER
         cells[row + SIDE_0 + SIDE_CELLS + PING_AFTER_NS] = NEVER
         self._occupy(row, backend)
+        return row
+
+    def receive(self, cells: Sequence[int], texts: bytes) -> int | None:
+        """Take a tunnel in that another worker has served, with its id; None when the slice is full.
+
+        :param cells: its row, less the texts. ``STATE`` is to be written when the tunnel is served
+        """
+        row = self.allocate(cells[ROUTE], cells[BACKEND])
+        if row is None:
+            return None
+        own = self.cells
+        totals = own[row + TOTALS]
+        own[row + STATE + 1 : row + TEXT_CELL] = array("q", cells[STATE + 1 :])
+        own[row + TOTALS] = totals
+        at = (row + TEXT_CELL) * CELL_BYTES
+        self.table.bytes[at : at + TEXT_BYTES] = texts
         return row
 
     def use_backend(self, row: int, backend: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pickle
 import socket
 import struct
 
@@ -10,6 +11,7 @@ import pytest
 from gateway.config import Address
 from gateway.processes.control import (
     NO_DESCRIPTOR,
+    Accept,
     Channel,
     Configure,
     Configured,
@@ -17,9 +19,17 @@ from gateway.processes.control import (
     DrainBackends,
     Drained,
     Failed,
+    Forget,
     Listen,
+    Release,
+    Released,
     ReopenLogs,
+    Resume,
+    Retire,
+    Retired,
     Stop,
+    TakenOver,
+    TakeOver,
     Unlisten,
 )
 from gateway.routing.registry import Registry
@@ -57,12 +67,19 @@ def large_config():
         DrainBackends(frozenset((1, 3)), 30.0, 1012),
         Drained(),
         Unlisten(Address("::1", 8080)),
+        Release(200),
+        TakenOver((1, 1 << 48 | 2)),
+        Accept(),
+        Forget((3,)),
+        Resume(),
+        Retire(),
+        Retired(),
         Stop(),
         ReopenLogs(),
         Configured(3),
         Failed(4, "the access log cannot be opened: é"),
         Configure(5, config_of([{}], timeouts={"idle": "1h"}), Registry(9, 9, ["r0"], [("chat", "127.0.0.1:9001")])),
-        Configure(6, large_config(), Registry(9, 9)),
+        Configure(6, large_config(), Registry(9, 9), takes_over=True),
     ],
     ids=lambda message: type(message).__name__,
 )
@@ -196,9 +213,82 @@ async def test_sockets_that_never_arrive_are_closed(pair):
     assert len(os.listdir("/proc/self/fd")) <= before
 
 
+@pytest.mark.parametrize("kind", [Released, TakeOver])
+async def test_a_parcel_comes_along(pair, kind):
+    channel, theirs = pair
+    other = await both(theirs)
+    fd = os.memfd_create("parcel")
+    channel.send(kind(fd))
+    message = await received(other)
+    assert isinstance(message, kind)
+    assert os.readlink(f"/proc/self/fd/{message.fd}").startswith("/memfd:parcel")
+    os.close(fd)
+    os.close(message.fd)
+    await other.close()
+
+
 async def test_a_socket_without_a_descriptor_is_said_to_be_lost(pair):
     channel, theirs = pair
     other = await both(theirs)
     channel.send(Listen(Address("127.0.0.1", 1), 10**6))
     assert await received(other) == Listen(Address("127.0.0.1", 1), NO_DESCRIPTOR)
     await other.close()
+
+
+# --- a channel that another program goes on with ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [0, 1, 4, 5, 6, 40])
+async def test_what_was_read_goes_along(cut):
+    """A message that has come in part is whole for whoever carries the channel on; those before it are seen first."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        channel = Channel(ours)
+        got = []
+
+        async def listen():
+            while (message := await channel.receive()) is not None:
+                got.append(message)
+
+        listening = asyncio.create_task(listen())
+        probe = Channel(theirs.dup())
+        probe.send(Configured(1))
+        await probe.close()
+        head = struct.Struct("!I?")
+        body = pickle.dumps(Failed(2, "x" * 100))
+        data = head.pack(len(body), False) + body
+        theirs.sendall(data[:cut])
+        while not got or (cut and not channel._received):  # noqa: ASYNC110  # nothing tells
+            await asyncio.sleep(0)
+        carried = await channel.suspend()
+        assert got == [Configured(1)]
+        assert carried == data[:cut]
+        theirs.sendall(data[cut:])
+        listening.cancel()
+        again = Channel(ours.dup(), carried)
+        assert await received(again) == Failed(2, "x" * 100)
+        await again.close()
+        channel.proceed()
+        await channel.close()
+
+
+async def test_suspending_waits_until_all_is_sent(pair):
+    channel, theirs = pair
+    channel.send(Configure(6, large_config(), Registry(9, 9)))
+    suspended = asyncio.create_task(channel.suspend())
+    await asyncio.sleep(0)
+    assert not suspended.done()
+    other = await both(theirs)
+    assert isinstance(await received(other), Configure)
+    assert await suspended == b""
+    await other.close()
+    channel.proceed()
+    assert await received(channel) is None
+
+
+async def test_suspending_what_is_gone(pair):
+    channel, theirs = pair
+    theirs.close()
+    assert await received(channel) is None
+    assert await channel.suspend() == b""
+    channel.proceed()

@@ -1,0 +1,135 @@
+"""What a supervisor leaves to the program that it becomes in an upgrade: everything that is not in the shared table.
+
+It is JSON in a ``memfd``, with nothing in it that only one version could read, and numbers of descriptors, which stay
+what they are when a process executes another program. Those of workers' control channels and of the descriptor store
+may hold messages that nobody has read: they are read by the new program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway.config.schema import Config
+from gateway.processes import control
+from gateway.tunnels.adoption import Connections
+from gateway.tunnels.learning import Key, State
+
+FORM = 1
+"""Of what is written. Another one cannot be read."""
+
+
+class CannotInherit(Exception):
+    """The program cannot carry on what another one has begun; ``str()`` says why."""
+
+
+@dataclass
+class InheritedWorker:
+    """One worker that runs."""
+
+    slot: int
+    pid: int
+    control: int
+    store: int
+    started: float
+    ready: float
+    received: str
+    """what was read from its control channel and is no whole message yet; in hexadecimal digits"""
+    tunnels: list[tuple[int, Connections]]
+    """in store"""
+
+
+@dataclass
+class Inheritance:
+    """All of it."""
+
+    version: str
+    """of the program that leaves it"""
+    path: str
+    workers: int
+    max_tunnels: int
+    admin: tuple[str, int]
+    listen: list[tuple[str, list[int]]]
+    """by address: one descriptor for each worker"""
+    table: int
+    metrics: str
+    generation: int
+    routes: list[str]
+    backends: list[tuple[str, str]]
+    learned: list[tuple[Key, State]]
+    started_unix: float
+    last_reload_unix: float
+    worker_restarts: int
+    signals: list[str]
+    """that have come and were not served yet"""
+    asking: list[int]
+    """connections of clients of the admin API that wait to be told how the upgrade went"""
+    drained_backends: list[tuple[int, float, int, float, float]]
+    """number, period in seconds, tunnels when it began, when that was, and how many seconds ago"""
+    running: list[InheritedWorker]
+    control: int = control.VERSION
+    form: int = FORM
+
+    def descriptors(self) -> list[int]:
+        """All that belong to it."""
+        found = [self.admin[1], self.table, *self.asking]
+        for _, each in self.listen:
+            found += each
+        for worker in self.running:
+            found += (worker.control, worker.store)
+            for _, connections in worker.tunnels:
+                found += connections
+        return found
+
+    def write(self) -> int:
+        """:returns: a descriptor, for :meth:`read`. :raises OSError: there is no room"""
+        fd = os.memfd_create("gateway-inheritance")
+        try:
+            with open(fd, "w", encoding="ascii", closefd=False) as file:
+                json.dump(asdict(self), file)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    @classmethod
+    def read(cls, fd: int) -> Inheritance:
+        """Read what another program has written. :raises CannotInherit: this one cannot make sense of it"""
+        try:
+            with open(os.dup(fd), encoding="ascii") as file:
+                file.seek(0)
+                found: dict[str, Any] = json.load(file)
+        except (OSError, ValueError) as error:
+            raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
+        if not isinstance(found, dict) or (found.get("form"), found.get("control")) != (FORM, control.VERSION):
+            raise CannotInherit("what the running program leaves is of another form: restart the gateway instead")
+        try:
+            running = [InheritedWorker(**worker) for worker in found.pop("running")]
+            for worker in running:
+                worker.tunnels = [(tunnel, (client, backend)) for tunnel, (client, backend) in worker.tunnels]
+            inherited = cls(**found, running=running)
+            inherited.backends = [(upstream, address) for upstream, address in inherited.backends]
+            inherited.learned = [((route, side, net), State(*state)) for (route, side, net), state in inherited.learned]
+        except (KeyError, TypeError, ValueError) as error:
+            raise CannotInherit(f"what the running program leaves is incomplete: {error}") from None
+        return inherited
+
+    def check(self, config: Config) -> None:
+        """:raises CannotInherit: the configuration changes what an upgrade has to keep"""
+        now = {
+            "workers": config.workers,
+            "max_tunnels": config.max_tunnels,
+            "admin": str(config.admin.address),
+            "listen": sorted(str(listener.address) for listener in config.listen),
+        }
+        before = {
+            "workers": self.workers,
+            "max_tunnels": self.max_tunnels,
+            "admin": self.admin[0],
+            "listen": sorted(address for address, _ in self.listen),
+        }
+        changed = [key for key in now if now[key] != before[key]]
+        if changed:
+            raise CannotInherit(f"{', '.join(changed)} cannot change in an upgrade (listen can in a reload)")

@@ -1,0 +1,69 @@
+"""What a worker tells of tunnels that it has released: which they are, and the bytes that it had in hand for them.
+
+It stands in a ``memfd``, since those bytes may be many: 64-bit integers (the number of tunnels, then four for each),
+and the bytes behind them. All else about a tunnel is in its row.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable
+from typing import NamedTuple
+
+CELL_BYTES = 8
+_CELLS = 4
+
+
+class Tunnel(NamedTuple):
+    """One tunnel that was released."""
+
+    id: int
+    row: int
+    """in the table; of the worker that has released it"""
+    client_pending: bytes
+    """what is still to be sent to the client, as ``backend_pending`` to the backend"""
+    backend_pending: bytes
+
+
+def pack(tunnels: Iterable[Tunnel]) -> int:
+    """Write a parcel. :returns: a descriptor of it. :raises OSError: there is no room for it"""
+    packed = list(tunnels)
+    head = array("q", (len(packed),))
+    for tunnel in packed:
+        head.extend((tunnel.id, tunnel.row, len(tunnel.client_pending), len(tunnel.backend_pending)))
+    fd = os.memfd_create("gateway-parcel")
+    try:
+        with open(fd, "wb", closefd=False) as file:
+            file.write(head)
+            for tunnel in packed:
+                file.write(tunnel.client_pending)
+                file.write(tunnel.backend_pending)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def unpack(fd: int) -> list[Tunnel]:
+    """Read a parcel. :raises ValueError: this is none"""
+    size = os.fstat(fd).st_size
+    data = memoryview(os.pread(fd, size, 0))
+    while len(data) < size:  # one call reads 2 GiB at most
+        data = memoryview(bytes(data) + os.pread(fd, size - len(data), len(data)))
+    if size < CELL_BYTES:
+        raise ValueError("a parcel of tunnels is cut short")
+    (count,) = data[:CELL_BYTES].cast("q")
+    at = CELL_BYTES * (1 + _CELLS * count)
+    if not 0 <= count <= size or at > size:
+        raise ValueError("a parcel of tunnels is cut short")
+    head = data[CELL_BYTES:at].cast("q").tolist()
+    found = []
+    for n in range(0, len(head), _CELLS):
+        tunnel, row, for_client, for_backend = head[n : n + _CELLS]
+        middle, end = at + for_client, at + for_client + for_backend
+        if for_client < 0 or for_backend < 0 or end > size:
+            raise ValueError("a parcel of tunnels is cut short")
+        found.append(Tunnel(tunnel, row, bytes(data[at:middle]), bytes(data[middle:end])))
+        at = end
+    return found
