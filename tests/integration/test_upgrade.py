@@ -149,7 +149,7 @@ async def test_tunnels_go_on_through_upgrades(start_gateway: StartGateway, play:
         await eventually(lambda marks=marks: all(t.progress >= mark + 5 for t, mark in marks.items()), "traffic")
         pauses.append(await upgrade(gateway))
         assert all(tunnel.lives for tunnel in (*idle, *busy))
-        assert len(children(pid)) == 2
+        await eventually(lambda: len(children(pid)) == 2, "the old workers to be waited for")
         descriptors.append(open_descriptors(pid))
         memory.append(await gateway.memory())
     for tunnel in busy:
