@@ -24,6 +24,7 @@ SCMP_ACT_ERRNO = 0x00050000
 SCMP_CMP_EQ = 4
 SCMP_CMP_MASKED_EQ = 7
 SHM_EXEC = 0o100000
+LIBSECCOMP = "libseccomp.so.2"
 
 
 class _Comparison(ctypes.Structure):
