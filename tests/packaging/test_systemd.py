@@ -21,8 +21,10 @@ from gateway.processes.heartbeat import SILENCE_SECONDS
 from tests.conftest import Backends, Open, StartGateway
 from tests.packaging.files import ROOT
 from tests.packaging.unit import Unit
+from tests.support.deadline import eventually
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
 from tests.support.gateway import route
+from tests.support.memory import open_descriptors
 from tests.support.notify import Manager
 from tests.support.ports import free_port
 from tests.support.raw import handshake, request
@@ -153,6 +155,8 @@ async def test_a_gateway_works_under_what_it_forbids(
     environ = {**manager.environ, "PYTHONPATH": str(ROOT)}
     gateway = await start_gateway(config, under=under, env=environ)
     await manager.until("READY")
+    await gateway.api("status")  # over a connection that is kept alive
+    descriptors = open_descriptors(gateway.process.pid)
     clients = []
     for address in (gateway.address, f"unix:{tmp_path}/front"):
         client = await open_connection(address)
@@ -163,6 +167,7 @@ async def test_a_gateway_works_under_what_it_forbids(
         await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
         clients.append(client)
 
+    await eventually(lambda: open_descriptors(gateway.process.pid) >= descriptors + 4, "both tunnels to be in store")
     await gateway.kill_worker(0)
     await gateway.kill_worker(1)
     await gateway.until(lambda scrape: scrape.value("gateway_worker_restarts_total") == 2, "new workers")
