@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class Gateway:
         ready: bool = True,
         namespace: Namespace | None = None,
         descriptors: int | None = None,
+        under: Sequence[str | Path] = (),
     ) -> Gateway:
         """Run a gateway with this configuration.
 
@@ -90,12 +91,13 @@ class Gateway:
         :param descriptors: the limit of them that it is given, if not that of the tests
         :param ready: wait until every worker accepts connections
         :param namespace: where it runs; None for where the tests do
+        :param under: a command that the gateway's is an argument of
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
         file.write_text(yaml.safe_dump(whole, sort_keys=False))
         limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
-        command = (*limited, *COMMAND, "run", "-c", file)
+        command = (*limited, *under, *COMMAND, "run", "-c", file)
         process = await Process.start(
             *(namespace.command(*command) if namespace else command),
             env={"PYTHONWARNINGS": "default", **(env or {})},
