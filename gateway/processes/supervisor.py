@@ -455,6 +455,7 @@ class Supervisor:
             self._hear(worker)
         old = [self._workers[slot] for slot in state.slots]
         self._keepers = [asyncio.create_task(self._keep(worker.slot, _done(), worker)) for worker in old]
+        self._notifier.ready()  # those that run accept connections all the while
         began = time.monotonic()
         try:
             new = await self._start_successors(old)
