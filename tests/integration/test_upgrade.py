@@ -305,7 +305,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
     await serves_as_before(gateway, play, tunnels, pids)
     worker.write_text(good)
     await upgrade(gateway)
-    assert not set(children(gateway.process.pid)) & set(pids)
+    await eventually(lambda: not set(children(gateway.process.pid)) & set(pids), "the old workers to be gone")
     assert all(tunnel.lives for tunnel in tunnels)
 
 
