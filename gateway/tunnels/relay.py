@@ -437,7 +437,8 @@ class Relay:
         """A side's connection failed. :param error: a negative errno"""
         if error in (-ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH) and not self.cells[row + CLOSING_NS]:
             # What was sent to it was not acknowledged for as long as a side may take no bytes.
-            self.give_up(row, side, GOING_AWAY, WRITE_STALL)
+            code = self.cells[row + ON_LOSS_CODE] if side == BACKEND_SIDE else 0
+            self.give_up(row, side, code or GOING_AWAY, WRITE_STALL)
             return
         self._begin_end(row, side, RESET, side)
         vanished = side == BACKEND_SIDE and self.cells[row + SIDE_0 + SIDE_CELLS + ENDED] != 0 and self._note_loss(row)
