@@ -13,7 +13,7 @@ silence, or an answer that never came after one, bounds what is tolerated from a
    proven and what failed, until they are within a quarter of each other. A scout's time is limited: its tunnel may be
    used, and prove nothing.
 3. A failure beyond what is proven is believed at once. A cut at silence s names the cutoff: the interval is 0.8 s at
-   most. A Ping unanswered only bounds it: the interval is 0.8 of what is proven, and where nothing is, the least that
+   most. An unanswered Ping only bounds it: the interval is 0.8 of what is proven, and where nothing is, the least that
    is allowed, from which scouts climb quickly. A second failure that agrees confirms the cutoff: a cut within 5 % or
    0.5 s, or an unanswered silence within a factor of 1.5. What fails together counts once. Until the cutoff is
    confirmed a scout tries it again, and whoever left rather than was cut is found out.
@@ -27,7 +27,17 @@ silence, or an answer that never came after one, bounds what is tolerated from a
 6. A confirmed cutoff is tried again by a scout after 30 minutes, and after twice as long each time, up to a day. An
    answer to a silence 5 % beyond it makes it forgotten.
 
-FIGURES
+Error rates, as ``python -m tests.tunnels.path_simulation 100`` measures them (networks of 50 clients, of which 2 %
+leave each minute, half of them without a word; two and a half hours, a hundred times):
+
+- Once a cutoff is learned, 0.009 % of silences are cut, mostly those of scouts that try it again. Intervals settle at
+  0.64 to 0.80 of the cutoff. Where nothing cuts, the maximum is reached in 12 minutes; in 24 in one of twenty cases.
+- A cutoff that is none is learned once in 550 hours of a network. Mostly that costs half an hour of more Pings.
+- A cutoff that became laxer was noticed within an hour and a half in 99 of 100 cases. In the other one the scout left
+  by chance when it would have been cut before.
+
+What it cannot see: where less than a quarter of a network's clients is cut, and silently, they go on being cut. Where
+the maximum is the cutoff, to some hundredths of a second, a few in a thousand silences are cut.
 
 The anchors are Tencent Mars, whose clients lengthen their heartbeat step by step, settle below the first failure and
 try again days later, and RFC 5780 (4.6), which bisects a NAT's binding lifetime with bindings made for that. Here many
