@@ -1,7 +1,8 @@
 """The side-by-side benchmark: this gateway and other proxies under the same load, in one run.
 
 `load.c` is the load (built by `build`, driven by `load`); `proxies` configures each proxy, `process` starts
-and ends it, `instance` proves that it upgrades, `cpu` reads what it cost; `scenarios` says what is measured,
-`run` interleaves, `targets` judges and `report` prints.
+and ends it, `instance` proves that it upgrades, `cpu` reads what it cost, `pings` how evenly Pings are spread;
+`priority` keeps neighbours out of latencies; `scenarios` says what is measured, `run` interleaves,
+`targets` judges and `report` prints.
 How to run it and how to read it: bench/README.md.
 """

@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t
 
 cdef int64_t BINARY, BROKEN, CLOSE, CLOSE_CODE, CLOSED, CONTINUATION, CONTROL_READ, DATA_AT, FRAMES, HEADER_HIGH
 cdef int64_t HEADER_LENGTH, HEADER_LOW, MASK, MASKING, MESSAGE, NO_STATUS, OPCODE, OPCODES, PING, PING_AT, PING_ID, PONG, PONG_AT, PONG_ID
-cdef int64_t DIGEST, DIGEST_FACTOR, DIGEST_MODULUS, EXTENDED, PLAIN, REMAINING, SCANNER_CELLS, STATUS, STOP
+cdef int64_t DIGEST, DIGEST_FACTOR, DIGEST_MODULUS, PEER, EXTENDED, PLAIN, REMAINING, SCANNER_CELLS, STATUS, STOP
 
 
 @cython.locals(
@@ -23,7 +23,7 @@ cdef int64_t _header_size(int64_t low, int64_t kept) noexcept
 
 cdef int64_t _shifted(int64_t byte, int64_t places) noexcept
 
-@cython.locals(got=int64_t, byte=int64_t, mask=int64_t, digest=int64_t, whole=bint, stop=Py_ssize_t)
+@cython.locals(got=int64_t, byte=int64_t, mask=int64_t, digest=int64_t, peer=int64_t, whole=bint, stop=Py_ssize_t)
 @cython.cdivision(True)
 cdef int _read_control(
     int64_t[::1] cells, Py_ssize_t s, int64_t opcode, const unsigned char[::1] data, Py_ssize_t pos, Py_ssize_t end,

@@ -39,6 +39,7 @@ from gateway.protocol.scanner_state import (
     NO_STATUS,
     OPCODE,
     OPCODES,
+    PEER,
     PING,
     PING_AT,
     PING_ID,
@@ -259,6 +260,9 @@ def _read_control(cells: Cells, s: int, opcode: int, data: Bytes, pos: int, end:
         elif whole:
             cells[s + PONG_ID] = digest
             cells[s + PONG_AT] = now
+            peer = cells[s + PEER]
+            if peer and cells[s + peer + PING_ID] == digest:
+                cells[s + peer + PING_AT] = 0
     cells[s + CONTROL_READ] = got
 
 

@@ -19,12 +19,13 @@ They live in a row of the shared table, or in a :class:`gateway.protocol.scanner
     CONTROL_READ,  # payload bytes of it that were read
     DIGEST,  # of those, where it is a Ping or a Pong
     CLOSE_CODE,  # 0 before it is read; NO_STATUS for a Close without one
-    PING_AT,  # clock of the latest whole Ping; 0 for none
+    PING_AT,  # clock of the latest whole Ping, until the other direction's scanner sees its Pong; else 0
     PING_ID,  # its DIGEST
     PONG_AT,  # clock of the latest whole Pong; 0 for none
     PONG_ID,
-) = range(18)
-SCANNER_CELLS = 18
+    PEER,  # where the other direction's scanner is, as an offset from this one; 0 where there is none
+) = range(19)
+SCANNER_CELLS = 19
 
 # STATUS
 OPEN = 0

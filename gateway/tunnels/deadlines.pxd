@@ -3,7 +3,7 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-cdef int64_t BROKEN, DATA_AT, OPEN, PING_AT, PING_ID, PONG_AT, PONG_ID, STATUS
+cdef int64_t BROKEN, DATA_AT, OPEN, PING_AT, STATUS
 cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, IDLE_NS, LAST_NS, LIFETIME_NS, NEVER, OPENED_NS, PACED_NS, PING_AFTER_NS, PINGED_NS
 cdef int64_t PONG_NS, PONG_TIMEOUT_NS, ROW_CELLS, SCANNER, SIDE_0, SIDE_CELLS, STALLED_NS, STEP_NS, WRITE_STALL_NS
 
@@ -24,7 +24,6 @@ cpdef int64_t heard_at(int64_t[::1] cells, int64_t row, int64_t side) except -1
 cpdef int64_t keepalive_due(int64_t[::1] cells, int64_t row, int64_t side) except -1
 @cython.locals(heard=int64_t)
 cpdef bint awaits_answer(int64_t[::1] cells, int64_t row, int64_t side) except -1
-@cython.locals(asked=int64_t, answer=int64_t, since=int64_t)
 cpdef int64_t asked_at(int64_t[::1] cells, int64_t row, int64_t side) except -1
 @cython.locals(row=int64_t)
 cpdef list due(int64_t[::1] cells, int64_t first, int64_t rows, int64_t now)

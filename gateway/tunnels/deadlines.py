@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.protocol.scanner_state import BROKEN, DATA_AT, OPEN, PING_AT, PING_ID, PONG_AT, PONG_ID, STATUS
+from gateway.protocol.scanner_state import BROKEN, DATA_AT, OPEN, PING_AT, STATUS
 from gateway.tunnels.layout import (
     CLOSE_NS,
     CLOSING_NS,
@@ -139,12 +139,7 @@ def asked_at(cells: Cells, row: int, side: int) -> int:
     A side may answer only the latest Ping (RFC 6455 section 5.5.3): one of the gateway's own behind it could cost the
     other endpoint its Pong. So the endpoint's Ping does the job, until ``pong_timeout`` is over.
     """
-    asked = row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS + SCANNER
-    answer = row + SIDE_0 + side * SIDE_CELLS + SCANNER
-    since = cells[asked + PING_AT]
-    if since and cells[answer + PONG_AT] >= since and cells[answer + PONG_ID] == cells[asked + PING_ID]:
-        return 0
-    return since
+    return cells[row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS + SCANNER + PING_AT]
 
 
 # --- many rows ----------------------------------------------------------------------------------------------------

@@ -56,6 +56,7 @@ from gateway.protocol.scanner_state import (
     MESSAGE,
     OPEN,
     PASS_ONE,
+    PEER,
     REMAINING,
     STATUS,
     STOP,
@@ -867,6 +868,7 @@ class Relay:
             cells[here + INTEREST] = EPOLLIN | REGISTERED
             cells[here + LAST_NS] = self.now
             cells[here + SCANNER + MASKING] = 1 - side
+            cells[here + SCANNER + PEER] = -SIDE_CELLS if side else SIDE_CELLS
             if cells[row + KIND] != WEBSOCKET:
                 cells[here + SCANNER + STATUS] = BROKEN
             self.owners[fd] = 2 * row + side
