@@ -13,7 +13,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SCALE, SOAK, within
+from tests.support.deadline import SCALE, SOAK, eventually, within
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
 from tests.support.gateway import COMMAND, Gateway, route, to_one
 from tests.support.process import run
@@ -195,6 +195,19 @@ async def test_a_drain_shows_in_metrics_and_status(
     assert (drain["period"], drain["tunnels"], drain["tunnels_left"], status["tunnels"]) == (30, 3, 2, 2)
     gateway.process.signal(signal.SIGINT)
     await gateway.exits(0)
+
+
+async def test_a_handshake_that_fails_is_the_last_thing_that_is_waited_for(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    scripted = await backends.scripted()  # it never answers
+    gateway = await start_gateway(to_one(scripted.address, timeouts={"handshake": "1s"}))
+    client = await open_connection(gateway)
+    await client.send(handshake("/"))
+    await eventually(lambda: scripted._tasks, "the handshake at the backend")
+    gateway.term()
+    assert (await client.answer()).status == 504
+    await gateway.exits(0, 5 * SCALE)
 
 
 # --- whoever does not play along --------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from gateway.tunnels.layout import (
+    BACKEND,
     CLOSING_NS,
     DEADLINE_NS,
     LIVE,
@@ -16,7 +17,7 @@ from gateway.tunnels.layout import (
     RESERVED,
     STATE,
 )
-from gateway.tunnels.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, plan_drain
+from gateway.tunnels.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, cancel_drain, plan_drain
 from gateway.tunnels.table import Slice, Table
 
 from .harness import NS, Rig
@@ -147,6 +148,23 @@ def test_a_tunnel_that_ends_by_itself_before_its_turn_is_left_alone(rig: Rig) ->
     tunnel.backend.close()
     assert rig.end().initiator == "client"
     assert tunnel.client.read() == 0
+
+
+def test_a_backend_that_is_in_service_again_keeps_its_tunnels(rig: Rig) -> None:
+    kept, other, ending = rig.open(), rig.open(), rig.open()
+    rig.cells[other.row + BACKEND] = 3
+    plan_drain(rig.slice, rig.relay.now, 8 * NS, 1012)
+    ending.client.half_close()
+    rig.until(lambda: ending.cell(CLOSING_NS), "the FIN")
+    rig.cells[ending.row + PACED_NS] = turn = rig.relay.now + 5 * NS  # as of a client that is to be told of a loss
+    cancel_drain(rig.slice, frozenset((0, 1)))
+    assert not kept.cell(PACED_NS)
+    assert other.cell(PACED_NS)
+    assert ending.cell(PACED_NS) == turn
+    rig.sweep(rig.relay.now + 20 * NS)
+    rig.rest()
+    assert kept.client.read() == 0
+    rig.until(other.client.read, "the Close frame of the drain that goes on")
 
 
 # --- losses -----------------------------------------------------------------------------------------------------------
