@@ -46,7 +46,7 @@ test-integration-pure: dev
 
 test-peers: dev  ## against real nginx, HAProxy, Prometheus, Chromium, RabbitMQ, node; installs what is missing
 	bash tests/peers/install.sh
-	$(BIN)/pytest tests/peers tests/docs tests/packaging/test_deploy.py  # the latter two have nginx and promtool look, too
+	$(BIN)/pytest tests/peers tests/docs tests/packaging/test_deploy.py tests/packaging/test_systemd.py  # nginx, promtool … look, too
 
 soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels
 	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration -m soak

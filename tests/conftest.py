@@ -6,6 +6,7 @@ Modules share an event loop, so that a gateway and its backends may serve all te
 from __future__ import annotations
 
 import itertools
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,9 @@ Started = TypeVar("Started", Echo, Scripted, Web)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell starts what it runs in the background with SIGINT ignored, and so would be what tests start from there.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "soak: has a full size that takes minutes, run with GATEWAY_SOAK=1")
 
 

@@ -20,6 +20,8 @@ need ip iproute2
 need nft nftables
 need conntrack conntrack
 need sysctl procps
+need systemd-analyze systemd
+ldconfig -p | grep -q libseccomp.so.2 || missing="$missing libseccomp2"
 
 if [ -n "$missing" ]; then
     packages=$(printf '%s\n' $missing | sort -u | tr '\n' ' ')

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import closing
 from hashlib import sha256
@@ -41,7 +42,7 @@ BOTH = (CLIENT, BACKEND_SIDE)
 # --- the libraries ----------------------------------------------------------------------------------------------------
 
 
-class Endpoint:
+class Endpoint(ABC):
     """One end of a WebSocket connection: what it has sent, what it has received."""
 
     def __init__(self, side: int, deflate: bool) -> None:
@@ -98,23 +99,24 @@ class Endpoint:
             self.received.append((text, self.partial))
             self.partial = None
 
+    @abstractmethod
     def _flush(self) -> None:
         """Move what the library wants sent to ``outgoing``."""
 
-    def _data(self, text: bool, payload: bytes, fin: bool, first: bool) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _data(self, text: bool, payload: bytes, fin: bool, first: bool) -> None: ...
 
-    def _ping(self, payload: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _ping(self, payload: bytes) -> None: ...
 
-    def _pong(self, payload: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _pong(self, payload: bytes) -> None: ...
 
-    def _close(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _close(self) -> None: ...
 
-    def _feed(self, data: bytes) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _feed(self, data: bytes) -> None: ...
 
 
 class Websockets(Endpoint):
@@ -214,6 +216,9 @@ class Wsproto(Endpoint):
     def _answer(self, ping: Ping) -> None:
         if self._connection.state is ConnectionState.OPEN:
             self.outgoing += self._connection.send(ping.response())
+
+    def _flush(self) -> None:
+        """Whatever it is asked, it gives the bytes at once."""
 
 
 class LazyWsproto(Wsproto):
