@@ -16,6 +16,7 @@ MODULES = (
     "gateway/tunnels/deadlines.py",
     "gateway/tunnels/kernel.pyx",
     "gateway/tunnels/relay.py",
+    "gateway/tunnels/sweep.py",
 )
 
 

@@ -17,6 +17,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.deadlines",
         "gateway.tunnels.kernel",
         "gateway.tunnels.relay",
+        "gateway.tunnels.sweep",
     }
 )
 

@@ -25,11 +25,11 @@ from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
 from gateway.tunnels.intervals import Intervals, News
-from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, PACED_NS, SIDE_0, SIDE_CELLS, STATE
+from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, NEVER, PACED_NS, SIDE_0, SIDE_CELLS, STATE
 from gateway.tunnels.learning import Bounds
 from gateway.tunnels.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
 from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_SECONDS, Sweep
+from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
 
 if TYPE_CHECKING:
     from gateway.edge.plain import PlainHTTP
@@ -101,7 +101,6 @@ class Edge:
         self.routes: Routes
         self.trust: Trust
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ticking: asyncio.TimerHandle | None = None
         self.sweep = Sweep(slice_, self.relay)
         self._losses = Losses(slice_.table.workers)
         self._pacing_until_ns = 0
@@ -266,8 +265,7 @@ class Edge:
         seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
         self._next_walk = self.loop.call_later(seconds, self._walk)
         self.tell_learned()
-        if self.sweep.walk(now) and self._ticking is None:
-            self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
+        self.relay.tick_ns = now + TICK_NS if self.sweep.walk(now) else NEVER
         self._note_if_drained()  # a handshake that failed tells nobody
 
     def tell_learned(self) -> None:
@@ -275,9 +273,9 @@ class Edge:
         if news := self.intervals.update():
             self.on_learned(news)
 
-    def _tick(self) -> None:
-        more = self.sweep.tick(time.monotonic_ns())
-        self._ticking = self.loop.call_later(TICK_SECONDS, self._tick) if more else None
+    def tick(self, now: int) -> int:
+        """Send the Pings that are due now; when there are more to send. Called by the relay."""
+        return now + TICK_NS if self.sweep.tick(now) else NEVER
 
     def _look_at_waiting(self) -> None:
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)

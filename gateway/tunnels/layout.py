@@ -133,7 +133,8 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
     END_IDLE_NS,  # when the end began: how long nothing had come from this side
     END_QUIET_NS,  # and how long nothing had gone either way on its connection
     END_QUEUED,  # and how many bytes were pending for it
-) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 20)
+    TALKS,  # how often in a row this side spoke again by itself before it had been silent for PING_AFTER_NS
+) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 21)
 ROW_CELLS = 184
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
 
@@ -178,5 +179,5 @@ CAUSES = (
 # Texts of a row: name, bytes kept for it. A longer text is cut. Two bytes of length come before each.
 TEXTS = {"client": 48, "host": 94, "path": 254, "subprotocol": 46, "request_id": 60}
 
-if SIDE_CELLS <= END_QUEUED or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
+if SIDE_CELLS <= TALKS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
     raise AssertionError("the table's layout overlaps itself")

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.tunnels.kernel import Kernel
+from gateway.tunnels.layout import NEVER
 from gateway.tunnels.relay import Relay
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ class Poller(selectors.EpollSelector):
         on_end: Callable[[int], None],
         on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
         on_loss: Callable[[int], int] | None = None,
+        on_tick: Callable[[int], int] = lambda now: NEVER,
     ) -> None:
         """
         :param descriptors: one more than the largest descriptor this process may have
-        :param on_end: see :class:`gateway.tunnels.relay.Relay`, as for ``on_answer`` and ``on_loss``
+        :param on_end: see :class:`gateway.tunnels.relay.Relay`, as for the others
         """
         super().__init__()
         kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES)
-        self.relay = Relay(kernel, table.cells, descriptors, on_end, on_answer, on_loss)
+        self.relay = Relay(kernel, table.cells, descriptors, on_end, on_answer, on_loss, on_tick)
         self._callbacks: dict[int, Callback] = {}
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:

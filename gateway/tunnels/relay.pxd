@@ -16,11 +16,11 @@ cdef int64_t LIVE, NEVER, OPENED_NS, PASS, PENDING, PHASE, RELAYING, RESET, SCAN
 cdef int64_t ON_LOSS_CODE, PACED_CODE, PACED_NS
 cdef int64_t STALLED_NS, STATE, T_BYTES, T_VIOLATIONS, TOTAL_CELLS, TOTALS, WEBSOCKET, WRITE_STALL_NS
 cdef int64_t END_IDLE_NS, END_QUEUED, END_QUIET_NS, END_SIDE, HELD, HELD_HIGH, HELD_LOW, NETWORK
-cdef int64_t PASS_ONE, PEER, PING_AFTER_NS, PING_TAG, PINGED_NS, PINGS_ANSWERED, PINGS_SENT, PONG_DUE, PONG_NS, PONG_TIMEOUT_NS
+cdef int64_t PASS_ONE, PEER, PING_AFTER_NS, TALKS, PING_TAG, PINGED_NS, PINGS_ANSWERED, PINGS_SENT, PONG_DUE, PONG_NS, PONG_TIMEOUT_NS
 cdef int64_t RTT_NS, SECOND, SILENCE_NS, STOP, T_GAPS, T_GAPS_SUM_NS, T_PINGS, T_PONGS, T_RTT_SUM_NS, T_RTTS
 cdef int64_t GOING_AWAY, WRITE_STALL, WROTE_NS
 cdef int64_t RELEASED
-cdef int64_t REGISTERED, NO_OWNER, NOT_READ, BUSY, TURN
+cdef int64_t REGISTERED, NO_OWNER, NOT_READ, MILLISECOND, MAX_WAIT_MS
 
 
 cdef class Relay:
@@ -32,10 +32,15 @@ cdef class Relay:
     cdef object on_end
     cdef object on_answer
     cdef object on_loss
+    cdef object on_tick
+    cdef public int64_t tick_ns
+    cdef bint called
     cdef readonly int64_t now
 
-    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int, served=int, can_wait=bint)
+    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int, until=int64_t)
     cpdef list poll(self, int timeout_ms)
+    @cython.locals(left=int64_t)
+    cdef int _wait_ms(self, int64_t until) except? -2
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
     cpdef void served(self, int64_t row) except *
@@ -97,7 +102,7 @@ cdef class Relay:
     @cython.locals(size=Py_ssize_t)
     cdef Py_ssize_t _unhold(self, int64_t here, Py_ssize_t got) except -1
     @cython.locals(
-        here=int64_t, there=int64_t, now=int64_t, quiet=int64_t, gap=int64_t, totals=int64_t, silence=int64_t
+        here=int64_t, there=int64_t, now=int64_t, quiet=int64_t, gap=int64_t, totals=int64_t, silence=int64_t, talks=bint
     )
     cdef void _end_silence(self, int64_t row, int64_t side, bint passed) except *
     @cython.locals(here=int64_t, there=int64_t)

@@ -47,6 +47,7 @@ COMPILED = {
     "gateway/tunnels/deadlines",
     "gateway/tunnels/kernel",
     "gateway/tunnels/relay",
+    "gateway/tunnels/sweep",
 }
 UNCOMPILED = "the relay runs uncompiled"
 # What would have a gateway find another configuration, build or source than those of its wheel.

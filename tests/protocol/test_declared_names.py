@@ -34,6 +34,7 @@ def bound(path):
         ("gateway/protocol/scanner", {"BINARY", "STATUS"}),
         ("gateway/tunnels/deadlines", {"OPEN", "NEVER"}),
         ("gateway/tunnels/relay", {"EAGAIN", "DIRTY", "NO_OWNER"}),
+        ("gateway/tunnels/sweep", {"LIVE", "EARLIEST"}),
     ],
 )
 def test_declared_names_are_bound(module, some):
@@ -44,7 +45,13 @@ def test_declared_names_are_bound(module, some):
 
 @pytest.mark.parametrize(
     "module",
-    ["gateway/protocol/pings", "gateway/protocol/scanner", "gateway/tunnels/deadlines", "gateway/tunnels/relay"],
+    [
+        "gateway/protocol/pings",
+        "gateway/protocol/scanner",
+        "gateway/tunnels/deadlines",
+        "gateway/tunnels/relay",
+        "gateway/tunnels/sweep",
+    ],
 )
 def test_no_declaration_is_overlooked(module):
     """Every module-level variable is of the form that the test above reads."""

@@ -8,31 +8,26 @@ steps are those of the compiled ones, and here they can be counted.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import selectors
-import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 from websockets.frames import apply_mask
 
-import gateway
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
 from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES, Poller
 from gateway.tunnels.table import Slice
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import DESCRIPTORS, NS, WRITE_STALL_AFTER, Peer, Rig, Tunnel
+from .pure import pure
 from .wire import closing as close_frame
 from .wire import frame, split
 
 BOTH = (CLIENT, BACKEND_SIDE)
-PACKAGE = Path(gateway.__file__).parent
 
 
 class Killed(BaseException):
@@ -67,24 +62,14 @@ class Cells:
         self._cells[key] = value
 
 
-def pure(name: str) -> ModuleType:
-    """A module of the pure build, under a name of its own."""
-    path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
-    spec = importlib.util.spec_from_file_location(f"pure_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 scanner, kernel, relay = pure("protocol.scanner"), pure("tunnels.kernel"), pure("tunnels.relay")
 deadlines, sweep = pure("tunnels.deadlines"), pure("tunnels.sweep")
 relay.scan = scanner.scan
 relay.asked_at = deadlines.asked_at
 relay.next_deadline = deadlines.next_deadline
-sweep.deadlines = deadlines
+for name in vars(deadlines):
+    if name in vars(sweep) and not name.startswith("_"):
+        setattr(sweep, name, getattr(deadlines, name))
 
 
 class Kernel(kernel.Kernel):
