@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from functools import cached_property
@@ -79,6 +78,7 @@ class Edge:
         self.loop = asyncio.get_running_loop()
         self.poller = poller
         self.relay = poller.relay
+        self.kernel = poller.kernel
         self.slice = slice_
         self.registry = registry
         self.events = events
@@ -255,6 +255,11 @@ class Edge:
         """``CLOCK_MONOTONIC`` in nanoseconds, as of the events being served."""
         return self.relay.now
 
+    def head_deadline(self) -> int:
+        """Until when the head of a request has to be there that may begin now; ``NEVER`` where that is off."""
+        timeout = self.config.timeouts.request_head
+        return NEVER if timeout is None else self.relay.now + int(timeout * NS)
+
     @staticmethod
     def unix_ns() -> int:
         """Wall clock, for people to read."""
@@ -285,13 +290,13 @@ class Edge:
 
     # --- sockets and tasks -----------------------------------------------------------------------------------------
 
-    def drop(self, sock: socket.socket) -> None:
-        """Close a socket that the poller does not watch, when no event at hand can mean its descriptor."""
-        self.relay.retire(sock.detach())
+    def drop(self, fd: int) -> None:
+        """Close a descriptor that the poller does not watch, when no event at hand can mean it."""
+        self.relay.retire(fd)
 
-    def answer(self, sock: socket.socket, refused: Refused) -> None:
+    def answer(self, fd: int, refused: Refused) -> None:
         """Answer a request that is refused, and close its connection."""
-        Linger(self, sock, refusal_bytes(refused.status, refused.reason))
+        Linger(self, fd, refusal_bytes(refused.status, refused.reason))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run a coroutine beside the relay, and hold on to it until it is done."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
 import socket
-from errno import ECONNABORTED, ENOBUFS, ENOMEM
+from errno import EAGAIN, ECONNABORTED, EINTR, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING
 
 from gateway.edge.descriptors import EXHAUSTED
@@ -67,21 +68,20 @@ class Listener:
         self._sock.close()
 
     def _accept(self, mask: int, at_once: int = ACCEPTS_AT_ONCE) -> None:
+        edge = self._edge
+        kernel = edge.kernel
+        listening = self._sock.fileno()
         for _ in range(at_once):
-            try:
-                sock, address = self._sock.accept()
-            except (BlockingIOError, InterruptedError):
+            fd = kernel.accept(listening)
+            if fd < 0:
+                error = -fd
+                if error in _EXHAUSTED:
+                    self._pause(os.strerror(error))
+                elif error not in (EAGAIN, EINTR, ECONNABORTED):
+                    log.warning("accept failed: %s", os.strerror(error))
                 return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(error.strerror)
-                elif error.errno != ECONNABORTED:
-                    log.warning("accept failed: %s", error.strerror)
-                return
-            sock.setblocking(False)
-            fd = sock.fileno()
-            FirstRequest(self._edge, sock, self._edge.trust.peer(address))
-            if fd >= self._edge.descriptors.for_connections:
+            FirstRequest(edge, fd, edge.trust.peer(kernel.peer()))
+            if fd >= edge.descriptors.for_connections:
                 self._pause("descriptors are short")
                 return
 

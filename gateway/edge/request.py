@@ -61,7 +61,7 @@ class Trust:
         self._networks = networks
 
     def peer(self, address: object) -> Peer:
-        """Describe a peer by what ``accept()`` said of it."""
+        """Describe a peer by its address and port, or whatever else stands for it on a unix socket."""
         if not isinstance(address, tuple):
             # A unix socket: whoever may connect to it is on this machine, by the operator's leave.
             return Peer("", 0, True)

@@ -19,6 +19,7 @@ cdef class Kernel:
     cdef readonly Py_ssize_t receive_bytes
     cdef unsigned char[::1] data
     cdef epoll_event events[EVENTS]
+    cdef unsigned char address[128]  # a sockaddr of the latest accept
 
     cpdef int wait(self, int timeout_ms) except -1
     cdef int event_fd(self, int i) noexcept
@@ -26,9 +27,17 @@ cdef class Kernel:
     cpdef Py_ssize_t recv(self, int fd) noexcept
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
     cdef Py_ssize_t send_bytes(self, int fd, bytearray data) noexcept
-    cdef int watch(self, int fd, bint known, unsigned int events) except -1
-    cdef int unwatch(self, int fd) except -1
-    cdef void shut(self, int fd) noexcept
-    cdef void hang_up(self, int fd) noexcept
-    cdef void close(self, int fd) noexcept
-    cdef int64_t now(self) noexcept
+    cpdef int watch(self, int fd, bint known, unsigned int events) except -1
+    cpdef int unwatch(self, int fd) except -1
+    cpdef void shut(self, int fd) noexcept
+    cpdef void hang_up(self, int fd) noexcept
+    cpdef void close(self, int fd) noexcept
+    cpdef int64_t now(self) noexcept
+    cpdef int accept(self, int fd) noexcept
+    cpdef tuple peer(self)
+    cpdef int open(self, int family) noexcept
+    cpdef int connect(self, int fd, int family, object address) except 1
+    cpdef int error_of(self, int fd) noexcept
+    cpdef void limit_unacknowledged(self, int fd, int milliseconds) noexcept
+    cpdef bytes receive(self, int fd, Py_ssize_t most)
+    cpdef Py_ssize_t write(self, int fd, bytes data) noexcept

@@ -11,13 +11,17 @@ import os
 import select
 import socket
 import time
-from errno import EBADF
+from collections.abc import Iterator
+from errno import EBADF, EINPROGRESS
+from typing import Any
 
 COMPILED = False
 
 MAX_EVENTS = 1024
 SPARE_BYTES = 16
 """What the buffer has beyond the most that is received at once: room for the bytes of a Pong that were held back."""
+
+KEEPALIVE_IDLE_SECONDS = 60
 
 
 class Kernel:
@@ -35,6 +39,7 @@ class Kernel:
         self._view = memoryview(self.buffer)
         self._whole = [self._view[:buffer_bytes]]
         self._events: list[tuple[int, int]] = []
+        self._peer: Any = None
 
     def wait(self, timeout_ms: int) -> int:
         """Wait for events, ``timeout_ms`` at most (-1: without limit); return how many there are."""
@@ -93,15 +98,88 @@ class Kernel:
         """Close ``fd``."""
         os.close(fd)
 
+    # --- for handshakes ---------------------------------------------------------------------------------------------
+
+    def accept(self, fd: int) -> int:
+        """Accept a connection; return its descriptor, which does not block, or a negative errno."""
+        with _borrowed(fd) as listening:
+            try:
+                connection, self._peer = listening.accept()
+            except OSError as error:
+                return -(error.errno or EBADF)
+        connection.setblocking(False)
+        return connection.detach()
+
+    def peer(self) -> tuple[str, int] | None:
+        """Address and port of the peer of the connection accepted last; None on a unix socket."""
+        if not isinstance(self._peer, tuple):
+            return None
+        return self._peer[0].partition("%")[0], self._peer[1]
+
+    def open(self, family: int) -> int:
+        """A stream socket that does not block, and over TCP has no delay and keeps alive; or a negative errno."""
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            return -(error.errno or EBADF)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+        return sock.detach()
+
+    def connect(self, fd: int, family: int, address: Any) -> int:
+        """Begin to connect; return 0 when that is done or under way, or a negative errno.
+
+        :param address: as ``socket.connect`` takes it
+        """
+        with _borrowed(fd) as sock:
+            error = sock.connect_ex(address)
+        return 0 if error == EINPROGRESS else -error
+
+    def error_of(self, fd: int) -> int:
+        """What has gone wrong with a socket since that was asked last, as an errno; 0 for nothing."""
+        with _borrowed(fd) as sock:
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def limit_unacknowledged(self, fd: int, milliseconds: int) -> None:
+        """Have the kernel end a TCP connection whose peer acknowledges nothing for so long (RFC 5482)."""
+        with _borrowed(fd) as sock:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+    def receive(self, fd: int, most: int) -> bytes | None:
+        """Receive up to ``most`` bytes; ``b""`` at the end of the stream, None while there are none.
+
+        :raises OSError: the connection failed
+        """
+        try:
+            return os.read(fd, most)
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def write(self, fd: int, data: bytes) -> int:
+        """Send ``data``; return bytes taken, or a negative errno."""
+        try:
+            return os.write(fd, data)
+        except OSError as error:
+            return -(error.errno or EBADF)
+
     def now(self) -> int:
         """``CLOCK_MONOTONIC`` in nanoseconds."""
         return time.monotonic_ns()
 
 
 def _shutdown(fd: int, how: int) -> None:
-    with contextlib.suppress(OSError):
-        connection = socket.socket(fileno=fd)
-        try:
-            connection.shutdown(how)
-        finally:
-            connection.detach()
+    with contextlib.suppress(OSError), _borrowed(fd) as connection:
+        connection.shutdown(how)
+
+
+@contextlib.contextmanager
+def _borrowed(fd: int) -> Iterator[socket.socket]:
+    """A socket object over a descriptor that stays its owner's."""
+    sock = socket.socket(fileno=fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()

@@ -48,17 +48,18 @@ class Poller(selectors.EpollSelector):
         """
         super().__init__()
         kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES)
+        self.kernel = kernel
         self.relay = Relay(kernel, table.cells, descriptors, on_end, on_answer, on_loss, on_tick)
         self._callbacks: dict[int, Callback] = {}
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:
         """Call ``callback(event mask)`` when ``events`` (``EPOLLIN`` …) are there. It must not raise."""
-        self._selector.register(fd, events)
+        self.kernel.watch(fd, False, events)
         self._callbacks[fd] = callback
 
     def rewatch(self, fd: int, events: int, callback: Callback) -> None:
         """Watch a descriptor that is watched already for other events, or with another callback."""
-        self._selector.modify(fd, events)
+        self.kernel.watch(fd, True, events)
         self._callbacks[fd] = callback
 
     def recall(self, fd: int, callback: Callback) -> None:
@@ -72,7 +73,7 @@ class Poller(selectors.EpollSelector):
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor."""
         del self._callbacks[fd]
-        self._selector.unregister(fd)
+        self.kernel.unwatch(fd)
 
     def _abandon(self, fd: int) -> None:
         """Hear no more of a descriptor whose callback failed: its events would come again and again."""
