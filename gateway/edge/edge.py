@@ -93,7 +93,7 @@ class Edge:
         """set once the gateway drains and the last tunnel has ended"""
         self.drained_backends: frozenset[int] = frozenset()
         """numbers of those that get no new tunnels and requests"""
-        self.ends = Ends(slice_.table, registry, events)
+        self.ends = Ends(slice_.table, registry, events, self.batch.count)
         self.intervals = Intervals(slice_)
         self.on_learned: Callable[[News], None] = lambda news: None
         """told what other workers should know, too"""
@@ -313,14 +313,10 @@ class Edge:
 
     def count_handshake(self, route: Route | None, result: str, started_ns: int) -> None:
         """Count a handshake that is over. :param started_ns: 0 if not a byte of it has come"""
-        seconds = (time.monotonic_ns() - started_ns) / 1e9 if started_ns else None
-        self.batch.add(self._count_handshake, route.name if route else NO_ROUTE, result, seconds)
-
-    def _count_handshake(self, route: str, result: str, seconds: float | None) -> None:
-        events = self.events.route(route)
-        events.handshakes(result).inc()
-        if seconds is not None:
-            events.handshake_seconds.observe(seconds)
+        events = self.events.route(route.name if route else NO_ROUTE)
+        self.batch.count(events.handshakes(result))
+        if started_ns:
+            self.batch.add(events.handshake_seconds.observe, (time.monotonic_ns() - started_ns) / 1e9)
 
     def log_handshake(
         self, request: Request, result: str, status: int | None, reason: str | None, target: Target | None

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import time
+from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from gateway.edge.request import Peer, Refused, examine
-from gateway.edge.upgrade import Upgrade
+from gateway.edge.upgrade import NOT_NOW, Upgrade
 from gateway.protocol.http import BadHead, RequestReader
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge
-
-RECEIVE_BYTES = 32 * 1024
 
 
 class FirstRequest:
@@ -22,8 +20,11 @@ class FirstRequest:
 
     __slots__ = ("_edge", "_fd", "_peer", "_reader", "_started_ns", "deadline_ns")
 
-    def __init__(self, edge: Edge, fd: int, peer: Peer) -> None:
-        """:param fd: a connection, non-blocking; the first request owns it"""
+    def __init__(self, edge: Edge, fd: int, peer: Peer, received: bytes | int) -> None:
+        """
+        :param fd: a connection, non-blocking; the first request owns it
+        :param received: what has come on it already, or an errno
+        """
         self._edge = edge
         self._fd = fd
         self._peer = peer
@@ -31,8 +32,9 @@ class FirstRequest:
         self._started_ns = 0
         self.deadline_ns = edge.head_deadline()
         edge.waiting.add(self)
-        edge.poller.watch(fd, select.EPOLLIN, self._read)
-        self._read(select.EPOLLIN)  # clients send their request at once
+        edge.poller.read(fd, self._read)
+        if received != EAGAIN:
+            self._read(received)
 
     def late(self) -> None:
         """The head did not come in time. A connection that sent nothing at all is closed without a word."""
@@ -41,12 +43,10 @@ class FirstRequest:
         else:
             self._refuse(Refused(408, "the request's head did not come in time", "timeout"))
 
-    def _read(self, mask: int) -> None:
-        try:
-            data = self._edge.kernel.receive(self._fd, RECEIVE_BYTES)
-        except OSError:
-            data = b""
-        if data is None:
+    def _read(self, data: bytes | int) -> None:
+        if isinstance(data, int):
+            if data not in NOT_NOW:
+                self._close()
             return
         if not data:
             self._close()

@@ -71,19 +71,16 @@ class Listener:
         edge = self._edge
         kernel = edge.kernel
         listening = self._sock.fileno()
-        for _ in range(at_once):
-            fd = kernel.accept(listening)
-            if fd < 0:
-                error = -fd
-                if error in _EXHAUSTED:
-                    self._pause(os.strerror(error))
-                elif error not in (EAGAIN, EINTR, ECONNABORTED):
-                    log.warning("accept failed: %s", os.strerror(error))
-                return
-            FirstRequest(edge, fd, edge.trust.peer(kernel.peer()))
-            if fd >= edge.descriptors.for_connections:
-                self._pause("descriptors are short")
-                return
+        most = edge.descriptors.for_connections
+        for fd, address, data in kernel.accept(listening, at_once, most):
+            if fd >= 0:
+                FirstRequest(edge, fd, edge.trust.peer(address), data)
+                if fd >= most:
+                    self._pause("descriptors are short")
+            elif -fd in _EXHAUSTED:
+                self._pause(os.strerror(-fd))
+            elif -fd not in (EAGAIN, EINTR, ECONNABORTED):
+                log.warning("accept failed: %s", os.strerror(-fd))
 
     def _pause(self, why: str | None) -> None:
         """Leave connections in the kernel's queue for a moment. Trying again at once would only burn CPU."""

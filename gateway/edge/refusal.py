@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import select
+from errno import EAGAIN, EINTR
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from gateway.edge.edge import Edge
 
 LINGER_NS = 2_000_000_000
-RECEIVE_BYTES = 64 * 1024
 RETRY_AFTER_SECONDS = 5
 """When to ask again, for those who get 503 (RFC 9110 section 10.2.3): another gateway may be asked sooner."""
 
@@ -57,7 +56,7 @@ class Linger:
             edge.drop(fd)
             return
         edge.kernel.shut(fd)
-        edge.poller.watch(fd, select.EPOLLIN, self._read)
+        edge.poller.read(fd, self._read)
         edge.waiting.add(self)
 
     def late(self) -> None:
@@ -66,10 +65,6 @@ class Linger:
         self._edge.poller.unwatch(self._fd)
         self._edge.drop(self._fd)
 
-    def _read(self, mask: int) -> None:
-        try:
-            data = self._edge.kernel.receive(self._fd, RECEIVE_BYTES)
-        except OSError:
-            data = b""
-        if data == b"":
+    def _read(self, data: bytes | int) -> None:
+        if not data or (isinstance(data, int) and data not in (EAGAIN, EINTR)):
             self.late()

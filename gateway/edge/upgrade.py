@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import select
 import socket
-from errno import EAGAIN, EINPROGRESS, EINTR
+from errno import EAGAIN, EINTR
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.edge.declined import relay_answer
@@ -68,6 +69,7 @@ class Upgrade:
         "_backend_fd",
         "_client_fd",
         "_connecting",
+        "_dialling",
         "_early",
         "_edge",
         "_failure",
@@ -100,6 +102,7 @@ class Upgrade:
         self._row = -1
         self.deadline_ns = NEVER
         self._connecting = True
+        self._dialling = False  # whether a connection to the backend is about to be begun
         edge.waiting.add(self)
         if watched:
             edge.poller.recall(client_fd, self._client_ready)
@@ -124,15 +127,10 @@ class Upgrade:
             else:
                 self._edge.poller.rewatch(self._client_fd, WATCH_END, self._client_ready)
             return
-        try:
-            data = self._edge.kernel.receive(self._client_fd, MAX_EARLY_BYTES - len(self._early))
-        except OSError:
-            data = b""
-        if data is None:
-            return
-        if data:
+        data = self._edge.kernel.receive(self._client_fd, MAX_EARLY_BYTES - len(self._early))
+        if isinstance(data, bytes) and data:
             self._early += data
-        else:
+        elif data not in NOT_NOW:
             self._client_gone()
 
     def _client_gone(self) -> None:
@@ -157,35 +155,30 @@ class Upgrade:
                 self._refuse(refused)
                 return
             self._backend_fd = fd
-            error = -edge.kernel.connect(fd, family, address)
-            if not error:
-                error = self._send_at_once(fd)
-                if not error:
-                    self._answer_due()
-                    edge.poller.watch(fd, select.EPOLLIN, self._answer)
-                    return
-            if error == EINPROGRESS:
-                self.deadline_ns = edge.relay.now + self._request.route.limits.connect_ns
-                self._connecting = True
-                edge.poller.watch(fd, select.EPOLLOUT, self._connected)
-                return
-            edge.kernel.close(fd)
-            self._connect_failed(error)
+            self._head = head = upgrade_to_backend(self._request)
+            self._dialling = True
+            edge.poller.put_off(partial(edge.kernel.connect, fd, family, address, head), self._dialled)
+            return
 
-    def _send_at_once(self, fd: int) -> int:
-        """Send the request's head on a connection that may be made already, as one on this machine is.
-
-        :returns: 0 when all of it was sent, ``EINPROGRESS`` when that takes time, else what went wrong
-        """
-        self._head = upgrade_to_backend(self._request)
-        sent = self._edge.kernel.write(fd, self._head)
+    def _dialled(self, sent: int) -> None:
+        """A connection was begun. :param sent: how much of the head it took, or a negative errno"""
+        edge = self._edge
+        fd = self._backend_fd
+        self._dialling = False
+        if fd == NONE:
+            return  # the client has gone meanwhile
         if sent == len(self._head):
-            return 0
-        if sent >= 0:
+            edge.poller.read(fd, self._answer)
+            self._answer_due()
+        elif sent >= 0:
             self._head = self._head[sent:]
-        elif -sent not in NOT_NOW:
-            return -sent
-        return EINPROGRESS
+            self.deadline_ns = edge.relay.now + self._request.route.limits.connect_ns
+            self._connecting = True
+            edge.poller.watch(fd, select.EPOLLOUT, self._connected)
+        else:
+            edge.kernel.close(fd)
+            self._connect_failed(-sent)
+            self._dial()
 
     def _next_target(self) -> bool:
         """Choose a backend that was not tried; False when there is none, or enough were tried."""
@@ -264,20 +257,20 @@ class Upgrade:
         if self._head:
             self._edge.poller.rewatch(self._backend_fd, select.EPOLLOUT, self._sending)
         else:
-            self._edge.poller.rewatch(self._backend_fd, select.EPOLLIN, self._answer)
+            self._edge.poller.rewatch(self._backend_fd, select.EPOLLIN, self._answer_later)
+
+    def _answer_later(self, mask: int) -> None:
+        self._answer(self._edge.kernel.receive(self._backend_fd, RECEIVE_BYTES))
 
     def _closed_by_backend(self, why: str | None) -> None:
         self._refuse(Refused(502, f"the backend closed the connection: {why}", "connect_error"))
 
-    def _answer(self, mask: int) -> None:
-        """Read the backend's answer."""
+    def _answer(self, data: bytes | int) -> None:
+        """Read the backend's answer. :param data: what has come, or an errno"""
         assert self._target is not None
-        try:
-            data = self._edge.kernel.receive(self._backend_fd, RECEIVE_BYTES)
-        except OSError as error:
-            self._closed_by_backend(error.strerror)
-            return
-        if data is None:
+        if isinstance(data, int):
+            if data not in NOT_NOW:
+                self._closed_by_backend(os.strerror(data))
             return
         if not data:
             self._refuse(Refused(502, "the backend closed the connection without an answer", "connect_error"))
@@ -343,10 +336,20 @@ class Upgrade:
         self._reader.release()
         edge.count_handshake(request.route, "upgraded", request.started_ns)
         self._log("upgraded", 101, None)
-        relay.write(row, CLIENT, answer)
+        poller.put_off(partial(self._say_it, answer), self._opened)
+
+    def _say_it(self, answer: bytes) -> int:
+        """Tell the client."""
+        self._edge.relay.write(self._row, CLIENT, answer)
+        return 0
+
+    def _opened(self, result: int) -> None:
+        """The client was told: what both have said ahead of that goes on its way."""
+        edge = self._edge
+        row = self._row
         for side, early in ((BACKEND_SIDE, self._reader.received), (CLIENT, self._early)):
             if early and edge.slice.cells[row + STATE] == LIVE:
-                relay.feed(row, side, early)
+                edge.relay.feed(row, side, early)
         edge.tunnel_opened(row)
 
     def _give_up_unacknowledged(self) -> None:
@@ -414,7 +417,8 @@ class Upgrade:
 
     def _drop_backend(self) -> None:
         if self._backend_fd != NONE:
-            self._edge.poller.unwatch(self._backend_fd)
+            if not self._dialling:
+                self._edge.poller.unwatch(self._backend_fd)
             self._edge.drop(self._backend_fd)
             self._backend_fd = NONE
 

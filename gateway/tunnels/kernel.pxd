@@ -19,7 +19,6 @@ cdef class Kernel:
     cdef readonly Py_ssize_t receive_bytes
     cdef unsigned char[::1] data
     cdef epoll_event events[EVENTS]
-    cdef unsigned char address[128]  # a sockaddr of the latest accept
 
     cpdef int wait(self, int timeout_ms) except -1
     cdef int event_fd(self, int i) noexcept
@@ -33,11 +32,10 @@ cdef class Kernel:
     cpdef void hang_up(self, int fd) noexcept
     cpdef void close(self, int fd) noexcept
     cpdef int64_t now(self) noexcept
-    cpdef int accept(self, int fd) noexcept
-    cpdef tuple peer(self)
+    cpdef list accept(self, int fd, Py_ssize_t most, int below)
     cpdef int open(self, int family) noexcept
-    cpdef int connect(self, int fd, int family, object address) except 1
+    cpdef Py_ssize_t connect(self, int fd, int family, object address, bytes data) except? 0
     cpdef int error_of(self, int fd) noexcept
     cpdef void limit_unacknowledged(self, int fd, int milliseconds) noexcept
-    cpdef bytes receive(self, int fd, Py_ssize_t most)
+    cpdef object receive(self, int fd, Py_ssize_t most)
     cpdef Py_ssize_t write(self, int fd, bytes data) noexcept

@@ -12,7 +12,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
-from errno import EBADF, EINPROGRESS
+from errno import EAGAIN, EBADF, EINPROGRESS, EINTR
 from typing import Any
 
 COMPILED = False
@@ -22,6 +22,11 @@ SPARE_BYTES = 16
 """What the buffer has beyond the most that is received at once: room for the bytes of a Pong that were held back."""
 
 KEEPALIVE_IDLE_SECONDS = 60
+FIRST_BYTES = 32 * 1024
+"""What is received of a connection at once when it is accepted."""
+
+Accepted = tuple[int, "tuple[str, int] | None", "bytes | int"]
+"""Descriptor or a negative errno, address and port of the peer (None on a unix socket), what it sent."""
 
 
 class Kernel:
@@ -39,7 +44,6 @@ class Kernel:
         self._view = memoryview(self.buffer)
         self._whole = [self._view[:buffer_bytes]]
         self._events: list[tuple[int, int]] = []
-        self._peer: Any = None
 
     def wait(self, timeout_ms: int) -> int:
         """Wait for events, ``timeout_ms`` at most (-1: without limit); return how many there are."""
@@ -100,21 +104,27 @@ class Kernel:
 
     # --- for handshakes ---------------------------------------------------------------------------------------------
 
-    def accept(self, fd: int) -> int:
-        """Accept a connection; return its descriptor, which does not block, or a negative errno."""
-        with _borrowed(fd) as listening:
-            try:
-                connection, self._peer = listening.accept()
-            except OSError as error:
-                return -(error.errno or EBADF)
-        connection.setblocking(False)
-        return connection.detach()
+    def accept(self, fd: int, most: int, below: int) -> list[Accepted]:
+        """Accept connections, which do not block, and receive what has come on them already.
 
-    def peer(self) -> tuple[str, int] | None:
-        """Address and port of the peer of the connection accepted last; None on a unix socket."""
-        if not isinstance(self._peer, tuple):
-            return None
-        return self._peer[0].partition("%")[0], self._peer[1]
+        :param most: at a time
+        :param below: the first whose descriptor is not below this is the last
+        :returns: the last may be an error in the place of a connection
+        """
+        found: list[Accepted] = []
+        with _borrowed(fd) as listening:
+            while len(found) < most:
+                try:
+                    connection, address = listening.accept()
+                except OSError as error:
+                    found.append((-(error.errno or EBADF), None, EAGAIN))
+                    break
+                connection.setblocking(False)
+                if connection.fileno() >= below:
+                    most = 0
+                peer = (address[0].partition("%")[0], address[1]) if isinstance(address, tuple) else None
+                found.append((connection.fileno(), peer, self.receive(connection.detach(), FIRST_BYTES)))
+        return found
 
     def open(self, family: int) -> int:
         """A stream socket that does not block, and over TCP has no delay and keeps alive; or a negative errno."""
@@ -128,14 +138,18 @@ class Kernel:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
         return sock.detach()
 
-    def connect(self, fd: int, family: int, address: Any) -> int:
-        """Begin to connect; return 0 when that is done or under way, or a negative errno.
+    def connect(self, fd: int, family: int, address: Any, data: bytes) -> int:
+        """Begin to connect, and send what goes first if the connection stands already, as one on this machine does.
 
         :param address: as ``socket.connect`` takes it
+        :returns: bytes taken, 0 while it is under way, or a negative errno
         """
         with _borrowed(fd) as sock:
             error = sock.connect_ex(address)
-        return 0 if error == EINPROGRESS else -error
+        if error not in (0, EINPROGRESS):
+            return -error
+        sent = self.write(fd, data)
+        return 0 if sent in (-EAGAIN, -EINTR) else sent
 
     def error_of(self, fd: int) -> int:
         """What has gone wrong with a socket since that was asked last, as an errno; 0 for nothing."""
@@ -148,15 +162,12 @@ class Kernel:
             if sock.family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
-    def receive(self, fd: int, most: int) -> bytes | None:
-        """Receive up to ``most`` bytes; ``b""`` at the end of the stream, None while there are none.
-
-        :raises OSError: the connection failed
-        """
+    def receive(self, fd: int, most: int) -> bytes | int:
+        """Receive up to ``most`` bytes; ``b""`` at the end of the stream, an errno where there are none."""
         try:
             return os.read(fd, most)
-        except (BlockingIOError, InterruptedError):
-            return None
+        except OSError as error:
+            return error.errno or EBADF
 
     def write(self, fd: int, data: bytes) -> int:
         """Send ``data``; return bytes taken, or a negative errno."""

@@ -71,6 +71,7 @@ cdef extern from "<time.h>" nogil:
 COMPILED = True
 SPARE_BYTES = 16
 KEEPALIVE_IDLE_SECONDS = 60
+FIRST_BYTES = 32 * 1024
 cdef int NO_DELAY = 1
 cdef int KEEP_ALIVE = 1
 cdef int KEEP_IDLE = KEEPALIVE_IDLE_SECONDS
@@ -142,23 +143,21 @@ cdef class Kernel:
     cpdef void close(self, int fd) noexcept:
         c_close(fd)
 
-    cpdef int accept(self, int fd) noexcept:
-        cdef socklen_t size = sizeof(self.address)
-        cdef int connection = accept4(fd, <sockaddr *>self.address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
-        return connection if connection >= 0 else -errno
-
-    cpdef tuple peer(self):
-        cdef char text[64]
-        cdef int family = (<sockaddr *>self.address).sa_family
-        cdef sockaddr_in *four = <sockaddr_in *>self.address
-        cdef sockaddr_in6 *six = <sockaddr_in6 *>self.address
-        if family == AF_INET:
-            inet_ntop(AF_INET, &four.sin_addr, text, sizeof(text))
-            return text.decode("ascii"), ntohs(four.sin_port)
-        if family == AF_INET6:
-            inet_ntop(AF_INET6, &six.sin6_addr, text, sizeof(text))
-            return text.decode("ascii"), ntohs(six.sin6_port)
-        return None
+    cpdef list accept(self, int fd, Py_ssize_t most, int below):
+        cdef list found = []
+        cdef sockaddr_in6 address
+        cdef socklen_t size
+        cdef int connection
+        while len(found) < most:
+            size = sizeof(address)
+            connection = accept4(fd, <sockaddr *>&address, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if connection < 0:
+                found.append((-errno, None, EAGAIN))
+                break
+            if connection >= below:
+                most = 0
+            found.append((connection, _peer(<sockaddr *>&address), self.receive(connection, FIRST_BYTES)))
+        return found
 
     cpdef int open(self, int family) noexcept:
         cdef int fd = c_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
@@ -170,12 +169,13 @@ cdef class Kernel:
             setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &KEEP_IDLE, sizeof(int))
         return fd
 
-    cpdef int connect(self, int fd, int family, object address) except 1:
+    cpdef Py_ssize_t connect(self, int fd, int family, object address, bytes data) except? 0:
         cdef sockaddr_in four
         cdef sockaddr_in6 six
         cdef sockaddr_un unix
         cdef bytes text
         cdef int result
+        cdef Py_ssize_t sent
         if family == AF_INET:
             memset(&four, 0, sizeof(four))
             text = (<str>address[0]).encode("ascii")
@@ -203,7 +203,10 @@ cdef class Kernel:
             unix.sun_family = AF_UNIX
             memcpy(unix.sun_path, <char *>text, len(text))
             result = c_connect(fd, <sockaddr *>&unix, sizeof(unix))
-        return 0 if result == 0 or errno == EINPROGRESS else -errno
+        if result < 0 and errno != EINPROGRESS:
+            return -errno
+        sent = self.write(fd, data)
+        return 0 if sent == -EAGAIN or sent == -EINTR else sent
 
     cpdef int error_of(self, int fd) noexcept:
         cdef int error = 0
@@ -213,13 +216,11 @@ cdef class Kernel:
     cpdef void limit_unacknowledged(self, int fd, int milliseconds) noexcept:
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &milliseconds, sizeof(int))
 
-    cpdef bytes receive(self, int fd, Py_ssize_t most):
+    cpdef object receive(self, int fd, Py_ssize_t most):
         # Into the worker's buffer first: most of what is asked for does not come.
         cdef Py_ssize_t n = c_recv(fd, &self.data[0], min(most, self.receive_bytes), 0)
         if n < 0:
-            if errno == EAGAIN or errno == EINTR:
-                return None
-            PyErr_SetFromErrno(OSError)
+            return errno
         return PyBytes_FromStringAndSize(<char *>&self.data[0], n)
 
     cpdef Py_ssize_t write(self, int fd, bytes data) noexcept:
@@ -230,3 +231,14 @@ cdef class Kernel:
         cdef timespec ts
         clock_gettime(CLOCK_MONOTONIC, &ts)
         return <int64_t>ts.tv_sec * 1000000000 + ts.tv_nsec
+
+
+cdef tuple _peer(sockaddr *address):
+    cdef char text[64]
+    if address.sa_family == AF_INET:
+        inet_ntop(AF_INET, &(<sockaddr_in *>address).sin_addr, text, sizeof(text))
+        return text.decode("ascii"), ntohs((<sockaddr_in *>address).sin_port)
+    if address.sa_family == AF_INET6:
+        inet_ntop(AF_INET6, &(<sockaddr_in6 *>address).sin6_addr, text, sizeof(text))
+        return text.decode("ascii"), ntohs((<sockaddr_in6 *>address).sin6_port)
+    return None
