@@ -245,10 +245,15 @@ def change_what_is_fixed(program: Path, gateway: Gateway) -> str:
     return "workers cannot change in an upgrade"
 
 
-def change_the_layout(program: Path, gateway: Gateway) -> str:
-    file = program / "tunnels" / "layout.py"
-    file.write_text(file.read_text().replace("\nVERSION = 1\n", "\nVERSION = 1001\n"))
-    return "not a table of this version"
+def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
+    for name, old, new in (
+        ("layout.py", ") = range(23)\nSIDE_0", "    WEATHER,\n) = range(24)\nSIDE_0"),
+        ("fields.py", '    "PACED_CODE": 0,\n', '    "PACED_CODE": 0,\n    "WEATHER": REQUIRED,\n'),
+    ):
+        file = program / "tunnels" / name
+        assert old in file.read_text()
+        file.write_text(file.read_text().replace(old, new))
+    return "the table of layout 1 has no WEATHER"
 
 
 def speak_another_language(program: Path, gateway: Gateway) -> str:
@@ -264,7 +269,7 @@ def speak_another_language(program: Path, gateway: Gateway) -> str:
         miss_a_module,
         break_the_configuration,
         change_what_is_fixed,
-        change_the_layout,
+        need_what_nobody_has_kept,
         speak_another_language,
     ],
 )
