@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -34,6 +35,7 @@ def run(path: str, inherit: int | None, trial: bool) -> None:
         except (CannotInherit, RegistryFull, OSError, ValueError) as error:
             click.echo(str(error), err=True)
             sys.exit(1)
+        os.close(inherit)
     else:
         supervisor = Supervisor(config, path)
     run_until_stopped(supervisor.run())

@@ -343,7 +343,7 @@ class Supervisor:
     def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
         """Have backends sent nothing new, and their tunnels closed."""
         settings = self._config.drain
-        self.state.refresh()
+        self.state.refresh(True)
         drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
         for backend, drain in drains.items():
             upstream, address = self._registry.backends[backend]
@@ -581,7 +581,7 @@ class Supervisor:
         """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
         settings = self._config.drain
         self.state.stopping = True
-        self.state.refresh()
+        self.state.refresh(True)
         self.state.drain = DrainState(settings.period, self.state.table.tunnels())
         log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
         longest_close = max(route.timeouts.close for route in self._config.routes)

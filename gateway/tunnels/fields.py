@@ -146,13 +146,13 @@ VALUES: Mapping[str, Mapping[str, int]] = {
     "PHASE": {name: getattr(layout, name) for name in ("RELAYING", "CLOSING", "CUT")},
     "KIND": {name: getattr(layout, name) for name in ("WEBSOCKET", "OPAQUE")},
     "GATE": {name: getattr(layout, name) for name in ("PASS", "AT_BOUNDARY", "DISCARD", "PONG_DUE")},
-    "INITIATOR": {name: number for number, name in enumerate(layout.INITIATORS)},
-    "END_SIDE": {name: number for number, name in enumerate(SIDES)},
-    "CAUSE": {name: number for number, name in enumerate(layout.CAUSES)},
+    "INITIATOR": {name: number for number, name in enumerate(("", *layout.INITIATORS), -1)},
+    "END_SIDE": {name: number for number, name in enumerate(("", *SIDES), -1)},
+    "CAUSE": {name: number for number, name in enumerate(("", *layout.CAUSES), -1)},
     "STATUS": {name: getattr(scanner_state, name) for name in ("OPEN", "CLOSED", "BROKEN")},
-    "MESSAGE": {name: getattr(scanner_state, name) for name in ("PLAIN", "EXTENDED")},
+    "MESSAGE": {"": 0, "PLAIN": scanner_state.PLAIN, "EXTENDED": scanner_state.EXTENDED},
 }
-"""Cells whose values have names. Others, such as -1 and 0 for nothing, mean the same everywhere."""
+"""Cells whose values have names, all of them; no name is that of what stands for nothing."""
 
 
 def describe(workers: int, rows_per_worker: int) -> Description:

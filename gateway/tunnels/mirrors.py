@@ -155,7 +155,8 @@ class Mirrors:
                         self._copy_blocks(source, slot)
                     end = min(at + AT_ONCE, source.foreign.used_rows(slot)) if rows else 0
                     for number in self._in_use(source, slot, at, end):
-                        unknown += self._copy_row(source, slot, number)
+                        if (cell := self._copy_row(source, slot, number)) is not None:
+                            unknown[cell] += 1
                 if end < at + AT_ONCE:
                     break
                 at = end
@@ -178,7 +179,7 @@ class Mirrors:
             for tunnel in tunnels:
                 number = source.foreign.number_of(slot, tunnel.row)
                 row = self._row(slot, number)
-                if self._copy_row(source, slot, number):
+                if self._copy_row(source, slot, number) is not None:
                     unknown.add(tunnel.id)
                 if self.table.cells[row + ID] != tunnel.id:
                     raise ValueError(f"row {number} of slot {slot} is not that of tunnel {tunnel.id:x}")
@@ -235,7 +236,8 @@ class Mirrors:
                     f"{len(rows)} tunnels are open in slot {slot}, and there is room for {self.table.rows_per_worker}"
                 )
             for to, number in enumerate(rows):
-                self.unknown += self._copy_row(source, slot, number, to)
+                if (cell := self._copy_row(source, slot, number, to)) is not None:
+                    self.unknown[cell] += 1
             self.table.cells[self.table.worker(slot) + W_HIGH_ROWS] = len(rows)
 
     def _copy_blocks(self, source: _Source, slot: int) -> None:
@@ -260,8 +262,11 @@ class Mirrors:
             if used or mirrored[number - start] != FREE:
                 yield number
 
-    def _copy_row(self, source: _Source, slot: int, number: int, to: int | None = None) -> Counter[str]:
-        """:returns: as ``unknown``. :param to: the number of the row that becomes its mirror, if another one"""
+    def _copy_row(self, source: _Source, slot: int, number: int, to: int | None = None) -> str | None:
+        """
+        :param to: the number of the row that becomes its mirror, if another one
+        :returns: the cell because of which nobody can carry the tunnel on; None for most
+        """
         cells = self.table.cells
         at = self._row(slot, number if to is None else to)
         row = source.foreign.row(slot, number)
@@ -269,17 +274,18 @@ class Mirrors:
             if cells[at + STATE] != FREE:
                 cells[at + STATE] = FREE
                 cells[at : at + ROW_CELLS] = _EMPTY_ROW
-            return Counter()
+            return None
         converted, unknown = source.conversion.row(slot, row)
-        if unknown is not None:
-            converted[DIRTY] = 1
         state = converted[STATE]
         if (cells[at + STATE], cells[at + ID]) != (state, converted[ID]):
             # As whoever owns a row does it: one that is live is whole, and of one tunnel.
             cells[at + STATE] = converted[STATE] = FREE
+        if unknown is not None:
+            converted[DIRTY] = 1
+            unknown = unknown.split()[-1]
         cells[at : at + ROW_CELLS] = converted
         cells[at + STATE] = state
-        return Counter() if unknown is None else Counter((unknown.split()[-1],))
+        return unknown
 
     def _row(self, slot: int, number: int) -> int:
         return self.table.first_row(slot) + number * ROW_CELLS

@@ -45,7 +45,7 @@ def random_row(random: Random) -> list[int]:
     cells = [0] * layout.ROW_CELLS
     for name, (at, _) in OWN.row.names.items():
         if bare(name) in OWN.values:
-            cells[at] = random.choice([*OWN.values[bare(name)].values(), -1])
+            cells[at] = random.choice([*OWN.values[bare(name)].values()])
         elif bare(name) == "PEER":
             cells[at] = random.choice([0, SIDE_CELLS if name.startswith(SIDES[0]) else -SIDE_CELLS])
         else:
