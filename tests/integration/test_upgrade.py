@@ -246,14 +246,16 @@ def change_what_is_fixed(program: Path, gateway: Gateway) -> str:
 
 
 def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
-    for name, old, new in (
-        ("layout.py", ") = range(23)\nSIDE_0", "    WEATHER,\n) = range(24)\nSIDE_0"),
-        ("fields.py", '    "PACED_CODE": 0,\n', '    "PACED_CODE": 0,\n    "WEATHER": REQUIRED,\n'),
-    ):
-        file = program / "tunnels" / name
-        assert old in file.read_text()
-        file.write_text(file.read_text().replace(old, new))
-    return "the table of layout 1 has no WEATHER"
+    layout, fields = (program / "tunnels" / name for name in ("layout.py", "fields.py"))
+    layout.write_text(
+        re.sub(
+            r"^\) = range\((\d+)\)\nSIDE_0", r"    WEATHER,\n) = range(\1 + 1)\nSIDE_0", layout.read_text(), flags=re.M
+        )
+    )
+    fields.write_text(
+        fields.read_text().replace("ROW: Defaults = {\n", 'ROW: Defaults = {\n    "WEATHER": REQUIRED,\n')
+    )
+    return r"the table of layout \d+ has no WEATHER, which \d+ needs"
 
 
 def speak_another_language(program: Path, gateway: Gateway) -> str:

@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 
 from gateway.tunnels import description
+from gateway.tunnels.layout import VERSION
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import eventually
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
@@ -46,7 +47,7 @@ async def play() -> AsyncIterator[Play]:
     await made.close()
 
 
-def edit(file: Path, *changes: tuple[str, str]) -> None:
+def edit(file: Path, *changes: tuple[str, str | Callable[[re.Match[str]], str]]) -> None:
     """Change a file, each time in one place. :param changes: regular expressions, and what stands there then"""
     text = file.read_text()
     for pattern, new in changes:
@@ -55,36 +56,35 @@ def edit(file: Path, *changes: tuple[str, str]) -> None:
     file.write_text(text)
 
 
+def more(by: int, before: str = "") -> Callable[[re.Match[str]], str]:
+    """What is found, with a larger number, which is its last group. :param before: to stand before it"""
+    return lambda found: before + found.group()[: found.start(1) - found.start()] + str(int(found.group(1)) + by)
+
+
 def relayout(program: Path) -> Callable[[], None]:
     """Give a program another layout. :returns: gives it the old one again"""
     files = {file: file.read_text() for file in (program / "tunnels/layout.py", program / "tunnels/fields.py")}
     layout, fields = files
     edit(
         layout,
-        (r"^VERSION = 1$", "VERSION = 2"),
-        (r"^WORKER_CELLS = 64$", "WORKER_CELLS = 72"),
+        (r"^VERSION = (\d+)", more(1)),
+        (r"^WORKER_CELLS = (\d+)", more(8)),
         (r"^    W_PID,$", "    W_WEATHER,\n    W_PID,"),
-        (r"\) = range\(9\)$", ") = range(10)"),
+        (r"^\) = range\((\d+)(?=\)\nWORKER_CELLS)", more(1)),
         (r"for s in \(2, 5, 10, 25,", "for s in (1, 2, 3, 10, 25,"),
         (r"^T_PINGS = OPCODES \+ 2", "T_PINGS = OPCODES + 3"),
         (r"^T_PONGS = OPCODES \+ 3", "T_PONGS = OPCODES + 2"),
         (r"^    DIRTY,", "    PACED_AT_ALL,\n    DIRTY,"),
         (r"^    PHASE,.*\n    DEADLINE_NS,", "    DEADLINE_NS,\n    PHASE,"),
-        (r"^\) = range\(23\)$", ") = range(24)"),
-        (r"^SIDE_0 = 24", "SIDE_0 = 28"),
-        (r"^SIDE_CELLS = 48", "SIDE_CELLS = 60"),
-        (r"^SCANNER = 8", "SCANNER = 11"),
-        (r"^ROW_CELLS = \d+", "ROW_CELLS = 232"),
+        (r"^\) = range\((\d+)(?=\)\nSIDE_0)", more(1)),
+        (r"^SIDE_0 = (\d+)", more(4)),
+        (r"^SIDE_CELLS = (\d+)", more(12)),
+        (r"^SCANNER = (\d+)", more(3)),
+        (r"^\) = range\(SCANNER \+ SCANNER_CELLS, SCANNER \+ SCANNER_CELLS \+ (\d+)", more(1, "    MOOD,\n")),
+        (r"^ROW_CELLS = (\d+)", more(48)),
         (r'^    "close_frame",', '    "weather",\n    "close_frame",'),
         (r"^    CLOSE_FRAME,", "    WEATHER,\n    CLOSE_FRAME,"),
         (r'"host": 94, "path": 254', '"path": 300, "host": 120'),
-    )
-    text = layout.read_text()
-    block = re.search(r"\) = range\(SCANNER \+ SCANNER_CELLS, SCANNER \+ SCANNER_CELLS \+ (\d+)\)", text)
-    assert block is not None
-    count = int(block.group(1))
-    layout.write_text(
-        text.replace(block.group(), f"    MOOD,\n{block.group().replace(f'+ {count})', f'+ {count + 1})')}")
     )
     edit(
         fields,
@@ -92,12 +92,12 @@ def relayout(program: Path) -> Callable[[], None]:
         (r"^ROW: Defaults = {$", 'ROW: Defaults = {\n    "PACED_AT_ALL": 5,'),
         (r"^SIDE: Defaults = {$", 'SIDE: Defaults = {\n    "MOOD": 7,'),
     )
-    edit(program / "version.py", ("VERSION = .*", 'VERSION = "99.0.0"'))
+    edit(program / "version.py", ("VERSION = .*", 'VERSION = "99.2"'))
 
     def restore() -> None:
         for file, text in files.items():
             file.write_text(text)
-        edit(program / "version.py", ("VERSION = .*", 'VERSION = "98.0.0"'))
+        edit(program / "version.py", ("VERSION = .*", 'VERSION = "99.1"'))
 
     return restore
 
@@ -221,8 +221,8 @@ async def test_there_and_back(
         open_tunnels = IDLE + BUSY + len(cut)
         clients: list[tuple[Connection, bytes]] = []
         descriptors = []
-        for round_, layout in enumerate((2, 1)):
-            if layout == 1:
+        for round_, (version, layout) in enumerate((("99.2", VERSION + 1), ("99.1", VERSION))):
+            if round_:
                 restore()
             clients = await pinged(gateway, open_connection, 10)
             open_tunnels += 10
@@ -234,7 +234,7 @@ async def test_there_and_back(
             await eventually(lambda marks=marks: all(t.progress >= mark + 3 for t, mark in marks.items()), "traffic")
             before = await gateway.scrape()
             await upgrade(gateway)
-            assert (await gateway.api("status"))["version"] == f"{97 + layout}.0.0"
+            assert (await gateway.api("status"))["version"] == version
             await eventually(lambda: len(children(pid)) == 2, "the old workers to be waited for")
             await eventually(lambda layout=layout: layouts_of(gateway) == [layout], "the other table to be closed")
             for tunnel, (begun, rest) in zip(cut, pieces, strict=True):
@@ -294,10 +294,9 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
         worker.write_text(good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
         for _ in range(2):
             await fails(gateway, r"worker 2 \(pid \d+\) of the new program does not start")
-            assert layouts_of(gateway) == [1, 2]
+            assert layouts_of(gateway) == [VERSION, VERSION + 1]
             await serves_as_before(gateway, play, tunnels, pids)
             frames = sum(end.sent for tunnel in tunnels for end in tunnel.ends)
-            tunnels += []
             await gateway.until(
                 lambda now, frames=frames: now.value("gateway_relayed_frames_total") >= frames,
                 "all frames to be counted",
@@ -308,7 +307,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
         restore()
         worker.write_text(good)
         await upgrade(gateway)
-        await eventually(lambda: layouts_of(gateway) == [1], "the other tables to be closed")
+        await eventually(lambda: layouts_of(gateway) == [VERSION], "the other tables to be closed")
         scrape = await gateway.tunnels(opened)
         assert scrape.value("gateway_tunnels_adopted_total") == opened
     assert all(tunnel.lives for tunnel in tunnels)
@@ -336,7 +335,7 @@ async def test_an_old_worker_that_dies_is_replaced_by_one_of_the_new_layout(
     os.kill(int(old), signal.SIGKILL)
     await gone(int(old))
     scrape = await gateway.until(lambda now: now.value("gateway_tunnels_adopted_total") == 50, "a successor")
-    assert layouts_of(gateway) == [2]
+    assert layouts_of(gateway) == [VERSION + 1]
     for series, value in before.counters().items():
         assert scrape.counters().get(series, value) >= value, series
     for tunnel in tunnels:

@@ -278,10 +278,46 @@ def test_what_workers_say_of_themselves_is_kept(random: Random) -> None:
             assert again[at] == (block[at] if kept else defaults(section)[name]), name
 
 
+@pytest.mark.parametrize("name", OWN.texts)
+def test_a_length_that_cannot_be_is_cut_to_the_text(name: str) -> None:
+    """A row that is read while it is written may have any."""
+    theirs = replace(OWN, texts={**OWN.texts, name: (OWN.texts[name][0], 5)})
+    row = bytearray(b"x" * layout.ROW_CELLS * 8)
+    at, _ = OWN.texts[name]
+    row[at : at + 2] = b"\xff\xff"
+    converted = Conversion(theirs, OWN).row(0, bytes(row)).cells.tobytes()
+    assert texts_in(OWN, converted)[name] == b"xxxxx"
+
+
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_row_that_is_free_or_changes_hands_is_not_read() -> None:
+class ChangesHands:
+    """Cells of a table in which, while a row is copied, that becomes another tunnel's."""
+
+    def __init__(self, cells: memoryview[int], row: int) -> None:
+        self.cells = cells
+        self.row = row
+
+    def __getitem__(self, at: int | slice) -> int | memoryview[int]:
+        if isinstance(at, slice):
+            self.cells[self.row + layout.ID] += 1
+        return self.cells[at]
+
+
+def test_a_row_that_changes_hands_is_not_read() -> None:
+    with closing(Table.create(1, 4)) as table:
+        table.cells[table.first_row(1) + layout.STATE] = layout.LIVE
+        foreign = Foreign(table.fd)
+        assert foreign.row(1, 0) is not None
+        mapped = foreign.cells
+        foreign.cells = ChangesHands(table.cells, table.first_row(1))  # type: ignore[assignment]  # for a moment
+        assert foreign.row(1, 0) is None
+        foreign.cells = mapped
+        foreign.close()
+
+
+def test_a_row_that_is_free_is_not_read() -> None:
     with closing(Table.create(1, 4)) as table:
         foreign = Foreign(table.fd)
         first = table.first_row(1)

@@ -107,17 +107,16 @@ class Transition:
         for row in list(self.table.rows(1)):
             self.poller.relay.finish(row)
         self.poller.select(0)
+        self.rig.poller.select(0)
+        other_table = self.table
         if self.rig.poller is self.poller:
-            self.rig.close()
-            with contextlib.suppress(BufferError):
-                self.old_table.close()
+            other_table = self.old_table
         else:
             self.poller.close()
-            self.rig.poller.select(0)
-            self.rig.close()
-            del self.poller, self.slice
-            with contextlib.suppress(BufferError):
-                self.table.close()
+        del self.handover, self.poller  # a relay holds on to its table
+        self.rig.close()
+        with contextlib.suppress(BufferError):  # the traceback of a failed test holds on to it, too
+            other_table.close()
         self.mirrors.close()
         os.close(self.fd)
 
@@ -421,7 +420,7 @@ def test_the_successor_of_an_old_worker_that_died_carries_its_tunnels_on(transit
         poller.relay.finish(row)
     poller.select(0)
     poller.close()
-    del poller
+    del poller  # it holds on to the table
 
 
 def dead(tunnels: int, high: int, max_tunnels: int) -> Mirrors:
