@@ -175,10 +175,11 @@ class Foreign:
         self.cells = memoryview(self._map).cast("q")
 
     def close(self) -> None:
-        """Let go of the mapping and of the descriptor."""
-        self.cells.release()
-        self._map.close()
-        os.close(self.fd)
+        """Let go of the mapping and of the descriptor, unless that is done."""
+        if not self._map.closed:
+            self.cells.release()
+            self._map.close()
+            os.close(self.fd)
 
     def block(self, section: Section, slot: int, number: int = 0) -> list[int]:
         """The cells of one block."""

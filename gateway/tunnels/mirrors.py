@@ -29,7 +29,6 @@ from gateway.tunnels.layout import (
     CELL_BYTES,
     DIRTY,
     FREE,
-    H_STARTED_UNIX_NS,
     ID,
     MAX_BACKENDS,
     MAX_ROUTES,
@@ -41,6 +40,9 @@ from gateway.tunnels.table import OtherLayout, Table
 
 Names = Callable[[], tuple[int, int]]
 """How many routes and how many backends have numbers: blocks of others are empty, and not touched."""
+
+OF_ITS_OWN = frozenset({"H_WORKERS", "H_ROWS_PER_WORKER"})
+"""Cells of the header that are about the table, and not about the gateway."""
 
 AT_ONCE = 256
 """Rows that are mirrored before somebody else gets a turn."""
@@ -91,6 +93,7 @@ class Mirrors:
         :param max_tunnels: as it is configured now
         :param running: slots whose workers live. What is in the others is converted at once, and for good
         :param others: descriptors of further tables, by slot: of slots that were mirrors for the program before
+            (:meth:`left`)
         :raises ValueError: a table is none, or cannot be converted; descriptors are as they were then
         """
         opened: dict[int, _Source] = {}
@@ -107,6 +110,8 @@ class Mirrors:
                 opened[fd] = _Source(fd, self.table, names())
                 self._convert(opened[fd], running)
             self.unknown += self.refresh()
+            for slot in self._sources.keys() - set(running):
+                self.settle(slot)
         except BaseException:
             for source in opened.values():
                 source.foreign.close()
@@ -213,9 +218,10 @@ class Mirrors:
 
         :raises CannotConvert: there is no room for all tunnels
         """
-        section = source.foreign.description.header
-        header, _ = source.conversion.header.convert(source.foreign.block(section, 0))
-        self.table.cells[H_STARTED_UNIX_NS] = header[H_STARTED_UNIX_NS]
+        header, _ = source.conversion.header.convert(source.foreign.block(source.foreign.description.header, 0))
+        for name, (at, _) in self.table.description.header.names.items():
+            if name not in OF_ITS_OWN:
+                self.table.cells[at] = header[at]
         for slot in range(self.table.slots):
             if slot in self._sources:
                 continue

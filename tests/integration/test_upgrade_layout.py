@@ -345,3 +345,46 @@ async def test_an_old_worker_that_dies_is_replaced_by_one_of_the_new_layout(
     since = time.time()
     gateway.process.signal(signal.SIGUSR2)
     assert (await status_of_upgrade(gateway, since))["ok"]
+
+
+@pytest.mark.parametrize("who", ["os.getpid()", "OLD"])
+async def test_a_worker_that_dies_while_tunnels_move(
+    start_gateway: StartGateway, play: Play, program: Path, who: str
+) -> None:
+    """The new one, and the old one goes on with its table; or the old one, and the new ones have all its tunnels."""
+    gateway = await start_gateway(two_routes(play, play.address), env=of(program))
+    tunnels = await play.open_many(gateway.address, 220)
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 440, "all of them to be in store")
+    before = await gateway.tunnels(220)
+    pids = children(gateway.process.pid)
+    relayout(program)
+    worker = program / "processes" / "worker.py"
+    good = worker.read_text()
+    at = "            kept = self._deposits.inherited()\n            _, left"
+    assert at in good
+    kill = f"            os.kill({who.replace('OLD', pids[0])}, 9)\n            time.sleep(0.3)\n"
+    worker.write_text(good.replace(at, kill + at))
+    if who == "OLD":
+        gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now|was replaced")
+        since = time.time()
+        gateway.process.signal(signal.SIGUSR2)
+        await status_of_upgrade(gateway, since)
+        await gone(int(pids[0]))
+        await eventually(lambda: layouts_of(gateway) == [VERSION + 1], "the other table to be closed")
+    else:
+        await fails(gateway, "the new worker .* died")
+        assert layouts_of(gateway) == [VERSION, VERSION + 1]
+        await serves_as_before(gateway, play, tunnels, pids)
+        worker.write_text(good)
+        await upgrade(gateway)
+        await eventually(lambda: layouts_of(gateway) == [VERSION + 1], "the other table to be closed")
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    assert all(tunnel.lives for tunnel in tunnels)
+    scrape = await gateway.tunnels(220 if who == "OLD" else 221)
+    for series, value in before.counters().items():
+        assert series not in scrape.counters() or scrape.counters()[series] >= value, series

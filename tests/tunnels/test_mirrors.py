@@ -519,9 +519,20 @@ def test_a_transition_that_was_not_completed_is_inherited() -> None:
     os.pwrite(fd, (0).to_bytes(8, "little"), (first.row.block(0) + first.row.names["STATE"][0]) * 8)
     now.refresh()
     assert [now.table.slot_of(row) for row in now.table.rows()] == [3]
+    # As above, but everybody has died meanwhile.
+    os.pwrite(
+        fd, first.values["STATE"]["LIVE"].to_bytes(8, "little"), (first.row.block(0) + first.row.names["STATE"][0]) * 8
+    )
+    (at,) = {number for slot, number in now.left() if slot == 3}
+    later = Mirrors.inherit(os.dup(at), 8, lambda: NAMES, (), {0: os.dup(fd)})
+    assert later.left() == []
+    assert [later.table.slot_of(row) for row in later.table.rows()] == [0, 3]
+    later.table.close()
+    now.refresh()
     for slot in (0, 3):
         now.settle(slot)
     assert now.left() == []
+    assert [now.table.slot_of(row) for row in now.table.rows()] == [0, 3]
     last.close()
     os.close(fd)
     for table in (oldest, last.table, now.table):
