@@ -16,6 +16,7 @@ from gateway.config.schema import Config
 from gateway.processes import control
 from gateway.tunnels.adoption import Connections
 from gateway.tunnels.learning import Key, State
+from gateway.tunnels.mirrors import Mirrors, Names
 
 FORM = 1
 """Of what is written. Another one cannot be read."""
@@ -69,12 +70,14 @@ class Inheritance:
     drained_backends: list[tuple[int, float, int, float, float]]
     """number, period in seconds, tunnels when it began, when that was, and how many seconds ago"""
     running: list[InheritedWorker]
+    mirrors: list[tuple[int, int]]
+    """slots whose workers write another table than ``table``, and its descriptor (``tunnels/mirrors.py``)"""
     control: int = control.VERSION
     form: int = FORM
 
     def descriptors(self) -> list[int]:
         """All that belong to it."""
-        found = [self.admin[1], self.table, *self.asking]
+        found = [self.admin[1], *self.tables(), *self.asking]
         for _, each in self.listen:
             found += each
         for worker in self.running:
@@ -82,6 +85,15 @@ class Inheritance:
             for _, connections in worker.tunnels:
                 found += connections
         return found
+
+    def tables(self) -> list[int]:
+        """Descriptors of all tables."""
+        return [self.table, *{fd for _, fd in self.mirrors}]
+
+    def carry_on(self, names: Names) -> Mirrors:
+        """Take the tables over, and convert what is of another layout. :raises ValueError: that cannot be"""
+        running = [worker.slot for worker in self.running]
+        return Mirrors.inherit(self.table, self.max_tunnels, names, running, dict(self.mirrors))
 
     def write(self) -> int:
         """:returns: a descriptor, for :meth:`read`. :raises OSError: there is no room"""

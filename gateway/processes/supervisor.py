@@ -59,6 +59,7 @@ from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
 from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES, W_HEARTBEAT_NS, W_PID, W_READY
 from gateway.tunnels.learning import MAX_PATHS, Key, State
+from gateway.tunnels.mirrors import Mirrors
 from gateway.tunnels.table import Table
 from gateway.version import VERSION
 
@@ -178,6 +179,7 @@ class Supervisor:
                 self._close_sockets()
                 raise CannotStart(str(error)) from None
             table = Table.create(config.workers, config.max_tunnels)
+            self._mirrors = Mirrors(table, self._registry.sizes)
             metrics = tempfile.mkdtemp(prefix="gateway-metrics-")
         else:
             for fd in inherited.descriptors():
@@ -185,12 +187,14 @@ class Supervisor:
             admin_socket = socket.socket(fileno=inherited.admin[1])
             sockets = {address: [socket.socket(fileno=fd) for fd in each] for address, each in inherited.listen}
             self._sockets = {listener.address: sockets[str(listener.address)] for listener in config.listen}
-            table = Table(inherited.table)
+            self._mirrors = inherited.carry_on(self._registry.sizes)
+            table = self._mirrors.table
             metrics = inherited.metrics
         self._admin_socket = admin_socket
         self._metrics = metrics
         self._environment = {**os.environ, DIRECTORY: metrics}
         self.state = GatewayState(table, self._registry, config, self._path, demo=self._demo)
+        self.state.refresh = self._mirrors.refresh
         self._stores = [DescriptorStore(loop, descriptors.for_tunnels) for _ in range(table.slots)]
         admin: AdminServer | None = None
         watches: list[asyncio.Task[None]] = []
@@ -251,6 +255,7 @@ class Supervisor:
                 admin_socket.close()
             self._close_sockets()
             forget_unix_socket(config.admin.address)
+            self._mirrors.close()
             table.close()
             shutil.rmtree(metrics, ignore_errors=True)
         if self._fatal is not None:
@@ -338,6 +343,7 @@ class Supervisor:
     def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
         """Have backends sent nothing new, and their tunnels closed."""
         settings = self._config.drain
+        self.state.refresh(True)
         drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
         for backend, drain in drains.items():
             upstream, address = self._registry.backends[backend]
@@ -422,6 +428,7 @@ class Supervisor:
                 )
                 for worker in self._workers.values()
             ],
+            mirrors=self._mirrors.left(),
         )
 
     def _upgraded(self, error: str | None) -> None:
@@ -511,7 +518,7 @@ class Supervisor:
         total = upgrade.Moved(0, 0.0)
         failure = None
         try:
-            while (moved := await upgrade.hand_over(old, new, *stores)).tunnels:
+            while (moved := await upgrade.hand_over(old, new, *stores, self._mirrors)).tunnels:
                 total = upgrade.Moved(total.tunnels + moved.tunnels, max(total.seconds, moved.seconds))
         except upgrade.HandoverFailed as error:
             failure = error
@@ -539,9 +546,10 @@ class Supervisor:
         give_up = time.monotonic() + upgrade.FINISH_SECONDS
         while not old.finished.is_set() and time.monotonic() < give_up:
             new = self._workers.get(slot)
+            self._mirrors.refresh()
             if new is not None and new.ready is not None and any(self.state.table.rows(old.slot)):
                 try:
-                    await upgrade.hand_over(old, new, self._stores[old.slot], self._stores[slot])
+                    await upgrade.hand_over(old, new, self._stores[old.slot], self._stores[slot], self._mirrors)
                 except upgrade.HandoverFailed as error:
                     log.error("tunnels of worker %s cannot be handed over now: %s", old.name, error)
             with contextlib.suppress(TimeoutError):
@@ -573,6 +581,7 @@ class Supervisor:
         """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
         settings = self._config.drain
         self.state.stopping = True
+        self.state.refresh(True)
         self.state.drain = DrainState(settings.period, self.state.table.tunnels())
         log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
         longest_close = max(route.timeouts.close for route in self._config.routes)
@@ -685,6 +694,7 @@ class Supervisor:
         del self._workers[worker.slot]
         self._stores[worker.slot].part()
         await worker.channel.close()
+        self._mirrors.settle(worker.slot)
         block = self.state.table.worker(worker.slot)
         self.state.table.cells[block + W_READY] = 0
         self.state.table.cells[block + W_PID] = 0
@@ -696,6 +706,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             watch.look(time.monotonic())
+            self._mirrors.refresh(rows=False)
             for worker in self._workers.values():
                 heartbeat = table.cells[table.worker(worker.slot) + W_HEARTBEAT_NS] / 1e9
                 if worker.ready is not None and watch.hangs(max(heartbeat, worker.ready)):

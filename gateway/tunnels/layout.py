@@ -10,6 +10,10 @@ A *row* is one tunnel. Workers own a slice of rows each and write nowhere else, 
 is written whole, and a reader that must not mix two tunnels reads ``STATE`` and ``ID`` before and after. A new field
 of a tunnel belongs here, and nowhere else: whatever is in the row survives the worker.
 
+Cells may move, come and go: ``fields.py`` lists them by name, a table says where each is (``description.py``), and an
+upgrade to a program with another layout copies by name (``conversion.py``). Whoever changes anything here counts
+``VERSION`` up, and adds to ``fields.py`` what is new.
+
 Clocks are ``CLOCK_MONOTONIC`` in nanoseconds, which all processes of a machine share, unless a name says ``UNIX``.
 """
 
@@ -18,15 +22,22 @@ from __future__ import annotations
 from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
 
 VERSION = 1
-"""Of this layout. A process that maps a table of another version must convert it or leave it alone."""
+"""Of this layout. A process that maps a table of another one must convert it or leave it alone."""
 
 CELL_BYTES = 8
 PAGE_CELLS = 4096 // CELL_BYTES
 
 # --- header -----------------------------------------------------------------------------------------------------
-(H_MAGIC, H_VERSION, H_WORKERS, H_ROWS_PER_WORKER, H_STARTED_UNIX_NS) = range(5)
-HEADER_CELLS = PAGE_CELLS
-MAGIC = 0x6774_7761_7965_3031  # "gtwaye01"
+(
+    H_MAGIC,  # these four are where they are for ever: see description.py
+    H_VERSION,
+    H_DESCRIPTION_AT,
+    H_DESCRIPTION_BYTES,
+    H_WORKERS,
+    H_ROWS_PER_WORKER,
+    H_STARTED_UNIX_NS,
+) = range(7)
+HEADER_CELLS = 4 * PAGE_CELLS  # the description of the layout is in it, too
 
 # --- worker blocks ----------------------------------------------------------------------------------------------
 (

@@ -94,8 +94,9 @@ class MortalPoller(Poller):
 
     def __init__(self, cells: Any, life: Life, on_end: Callable[[int], None]) -> None:
         selectors.EpollSelector.__init__(self)
-        self.relay = relay.Relay(Kernel(self._selector, RECEIVE_BUFFER_BYTES, life), cells, DESCRIPTORS, on_end)
-        self._callbacks = {}
+        self.kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES, life)
+        self.relay = relay.Relay(self.kernel, cells, DESCRIPTORS, on_end)
+        self._callbacks, self._readers, self._put_off = {}, {}, []
 
 
 class MortalRig(Rig):
