@@ -25,6 +25,7 @@ from typing import NamedTuple
 from gateway.tunnels import description
 from gateway.tunnels.description import Description, Section
 from gateway.tunnels.fields import defaults
+from gateway.tunnels.layout import SIDES
 
 WORKED_OUT = frozenset({"TOTALS", "PEER"})
 
@@ -227,7 +228,12 @@ def _by_bounds(old: tuple[int, ...], new: tuple[int, ...], there: int, at: int) 
 
 
 def _peers(old: Description, new: Description) -> list[tuple[int, int, int]]:
-    """The cells that hold the distance of the other side's scanner: where they were, where they are, and it."""
-    places = {name: at for name, (at, _) in new.row.names.items() if name.split()[-1] == "PEER"}
-    both = sum(places.values())
-    return [(old.row.names[name][0], at, both - 2 * at) for name, at in places.items() if name in old.row.names]
+    """The cells that hold the distance of the other side's scanner: where they were, where they are, and it.
+
+    None where a layout has not both of them.
+    """
+    names = [name for name in new.row.names if name.split()[-1] == "PEER" and name in old.row.names]
+    if len(names) != len(SIDES):
+        return []
+    places = [new.row.names[name][0] for name in names]
+    return [(old.row.names[name][0], at, sum(places) - 2 * at) for name, at in zip(names, places, strict=True)]

@@ -149,6 +149,8 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
 ROW_CELLS = 184
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
 
+NO_OWNER = 0  # in the place of a row: the table's header lies there
+REGISTERED = 1 << 30  # in INTEREST: epoll knows the descriptor, whatever it watches it for
 CLIENT, BACKEND_SIDE, GATEWAY = 0, 1, 2
 SIDES = ("client", "backend")
 INITIATORS = ("client", "backend", "gateway")

@@ -41,9 +41,9 @@ from gateway.tunnels.layout import (
 )
 from gateway.tunnels.table import Slice, Table
 
-from .pure import pure
+from .pure import pure_modules
 
-sweep = pure("tunnels.sweep")
+sweep = pure_modules()["sweep"]
 HABIT, TICK_NS, set_deadline = sweep.HABIT, sweep.TICK_NS, sweep.set_deadline
 MS = SECOND // 1000
 BOTH = (CLIENT, BACKEND_SIDE)

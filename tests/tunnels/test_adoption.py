@@ -89,20 +89,10 @@ ZERO_IN_A_CLEAN_ROW = {"DIRTY", "PENDING", "STALLED_NS"}
 
 HOLDINGS = {
     # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
-    "tunnels/relay.py Relay": {
-        "kernel",
-        "cells",
-        "owners",
-        "pending",
-        "closing_fds",
-        "on_end",
-        "on_answer",
-        "on_loss",
-        "on_tick",
-        "tick_ns",
-        "called",
-        "now",
-    },
+    "tunnels/streams.py Streams": words("kernel cells owners pending closing_fds called now"),
+    "tunnels/ending.py Ending": words("on_end on_loss called now"),
+    "tunnels/pinging.py Pinging": words("on_answer called now"),
+    "tunnels/relay.py Relay": words("on_tick tick_ns called now"),
     "tunnels/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
     "tunnels/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
     "edge/edge.py Edge": words("""
@@ -110,7 +100,7 @@ HOLDINGS = {
         config routes trust sweep intervals on_learned drained_backends
         _next_walk _losses _pacing_until_ns _tasks
         """),
-    "observe/ends.py Ends": {"_table", "_registry", "_events"},
+    "observe/ends.py Ends": {"_table", "_registry", "_events", "_count"},
 }
 """What objects of a worker that see tunnels have as attributes. None of them holds anything of a tunnel by itself."""
 

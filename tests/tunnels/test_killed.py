@@ -23,7 +23,7 @@ from gateway.tunnels.table import Slice
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import DESCRIPTORS, NS, WRITE_STALL_AFTER, Peer, Rig, Tunnel
-from .pure import pure
+from .pure import pure_modules
 from .wire import closing as close_frame
 from .wire import frame, split
 
@@ -62,14 +62,8 @@ class Cells:
         self._cells[key] = value
 
 
-scanner, kernel, relay = pure("protocol.scanner"), pure("tunnels.kernel"), pure("tunnels.relay")
-deadlines, sweep = pure("tunnels.deadlines"), pure("tunnels.sweep")
-relay.scan = scanner.scan
-relay.asked_at = deadlines.asked_at
-relay.next_deadline = deadlines.next_deadline
-for name in vars(deadlines):
-    if name in vars(sweep) and not name.startswith("_"):
-        setattr(sweep, name, getattr(deadlines, name))
+modules = pure_modules()
+kernel, relay, sweep = modules["kernel"], modules["relay"], modules["sweep"]
 
 
 class Kernel(kernel.Kernel):
