@@ -17,6 +17,7 @@ from gateway.tunnels.layout import (
     OPENED_NS,
     OPENED_UNIX_NS,
     PING_AFTER_NS,
+    PONG_NS,
     RTT_NS,
     SCANNER,
     SIDE_0,
@@ -102,6 +103,7 @@ class FakeGateway:
         for side, idle in enumerate((client_idle, backend_idle)):
             at = row + SIDE_0 + side * SIDE_CELLS
             cells[at + LAST_NS] = now - int(idle * NS)
+            cells[at + PONG_NS] = min(0, cells[at + LAST_NS])  # there was none, though the machine be younger than that
             cells[at + BYTES], cells[at + SCANNER + FRAMES] = counts[side * 2 : side * 2 + 2]
             if (interval := ping_after[side]) is not None:
                 cells[at + PING_AFTER_NS] = int(interval * NS)
