@@ -132,7 +132,7 @@ async def open_connection() -> AsyncIterator[Open]:
     opened: list[Connection] = []
 
     async def open_to(where: Gateway | str) -> Connection:
-        connection = await connect(where if isinstance(where, str) else where.address)
+        connection = await (connect(where) if isinstance(where, str) else where.connect())
         opened.append(connection)
         return connection
 

@@ -54,7 +54,7 @@ async def play() -> AsyncIterator[Play]:
 def program(tmp_path: Path) -> Path:
     """A copy of the package that a test may change; run a gateway with :func:`of` it."""
     copy = tmp_path / "program" / "gateway"
-    shutil.copytree(Path(package.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__", "*.c"))
+    shutil.copytree(Path(package.__file__).parent, copy, ignore=shutil.ignore_patterns("*.c"))
     return copy
 
 

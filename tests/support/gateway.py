@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, within
 from tests.support.memory import private_bytes
 from tests.support.netns import Namespace
 from tests.support.ports import free_port
@@ -23,6 +24,9 @@ from tests.support.raw import Connection, connect
 from tests.support.scrape import Scrape
 
 COMMAND = (sys.executable, "-m", "gateway")
+NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+"""A gateway looks at none, but aiohttp reads all of the machine's when it is imported: a tenth of a start."""
+
 _ALARMING = re.compile(
     r"Traceback \(most recent|ResourceWarning|RuntimeWarning|Exception ignored|was never retrieved"
     r"| (ERROR|CRITICAL) gateway\["
@@ -67,6 +71,7 @@ class Gateway:
         self._expected_status: int | None = None
         self._expected_lines: list[re.Pattern[str]] = []
         self._checked_lines = 0
+        self._first_lines: dict[str, int] = {}
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 socket_factory=(lambda info: namespace.socket(info[0])) if namespace else None
@@ -100,7 +105,7 @@ class Gateway:
         command = (*limited, *under, *COMMAND, "run", "-c", file)
         process = await Process.start(
             *(namespace.command(*command) if namespace else command),
-            env={"PYTHONWARNINGS": "default", **(env or {})},
+            env={"PYTHONWARNINGS": "default", **NO_CERTIFICATES, **(env or {})},
             name="gateway",
         )
         gateway = cls(process, file, whole, namespace)
@@ -137,18 +142,26 @@ class Gateway:
 
     async def connect(self) -> Connection:
         """A connection to it."""
-        return await connect(self.address)
+        at = len(self.stdout.lines)
+        connection = await connect(self.address)
+        if not self.address.startswith("unix:"):
+            self._first_lines[connection.name] = at
+        return connection
 
     # --- what it says ------------------------------------------------------------------------------------------------
 
     async def logged(self, **fields: object) -> Record:
-        """The first line of the access log (in JSON, on stdout) that has these fields, once it is there."""
+        """The first line of the access log (in JSON, on stdout) that has these fields, once it is there.
+
+        That of a client is about its latest connection: sooner or later another one has had its port.
+        """
 
         def match(line: str) -> Record | None:
             record: Record = json.loads(line)
             return record if all(record.get(key) == value for key, value in fields.items()) else None
 
-        return await self.stdout.first(match, f"a line with {fields}")
+        start = self._first_lines.get(str(fields.get("client")), 0)
+        return await self.stdout.first(match, f"a line with {fields}", start)
 
     def log_records(self, **fields: object) -> list[Record]:
         """Lines of the access log that are there and have these fields."""
@@ -182,7 +195,7 @@ class Gateway:
 
         async def scraping() -> Scrape:
             while not true(scrape := await self.scrape()):
-                pass
+                await asyncio.sleep(PAUSE_SECONDS)  # it is busy with what is waited for
             return scrape
 
         return await within(scraping(), what, seconds)
