@@ -21,6 +21,7 @@ from tests.support.netns import Namespace
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.raw import Connection, connect
+from tests.support.rest import stop_at_rest
 from tests.support.scrape import Scrape
 
 COMMAND = (sys.executable, "-m", "gateway")
@@ -164,8 +165,9 @@ class Gateway:
         return await self.stdout.first(match, f"a line with {fields}", start)
 
     def log_records(self, **fields: object) -> list[Record]:
-        """Lines of the access log that are there and have these fields."""
-        records = [json.loads(line) for line in self.stdout.lines]
+        """Lines of the access log that are there and have these fields. Of a client's, as :meth:`logged`."""
+        start = self._first_lines.get(str(fields.get("client")), 0)
+        records = [json.loads(line) for line in self.stdout.lines[start:]]
         return [record for record in records if all(record.get(key) == value for key, value in fields.items())]
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
@@ -194,8 +196,10 @@ class Gateway:
         """Scrape again and again until something is true of a scrape; return that one."""
 
         async def scraping() -> Scrape:
-            while not true(scrape := await self.scrape()):
-                await asyncio.sleep(PAUSE_SECONDS)  # it is busy with what is waited for
+            scrape = await self.scrape()
+            while not true(scrape):
+                await asyncio.sleep(PAUSE_SECONDS)  # the gateway is busy with what is waited for
+                scrape = await self.scrape()
             return scrape
 
         return await within(scraping(), what, seconds)
@@ -221,10 +225,14 @@ class Gateway:
         """By slot; those that are being replaced left out."""
         return [worker["pid"] for worker in (await self.api("status"))["workers"] if worker["pid"]]
 
-    async def kill_worker(self, index: int = 0) -> int:
-        """Kill a worker with -9; its pid."""
+    async def kill_worker(self, index: int = 0, in_store: bool = False) -> int:
+        """Kill a worker with -9, when it has nothing of a tunnel in its hands; its pid.
+
+        :param in_store: when every tunnel of it will go on, that is
+        """
         pid: int = (await self.api("status"))["workers"][index]["pid"]
         self.tolerate("worker .* was killed by SIGKILL")
+        await stop_at_rest(self.process.pid, pid, in_store)
         os.kill(pid, signal.SIGKILL)
         return pid
 
@@ -254,12 +262,15 @@ class Gateway:
         self.process.signal(signal.SIGTERM)
 
     async def exits(self, status: int, seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait for its end, which has to be with this status."""
+        """Wait for its end, which has to be with this status, and, where nothing outlives it, for all that it said."""
         self._expected_status = status
         try:
             assert await self.process.exited(seconds) == status
         except AssertionError as error:
             raise AssertionError("\n".join((str(error), *self.stderr.lines[-20:]))) from None
+        if status == 0:
+            await self.stdout.end()
+            await self.stderr.end()
 
     # --- its end -----------------------------------------------------------------------------------------------------
 
