@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the compiled and the pure relay both have to pass; the rest does not know the difference.
-RELAY_TESTS := tests/protocol tests/tunnels
+RELAY_TESTS := tests/integration tests/tunnels tests/protocol
+# Files of tests are run several at once, as they wait for time-outs about as much as they compute.
+JOBS ?= 2
+PYTEST := $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run install dev check format test test-integration test-integration-pure test-peers soak bench clean
+.PHONY: run install dev check format test test-compiled test-pure test-peers soak bench clean
 
 run: install  ## the gateway with an echo backend; says what to open and type next
 	$(BIN)/gateway demo
@@ -34,15 +37,14 @@ format: dev
 	$(BIN)/ruff format .
 
 test: dev  ## all tests that need nothing but the venv
-	$(BIN)/pytest tests --ignore tests/peers --ignore tests/integration
-	GATEWAY_RELAY=pure $(BIN)/pytest $(RELAY_TESTS)
-	$(MAKE) --no-print-directory -j2 --output-sync=target test-integration test-integration-pure
+	$(MAKE) --no-print-directory -j2 --output-sync=target test-compiled test-pure
 
-# Both at once: they wait for time-outs more than they compute.
-test-integration: dev
-	$(BIN)/pytest tests/integration
-test-integration-pure: dev
-	GATEWAY_RELAY=pure $(BIN)/pytest tests/integration
+# Gateways start by the hundred: their bytecode is to be kept, whatever the environment says.
+test-compiled test-pure: export PYTHONDONTWRITEBYTECODE :=
+test-compiled: dev
+	$(PYTEST) tests --ignore tests/peers
+test-pure: dev
+	GATEWAY_RELAY=pure $(PYTEST) $(RELAY_TESTS) -m "not either_build"
 
 test-peers: dev  ## against real nginx, HAProxy, Prometheus, Chromium, RabbitMQ, node; installs what is missing
 	bash tests/peers/install.sh

@@ -30,6 +30,14 @@ def pytest_configure(config: pytest.Config) -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "soak: has a full size that takes minutes, run with GATEWAY_SOAK=1")
+    config.addinivalue_line(
+        "markers", "either_build: sends nothing through a relay, and so is not run once more for it"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long begin, so that in the end, when tests run in parallel, nobody waits for one of them."""
+    items.sort(key=lambda item: item.path.parent.name != "integration")
 
 
 class Backends:
@@ -132,7 +140,7 @@ async def open_connection() -> AsyncIterator[Open]:
     opened: list[Connection] = []
 
     async def open_to(where: Gateway | str) -> Connection:
-        connection = await connect(where if isinstance(where, str) else where.address)
+        connection = await (connect(where) if isinstance(where, str) else where.connect())
         opened.append(connection)
         return connection
 

@@ -5,7 +5,10 @@ Exit status: 0 done; 1 it failed while running; 2 usage or configuration error.
 
 from __future__ import annotations
 
+import gc
 import importlib
+import sys
+from types import ModuleType
 
 import click
 
@@ -35,13 +38,28 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(f"gateway.cli.{name}"), name)
+        command = getattr(_imported(f"gateway.cli.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+def _imported(module: str) -> ModuleType:
+    """Import a module, and all that it takes, without garbage collections: they are a fifth of a gateway's start.
+
+    What is imported stays, so no later one walks it either.
+    """
+    if module not in sys.modules:
+        gc.disable()
+        try:
+            importlib.import_module(module)
+        finally:
+            gc.enable()
+        gc.freeze()
+    return sys.modules[module]
 
 
 @click.command(cls=_Commands)

@@ -30,7 +30,8 @@ class Conflict(NamedTuple):
 class Section(BaseModel):
     """A mapping with known keys. Frozen, so that every worker may keep what it was given."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Its validator is built when a file is read, and so only where one is: a worker gets the outcome.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:

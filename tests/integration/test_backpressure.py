@@ -15,10 +15,11 @@ import pytest
 
 from tests.conftest import Backends, StartGateway
 from tests.support.backends import Scripted
-from tests.support.deadline import SCALE, SOAK, within
+from tests.support.deadline import SOAK, within
 from tests.support.frames import BINARY, TEXT, frame, from_client
 from tests.support.gateway import Gateway, route
 from tests.support.memory import private_bytes
+from tests.support.pace import Pace
 from tests.support.raw import Connection, connect, handshake, request, switching
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak, pytest.mark.timeout(180 if SOAK else 60)]
@@ -128,7 +129,8 @@ async def test_a_flood_takes_no_memory_and_others_keep_their_latency(
             connections.append(connection)
             tasks.append(asyncio.create_task(work(connection)))
     try:
-        trips = await round_trips(probe, SECONDS, lambda: ended_early(tasks))
+        async with Pace() as pace:
+            trips = await round_trips(probe, SECONDS, lambda: ended_early(tasks))
         after = private_bytes(worker)
     finally:
         for task in tasks:
@@ -142,10 +144,12 @@ async def test_a_flood_takes_no_memory_and_others_keep_their_latency(
     assert grown < MIB, f"the worker took {grown / MIB:.2f} MiB for each of {4 * FLOWS} flows"
     # What the sockets in between hold is the kernel's; a sender that is far ahead of its reader was not slowed down.
     assert flood.sent - flood.read < 16 * MIB * 4 * FLOWS, "senders were not slowed down"
-    assert flood.read > 0.7 * BYTES_PER_SECOND * SECONDS * 4 * FLOWS, "readers did not get their 1 MB/s"
+    wanted = BYTES_PER_SECOND * SECONDS * 4 * FLOWS
+    assert flood.read > 0.7 * wanted / pace.slowdown, "readers did not get their 1 MB/s"
     busy = statistics.median(trips)
-    assert busy < 10 * idle + 0.005 * SCALE, f"a round trip took {busy * 1e3:.1f} ms, {idle * 1e3:.1f} ms when idle"
-    assert statistics.quantiles(trips, n=100)[98] < 0.1 * SCALE, "one round trip in a hundred took 100 ms"
+    limit = 10 * idle + 0.005 * pace.slowdown
+    assert busy < limit, f"a round trip took {busy * 1e3:.1f} ms, {idle * 1e3:.1f} ms when idle"
+    assert statistics.quantiles(trips, n=100)[98] < 0.1 * pace.slowdown, "one round trip in a hundred took 100 ms"
     await probe.close()
 
 
@@ -203,8 +207,9 @@ async def test_a_stalled_tunnel_does_not_stop_its_worker(start_gateway: StartGat
     probe = await connect(gateway.address)
     await probe.send(handshake("/echo"))
     assert (await probe.head()).status == 101
-    trips = await round_trips(probe, 1.0)
-    assert max(trips) < 0.5 * SCALE
+    async with Pace() as pace:
+        trips = await round_trips(probe, 1.0)
+    assert max(trips) < 0.5 * pace.slowdown
     grown = (private_bytes(worker) - before) / 100
     assert grown < MIB, f"the worker took {grown / MIB:.2f} MiB for each stalled tunnel"
     for connection in (probe, *stalled):

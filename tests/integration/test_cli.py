@@ -15,7 +15,7 @@ from tests.support.gateway import COMMAND, Gateway, to_one
 from tests.support.process import run
 from tests.support.raw import handshake
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 FIVE_MISTAKES = """\
 workers: many

@@ -25,6 +25,7 @@ from tests.support.memory import open_descriptors
 from tests.support.numbered import Play, Tunnel
 from tests.support.process import gone
 from tests.support.raw import handshake
+from tests.support.rest import stop_at_rest, table_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,14 +40,6 @@ async def play() -> AsyncIterator[Play]:
     made = await Play.start()
     yield made
     await made.close()
-
-
-def table_of(gateway: Gateway) -> Table:
-    """The gateway's table."""
-    for entry in Path(f"/proc/{gateway.process.pid}/fd").iterdir():
-        if "memfd:gateway-tunnels" in os.readlink(entry):
-            return Table(os.open(entry, os.O_RDWR))
-    raise AssertionError("the supervisor has no table")
 
 
 async def kill(gateway: Gateway, table: Table, slot: int) -> tuple[set[str], set[str]]:
@@ -79,7 +72,7 @@ async def replaced(gateway: Gateway, slot: int, pid: int) -> None:
 async def test_tunnels_outlive_their_worker(start_gateway: StartGateway, play: Play) -> None:
     keepalive = {side: {"ping_after": PING_AFTER} for side in ("client", "backend")}
     gateway = await start_gateway({"workers": 2, **to_one(play.address, keepalive=keepalive)})
-    table = table_of(gateway)
+    table = table_of(gateway.process.pid)
     await gateway.api("status")  # over a connection that is kept alive
     descriptors = open_descriptors(gateway.process.pid)
     idle = await play.open_many(gateway.address, IDLE)
@@ -150,7 +143,7 @@ async def until_lost(gateway: Gateway, lost: set[str]) -> list[dict[str, object]
 async def test_what_is_lost_is_told_of(start_gateway: StartGateway, play: Play) -> None:
     """A client does not read, so the worker has bytes for it when it dies."""
     gateway = await start_gateway(to_one(play.address))
-    table = table_of(gateway)
+    table = table_of(gateway.process.pid)
     tunnel = await play.open(gateway.address)
     client, backend = tunnel.ends
     client.say()
@@ -200,7 +193,7 @@ async def test_a_worker_that_hangs_is_replaced(start_gateway: StartGateway, play
     tunnels = await open_and_store(gateway, play, 40)
     pids = await gateway.worker_pids()
     gateway.tolerate("worker 0 .* (hangs, and is killed|was killed by SIGKILL)")
-    os.kill(pids[0], signal.SIGSTOP)
+    await stop_at_rest(gateway.process.pid, pids[0])
     for tunnel in tunnels:
         tunnel.say()
     await gateway.stderr.containing("hangs, and is killed", seconds=4 * DEADLINE_SECONDS)
@@ -222,6 +215,7 @@ async def gone_for_good(gateway: Gateway) -> None:
     """Kill the only worker of a gateway whose supervisor is stopped."""
     (pid,) = (int(child) for child in children(gateway.process.pid))
     gateway.tolerate("worker .* was killed by SIGKILL")
+    await stop_at_rest(gateway.process.pid, pid)
     os.kill(pid, signal.SIGKILL)
     await gone(pid)
 
@@ -244,7 +238,7 @@ async def test_a_drain_goes_on_with_the_next_worker(
     await eventually(lambda: open_descriptors(gateway.process.pid) >= before + 60, "all of them to be in store")
     gateway.term()
     assert await read_frame(clients[0]) == (CLOSE, close(1012))
-    await gateway.kill_worker()
+    await gateway.kill_worker(in_store=True)
     for client in clients[1:]:
         assert await read_frame(client) == (CLOSE, close(1012))
     for client in clients:

@@ -172,6 +172,7 @@ async def probes(shared_backends: Backends) -> AsyncIterator[Probes]:
     await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize(
     ("name", "ended_by", "by_itself"),
     [
@@ -198,6 +199,7 @@ async def test_every_way_to_cut(probes: Probes, name: str, ended_by: str, by_its
     assert found["tunnels_failed"] == 0
 
 
+@pytest.mark.either_build
 async def test_tunnels_that_end_at_an_age(probes: Probes) -> None:
     status, found, stderr = await probes["age"]
     assert status == 0, stderr
@@ -206,6 +208,7 @@ async def test_tunnels_that_end_at_an_age(probes: Probes) -> None:
     assert (found["ended_by"], found["ping_after_seconds"]) == ("fin", None)
 
 
+@pytest.mark.either_build
 async def test_a_server_that_answers_no_pings(probes: Probes) -> None:
     status, found, stderr = await probes["no pongs"]
     assert status == 0, stderr
@@ -214,6 +217,7 @@ async def test_a_server_that_answers_no_pings(probes: Probes) -> None:
     assert (found["ended_by"], found["ping_after_seconds"]) == ("fin", None)
 
 
+@pytest.mark.either_build
 async def test_a_chatty_server(probes: Probes) -> None:
     """No silence longer than its own can be measured, which is said."""
     status, found, stderr = await probes["chatty"]
@@ -224,6 +228,7 @@ async def test_a_chatty_server(probes: Probes) -> None:
     assert any("the server itself sends something at least every" in note for note in found["notes"])
 
 
+@pytest.mark.either_build
 async def test_a_limit_on_connections_is_no_cutoff(probes: Probes) -> None:
     """Tunnels that are refused are tried again; where all are refused for good, that is what is reported."""
     status, found, stderr = await probes["only one"]
@@ -237,6 +242,7 @@ async def test_a_limit_on_connections_is_no_cutoff(probes: Probes) -> None:
 # --- handshakes ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_tls_headers_and_subprotocols(backends: Backends) -> None:
     """The system's trust, and what the user has the handshake say, on every tunnel."""
     heads = []
@@ -298,6 +304,7 @@ async def test_through_a_gateway(start_gateway: StartGateway, backends: Backends
     assert (record["initiator"], record["cause"], record["client_close_code"]) == ("client", "close_frame", 1000)
 
 
+@pytest.mark.either_build
 async def test_a_server_that_closes_at_once(backends: Backends) -> None:
     backend = await backends.scripted()
 
@@ -339,6 +346,7 @@ async def interrupted(backends: Backends, *options: str) -> tuple[int, str, str]
     return status, "\n".join(process.stdout.lines), "\n".join(process.stderr.lines)
 
 
+@pytest.mark.either_build
 async def test_ctrl_c_ends_it_with_what_is_known(backends: Backends) -> None:
     (status, stdout, stderr), (_, text, _) = await asyncio.gather(
         interrupted(backends, "--json"), interrupted(backends)
@@ -355,6 +363,7 @@ async def test_ctrl_c_ends_it_with_what_is_known(backends: Backends) -> None:
 # --- on a terminal ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_progress_is_for_a_terminals_stderr(backends: Backends) -> None:
     backend: Scripted = await backends.scripted()
     backend.plays(cuts(fin))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 import socket
+import time
 
 import pytest
 import pytest_asyncio
@@ -13,9 +14,10 @@ from websockets.asyncio.client import connect as websocket
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Echo, Scripted
-from tests.support.deadline import DEADLINE_SECONDS, SCALE, within
+from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.frames import BINARY, CLOSE, PING, PONG, TEXT, close, frame, from_client, random_stream, read_frame
 from tests.support.gateway import Gateway, route
+from tests.support.pace import Pace
 from tests.support.raw import Connection, handshake, switching
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -232,9 +234,13 @@ async def test_a_reset_ends_the_other_side_at_once(
     client, backend = await tunnel(gateway, open_connection, scripted, f"/raw/reset/{side}")
     await client.send(from_client(TEXT, b"x"))
     assert await read_frame(backend) == (TEXT, b"x")
-    (client if side == "client" else backend).reset()
     other = backend if side == "client" else client
-    assert await other.ends(SCALE) == b""  # well before `close`
+    async with Pace() as pace:
+        start = time.monotonic()
+        (client if side == "client" else backend).reset()
+        assert await other.ends() == b""
+        took = time.monotonic() - start
+    assert took < pace.slowdown  # well before `close`
     await other.close()
     record = await gateway.logged(event="tunnel_end", path=f"/raw/reset/{side}")
     assert (record["initiator"], record["cause"]) == (side, "reset")

@@ -15,7 +15,7 @@ from tests.support.gateway import COMMAND, Gateway, route, to_one
 from tests.support.memory import open_descriptors
 from tests.support.ports import free_port
 from tests.support.process import run
-from tests.support.raw import Connection, connect, handshake, request
+from tests.support.raw import Connection, connect, eventually_refuses, handshake, refuses, request
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
 
@@ -178,15 +178,6 @@ async def tunnel(open_connection: Open, address: str) -> Connection:
     return client
 
 
-async def refuses(address: str) -> bool:
-    """Whether nobody listens at an address."""
-    try:
-        await (await connect(address)).close()
-    except (ConnectionRefusedError, FileNotFoundError):
-        return True
-    return False
-
-
 async def test_listeners_come_and_go_and_their_tunnels_stay(
     start_gateway: StartGateway, backends: Backends, open_connection: Open, tmp_path: Path
 ) -> None:
@@ -212,15 +203,6 @@ async def test_listeners_come_and_go_and_their_tunnels_stay(
     assert not front.exists()
     assert await gateway.worker_pids() == pids
     assert (await gateway.scrape()).value("gateway_tunnels_closed_total") == 0
-
-
-async def eventually_refuses(address: str) -> None:
-    """A reload is told of as done when the supervisor has closed its sockets; workers follow at once."""
-    for _ in range(100):
-        if await refuses(address):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"somebody listens at {address} still")
 
 
 async def test_an_address_that_is_part_of_the_one_before(

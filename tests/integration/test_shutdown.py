@@ -135,7 +135,7 @@ async def test_int_ends_at_once(
     start = time.monotonic()
     gateway.process.signal(number)
     await gateway.exits(0)
-    assert time.monotonic() - start < 2 * SCALE
+    assert time.monotonic() - start < 5 * SCALE  # the clients were not waited for
     for client in clients:
         assert await client.ends() == b""
 
@@ -149,7 +149,7 @@ async def test_int_cuts_a_drain_short(start_gateway: StartGateway, backends: Bac
     start = time.monotonic()
     gateway.process.signal(signal.SIGINT)
     await gateway.exits(0)
-    assert time.monotonic() - start < 2 * SCALE
+    assert time.monotonic() - start < 5 * SCALE  # the clients were not waited for
 
 
 async def test_workers_go_when_their_supervisor_is_killed(

@@ -102,8 +102,8 @@ class FakeGateway:
         cells[row + OPENED_UNIX_NS] = time.time_ns() - int(age * NS)
         for side, idle in enumerate((client_idle, backend_idle)):
             at = row + SIDE_0 + side * SIDE_CELLS
-            # A machine that has run for less than that has a clock below 0 here; a Pong at 0 would be later.
-            cells[at + LAST_NS] = cells[at + PONG_NS] = now - int(idle * NS)
+            cells[at + LAST_NS] = now - int(idle * NS)
+            cells[at + PONG_NS] = min(0, cells[at + LAST_NS])  # there was none, though the machine be younger than that
             cells[at + BYTES], cells[at + SCANNER + FRAMES] = counts[side * 2 : side * 2 + 2]
             if (interval := ping_after[side]) is not None:
                 cells[at + PING_AFTER_NS] = int(interval * NS)

@@ -9,5 +9,7 @@
 ``gateway``    a real gateway, run as a process
 ``scrape``     a scrape of its metrics
 ``memory``     what processes take
+``rest``       workers that have nothing in their hands
+``pace``       how fast the machine is meanwhile
 ``backends``   servers behind it
 """

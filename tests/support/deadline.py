@@ -15,6 +15,9 @@ SCALE = float(os.environ.get("GATEWAY_TEST_SCALE", "1"))
 DEADLINE_SECONDS = 10 * SCALE
 """For what takes milliseconds: nothing but a fault takes this long."""
 
+PAUSE_SECONDS = 0.02
+"""Before something is looked at again."""
+
 SOAK = os.environ.get("GATEWAY_SOAK", "") not in ("", "0")
 
 T = TypeVar("T")
@@ -36,6 +39,6 @@ async def eventually(found: Callable[[], T | None], what: str, seconds: float = 
         while True:
             if result := found():
                 return result
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(PAUSE_SECONDS)
 
     return await within(looking(), what, seconds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,15 +15,19 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, within
 from tests.support.memory import private_bytes
 from tests.support.netns import Namespace
 from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.raw import Connection, connect
+from tests.support.rest import stop_at_rest
 from tests.support.scrape import Scrape
 
 COMMAND = (sys.executable, "-m", "gateway")
+NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
+"""A gateway looks at none, but aiohttp reads all of the machine's when it is imported: a tenth of a start."""
+
 _ALARMING = re.compile(
     r"Traceback \(most recent|ResourceWarning|RuntimeWarning|Exception ignored|was never retrieved"
     r"| (ERROR|CRITICAL) gateway\["
@@ -67,6 +72,7 @@ class Gateway:
         self._expected_status: int | None = None
         self._expected_lines: list[re.Pattern[str]] = []
         self._checked_lines = 0
+        self._first_lines: dict[str, int] = {}
         self._http = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 socket_factory=(lambda info: namespace.socket(info[0])) if namespace else None
@@ -100,7 +106,7 @@ class Gateway:
         command = (*limited, *under, *COMMAND, "run", "-c", file)
         process = await Process.start(
             *(namespace.command(*command) if namespace else command),
-            env={"PYTHONWARNINGS": "default", **(env or {})},
+            env={"PYTHONWARNINGS": "default", **NO_CERTIFICATES, **(env or {})},
             name="gateway",
         )
         gateway = cls(process, file, whole, namespace)
@@ -137,22 +143,31 @@ class Gateway:
 
     async def connect(self) -> Connection:
         """A connection to it."""
-        return await connect(self.address)
+        at = len(self.stdout.lines)
+        connection = await connect(self.address)
+        if not self.address.startswith("unix:"):
+            self._first_lines[connection.name] = at
+        return connection
 
     # --- what it says ------------------------------------------------------------------------------------------------
 
     async def logged(self, **fields: object) -> Record:
-        """The first line of the access log (in JSON, on stdout) that has these fields, once it is there."""
+        """The first line of the access log (in JSON, on stdout) that has these fields, once it is there.
+
+        That of a client is about its latest connection: sooner or later another one has had its port.
+        """
 
         def match(line: str) -> Record | None:
             record: Record = json.loads(line)
             return record if all(record.get(key) == value for key, value in fields.items()) else None
 
-        return await self.stdout.first(match, f"a line with {fields}")
+        start = self._first_lines.get(str(fields.get("client")), 0)
+        return await self.stdout.first(match, f"a line with {fields}", start)
 
     def log_records(self, **fields: object) -> list[Record]:
-        """Lines of the access log that are there and have these fields."""
-        records = [json.loads(line) for line in self.stdout.lines]
+        """Lines of the access log that are there and have these fields. Of a client's, as :meth:`logged`."""
+        start = self._first_lines.get(str(fields.get("client")), 0)
+        records = [json.loads(line) for line in self.stdout.lines[start:]]
         return [record for record in records if all(record.get(key) == value for key, value in fields.items())]
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
@@ -181,8 +196,10 @@ class Gateway:
         """Scrape again and again until something is true of a scrape; return that one."""
 
         async def scraping() -> Scrape:
-            while not true(scrape := await self.scrape()):
-                pass
+            scrape = await self.scrape()
+            while not true(scrape):
+                await asyncio.sleep(PAUSE_SECONDS)  # the gateway is busy with what is waited for
+                scrape = await self.scrape()
             return scrape
 
         return await within(scraping(), what, seconds)
@@ -208,10 +225,14 @@ class Gateway:
         """By slot; those that are being replaced left out."""
         return [worker["pid"] for worker in (await self.api("status"))["workers"] if worker["pid"]]
 
-    async def kill_worker(self, index: int = 0) -> int:
-        """Kill a worker with -9; its pid."""
+    async def kill_worker(self, index: int = 0, in_store: bool = False) -> int:
+        """Kill a worker with -9, when it has nothing of a tunnel in its hands; its pid.
+
+        :param in_store: when every tunnel of it will go on, that is
+        """
         pid: int = (await self.api("status"))["workers"][index]["pid"]
         self.tolerate("worker .* was killed by SIGKILL")
+        await stop_at_rest(self.process.pid, pid, in_store)
         os.kill(pid, signal.SIGKILL)
         return pid
 
@@ -241,12 +262,15 @@ class Gateway:
         self.process.signal(signal.SIGTERM)
 
     async def exits(self, status: int, seconds: float = DEADLINE_SECONDS) -> None:
-        """Wait for its end, which has to be with this status."""
+        """Wait for its end, which has to be with this status, and, where nothing outlives it, for all that it said."""
         self._expected_status = status
         try:
             assert await self.process.exited(seconds) == status
         except AssertionError as error:
             raise AssertionError("\n".join((str(error), *self.stderr.lines[-20:]))) from None
+        if status == 0:
+            await self.stdout.end()
+            await self.stderr.end()
 
     # --- its end -----------------------------------------------------------------------------------------------------
 

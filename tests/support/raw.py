@@ -8,7 +8,7 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, within
 
 BUFFER_BYTES = 1024 * 1024
 KEY = "Uc9l9TMkWGbHFD2qnFHltg=="
@@ -224,3 +224,24 @@ async def connect(address: str) -> Connection:
         host, _, port = address.rpartition(":")
         opening = asyncio.open_connection(host.strip("[]"), int(port), limit=BUFFER_BYTES)
     return Connection(*await within(opening, f"a connection to {address}"))
+
+
+async def refuses(address: str) -> bool:
+    """Whether nobody listens at an address."""
+    try:
+        await (await connect(address)).close()
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    return False
+
+
+async def eventually_refuses(address: str) -> None:
+    """A reload is told of as done when the supervisor has closed its sockets; workers follow at once."""
+
+    async def closing() -> None:
+        while True:
+            if await refuses(address):
+                return
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    await within(closing(), f"nobody to listen at {address}")

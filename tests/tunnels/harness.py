@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import select
 import socket
@@ -84,6 +85,11 @@ SIDE_CLOCKS = (
     *(LAST_NS, STALLED_NS, PINGED_NS, WROTE_NS, PONG_NS),
     *(SCANNER + DATA_AT, SCANNER + PING_AT, SCANNER + PONG_AT),
 )
+COMPARED_CLOCKS = (PINGED_NS, WROTE_NS, PONG_NS, SCANNER + DATA_AT, SCANNER + PING_AT)
+"""Those of which 0, for nothing yet, is compared as earlier than any time."""
+
+BEFORE_ALL_NS = -(1 << 62)
+"""Stands for that 0 where times are negative."""
 T = TypeVar("T")
 
 
@@ -202,7 +208,8 @@ class Tunnel:
         return self.rig.cells[self.row + field]
 
     def side(self, side: int, field: int) -> int:
-        return self.rig.cells[self.row + SIDE_0 + side * SIDE_CELLS + field]
+        found = self.rig.cells[self.row + SIDE_0 + side * SIDE_CELLS + field]
+        return 0 if found == BEFORE_ALL_NS else found
 
     @property
     def pending(self) -> tuple[int, int]:
@@ -217,12 +224,19 @@ class Tunnel:
         self.rig.cells[self.row + SIDE_0 + side * SIDE_CELLS + field] = value
 
     def age(self, nanoseconds: int) -> None:
-        """Let time pass for it: whatever it remembers is that much longer ago."""
+        """Let time pass for it: whatever it remembers is that much longer ago.
+
+        Where that is longer ago than the machine runs, clocks get negative. What never was stays earlier than those.
+        """
         at = [self.row + field for field in ROW_CLOCKS]
         at += [self.row + SIDE_0 + side * SIDE_CELLS + field for side in (0, 1) for field in SIDE_CLOCKS]
         for cell in at:
-            if self.rig.cells[cell] not in (0, NEVER):
+            if self.rig.cells[cell] not in (0, NEVER, BEFORE_ALL_NS):
                 self.rig.cells[cell] -= nanoseconds
+        if self.cell(OPENED_NS) < 0:
+            for side, field in itertools.product((0, 1), COMPARED_CLOCKS):
+                if not self.side(side, field):
+                    self.write_side(side, field, BEFORE_ALL_NS)
 
     def unread(self, side: int) -> int:
         """Bytes from a side that the relay has left in the kernel."""
