@@ -83,7 +83,7 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
         first = data[start]
         second = data[start + 1]
         if (
-            (first == WHOLE_TEXT or first == WHOLE_BINARY)
+            first in (WHOLE_TEXT, WHOLE_BINARY)
             and end - start == (second & 0x7F) + (6 if second & 0x80 else 2)
             and second >> 7 == cells[s + MASKING]
             and not (cells[s + STATUS] or cells[s + HEADER_LENGTH] or cells[s + MESSAGE])
