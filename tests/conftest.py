@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from pathlib import Path
 from typing import Any, TypeVar
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -23,6 +24,11 @@ Open = Callable[..., Awaitable[Connection]]
 _running: list[Gateway] = []
 
 Started = TypeVar("Started", Echo, Scripted, Web)
+
+
+# How long one example takes is up to what else the machine does.
+hypothesis.settings.register_profile("gateway", deadline=None)
+hypothesis.settings.load_profile("gateway")
 
 
 def pytest_configure(config: pytest.Config) -> None:

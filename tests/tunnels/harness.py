@@ -396,10 +396,14 @@ class Rig:
         self.sweeper.walk(now)
 
     def stall(self, source: Peer, data: bytes) -> bytes:
-        """Send ``data`` over and over until nothing of it is taken any more; what was taken."""
+        """Send ``data`` over and over until the relay has some that the other side does not take; what was taken."""
+        (tunnel,) = (each for each in self.tunnels if source in (each.client, each.backend))
+        sink = BACKEND_SIDE if source is tunnel.client else CLIENT
         sent = 0
         refused = 0
-        while refused < 10:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while refused < 10 or not tunnel.pending[sink]:
+            assert time.monotonic() < deadline, "nobody stalls"
             took = source.send(memoryview(data)[sent % len(data) :])
             sent += took
             refused = 0 if took or self.waiting() else refused + 1
