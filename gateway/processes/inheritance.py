@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.config.schema import Config
+from gateway.observe.state import DrainState, GatewayState
 from gateway.processes import control
 from gateway.tunnels.adoption import Connections
 from gateway.tunnels.learning import Key, State
@@ -115,6 +117,15 @@ class Inheritance:
         except (KeyError, TypeError, ValueError) as error:
             raise CannotInherit(f"what the running program leaves is incomplete: {error}") from None
         return inherited
+
+    def tell(self, state: GatewayState) -> None:
+        """Have the gateway's state say what it has said before."""
+        state.started_unix = self.started_unix
+        state.last_reload_unix = time.time()
+        state.worker_restarts = self.worker_restarts
+        for number, period, tunnels, started_unix, seconds in self.drained_backends:
+            began = time.monotonic() - seconds
+            state.drained_backends[number] = DrainState(period, tunnels, started_unix, _started=began)
 
     def check(self, config: Config) -> None:
         """:raises CannotInherit: the configuration changes what an upgrade has to keep"""

@@ -30,7 +30,7 @@ from gateway.tunnels import parcel
 
 if TYPE_CHECKING:
     from gateway.processes.fdstore import DescriptorStore
-    from gateway.processes.supervisor import WorkerProcess
+    from gateway.processes.workers import WorkerProcess
 
 TRY_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
