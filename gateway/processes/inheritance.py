@@ -44,6 +44,20 @@ class InheritedWorker:
 
 
 @dataclass
+class InheritedStore:
+    """What it takes to go on with the service manager's store (``keeping.py``)."""
+
+    record: int
+    lifeline: int
+    serial: int
+    names: list[str]
+    """of all that is there"""
+    sockets: dict[str, list[int]]
+    segments: list[tuple[str, int, list[int], int]]
+    """name, descriptor, tunnels that live and the number of those that have ended"""
+
+
+@dataclass
 class Inheritance:
     """All of it."""
 
@@ -71,6 +85,7 @@ class Inheritance:
     drained_backends: list[tuple[int, float, int, float, float]]
     """number, period in seconds, tunnels when it began, when that was, and how many seconds ago"""
     running: list[InheritedWorker]
+    store: InheritedStore | None = None
     control: int = control.VERSION
     form: int = FORM
 
@@ -83,14 +98,20 @@ class Inheritance:
             found += (worker.control, worker.store)
             for _, connections in worker.tunnels:
                 found += connections
+        if self.store is not None:
+            found += (self.store.record, self.store.lifeline, *(fd for _, fd, _, _ in self.store.segments))
         return found
+
+    def text(self) -> bytes:
+        """All of it, for :meth:`parse`."""
+        return json.dumps(asdict(self)).encode("ascii")
 
     def write(self) -> int:
         """:returns: a descriptor, for :meth:`read`. :raises OSError: there is no room"""
         fd = os.memfd_create("gateway-inheritance")
         try:
-            with open(fd, "w", encoding="ascii", closefd=False) as file:
-                json.dump(asdict(self), file)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(self.text())
         except BaseException:
             os.close(fd)
             raise
@@ -100,18 +121,33 @@ class Inheritance:
     def read(cls, fd: int) -> Inheritance:
         """Read what another program has written. :raises CannotInherit: this one cannot make sense of it"""
         try:
-            with open(os.dup(fd), encoding="ascii") as file:
+            with open(os.dup(fd), "rb") as file:
                 file.seek(0)
-                found: dict[str, Any] = json.load(file)
-        except (OSError, ValueError) as error:
+                text = file.read()
+        except OSError as error:
             raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
-        if not isinstance(found, dict) or (found.get("form"), found.get("control")) != (FORM, control.VERSION):
+        return cls.parse(text)
+
+    @classmethod
+    def parse(cls, text: bytes, alone: bool = False) -> Inheritance:
+        """Understand what another program has written.
+
+        :param alone: none of its workers runs any more
+        :raises CannotInherit: this program cannot make sense of it
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
+        known = isinstance(found, dict) and found.get("form") == FORM
+        if not known or not (alone or found.get("control") == control.VERSION):
             raise CannotInherit("what the running program leaves is of another form: restart the gateway instead")
         try:
+            store = found.pop("store", None)
             running = [InheritedWorker(**worker) for worker in found.pop("running")]
             for worker in running:
                 worker.tunnels = [(tunnel, (client, backend)) for tunnel, (client, backend) in worker.tunnels]
-            inherited = cls(**found, running=running)
+            inherited = cls(**found, running=running, store=InheritedStore(**store) if store else None)
             inherited.backends = [(upstream, address) for upstream, address in inherited.backends]
             inherited.learned = [((route, side, net), State(*state)) for (route, side, net), state in inherited.learned]
         except (KeyError, TypeError, ValueError) as error:
@@ -123,8 +159,8 @@ class Inheritance:
         state.started_unix = self.started_unix
         state.last_reload_unix = time.time()
         state.worker_restarts = self.worker_restarts
-        for number, period, tunnels, started_unix, seconds in self.drained_backends:
-            began = time.monotonic() - seconds
+        for number, period, tunnels, started_unix, _ in self.drained_backends:
+            began = time.monotonic() - max(0.0, time.time() - started_unix)
             state.drained_backends[number] = DrainState(period, tunnels, started_unix, _started=began)
 
     def check(self, config: Config) -> None:

@@ -49,18 +49,22 @@ class Listeners:
         """Own these, too."""
         self.sockets.update(opened)
 
-    def close(self, addresses: Collection[Address] | None = None) -> None:
-        """Close the sockets of some addresses, or of all."""
+    def close(self, addresses: Collection[Address] | None = None, forget: bool = True) -> None:
+        """Close the sockets of some addresses, or of all.
+
+        :param forget: remove the files of unix sockets, which nobody else listens on
+        """
         _close(
-            {address: self.sockets.pop(address) for address in list(self.sockets if addresses is None else addresses)}
+            {each: self.sockets.pop(each) for each in list(self.sockets if addresses is None else addresses)}, forget
         )
 
 
-def _close(sockets: Mapping[Address, list[socket.socket]]) -> None:
+def _close(sockets: Mapping[Address, list[socket.socket]], forget: bool = True) -> None:
     for address, each in sockets.items():
         for sock in each:
             sock.close()
-        forget_unix_socket(address)
+        if forget:
+            forget_unix_socket(address)
 
 
 def listen(address: Address, workers: int, ours: Collection[Address] = ()) -> list[socket.socket]:

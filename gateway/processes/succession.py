@@ -96,8 +96,6 @@ class Succession:
         state = self._state
         state.upgrade = UpgradeState(None, time.time())
         self._asking = inherited.asking
-        self._workers.learned.update(inherited.learned)
-        inherited.tell(state)
         for name in inherited.signals:
             self._orders.add(name)
         for each in inherited.running:

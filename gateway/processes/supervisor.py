@@ -1,7 +1,7 @@
 """The supervisor: owns what must outlive a worker, and does what signals ask for.
 
 Signal handlers only enqueue; one method serves each signal, one after another. Worker processes are in ``workers.py``,
-upgrades in ``succession.py``.
+reloads in ``reloading.py``, upgrades in ``succession.py``; how it comes by all that it owns is in ``opening.py``.
 """
 
 from __future__ import annotations
@@ -11,37 +11,41 @@ import logging
 import os
 import shutil
 import signal
-import socket
-import tempfile
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import replace
 
 from gateway.build import relay_build
-from gateway.config import ConfigError, load
-from gateway.config.schema import Address, Config
+from gateway.config import load
+from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
 from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
 from gateway.observe.state import DrainState, GatewayState
 from gateway.processes import upgrade
-from gateway.processes.control import Drain, DrainBackends, ReopenLogs, Unlisten
+from gateway.processes.control import Drain, DrainBackends, ReopenLogs
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.inheritance import Inheritance, InheritedWorker
+from gateway.processes.keeping import SEND_SECONDS
 from gateway.processes.limits import raise_descriptor_limit
-from gateway.processes.listening import CannotListen, Listeners, forget_unix_socket, listen_alone
+from gateway.processes.listening import CannotListen, forget_unix_socket
 from gateway.processes.notify import Notifier, describe
+from gateway.processes.opening import Opened, inherit, open_all
 from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
+from gateway.processes.reloading import Reloading
+from gateway.processes.resumption import StillServed
 from gateway.processes.succession import Succession
 from gateway.processes.workers import Workers
-from gateway.routing.registry import Registry, RegistryFull
+from gateway.routing.registry import Registry
 from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES
-from gateway.tunnels.table import Table
 from gateway.version import VERSION
 
 DRAIN_MARGIN_SECONDS = 10.0
 """What the service manager gives a drain beyond the time that it should take."""
 
 SIGNALS = ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2")
+NOTE_SECONDS = 1.0
+"""How old a note may be of what workers have learned and what became of them."""
+
 log = logging.getLogger("gateway")
 
 
@@ -76,11 +80,13 @@ class Supervisor:
             self._registry.routes[:] = inheritance.routes
             self._registry.backends[:] = inheritance.backends
         self._registry.admit(config)
-        self._listeners = Listeners(config.workers)
         self._orders = Orders()
         self._replacing: asyncio.Task[None] | None = None
         self._fatal: str | None = None
+        self._noting: asyncio.TimerHandle | None = None
+        self._opened: Opened
         self._workers: Workers
+        self._reloading: Reloading
         self._succession: Succession
         self.state: GatewayState
         self._notifier = Notifier(os.environ, lambda: describe(self.state))
@@ -93,31 +99,31 @@ class Supervisor:
         """
         descriptors = Descriptors(raise_descriptor_limit())
         inherited = self._inheritance
-        table = self._open() if inherited is None else self._open_again(inherited)
-        self.state = GatewayState(table, self._registry, self._config, self._path, demo=self._demo)
+        try:
+            opened = self._opened = (
+                await open_all(self._config, self._registry, self._demo)
+                if inherited is None
+                else inherit(self._config, inherited)
+            )
+        except (CannotListen, StillServed) as error:
+            raise CannotStart(str(error)) from None
+        self._take(opened, descriptors)
         loop = asyncio.get_running_loop()
-        self._workers = Workers(
-            self.state,
-            self._config,
-            self._listeners,
-            [DescriptorStore(loop, descriptors.for_tunnels) for _ in range(table.slots)],
-            {**os.environ, DIRECTORY: self._metrics},
-            self._fail,
-            1 if inherited is None else inherited.generation + 1,
-        )
-        self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         admin: AdminServer | None = None
         starting: asyncio.Task[None] | None = None
+        relying: asyncio.Task[None] | None = None
         watches: list[asyncio.Task[None]] = []
         for name in SIGNALS:
             loop.add_signal_handler(getattr(signal, f"SIG{name}"), self._orders.add, name)
         if inherited is not None:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.SIGNALS)
+        orderly = False
         try:
-            admin = await start_admin(self.state, self._admin_socket, self._metrics, self._orders)
+            admin = await start_admin(self.state, opened.admin, opened.metrics, self._orders)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             _warn_if_short(descriptors, self._config)
             if inherited is None:
+                relying = await self._keep()
                 starting = asyncio.create_task(self._announce(self._workers.start(), started))
             else:
                 self._succession.take_on(inherited)
@@ -127,51 +133,93 @@ class Supervisor:
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
             watches.append(asyncio.create_task(self._notifier.keep_telling()))
             await self._serve_orders()
+            orderly = True
         finally:
-            if starting is not None:
-                starting.cancel()
+            for task in (starting, relying):
+                if task is not None:
+                    task.cancel()
             self._succession.cancel()
             self._orders.close("the gateway is shutting down")
+            keeping = opened.keeping
+            if keeping is not None and not orderly:
+                keeping.journal.close()  # whoever comes next finds things as they are now
             await self._end()
             for watch in watches:
                 watch.cancel()
             for store in self._workers.stores:
-                store.close()
+                if keeping is not None and orderly:
+                    store.end()
+                else:
+                    store.close()
+            if keeping is not None and orderly:
+                await keeping.clear()
             if admin is not None:
                 await admin.close()
-            else:
-                self._admin_socket.close()
-            self._listeners.close()
-            forget_unix_socket(self._config.admin.address)
-            table.close()
-            shutil.rmtree(self._metrics, ignore_errors=True)
+            if keeping is None or orderly:
+                opened.listeners.close()
+                forget_unix_socket(self._config.admin.address)
+                shutil.rmtree(opened.metrics, ignore_errors=True)
+            opened.close()
         if self._fatal is not None:
             raise CannotStart(self._fatal)
 
-    def _open(self) -> Table:
-        """Have everything that a gateway needs. :raises CannotStart: an address cannot be listened on"""
-        config = self._config
-        try:
-            self._admin_socket = listen_alone(config.admin.address)
-            try:
-                self._listeners.add(self._listeners.open([listener.address for listener in config.listen]))
-            except CannotListen:
-                self._admin_socket.close()
-                raise
-        except CannotListen as error:
-            raise CannotStart(str(error)) from None
-        self._metrics = tempfile.mkdtemp(prefix="gateway-metrics-")
-        return Table.create(config.workers, config.max_tunnels)
+    def _take(self, opened: Opened, descriptors: Descriptors) -> None:
+        """Make what serves a gateway out of what was opened."""
+        keeping, before = opened.keeping, opened.before
+        keeper = None if keeping is None else keeping.journal
+        loop = asyncio.get_running_loop()
+        self.state = GatewayState(opened.table, self._registry, self._config, self._path, demo=self._demo)
+        self._workers = Workers(
+            self.state,
+            self._config,
+            opened.listeners,
+            [DescriptorStore(loop, descriptors.for_tunnels, keeper) for _ in range(opened.table.slots)],
+            {**os.environ, DIRECTORY: opened.metrics},
+            self._fail,
+            1 if before is None else before.generation + 1,
+        )
+        self._reloading = Reloading(self._workers, opened.listeners, self._path, self._reload_config)
+        self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
+        if before is not None:
+            before.tell(self.state)
+            self._workers.learned.update(before.learned)
+        if opened.slots is not None:
+            self.state.slots = opened.slots
+        for slot, tunnels in opened.tunnels.items():
+            self._workers.stores[slot].restore(tunnels)
+        if keeping is not None:
+            self._workers.heirlooms = [keeping.lifeline]
+            self._workers.on_change = self._note_soon
 
-    def _open_again(self, inherited: Inheritance) -> Table:
-        """Have what the program before has left."""
-        for fd in inherited.descriptors():
-            os.set_inheritable(fd, False)
-        self._admin_socket = socket.socket(fileno=inherited.admin[1])
-        sockets = {address: [socket.socket(fileno=fd) for fd in each] for address, each in inherited.listen}
-        self._listeners.add({listener.address: sockets[str(listener.address)] for listener in self._config.listen})
-        self._metrics = inherited.metrics
-        return Table(inherited.table)
+    # --- what is to outlive this process -----------------------------------------------------------------------------
+
+    async def _keep(self) -> asyncio.Task[None] | None:
+        """Have everything kept, before there are workers that rely on it.
+
+        :returns: what sees to that if the manager takes its time
+        """
+        keeping = self._opened.keeping
+        if keeping is not None:
+            self._note()
+            keeping.journal.open()
+            relying = asyncio.create_task(keeping.rely())
+            await asyncio.wait((relying,), timeout=SEND_SECONDS)
+            return relying
+        return None
+
+    def _note(self) -> None:
+        """Note what has changed, for a supervisor that comes after this one."""
+        keeping = self._opened.keeping
+        if self._noting is not None:
+            self._noting.cancel()
+            self._noting = None
+        if keeping is not None and not self._workers.stopping:
+            keeping.keep_sockets(self._opened.admin, self._opened.listeners.sockets)
+            keeping.tell(self._account())
+
+    def _note_soon(self) -> None:
+        if self._noting is None:
+            self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note)
 
     # --- what it is told ---------------------------------------------------------------------------------------------
 
@@ -183,14 +231,17 @@ class Supervisor:
                 await self._replacing
             if order.name == "HUP":
                 self._notifier.reloading()
-                await self._hup()
+                await self._reloading.reload()
+                self._note()
                 self._notifier.reloaded()
                 if self.state.last_reload_error is None:
                     order.done()
                 else:
                     order.refuse(self.state.last_reload_error)
             elif order.name == DRAIN_BACKENDS:
-                order.done(self._drain_backends(order.backends))
+                drains = self._drain_backends(order.backends)
+                self._note()
+                order.done(drains)
             elif order.name == "USR1":
                 self._workers.tell_all(ReopenLogs())
             elif order.name == "USR2":
@@ -201,53 +252,6 @@ class Supervisor:
             else:
                 order.done()
                 return
-
-    async def _hup(self) -> None:
-        """Reload: a configuration that is wrong changes nothing."""
-        state = self.state
-        try:
-            config = await asyncio.to_thread(self._reload_config, self._path)
-            _refuse_what_needs_a_restart(self._workers.config, config)
-            self._registry.admit(config)
-            new = self._listeners.open([listener.address for listener in config.listen])
-        except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
-            state.last_reload_ok = False
-            state.last_reload_error = str(error)
-            log.error("reload failed, the configuration in force stays:\n%s", error)
-            return
-        before, drained = self._workers.config, self.state.drained_backends
-        self._listeners.add(new)
-        for worker in self._workers.serving():
-            worker.listen(new)
-        failures = await self._workers.configure_all(config, self._still_drained(config))
-        state.last_reload_ok = not failures
-        state.last_reload_error = "; ".join(failures) or None
-        if failures:
-            log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
-            await self._workers.configure_all(before, drained)
-            self._unlisten(new)
-            for number, drain in drained.items():  # what was under way goes on
-                self._workers.tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
-        else:
-            self._unlisten(self._listeners.sockets.keys() - {listener.address for listener in config.listen})
-            state.config = config
-            state.last_reload_unix = time.time()
-            log.info("reloaded %s", self._path)
-
-    def _unlisten(self, addresses: Collection[Address]) -> None:
-        """Stop listening. Workers accept what waits, and have the last descriptors of these sockets then."""
-        addresses = list(addresses)
-        self._listeners.close(addresses)
-        for address in addresses:
-            self._workers.tell_all(Unlisten(address))
-
-    def _still_drained(self, config: Config) -> dict[int, DrainState]:
-        """Drained backends that a configuration does not have: those that it has are in service again."""
-        configured = {
-            (name, str(each.address)) for name, upstream in config.upstreams.items() for each in upstream.backends
-        }
-        drained = self.state.drained_backends
-        return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
 
     def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
         """Have backends sent nothing new, and their tunnels closed."""
@@ -264,6 +268,8 @@ class Supervisor:
     async def _term(self, order: Order) -> None:
         """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
         settings = self._workers.config.drain
+        if self._opened.keeping is not None:
+            self._opened.keeping.stop_relying()
         self.state.stopping = True
         self.state.drain = DrainState(settings.period, self.state.table.tunnels())
         log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
@@ -304,20 +310,44 @@ class Supervisor:
 
         :param received: by slot: the beginning of a message
         :param asking: connections of clients of the admin API that wait for the result
+        :raises upgrade.NotUpgraded: what it needs is not together yet
         """
-        state, workers, config = self.state, self._workers, self._workers.config
+        stores, keeping = self._workers.stores, self._opened.keeping
+        if keeping is not None and not keeping.settled:
+            raise upgrade.NotUpgraded("the service manager is busy, and does not know yet what it is to keep")
+        return replace(
+            self._account(),
+            signals=self._orders.signals(),
+            asking=asking,
+            running=[
+                InheritedWorker(
+                    worker.slot,
+                    worker.process.pid,
+                    worker.channel.fileno(),
+                    stores[worker.slot].fileno(),
+                    worker.started,
+                    worker.ready or worker.started,
+                    received.get(worker.slot, b"").hex(),
+                    stores[worker.slot].kept(),
+                )
+                for worker in self._workers.running.values()
+            ],
+            store=None if keeping is None else keeping.leave(),
+        )
+
+    def _account(self) -> Inheritance:
+        """What any supervisor of this gateway needs to know."""
+        state, opened, workers = self.state, self._opened, self._workers
+        sockets = opened.listeners.sockets
         return Inheritance(
             version=VERSION,
             path=self._path,
-            workers=config.workers,
-            max_tunnels=config.max_tunnels,
-            admin=(str(config.admin.address), self._admin_socket.fileno()),
-            listen=[
-                (str(address), [sock.fileno() for sock in sockets])
-                for address, sockets in self._listeners.sockets.items()
-            ],
+            workers=workers.config.workers,
+            max_tunnels=workers.config.max_tunnels,
+            admin=(str(workers.config.admin.address), opened.admin.fileno()),
+            listen=[(str(address), [sock.fileno() for sock in each]) for address, each in sockets.items()],
             table=state.table.fd,
-            metrics=self._metrics,
+            metrics=opened.metrics,
             generation=workers.generation,
             routes=self._registry.routes,
             backends=self._registry.backends,
@@ -325,25 +355,13 @@ class Supervisor:
             started_unix=state.started_unix,
             last_reload_unix=state.last_reload_unix,
             worker_restarts=state.worker_restarts,
-            signals=self._orders.signals(),
-            asking=asking,
             drained_backends=[
                 (number, drain.period_seconds, drain.tunnels, drain.started_unix, drain.seconds)
                 for number, drain in state.drained_backends.items()
             ],
-            running=[
-                InheritedWorker(
-                    worker.slot,
-                    worker.process.pid,
-                    worker.channel.fileno(),
-                    workers.stores[worker.slot].fileno(),
-                    worker.started,
-                    worker.ready or worker.started,
-                    received.get(worker.slot, b"").hex(),
-                    workers.stores[worker.slot].kept(),
-                )
-                for worker in workers.running.values()
-            ],
+            signals=[],
+            asking=[],
+            running=[],
         )
 
     # --- the beginning and the end -----------------------------------------------------------------------------------
@@ -384,10 +402,3 @@ def _warn_if_short(descriptors: Descriptors, config: Config) -> None:
             min(descriptors.tunnels * config.workers, config.max_tunnels),
             descriptors.tunnels,
         )
-
-
-def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
-    """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
-    changed = [key for key in ("workers", "max_tunnels", "admin") if getattr(old, key) != getattr(new, key)]
-    if changed:
-        raise ValueError(f"{', '.join(changed)} cannot change while the gateway runs: restart it")

@@ -118,6 +118,10 @@ class Workers:
         self.progress = asyncio.Event()
         """a worker has drained; cleared by :meth:`all_drained`"""
         self.stopping = False
+        self.heirlooms: list[int] = []
+        """descriptors that every worker is to hold as long as it lives"""
+        self.on_change: Callable[[], None] = lambda: None
+        """told that there is something new that a supervisor after this one would have to know"""
         self._listeners = listeners
         self._environment = environment
         self._fail = fail
@@ -203,13 +207,13 @@ class Workers:
                     self.clear(slot)
                     return
                 if self.stopping:
-                    self.stores[slot].close()
                     return
                 log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
             if not ready.done() or failed_boots >= MAX_FAILED_BOOTS:
                 self._fail(f"worker {slot} does not start; what it said is above")
                 return
             self.state.worker_restarts += 1
+            self.on_change()
             # At once the first time: connections wait for it. Slower where it dies young again and again.
             longest = MAX_BACKOFF_SECONDS if failed_boots else MAX_PAUSE_SECONDS
             backoff = 0.0 if lived >= STABLE_SECONDS else min(backoff * 2 or FIRST_BACKOFF_SECONDS, longest)
@@ -228,7 +232,7 @@ class Workers:
             descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
-                pass_fds=descriptors,
+                pass_fds=[*descriptors, *self.heirlooms],
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
             )
@@ -328,6 +332,7 @@ class Workers:
             self.learned[key] = state
         while len(self.learned) > MAX_PATHS:
             del self.learned[next(iter(self.learned))]
+        self.on_change()
         for worker in self.running.values():
             if worker is not source:
                 worker.channel.send(learned)
@@ -345,7 +350,7 @@ class Workers:
 
     def clear(self, slot: int) -> None:
         """Forget whatever was in a slot that nobody has any more."""
-        self.stores[slot].close()
+        self.stores[slot].end()
         self.state.table.clear(slot, len(self.state.registry.routes), len(self.state.registry.backends))
 
 

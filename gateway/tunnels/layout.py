@@ -24,7 +24,14 @@ CELL_BYTES = 8
 PAGE_CELLS = 4096 // CELL_BYTES
 
 # --- header -----------------------------------------------------------------------------------------------------
-(H_MAGIC, H_VERSION, H_WORKERS, H_ROWS_PER_WORKER, H_STARTED_UNIX_NS) = range(5)
+(
+    H_MAGIC,
+    H_VERSION,
+    H_WORKERS,
+    H_ROWS_PER_WORKER,
+    H_STARTED_UNIX_NS,
+    H_KEPT,  # 1 while a supervisor that is started anew could carry on: workers need not drain when theirs dies
+) = range(6)
 HEADER_CELLS = PAGE_CELLS
 MAGIC = 0x6774_7761_7965_3031  # "gtwaye01"
 
