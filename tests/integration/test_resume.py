@@ -18,7 +18,6 @@ import pytest
 import pytest_asyncio
 
 from gateway.observe.ends import tunnel_id
-from gateway.processes import journal
 from gateway.tunnels.layout import DIRTY, H_KEPT, ID
 from gateway.tunnels.table import Table
 from tests.conftest import StartGateway
@@ -91,17 +90,7 @@ class Service:
 
     async def stored(self, count: int) -> None:
         """Wait until the connections of so many tunnels are in the manager's store."""
-        await eventually(lambda: self.in_store() >= count, f"{count} tunnels in store")
-
-    def in_store(self) -> int:
-        """Tunnels whose connections are in the manager's store, those that have ended included."""
-        found = set()
-        for fd in self.keeper.of_kind("tunnels"):
-            for tunnel, connections in journal.read(fd):
-                found.add(tunnel)
-                for each in connections:
-                    os.close(each)
-        return len(found)
+        await eventually(lambda: self.keeper.tunnels() >= count, f"{count} tunnels in store")
 
 
 MakeService = Callable[..., Service]
@@ -388,7 +377,7 @@ async def test_tunnels_that_end_leave_the_store(make_service: MakeService, play:
     for tunnel in leave:
         tunnel.ends[0].transport.close()
     await gateway.tunnels(20)
-    await eventually(lambda: service.in_store() == 20, "connections that have ended to be let go")
+    await eventually(lambda: service.keeper.tunnels() == 20, "connections that have ended to be let go")
     await service.die()
     await service.start()
     for tunnel in stay:

@@ -14,6 +14,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
+from gateway.processes import journal
 from tests.support.notify import Message, parsed
 
 ACTIVATED = Path(__file__).with_name("activated.py")
@@ -49,6 +50,16 @@ class DescriptorKeeper:
     def of_kind(self, kind: str) -> list[int]:
         """Descriptors whose names end with this, or with this and a number."""
         return [fd for name, fd in self.kept if name.rstrip("0123456789").rstrip("-").endswith(kind)]
+
+    def tunnels(self) -> int:
+        """Tunnels whose connections are kept, those that have ended and are there still included."""
+        found = set()
+        for segment in self.of_kind("tunnels"):
+            for tunnel, connections in journal.read(segment):
+                found.add(tunnel)
+                for fd in connections:
+                    os.close(fd)
+        return len(found)
 
     def start_options(self) -> dict[str, Any]:
         """For ``Gateway.start``: what makes a service find what is kept."""
