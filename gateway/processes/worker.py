@@ -8,6 +8,7 @@ or the status page.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -126,7 +127,8 @@ class Worker:
                 if self._edge is not None:
                     self._edge.intervals.adopt(message.news)
             elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
-                await self._take_part_in_upgrade(message, channel)
+                with contextlib.suppress(ConnectionResetError):  # the supervisor is gone, and the channel says so next
+                    await self._take_part_in_upgrade(message, channel)
             elif isinstance(message, Drain):
                 self._drain(message, channel)
             elif isinstance(message, DrainBackends) and self._edge is not None:
@@ -278,10 +280,7 @@ class Worker:
         elif isinstance(message, Retire):
             self._retiring = asyncio.create_task(self._retire(edge, channel))
         elif isinstance(message, TakeOver):
-            try:
-                kept = self._deposits.inherited()
-            except ConnectionError:
-                return  # the supervisor is gone: the channel says so, too
+            kept = self._deposits.inherited()
             _, left = take_over(self._slice, self._poller.relay, self._slice.table.copy_of, message.fd, kept)
             # Said at once, before any of them is served: should this worker die, the one before knows who serves them.
             channel.send(TakenOver(tuple(left)))
