@@ -11,7 +11,7 @@ run: install  ## the gateway with an echo backend; says what to open and type ne
 	$(BIN)/gateway demo
 
 install: $(BIN)/.installed
-$(BIN)/.installed: pyproject.toml setup.py $(shell find gateway -name '*.py[xd]' -o -name 'deadlines.py' -o -name 'pings.py' -o -name 'relay.py' -o -name 'scanner.py')
+$(BIN)/.installed: pyproject.toml setup.py $(shell find gateway -name '*.py[xd]') $(patsubst %.pxd,%.py,$(shell find gateway -name '*.pxd' ! -name kernel.pxd))
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel "Cython>=3.1"
 	$(BIN)/python -m pip install --quiet --no-build-isolation --editable .

@@ -14,8 +14,12 @@ MODULES = (
     "gateway/protocol/pings.py",
     "gateway/protocol/scanner.py",
     "gateway/tunnels/deadlines.py",
+    "gateway/tunnels/ending.py",
     "gateway/tunnels/kernel.pyx",
+    "gateway/tunnels/pinging.py",
     "gateway/tunnels/relay.py",
+    "gateway/tunnels/streams.py",
+    "gateway/tunnels/sweep.py",
 )
 
 

@@ -15,13 +15,17 @@ TWO_BUILDS = frozenset(
         "gateway.protocol.pings",
         "gateway.protocol.scanner",
         "gateway.tunnels.deadlines",
+        "gateway.tunnels.ending",
         "gateway.tunnels.kernel",
+        "gateway.tunnels.pinging",
         "gateway.tunnels.relay",
+        "gateway.tunnels.streams",
+        "gateway.tunnels.sweep",
     }
 )
 
 
-class _PureSources(importlib.abc.MetaPathFinder):
+class PureSources(importlib.abc.MetaPathFinder):
     """Finds the Python source of a module where Python itself would prefer the compiled one beside it."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
@@ -38,7 +42,7 @@ def prefer_pure_sources() -> None:
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "pure":
-        sys.meta_path.insert(0, _PureSources())
+        sys.meta_path.insert(0, PureSources())
     elif wanted not in ("", "compiled"):
         raise ValueError(f"{VARIABLE}={wanted}: expected pure or compiled")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 import click
@@ -12,7 +13,6 @@ from gateway.cli.running import run_until_stopped
 from gateway.processes.inheritance import CannotInherit, Inheritance
 from gateway.processes.supervisor import Supervisor
 from gateway.routing.registry import RegistryFull
-from gateway.tunnels.table import Table
 
 
 @click.command(help="Run the gateway in the foreground.")
@@ -35,13 +35,14 @@ def run(path: str, inherit: int | None, trial: bool) -> None:
         except (CannotInherit, RegistryFull, OSError, ValueError) as error:
             click.echo(str(error), err=True)
             sys.exit(1)
+        os.close(inherit)
     else:
         supervisor = Supervisor(config, path)
     run_until_stopped(supervisor.run())
 
 
 def _try(inheritance: Inheritance) -> None:
-    """:raises ValueError: the table is of another layout"""
+    """:raises ValueError: the table cannot be converted"""
     for module in ("gateway.processes.worker", "gateway.edge.plain"):
         importlib.import_module(module)
-    Table(inheritance.table).close()
+    inheritance.carry_on(lambda: (len(inheritance.routes), len(inheritance.backends))).check()

@@ -7,7 +7,7 @@ limit; beyond that, those who ask for one are told 503. Still closer to it conne
 from __future__ import annotations
 
 import logging
-import socket
+import os
 from errno import EMFILE, ENFILE
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from gateway.observe.seldom import Seldom
 
 if TYPE_CHECKING:
     from gateway.routing.routes import Route
+    from gateway.tunnels.kernel import Kernel
 
 SPARE = 256
 """Descriptors that tunnels leave for all else: refusals, logs, metrics, an operator's questions, a new worker."""
@@ -42,19 +43,19 @@ class Descriptors:
         """About how many tunnels this process can have."""
         return self.for_tunnels // 2
 
-    def backend_socket(self, family: int) -> socket.socket:
+    def backend_socket(self, kernel: Kernel, family: int) -> int:
         """A socket for a tunnel's backend.
 
+        :returns: its descriptor
         :raises Refused: descriptors are short
         """
-        try:
-            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        except OSError as error:
-            raise self.refusal(error) from None
-        if sock.fileno() >= self.for_tunnels:
-            sock.close()
+        fd = kernel.open(family)
+        if fd < 0:
+            raise self.refusal(os.strerror(-fd))
+        if fd >= self.for_tunnels:
+            kernel.close(fd)
             raise self.refusal("the last ones are kept for refusals and the like")
-        return sock
+        return fd
 
     def refusal(self, why: OSError | str, route: Route | None = None) -> Refused:
         """What a client is told for whom there is no descriptor. The log is told too, though not of each."""

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import importlib
 import logging
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from functools import cached_property
@@ -25,11 +24,11 @@ from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
 from gateway.tunnels.intervals import Intervals, News
-from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, PACED_NS, SIDE_0, SIDE_CELLS, STATE
+from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, NEVER, PACED_NS, SIDE_0, SIDE_CELLS, STATE
 from gateway.tunnels.learning import Bounds
 from gateway.tunnels.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
 from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_SECONDS, Sweep
+from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
 
 if TYPE_CHECKING:
     from gateway.edge.plain import PlainHTTP
@@ -79,6 +78,7 @@ class Edge:
         self.loop = asyncio.get_running_loop()
         self.poller = poller
         self.relay = poller.relay
+        self.kernel = poller.kernel
         self.slice = slice_
         self.registry = registry
         self.events = events
@@ -93,7 +93,7 @@ class Edge:
         """set once the gateway drains and the last tunnel has ended"""
         self.drained_backends: frozenset[int] = frozenset()
         """numbers of those that get no new tunnels and requests"""
-        self.ends = Ends(slice_.table, registry, events)
+        self.ends = Ends(slice_.table, registry, events, self.batch.count)
         self.intervals = Intervals(slice_)
         self.on_learned: Callable[[News], None] = lambda news: None
         """told what other workers should know, too"""
@@ -101,7 +101,6 @@ class Edge:
         self.routes: Routes
         self.trust: Trust
         self._tasks: set[asyncio.Task[None]] = set()
-        self._ticking: asyncio.TimerHandle | None = None
         self.sweep = Sweep(slice_, self.relay)
         self._losses = Losses(slice_.table.workers)
         self._pacing_until_ns = 0
@@ -256,6 +255,11 @@ class Edge:
         """``CLOCK_MONOTONIC`` in nanoseconds, as of the events being served."""
         return self.relay.now
 
+    def head_deadline(self) -> int:
+        """Until when the head of a request has to be there that may begin now; ``NEVER`` where that is off."""
+        timeout = self.config.timeouts.request_head
+        return NEVER if timeout is None else self.relay.now + int(timeout * NS)
+
     @staticmethod
     def unix_ns() -> int:
         """Wall clock, for people to read."""
@@ -266,8 +270,7 @@ class Edge:
         seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
         self._next_walk = self.loop.call_later(seconds, self._walk)
         self.tell_learned()
-        if self.sweep.walk(now) and self._ticking is None:
-            self._ticking = self.loop.call_later(TICK_SECONDS, self._tick)
+        self.relay.tick_ns = now + TICK_NS if self.sweep.walk(now) else NEVER
         self._note_if_drained()  # a handshake that failed tells nobody
 
     def tell_learned(self) -> None:
@@ -275,9 +278,9 @@ class Edge:
         if news := self.intervals.update():
             self.on_learned(news)
 
-    def _tick(self) -> None:
-        more = self.sweep.tick(time.monotonic_ns())
-        self._ticking = self.loop.call_later(TICK_SECONDS, self._tick) if more else None
+    def tick(self, now: int) -> int:
+        """Send the Pings that are due now; when there are more to send. Called by the relay."""
+        return now + TICK_NS if self.sweep.tick(now) else NEVER
 
     def _look_at_waiting(self) -> None:
         self.loop.call_later(WAITING_INTERVAL_SECONDS, self._look_at_waiting)
@@ -287,13 +290,13 @@ class Edge:
 
     # --- sockets and tasks -----------------------------------------------------------------------------------------
 
-    def drop(self, sock: socket.socket) -> None:
-        """Close a socket that the poller does not watch, when no event at hand can mean its descriptor."""
-        self.relay.retire(sock.detach())
+    def drop(self, fd: int) -> None:
+        """Close a descriptor that the poller does not watch, when no event at hand can mean it."""
+        self.relay.retire(fd)
 
-    def answer(self, sock: socket.socket, refused: Refused) -> None:
+    def answer(self, fd: int, refused: Refused) -> None:
         """Answer a request that is refused, and close its connection."""
-        Linger(self, sock, refusal_bytes(refused.status, refused.reason))
+        Linger(self, fd, refusal_bytes(refused.status, refused.reason))
 
     def spawn(self, work: Coroutine[None, None, None]) -> None:
         """Run a coroutine beside the relay, and hold on to it until it is done."""
@@ -310,14 +313,10 @@ class Edge:
 
     def count_handshake(self, route: Route | None, result: str, started_ns: int) -> None:
         """Count a handshake that is over. :param started_ns: 0 if not a byte of it has come"""
-        seconds = (time.monotonic_ns() - started_ns) / 1e9 if started_ns else None
-        self.batch.add(self._count_handshake, route.name if route else NO_ROUTE, result, seconds)
-
-    def _count_handshake(self, route: str, result: str, seconds: float | None) -> None:
-        events = self.events.route(route)
-        events.handshakes(result).inc()
-        if seconds is not None:
-            events.handshake_seconds.observe(seconds)
+        events = self.events.route(route.name if route else NO_ROUTE)
+        self.batch.count(events.handshakes(result))
+        if started_ns:
+            self.batch.add(events.handshake_seconds.observe, (time.monotonic_ns() - started_ns) / 1e9)
 
     def log_handshake(
         self, request: Request, result: str, status: int | None, reason: str | None, target: Target | None

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
-import select
 import socket
 import time
+from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from gateway.edge.request import Peer, Refused, examine
-from gateway.edge.upgrade import NS, Upgrade
+from gateway.edge.upgrade import NOT_NOW, Upgrade
 from gateway.protocol.http import BadHead, RequestReader
-from gateway.tunnels.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge
-
-RECEIVE_BYTES = 32 * 1024
 
 
 class FirstRequest:
     """A connection that was accepted and has not sent a whole head."""
 
-    __slots__ = ("_edge", "_peer", "_reader", "_sock", "_started_ns", "deadline_ns")
+    __slots__ = ("_edge", "_fd", "_peer", "_reader", "_started_ns", "deadline_ns")
 
-    def __init__(self, edge: Edge, sock: socket.socket, peer: Peer) -> None:
-        """:param sock: non-blocking; the first request owns it"""
+    def __init__(self, edge: Edge, fd: int, peer: Peer, received: bytes | int) -> None:
+        """
+        :param fd: a connection, non-blocking; the first request owns it
+        :param received: what has come on it already, or an errno
+        """
         self._edge = edge
-        self._sock = sock
+        self._fd = fd
         self._peer = peer
         self._reader: RequestReader | None = None
         self._started_ns = 0
-        timeout = edge.config.timeouts.request_head
-        self.deadline_ns = NEVER if timeout is None else edge.relay.now + int(timeout * NS)
+        self.deadline_ns = edge.head_deadline()
         edge.waiting.add(self)
-        edge.poller.watch(sock.fileno(), select.EPOLLIN, self._read)
+        edge.poller.read(fd, self._read)
+        if received != EAGAIN:
+            self._read(received)
 
     def late(self) -> None:
         """The head did not come in time. A connection that sent nothing at all is closed without a word."""
@@ -42,13 +43,11 @@ class FirstRequest:
         else:
             self._refuse(Refused(408, "the request's head did not come in time", "timeout"))
 
-    def _read(self, mask: int) -> None:
-        try:
-            data = self._sock.recv(RECEIVE_BYTES)
-        except (BlockingIOError, InterruptedError):
+    def _read(self, data: bytes | int) -> None:
+        if isinstance(data, int):
+            if data not in NOT_NOW:
+                self._close()
             return
-        except OSError:
-            data = b""
         if not data:
             self._close()
             return
@@ -74,20 +73,20 @@ class FirstRequest:
             if edge.draining:
                 self._refuse(Refused(503, "this gateway is shutting down", "unavailable", request.route))
                 return
-            Upgrade(edge, self._sock, request, self._reader.received[head.size :], watched=True)
+            Upgrade(edge, self._fd, request, self._reader.received[head.size :], watched=True)
             return
-        edge.poller.unwatch(self._sock.fileno())
-        edge.plain.adopt(self._sock, self._peer, self._reader.received)
+        edge.poller.unwatch(self._fd)
+        edge.plain.adopt(socket.socket(fileno=self._fd), self._peer, self._reader.received)
 
     def _refuse(self, refused: Refused) -> None:
         edge = self._edge
         edge.waiting.discard(self)
-        edge.poller.unwatch(self._sock.fileno())
+        edge.poller.unwatch(self._fd)
         edge.count_handshake(refused.route, refused.result, self._started_ns)
         edge.log_refusal(str(self._peer), refused)
-        edge.answer(self._sock, refused)
+        edge.answer(self._fd, refused)
 
     def _close(self) -> None:
         self._edge.waiting.discard(self)
-        self._edge.poller.unwatch(self._sock.fileno())
-        self._edge.drop(self._sock)
+        self._edge.poller.unwatch(self._fd)
+        self._edge.drop(self._fd)

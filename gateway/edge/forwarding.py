@@ -38,7 +38,7 @@ def upgrade_to_backend(request: Request) -> bytes:
         and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.target))
     ):
         # Most handshakes are such, and need not be put together anew.
-        return head.raw[:-2] + b"".join([b"%b: %b\r\n" % field for field in _forwarded(request)]) + b"\r\n"
+        return b"%b%b\r\n" % (head.raw[:-2], _FORWARDED % _values_forwarded(request))
     dropped = hop_by_hop(head) | _OURS
     fields: list[Field] = []
     written = set()
@@ -82,7 +82,16 @@ def _end_to_end(head: Head, keep: tuple[bytes, ...]) -> list[Field]:
     return [field for name, field in zip(head.names, head.fields, strict=True) if name not in dropped or name in keep]
 
 
+_FORWARDED_NAMES = (b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Request-Id")
+_FORWARDED = b"".join(b"%b: %%b\r\n" % name for name in _FORWARDED_NAMES)
+
+
 def _forwarded(request: Request) -> list[Field]:
+    return list(zip(_FORWARDED_NAMES, _values_forwarded(request), strict=True))
+
+
+def _values_forwarded(request: Request) -> tuple[bytes, bytes, bytes, bytes]:
+    """Values of the fields in ``_FORWARDED_NAMES``."""
     head = request.head
     peer = request.peer
     host = peer.host.encode() or b"unix:"
@@ -94,9 +103,4 @@ def _forwarded(request: Request) -> list[Field]:
             host = before + b", " + host if peer.host else before
         proto = head.first.get(b"x-forwarded-proto", proto)
         name = head.first.get(b"x-forwarded-host", name)
-    return [
-        (b"X-Forwarded-For", host),
-        (b"X-Forwarded-Proto", proto),
-        (b"X-Forwarded-Host", name),
-        (b"X-Request-Id", request.request_id.encode("latin-1")),
-    ]
+    return host, proto, name, request.request_id.encode("latin-1")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
 import socket
-from errno import ECONNABORTED, ENOBUFS, ENOMEM
+from errno import EAGAIN, ECONNABORTED, EINTR, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING
 
 from gateway.edge.descriptors import EXHAUSTED
@@ -67,23 +68,19 @@ class Listener:
         self._sock.close()
 
     def _accept(self, mask: int, at_once: int = ACCEPTS_AT_ONCE) -> None:
-        for _ in range(at_once):
-            try:
-                sock, address = self._sock.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause(error.strerror)
-                elif error.errno != ECONNABORTED:
-                    log.warning("accept failed: %s", error.strerror)
-                return
-            sock.setblocking(False)
-            fd = sock.fileno()
-            FirstRequest(self._edge, sock, self._edge.trust.peer(address))
-            if fd >= self._edge.descriptors.for_connections:
-                self._pause("descriptors are short")
-                return
+        edge = self._edge
+        kernel = edge.kernel
+        listening = self._sock.fileno()
+        most = edge.descriptors.for_connections
+        for fd, address, data in kernel.accept(listening, at_once, most):
+            if fd >= 0:
+                FirstRequest(edge, fd, edge.trust.peer(address), data)
+                if fd >= most:
+                    self._pause("descriptors are short")
+            elif -fd in _EXHAUSTED:
+                self._pause(os.strerror(-fd))
+            elif -fd not in (EAGAIN, EINTR, ECONNABORTED):
+                log.warning("accept failed: %s", os.strerror(-fd))
 
     def _pause(self, why: str | None) -> None:
         """Leave connections in the kernel's queue for a moment. Trying again at once would only burn CPU."""

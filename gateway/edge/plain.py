@@ -34,7 +34,7 @@ from gateway.edge.plain_fields import decoded, write_fields_as_they_came
 from gateway.edge.plain_server import CHUNK_BYTES, Connection, Nothing, Refusal, RelayedResponse, Tail
 from gateway.edge.refusal import refusal_bytes, refusal_fields
 from gateway.edge.request import Peer, Refused, Request, examine
-from gateway.edge.upgrade import NS, Upgrade
+from gateway.edge.upgrade import Upgrade
 from gateway.observe.events import NO_ROUTE
 from gateway.protocol.http import (
     MAX_HEAD_BYTES,
@@ -44,7 +44,7 @@ from gateway.protocol.http import (
 )
 from gateway.protocol.websocket import has_body, requested_upgrades
 from gateway.routing.balancing import Target
-from gateway.tunnels.layout import NEVER
+from gateway.tunnels.layout import NEVER, SECOND
 
 if TYPE_CHECKING:
     from gateway.config.schema import Address
@@ -106,7 +106,7 @@ class PlainHTTP:
         edge = self._edge
         timeout = edge.config.timeouts.request_head
         if timeout is not None:
-            connection.deadline_ns = time.monotonic_ns() + int(timeout * NS)
+            connection.deadline_ns = time.monotonic_ns() + int(timeout * SECOND)
             edge.waiting.add(connection)
 
     def forget(self, connection: Connection) -> None:
@@ -210,21 +210,20 @@ class PlainHTTP:
         if transport is None:
             raise ConnectionResetError
         try:
-            sock = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+            fd = os.dup(transport.get_extra_info("socket").fileno())
         except OSError as error:
             raise self._edge.descriptors.refusal(error, request.route) from None
-        sock.setblocking(False)
         transport.pause_reading()
         # What earlier responses on this connection have not sent yet goes first.
         transport.set_write_buffer_limits(0)
         try:
             await incoming.writer.drain()
         except BaseException:
-            sock.close()
+            os.close(fd)
             raise
         tail = Tail()
         incoming.protocol.set_parser(tail)  # type: ignore[arg-type]  # it only calls feed_data
-        Upgrade(self._edge, sock, request, bytes(tail.received), watched=False)
+        Upgrade(self._edge, fd, request, bytes(tail.received), watched=False)
         return Nothing()
 
     # --- proxying --------------------------------------------------------------------------------------------------

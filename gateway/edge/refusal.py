@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import select
-import socket
+from errno import EAGAIN, EINTR
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -46,34 +44,27 @@ class Linger:
     A socket that is closed with bytes unread resets the connection, and the reset may overtake the answer.
     """
 
-    __slots__ = ("_edge", "_sock", "deadline_ns")
+    __slots__ = ("_edge", "_fd", "deadline_ns")
 
-    def __init__(self, edge: Edge, sock: socket.socket, answer: bytes) -> None:
-        """:param sock: not watched by the poller any more; closed in the end"""
+    def __init__(self, edge: Edge, fd: int, answer: bytes) -> None:
+        """:param fd: a connection that the poller does not watch any more; closed in the end"""
         self._edge = edge
-        self._sock = sock
+        self._fd = fd
         self.deadline_ns = edge.relay.now + LINGER_NS
-        try:
-            # A few hundred bytes on a connection that has carried nothing: they fit, or the client is gone.
-            sock.send(answer)
-            sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            edge.drop(sock)
+        # A few hundred bytes on a connection that has carried nothing: they fit, or the client is gone.
+        if edge.kernel.write(fd, answer) < 0:
+            edge.drop(fd)
             return
-        edge.poller.watch(sock.fileno(), select.EPOLLIN, self._read)
+        edge.kernel.shut(fd)
+        edge.poller.read(fd, self._read)
         edge.waiting.add(self)
 
     def late(self) -> None:
         """The client had its time."""
         self._edge.waiting.discard(self)
-        self._edge.poller.unwatch(self._sock.fileno())
-        self._edge.drop(self._sock)
+        self._edge.poller.unwatch(self._fd)
+        self._edge.drop(self._fd)
 
-    def _read(self, mask: int) -> None:
-        with contextlib.suppress(BlockingIOError):
-            try:
-                if self._sock.recv(65536):
-                    return
-            except ConnectionError:
-                pass
+    def _read(self, data: bytes | int) -> None:
+        if not data or (isinstance(data, int) and data not in (EAGAIN, EINTR)):
             self.late()

@@ -61,7 +61,7 @@ class Trust:
         self._networks = networks
 
     def peer(self, address: object) -> Peer:
-        """Describe a peer by what ``accept()`` said of it."""
+        """Describe a peer by its address and port, or whatever else stands for it on a unix socket."""
         if not isinstance(address, tuple):
             # A unix socket: whoever may connect to it is on this machine, by the operator's leave.
             return Peer("", 0, True)
@@ -122,15 +122,7 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
     wants = requested_upgrades(head) if b"upgrade" in head.first else []
     route = None
     try:
-        authority, path, _query = split_target(head.target)
-        if authority is not None and authority.lower() != head.first.get(b"host", b"").lower():
-            raise BadHead(400, "the request target and Host name different hosts")
-        host = _host_of(head.first.get(b"host", b""))
-        normal = normal_path(path)
-        offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]
-        route = routes.find(host, normal, offered)
-        if route is None:
-            raise Refused(404, f"no route for host {host!r} and path {normal[:200]!r}", "no_route")
+        route, host, path = _find_route(head, routes)
         upgrade = key = None
         for protocol in wants:
             if protocol in route.upgrades:
@@ -152,13 +144,38 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
         peer=peer,
         client=trust.client_of(peer, head),
         host=host,
-        path=path.decode("latin-1"),
+        path=path,
         route=route,
         upgrade=upgrade,
         key=key,
         request_id=_request_id(head, peer),
         started_ns=time.monotonic_ns() if started_ns is None else started_ns,
     )
+
+
+def _find_route(head: RequestHead, routes: Routes) -> tuple[Route, str, str]:
+    """The route of a request, its host and its path as it came.
+
+    :raises BadHead: its target is malformed
+    :raises Refused: there is none
+    """
+    key = (head.first.get(b"host", b""), head.target, *head.values(b"sec-websocket-protocol"))
+    found = routes.known.get(key)
+    if found is not None:
+        return found
+    field = head.first.get(b"host", b"")
+    authority, path, _query = split_target(head.target)
+    if authority is not None and authority.lower() != field.lower():
+        raise BadHead(400, "the request target and Host name different hosts")
+    host = _host_of(field)
+    normal = normal_path(path)
+    offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]
+    route = routes.find(host, normal, offered)
+    if route is None:
+        raise Refused(404, f"no route for host {host!r} and path {normal[:200]!r}", "no_route")
+    found = route, host, path.decode("latin-1")
+    routes.remember(key, found)
+    return found
 
 
 def _host_of(field: bytes) -> str:

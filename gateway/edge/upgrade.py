@@ -1,7 +1,7 @@
 """One upgrade, from a request that asks for it to a tunnel: dial, forward the handshake, check the answer, splice.
 
-Its state is the callback that the poller calls next for the backend's socket (``_connected``, ``_sending``,
-``_answer``), and what has to be done when that takes too long (``_when_late``).
+Its state is the callback that the poller calls next for the backend's socket: ``_connected``, ``_sending`` or
+``_answer``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import select
 import socket
-from errno import EINPROGRESS, EPIPE
+from errno import EAGAIN, EINTR
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.edge.declined import relay_answer
@@ -50,11 +51,14 @@ MAX_EARLY_BYTES = 64 * 1024
 """What a client may send ahead of the answer; beyond it, it is not read until the tunnel is open."""
 
 RECEIVE_BYTES = 64 * 1024
-KEEPALIVE_IDLE_SECONDS = 60
+MOST_ADDRESSES = 3
+"""Addresses that a backend's name may have to be tried."""
+
 STALL_SLACK_MS = 2000
 MAX_USER_TIMEOUT_MS = 2**31 - 1
 WATCH_END = select.EPOLLRDHUP
-NS = 1_000_000_000
+NOT_NOW = (EAGAIN, EINTR)
+NONE = -1
 
 
 class Upgrade:
@@ -62,7 +66,10 @@ class Upgrade:
 
     __slots__ = (
         "_addresses",
-        "_backend",
+        "_backend_fd",
+        "_client_fd",
+        "_connecting",
+        "_dialling",
         "_early",
         "_edge",
         "_failure",
@@ -70,43 +77,45 @@ class Upgrade:
         "_reader",
         "_request",
         "_row",
-        "_sock",
         "_target",
         "_tried",
-        "_when_late",
         "deadline_ns",
     )
 
-    def __init__(self, edge: Edge, sock: socket.socket, request: Request, early: bytes, watched: bool) -> None:
+    def __init__(self, edge: Edge, client_fd: int, request: Request, early: bytes, watched: bool) -> None:
         """
-        :param sock: the client's connection; the upgrade owns it from now on
+        :param client_fd: the client's connection; the upgrade owns it from now on
         :param early: what the client has sent behind its request
-        :param watched: whether the poller watches ``sock`` already
+        :param watched: whether the poller watches ``client_fd`` already
         """
         self._edge = edge
-        self._sock = sock
+        self._client_fd = client_fd
         self._request = request
         self._early = early
-        self._tried: set[Target] = set()
+        self._tried: list[Target] = []
         self._addresses: list[SocketAddress] = []
-        self._backend: socket.socket | None = None
+        self._backend_fd = NONE
         self._target: Target | None = None
-        self._failure = Refused(503, "no backend", "unavailable", request.route)
+        self._failure: Refused | None = None
         self._reader = ResponseReader()
         self._head = b""
         self._row = -1
         self.deadline_ns = NEVER
-        self._when_late = self._connect_late
+        self._connecting = True
+        self._dialling = False  # whether a connection to the backend is about to be begun
         edge.waiting.add(self)
         if watched:
-            edge.poller.recall(sock.fileno(), self._client_ready)
+            edge.poller.recall(client_fd, self._client_ready)
         else:
-            edge.poller.watch(sock.fileno(), select.EPOLLIN, self._client_ready)
+            edge.poller.watch(client_fd, select.EPOLLIN, self._client_ready)
         self._dial()
 
     def late(self) -> None:
         """The deadline has come."""
-        self._when_late()
+        if self._connecting:
+            self._connect_late()
+        else:
+            self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
 
     # --- the client, while it waits --------------------------------------------------------------------------------
 
@@ -116,24 +125,19 @@ class Upgrade:
             if mask & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP):
                 self._client_gone()
             else:
-                self._edge.poller.rewatch(self._sock.fileno(), WATCH_END, self._client_ready)
+                self._edge.poller.rewatch(self._client_fd, WATCH_END, self._client_ready)
             return
-        try:
-            data = self._sock.recv(MAX_EARLY_BYTES - len(self._early))
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if data:
+        data = self._edge.kernel.receive(self._client_fd, MAX_EARLY_BYTES - len(self._early))
+        if isinstance(data, bytes) and data:
             self._early += data
-        else:
+        elif data not in NOT_NOW:
             self._client_gone()
 
     def _client_gone(self) -> None:
         self._log("client_gone", None, "the client went away before the answer")
         self._let_go()
-        self._edge.poller.unwatch(self._sock.fileno())
-        self._edge.drop(self._sock)
+        self._edge.poller.unwatch(self._client_fd)
+        self._edge.drop(self._client_fd)
 
     # --- connecting ------------------------------------------------------------------------------------------------
 
@@ -141,47 +145,40 @@ class Upgrade:
         """Connect to the next address that may do."""
         while True:
             if not self._addresses and not self._next_target():
-                self._refuse(self._failure)
+                self._refuse(self._failure or Refused(503, "no backend", "unavailable"))
                 return
-            assert self._target is not None
+            edge = self._edge
             family, address = self._addresses.pop(0)
             try:
-                sock = self._edge.descriptors.backend_socket(family)
+                fd = edge.descriptors.backend_socket(edge.kernel, family)
             except Refused as refused:
                 self._refuse(refused)
                 return
-            self._backend = sock
-            if family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
-            error = sock.connect_ex(address)
-            if error == EINPROGRESS or not error:
-                error = self._send_at_once(sock)
-                if not error:
-                    self._answer_due()
-                    self._edge.poller.watch(sock.fileno(), select.EPOLLIN, self._answer)
-                    return
-            if error == EINPROGRESS:
-                self.deadline_ns = self._edge.now() + self._request.route.limits.connect_ns
-                self._when_late = self._connect_late
-                self._edge.poller.watch(sock.fileno(), select.EPOLLOUT, self._connected)
-                return
-            self._connect_failed(error)
+            self._backend_fd = fd
+            self._head = head = upgrade_to_backend(self._request)
+            self._dialling = True
+            edge.poller.put_off(partial(edge.kernel.connect, fd, family, address, head), self._dialled)
+            return
 
-    def _send_at_once(self, sock: socket.socket) -> int:
-        """Send the request's head on a connection that may be made already, as one on this machine is.
-
-        :returns: 0 when all of it was sent, ``EINPROGRESS`` when that takes time, else what went wrong
-        """
-        self._head = upgrade_to_backend(self._request)
-        try:
-            self._head = self._head[sock.send(self._head) :]
-        except (BlockingIOError, InterruptedError):
-            return EINPROGRESS
-        except OSError as error:
-            return error.errno or EPIPE
-        return EINPROGRESS if self._head else 0
+    def _dialled(self, sent: int) -> None:
+        """A connection was begun. :param sent: how much of the head it took, or a negative errno"""
+        edge = self._edge
+        fd = self._backend_fd
+        self._dialling = False
+        if fd == NONE:
+            return  # the client has gone meanwhile
+        if sent == len(self._head):
+            edge.poller.read(fd, self._answer)
+            self._answer_due()
+        elif sent >= 0:
+            self._head = self._head[sent:]
+            self.deadline_ns = edge.relay.now + self._request.route.limits.connect_ns
+            self._connecting = True
+            edge.poller.watch(fd, select.EPOLLOUT, self._connected)
+        else:
+            edge.kernel.close(fd)
+            self._connect_failed(-sent)
+            self._dial()
 
     def _next_target(self) -> bool:
         """Choose a backend that was not tried; False when there is none, or enough were tried."""
@@ -200,18 +197,16 @@ class Upgrade:
             self._row = row
         else:
             slice_.use_backend(self._row, target.number)
-        self._tried.add(target)
+        self._tried.append(target)
         self._target = target
-        self._addresses = self._edge.names.addresses(target.address)[:3]
+        self._addresses = self._edge.names.addresses(target.address)[:MOST_ADDRESSES]
         if not self._addresses:
             self._failed("unresolved", Refused(502, "the backend's name does not resolve", "connect_error"))
             return self._next_target()
         return True
 
     def _connect_failed(self, error: int) -> None:
-        assert self._backend is not None
-        self._backend.close()
-        self._backend = None
+        self._backend_fd = NONE
         self._failed(
             os.strerror(error).lower().replace(" ", "_"),
             Refused(502, f"the backend cannot be reached: {os.strerror(error)}", "connect_error"),
@@ -232,16 +227,10 @@ class Upgrade:
 
     def _connected(self, mask: int) -> None:
         """The connection was made, or failed."""
-        assert self._backend is not None
-        error = self._backend.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        error = self._edge.kernel.error_of(self._backend_fd)
         if error:
-            self._edge.poller.unwatch(self._backend.fileno())
-            self._edge.drop(self._backend)
-            self._backend = None
-            self._failed(
-                os.strerror(error).lower().replace(" ", "_"),
-                Refused(502, f"the backend cannot be reached: {os.strerror(error)}", "connect_error"),
-            )
+            self._drop_backend()
+            self._connect_failed(error)
             self._dial()
             return
         self._answer_due()
@@ -251,37 +240,37 @@ class Upgrade:
         """The connection stands: from now on the backend has to answer."""
         assert self._target is not None
         self._edge.connect_succeeded(self._target)
-        self.deadline_ns = self._edge.now() + self._request.route.limits.handshake_ns
-        self._when_late = self._answer_late
+        self.deadline_ns = self._edge.relay.now + self._request.route.limits.handshake_ns
+        self._connecting = False
 
     # --- the handshake ---------------------------------------------------------------------------------------------
 
     def _sending(self, mask: int) -> None:
         """Send the backend the request's head."""
-        assert self._backend is not None
-        try:
-            sent = self._backend.send(self._head)
-        except (BlockingIOError, InterruptedError):
+        sent = self._edge.kernel.write(self._backend_fd, self._head)
+        if sent < 0:
+            if -sent not in NOT_NOW:
+                self._closed_by_backend(os.strerror(-sent))
+                return
             sent = 0
-        except OSError as error:
-            self._refuse(Refused(502, f"the backend closed the connection: {error.strerror}", "connect_error"))
-            return
         self._head = self._head[sent:]
         if self._head:
-            self._edge.poller.rewatch(self._backend.fileno(), select.EPOLLOUT, self._sending)
+            self._edge.poller.rewatch(self._backend_fd, select.EPOLLOUT, self._sending)
         else:
-            self._edge.poller.rewatch(self._backend.fileno(), select.EPOLLIN, self._answer)
+            self._edge.poller.rewatch(self._backend_fd, select.EPOLLIN, self._answer_later)
 
-    def _answer(self, mask: int) -> None:
-        """Read the backend's answer."""
-        assert self._backend is not None
+    def _answer_later(self, mask: int) -> None:
+        self._answer(self._edge.kernel.receive(self._backend_fd, RECEIVE_BYTES))
+
+    def _closed_by_backend(self, why: str | None) -> None:
+        self._refuse(Refused(502, f"the backend closed the connection: {why}", "connect_error"))
+
+    def _answer(self, data: bytes | int) -> None:
+        """Read the backend's answer. :param data: what has come, or an errno"""
         assert self._target is not None
-        try:
-            data = self._backend.recv(RECEIVE_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            self._refuse(Refused(502, f"the backend closed the connection: {error.strerror}", "connect_error"))
+        if isinstance(data, int):
+            if data not in NOT_NOW:
+                self._closed_by_backend(os.strerror(data))
             return
         if not data:
             self._refuse(Refused(502, "the backend closed the connection without an answer", "connect_error"))
@@ -314,16 +303,10 @@ class Upgrade:
         else:
             self._refuse(Refused(502, f"the backend's 101 is not valid: {refusal}", "refused_by_backend"))
 
-    def _answer_late(self) -> None:
-        self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
-
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""
-        try:
-            if self._sock.send(data) == len(data):
-                return True
-        except OSError:
-            pass
+        if self._edge.kernel.write(self._client_fd, data) == len(data):
+            return True
         # A client that does not even take a few hundred bytes.
         self._client_gone()
         return False
@@ -333,33 +316,40 @@ class Upgrade:
     def _open(self) -> None:
         """Splice: from here on the relay has both sockets."""
         edge = self._edge
-        assert self._backend is not None
-        assert self._target is not None
         request = self._request
         answer = answer_to_client(self._reader.head)
         self._give_up_unacknowledged()
         subprotocol = self._reader.head.first.get(b"sec-websocket-protocol", b"")
         self._fill_row(subprotocol)
         poller = edge.poller
-        client_fd = self._sock.fileno()
+        client_fd = self._client_fd
         if len(self._early) >= MAX_EARLY_BYTES:
             poller.rewatch(client_fd, select.EPOLLIN, self._client_ready)
         poller.let_go(client_fd)
-        poller.let_go(self._backend.fileno())
+        poller.let_go(self._backend_fd)
         row = self._row
         relay = edge.relay
-        relay.open(row, self._sock.detach(), self._backend.detach())
+        relay.open(row, client_fd, self._backend_fd)
         set_deadline(edge.slice.cells, row)
         edge.waiting.discard(self)
         # What refers to itself is left to the garbage collector, which costs a handshake a tenth of its time.
-        del self._when_late
         self._reader.release()
         edge.count_handshake(request.route, "upgraded", request.started_ns)
         self._log("upgraded", 101, None)
-        relay.write(row, CLIENT, answer)
+        poller.put_off(partial(self._say_it, answer), self._opened)
+
+    def _say_it(self, answer: bytes) -> int:
+        """Tell the client."""
+        self._edge.relay.write(self._row, CLIENT, answer)
+        return 0
+
+    def _opened(self, result: int) -> None:
+        """The client was told: what both have said ahead of that goes on its way."""
+        edge = self._edge
+        row = self._row
         for side, early in ((BACKEND_SIDE, self._reader.received), (CLIENT, self._early)):
             if early and edge.slice.cells[row + STATE] == LIVE:
-                relay.feed(row, side, early)
+                edge.relay.feed(row, side, early)
         edge.tunnel_opened(row)
 
     def _give_up_unacknowledged(self) -> None:
@@ -369,9 +359,8 @@ class Upgrade:
         if stall_ns == NEVER:
             return
         milliseconds = min(stall_ns // 1_000_000 + STALL_SLACK_MS, MAX_USER_TIMEOUT_MS)
-        for sock in (self._sock, self._backend):
-            if sock is not None and sock.family != socket.AF_UNIX:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+        self._edge.kernel.limit_unacknowledged(self._client_fd, milliseconds)
+        self._edge.kernel.limit_unacknowledged(self._backend_fd, milliseconds)
 
     def _fill_row(self, subprotocol: bytes) -> None:
         cells = self._edge.slice.cells
@@ -407,29 +396,31 @@ class Upgrade:
     def _relay_answer(self) -> None:
         """The backend declined: relay its answer whole, then close."""
         edge = self._edge
-        assert self._backend is not None
-        edge.poller.unwatch(self._sock.fileno())
-        edge.poller.unwatch(self._backend.fileno())
+        edge.poller.unwatch(self._client_fd)
+        edge.poller.unwatch(self._backend_fd)
         edge.count_handshake(self._request.route, "refused_by_backend", self._request.started_ns)
         self._log("refused_by_backend", self._reader.head.status, None)
-        sock, backend, reader = self._sock, self._backend, self._reader
-        self._backend = None
+        client, backend = socket.socket(fileno=self._client_fd), socket.socket(fileno=self._backend_fd)
+        client.setblocking(False)
+        backend.setblocking(False)
+        self._backend_fd = NONE
         self._let_go()
-        edge.spawn(relay_answer(edge, sock, backend, reader, self._request.route.timeouts.write_stall))
+        edge.spawn(relay_answer(edge, client, backend, self._reader, self._request.route.timeouts.write_stall))
 
     def _refuse(self, refused: Refused) -> None:
         refused.route = self._request.route
         self._let_go()
-        self._edge.poller.unwatch(self._sock.fileno())
+        self._edge.poller.unwatch(self._client_fd)
         self._edge.count_handshake(refused.route, refused.result, self._request.started_ns)
         self._log(refused.result, refused.status, refused.reason)
-        self._edge.answer(self._sock, refused)
+        self._edge.answer(self._client_fd, refused)
 
     def _drop_backend(self) -> None:
-        if self._backend is not None:
-            self._edge.poller.unwatch(self._backend.fileno())
-            self._edge.drop(self._backend)
-            self._backend = None
+        if self._backend_fd != NONE:
+            if not self._dialling:
+                self._edge.poller.unwatch(self._backend_fd)
+            self._edge.drop(self._backend_fd)
+            self._backend_fd = NONE
 
     def _let_go(self) -> None:
         """Give back everything but the client's connection."""

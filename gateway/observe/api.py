@@ -106,6 +106,7 @@ def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
 
 def status(state: GatewayState) -> Object:
     """``GET /api/v1/status``: what runs, how it is configured, and how many tunnels there are where."""
+    state.refresh(True)
     rows = live_rows(state.table, state.registry)
     config = state.config
     listen: list[Json] = [str(listener.address) for listener in config.listen]
@@ -147,6 +148,7 @@ def tunnels(state: GatewayState, query: TunnelQuery) -> Object:
     ``total`` is how many there are, however few ``limit`` lets through.
     """
     registry = state.registry
+    state.refresh(True)
     asked = [row for row in live_rows(state.table, registry) if _matches(row, query, registry)]
     asked.sort(key=lambda row: (-row.idle_ns, row.id))
     found: list[Json] = [tunnel for row in asked[: query.limit] if (tunnel := _tunnel(state, row)) is not None]

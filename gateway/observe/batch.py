@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 MAX_SECONDS = 0.05
+Count = Callable[[int], None]
 MAX_WAITING = 64
 """Done at once when so much waits: a batch must not keep tunnels waiting for longer than a large message would."""
 
@@ -23,6 +24,13 @@ class Batch:
         self._loop = loop
         self._calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._counts: dict[Count, int] = {}
+
+    def count(self, counter: Count) -> None:
+        """Count an event; ``counter`` is called with the number of those that have come by the next time."""
+        self._counts[counter] = self._counts.get(counter, 0) + 1
+        if self._timer is None:
+            self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
 
     def add(self, call: Callable[..., None], *arguments: Any) -> None:
         """Make a call later. What it raises goes to the loop's exception handler, and ends no batch."""
@@ -39,7 +47,13 @@ class Batch:
             self._timer = None
         calls, self._calls = self._calls, []
         for call, arguments in calls:
-            try:
-                call(*arguments)
-            except Exception as error:  # one that cannot be told must not silence the others
-                self._loop.call_exception_handler({"message": f"{call!r} failed", "exception": error})
+            self._call(call, *arguments)
+        counts, self._counts = self._counts, {}
+        for counter, count in counts.items():
+            self._call(counter, count)
+
+    def _call(self, call: Callable[..., None], *arguments: Any) -> None:
+        try:
+            call(*arguments)
+        except Exception as error:  # one that cannot be told must not silence the others
+            self._loop.call_exception_handler({"message": f"{call!r} failed", "exception": error})

@@ -95,6 +95,7 @@ class TableCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read everything anew; called once a scrape."""
+        self._state.refresh(True)
         rows = live_rows(self._state.table, self._state.registry)
         yield self._tunnels(rows)
         yield self._idle(rows)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.observe.access_log import AccessLog, Fields
+from gateway.observe.batch import Count
 from gateway.observe.events import Events
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
@@ -47,7 +49,7 @@ def tunnel_id(row_id: int) -> str:
 class Ended(NamedTuple):
     """A tunnel that has ended: a copy of its row, which is another tunnel's soon."""
 
-    cells: list[int]
+    cells: Sequence[int]
     texts: bytes
     at_ns: int
     at_unix: float
@@ -56,14 +58,16 @@ class Ended(NamedTuple):
 class Ends:
     """Tells of tunnels that have ended."""
 
-    def __init__(self, table: Table, registry: Registry, events: Events) -> None:
+    def __init__(self, table: Table, registry: Registry, events: Events, count: Callable[[Count], None]) -> None:
+        """:param count: has a counter count one event, as :meth:`Batch.count` does"""
         self._table = table
         self._registry = registry
         self._events = events
+        self._count = count
 
     def remember(self, row: int) -> Ended:
         """Take down what there is to tell, while the row still holds it."""
-        cells, texts = self._table.copy_of(row)
+        cells, texts = self._table.snapshot(row)
         return Ended(cells, texts, time.monotonic_ns(), time.time())
 
     def tell(self, ended: Ended, log: AccessLog) -> None:
@@ -73,7 +77,7 @@ class Ends:
         end = attribute_row(cells, ended.at_ns)
         seconds = (ended.at_ns - cells[OPENED_NS]) / NS
         events = self._events.route(route)
-        events.closed(INITIATORS[end.initiator], CAUSES[end.cause]).inc()
+        self._count(events.closed(INITIATORS[end.initiator], CAUSES[end.cause]))
         if end.cut != NEITHER:
             events.drop_idle(SIDES[end.cut]).observe(end.silence_ns / NS)
         events.tunnel_seconds.observe(seconds)
@@ -83,7 +87,7 @@ class Ends:
             code = cells[scanner + CLOSE_CODE] if cells[scanner + STATUS] == CLOSED else 0
             codes.append(code)
             if cells[KIND] == WEBSOCKET:
-                events.close_codes(name, closing.label(code)).inc()
+                self._count(events.close_codes(name, closing.label(code)))
         if log.enabled:
             log.write(self._line(ended, route, end, seconds, codes), ended.at_unix)
 

@@ -53,9 +53,9 @@ class RouteEvents:
         self.handshake_seconds = events.handshake_seconds.labels(route)
         self.tunnel_seconds = events.tunnel_seconds.labels(route)
         # A child is looked up by its labels only once.
-        self.handshakes = cache(lambda result: events.handshakes.labels(route, result))
-        self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause))
-        self.close_codes = cache(lambda side, code: events.close_codes.labels(route, side, code))
+        self.handshakes = cache(lambda result: events.handshakes.labels(route, result).inc)
+        self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause).inc)
+        self.close_codes = cache(lambda side, code: events.close_codes.labels(route, side, code).inc)
         self.drop_idle = cache(lambda side: events.drop_idle.labels(route, side))
         self.http_requests = cache(lambda code: events.http_requests.labels(route, code))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,9 @@ class GatewayState:
     """the latest that was asked for"""
     slots: list[int] = field(default_factory=list)
     """where each worker runs, by its index"""
+    refresh: Callable[[bool], object] = lambda rows: None
+    """brings the table up to date before somebody looks at it, and its rows if that is asked for: workers of the
+    program before an upgrade may write another one (``tunnels/mirrors.py``)"""
 
     def __post_init__(self) -> None:
         if not self.slots:
@@ -122,5 +126,6 @@ class GatewayState:
 
         In an upgrade one worker takes over from another within a moment, and connections wait for it.
         """
+        self.refresh(False)
         upgrading = self.upgrade is not None and self.upgrade.ok is None
         return not self.stopping and (upgrading or any(worker.ready for worker in self.workers))

@@ -18,6 +18,7 @@ from gateway.observe.state import DrainState, GatewayState
 from gateway.processes import control
 from gateway.tunnels.adoption import Connections
 from gateway.tunnels.learning import Key, State
+from gateway.tunnels.mirrors import Mirrors, Names
 
 FORM = 1
 """Of what is written. Another one cannot be read."""
@@ -85,13 +86,15 @@ class Inheritance:
     drained_backends: list[tuple[int, float, int, float, float]]
     """number, period in seconds, tunnels when it began, when that was, and how many seconds ago"""
     running: list[InheritedWorker]
+    mirrors: list[tuple[int, int]]
+    """slots whose workers write another table than ``table``, and its descriptor (``tunnels/mirrors.py``)"""
     store: InheritedStore | None = None
     control: int = control.VERSION
     form: int = FORM
 
     def descriptors(self) -> list[int]:
         """All that belong to it."""
-        found = [self.admin[1], self.table, *self.asking]
+        found = [self.admin[1], *self.tables(), *self.asking]
         for _, each in self.listen:
             found += each
         for worker in self.running:
@@ -105,6 +108,15 @@ class Inheritance:
     def text(self) -> bytes:
         """All of it, for :meth:`parse`."""
         return json.dumps(asdict(self)).encode("ascii")
+
+    def tables(self) -> list[int]:
+        """Descriptors of all tables."""
+        return [self.table, *{fd for _, fd in self.mirrors}]
+
+    def carry_on(self, names: Names) -> Mirrors:
+        """Take the tables over, and convert what is of another layout. :raises ValueError: that cannot be"""
+        running = [worker.slot for worker in self.running]
+        return Mirrors.inherit(self.table, self.max_tunnels, names, running, dict(self.mirrors))
 
     def write(self) -> int:
         """:returns: a descriptor, for :meth:`read`. :raises OSError: there is no room"""

@@ -101,6 +101,7 @@ class Notifier:
 
 def describe(state: GatewayState) -> str:
     """What ``systemctl status`` shows of a gateway."""
+    state.refresh(True)
     tunnels = f"tunnels: {state.table.tunnels()}"
     if state.drain is not None:
         return f"draining; {tunnels} of {state.drain.tunnels} left"

@@ -26,7 +26,8 @@ from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.adoption import Connections
 from gateway.tunnels.banks import settle
 from gateway.tunnels.farewell import end_all
-from gateway.tunnels.layout import H_KEPT, ID
+from gateway.tunnels.layout import ID
+from gateway.tunnels.mirrors import Mirrors
 from gateway.tunnels.table import Table
 
 FORGET_SECONDS = 2.0
@@ -41,7 +42,7 @@ log = logging.getLogger("gateway")
 class Opened:
     """What a supervisor owns."""
 
-    table: Table
+    mirrors: Mirrors
     admin: socket.socket
     listeners: Listeners
     metrics: str
@@ -54,12 +55,18 @@ class Opened:
     tunnels: dict[int, list[tuple[int, Connections]]] = field(default_factory=dict)
     """that nobody serves, by slot"""
 
+    @property
+    def table(self) -> Table:
+        """The one that all new workers write."""
+        return self.mirrors.table
+
     def close(self) -> None:
         """Let go of all of it. Files of unix sockets and of metrics stay."""
         if self.keeping is not None:
             self.keeping.close()
         self.admin.close()
         self.listeners.close(forget=False)
+        self.mirrors.close()
         self.table.close()
 
 
@@ -90,7 +97,7 @@ async def open_all(config: Config, registry: Registry, demo: bool = False) -> Op
                 for name in kept.names:
                     store.remove(name)
     if opened is None:
-        opened = await _begin(config, store, bool(found))
+        opened = await _begin(config, registry, store, bool(found))
     if opened.keeping is None and store is not None:
         for name in store.names:
             store.remove(name)
@@ -99,7 +106,7 @@ async def open_all(config: Config, registry: Registry, demo: bool = False) -> Op
     return opened
 
 
-async def _begin(config: Config, store: ManagerStore | None, patient: bool) -> Opened:
+async def _begin(config: Config, registry: Registry, store: ManagerStore | None, patient: bool) -> Opened:
     """:param patient: addresses may be taken until the manager has forgotten sockets"""
     listeners = Listeners(config.workers)
     admin = await _in_time(lambda: listen_alone(config.admin.address), patient)
@@ -108,10 +115,10 @@ async def _begin(config: Config, store: ManagerStore | None, patient: bool) -> O
     except CannotListen:
         admin.close()
         raise
-    table = Table.create(config.workers, config.max_tunnels)
-    opened = Opened(table, admin, listeners, _metrics_directory())
+    mirrors = Mirrors(Table.create(config.workers, config.max_tunnels), registry.sizes)
+    opened = Opened(mirrors, admin, listeners, _metrics_directory())
     if store is not None and _suffices(store, listeners):
-        opened.keeping = Keeping.begin(store, table)
+        opened.keeping = Keeping.begin(store, mirrors)
     return opened
 
 
@@ -159,19 +166,22 @@ def _suffices(store: ManagerStore, listeners: Listeners) -> bool:
 # --- an upgrade -------------------------------------------------------------------------------------------------------
 
 
-def inherit(config: Config, left: Inheritance) -> Opened:
-    """Go on with what the program before has left. :raises ValueError: the table is of another layout"""
+def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
+    """Go on with what the program before has left. :raises ValueError: the table cannot be converted"""
     for fd in left.descriptors():
         os.set_inheritable(fd, False)
     sockets = {address: [socket.socket(fileno=fd) for fd in each] for address, each in left.listen}
     listeners = Listeners(config.workers)
     listeners.add({listener.address: sockets[str(listener.address)] for listener in config.listen})
-    opened = Opened(Table(left.table), socket.socket(fileno=left.admin[1]), listeners, left.metrics, before=left)
+    mirrors = left.carry_on(registry.sizes)
+    opened = Opened(mirrors, socket.socket(fileno=left.admin[1]), listeners, left.metrics, before=left)
     address = manager_address(os.environ)
     if left.store is not None and address is not None:
         store = ManagerStore(address, offered(os.environ), asyncio.get_running_loop(), left.store.names)
         tunnels = dict(each for worker in left.running for each in worker.tunnels)
-        opened.keeping = Keeping.inherit(store, opened.table, left.store, tunnels)
+        opened.keeping = Keeping.inherit(store, mirrors, left.store, tunnels)
+    else:
+        mirrors.tell_all("H_KEPT", 0)
     return opened
 
 
@@ -180,11 +190,12 @@ def inherit(config: Config, left: Inheritance) -> Opened:
 
 async def _resume(kept: resumption.Kept, config: Config, registry: Registry, store: ManagerStore | None) -> Opened:
     """:raises CannotInherit: that cannot be. :raises CannotListen: an address that is new cannot be listened on"""
-    table, before = kept.read(config)
+    mirrors, before = kept.read(config)
+    table = mirrors.table
     try:
         _readmit(registry, before, config)
     except RegistryFull as error:
-        kept.give_back(table)
+        table.close()
         raise CannotInherit(str(error)) from None
     sockets = kept.sockets()
     listeners = Listeners(config.workers)
@@ -205,19 +216,19 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
                 store.remove(name)
     listeners.add(await _in_time(lambda: listeners.open(_addresses(config)), True))
     settled = settle(table, len(registry.routes), len(registry.backends))
-    opened = Opened(table, admin, listeners, _metrics_directory(before.metrics), None, before, settled.slots)
+    opened = Opened(mirrors, admin, listeners, _metrics_directory(before.metrics), None, before, settled.slots)
     tunnels = kept.tunnels()
     for slot in settled.slots:
         ids = {table.cells[row + ID] for row in table.rows(slot)}
         opened.tunnels[slot] = [(tunnel, tunnels.pop(tunnel)) for tunnel in ids & tunnels.keys()]
-    end_all(tunnels.items(), None)  # they had ended; the worker that they had may have died before it could say so
+    end_all(tunnels.items(), ())  # they had ended; the worker that they had may have died before it could say so
     if settled.crowded:
         log.error("%d tunnels are lost: an upgrade was under way, and one worker has no room for them", settled.crowded)
     if store is not None and _suffices(store, listeners):
-        opened.keeping = Keeping.resume(store, table, kept.take("record"), numbers)
+        opened.keeping = Keeping.resume(store, mirrors, kept.take("record"), numbers)
         opened.keeping.replace_tunnels(each for some in opened.tunnels.values() for each in some)
     else:
-        table.cells[H_KEPT] = 0
+        mirrors.tell_all("H_KEPT", 0)
     kept.close()
     log.info(
         "the supervisor before has died, and this one carries on: %d tunnels, %d of them with their connections",

@@ -22,12 +22,12 @@ from gateway.processes.inheritance import CannotInherit, Inheritance
 from gateway.processes.keeping import prefix_of
 from gateway.tunnels.adoption import Connections
 from gateway.tunnels.farewell import end_all
-from gateway.tunnels.table import Table
+from gateway.tunnels.mirrors import Mirrors
 
 PATIENCE_SECONDS = 10.0
 """For workers of the supervisor before to hand back their tunnels, and again for those that were killed to be gone."""
 
-_NAME = re.compile(r"(gateway-[0-9a-f]+-)(table|record|(?:lifeline|admin|listen|tunnels)-[0-9]+)")
+_NAME = re.compile(r"(gateway-[0-9a-f]+-)(record|(?:table|lifeline|admin|listen|tunnels)-[0-9]+)")
 log = logging.getLogger("gateway")
 
 
@@ -47,7 +47,7 @@ class Kept:
     @property
     def complete(self) -> bool:
         """Whether it can be carried on, as far as names tell."""
-        return {"table", "record"} <= self.descriptors.keys() and any(self._of("lifeline"))
+        return "record" in self.descriptors and any(self._of("table")) and any(self._of("lifeline"))
 
     def tunnels(self) -> dict[int, Connections]:
         """Descriptors of their connections, by id: new ones, for the caller to close. What the manager has it keeps."""
@@ -101,8 +101,11 @@ class Kept:
                     f"processes of the gateway before still run: {', '.join(map(str, holders)) or 'unseen'}"
                 )
 
-    def read(self, config: Config) -> tuple[Table, Inheritance]:
-        """The table, which is the caller's from now on, and the rest.
+    def read(self, config: Config) -> tuple[Mirrors, Inheritance]:
+        """The table, which is the caller's from now on, and the rest. One of another layout is converted.
+
+        If that supervisor died in an upgrade that changed the layout, its workers have left two tables, or more: they
+        become one.
 
         :raises CannotInherit: the configuration or this program cannot go on with them
         """
@@ -111,31 +114,37 @@ class Kept:
             if not text:
                 raise CannotInherit("it had ended")
             inheritance = Inheritance.parse(text, alone=True)
-            table = Table(self.descriptors["table"])
+            mirrors = self._take_over(inheritance, config.max_tunnels)
         except (OSError, ValueError) as error:
             raise CannotInherit(str(error)) from None
-        self.take("table")
+        table = mirrors.table
         asked = (config.workers, -(-config.max_tunnels // config.workers))
         if prefix_of(table) != self.prefix or (table.workers, table.rows_per_worker) != asked:
-            self.give_back(table)
+            table.close()
             raise CannotInherit("workers or max_tunnels is not what it was")
-        return table, inheritance
+        return mirrors, inheritance
 
-    def give_back(self, table: Table) -> None:
-        """The caller cannot use the table after all."""
-        self.descriptors["table"] = os.dup(table.fd)
-        table.close()
+    def _take_over(self, before: Inheritance, max_tunnels: int) -> Mirrors:
+        """:raises ValueError: a table is missing, or cannot be converted. :raises OSError: there is no room"""
+        known = dict(self._of("table"))
+        numbers = {before.table, *(number for _, number in before.mirrors)}
+        if not numbers <= known.keys():
+            raise ValueError("a table is missing")
+        # What was there is needed still, to tell the tunnels if nothing comes of it.
+        tables = {number: os.dup(known[number]) for number in numbers}
+        others = {slot: tables[number] for slot, number in before.mirrors}
+        names = (len(before.routes), len(before.backends))
+        try:
+            return Mirrors.inherit(tables[before.table], max_tunnels, lambda: names, (), others)
+        except BaseException:
+            for fd in tables.values():
+                os.close(fd)
+            raise
 
     def abandon(self, why: str) -> None:
         """Nobody can carry it on: end its tunnels, and close everything. :param why: for the log"""
-        table = None
-        if "table" in self.descriptors:
-            with contextlib.suppress(OSError, ValueError):
-                table = Table(os.dup(self.descriptors["table"]))
         tunnels = self.tunnels()
-        told = end_all(tunnels.items(), table)
-        if table is not None:
-            table.close()
+        told = end_all(tunnels.items(), [fd for _, fd in self._of("table")])
         if tunnels:
             log.error(
                 "%d tunnels of the gateway before cannot be carried on, and end (%d sides with a Close frame): %s",

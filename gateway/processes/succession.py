@@ -166,7 +166,7 @@ class Succession:
         total = upgrade.Moved(0, 0.0)
         failure = None
         try:
-            while (moved := await upgrade.hand_over(old, new, *stores)).tunnels:
+            while (moved := await upgrade.hand_over(old, new, *stores, self._workers.mirrors)).tunnels:
                 total = upgrade.Moved(total.tunnels + moved.tunnels, max(total.seconds, moved.seconds))
         except upgrade.HandoverFailed as error:
             failure = error
@@ -191,12 +191,14 @@ class Succession:
     async def _see_off(self, old: WorkerProcess, slot: int) -> None:
         """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes."""
         old.channel.send(Retire())
+        stores = self._workers.stores[old.slot], self._workers.stores[slot]
         give_up = time.monotonic() + upgrade.FINISH_SECONDS
         while not old.finished.is_set() and time.monotonic() < give_up:
             new = self._workers.running.get(slot)
+            self._workers.mirrors.refresh()
             if new is not None and new.ready is not None and any(self._state.table.rows(old.slot)):
                 try:
-                    await upgrade.hand_over(old, new, self._workers.stores[old.slot], self._workers.stores[slot])
+                    await upgrade.hand_over(old, new, *stores, self._workers.mirrors)
                 except upgrade.HandoverFailed as error:
                     log.error("tunnels of worker %s cannot be handed over now: %s", old.name, error)
             with contextlib.suppress(TimeoutError):

@@ -103,7 +103,7 @@ class Supervisor:
             opened = self._opened = (
                 await open_all(self._config, self._registry, self._demo)
                 if inherited is None
-                else inherit(self._config, inherited)
+                else inherit(self._config, self._registry, inherited)
             )
         except (CannotListen, StillServed) as error:
             raise CannotStart(str(error)) from None
@@ -122,8 +122,8 @@ class Supervisor:
             admin = await start_admin(self.state, opened.admin, opened.metrics, self._orders)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             _warn_if_short(descriptors, self._config)
+            relying = await self._keep()
             if inherited is None:
-                relying = await self._keep()
                 starting = asyncio.create_task(self._announce(self._workers.start(), started))
             else:
                 self._succession.take_on(inherited)
@@ -169,11 +169,13 @@ class Supervisor:
         keeper = None if keeping is None else keeping.journal
         loop = asyncio.get_running_loop()
         self.state = GatewayState(opened.table, self._registry, self._config, self._path, demo=self._demo)
+        self.state.refresh = opened.mirrors.refresh
         self._workers = Workers(
             self.state,
             self._config,
             opened.listeners,
             [DescriptorStore(loop, descriptors.for_tunnels, keeper) for _ in range(opened.table.slots)],
+            opened.mirrors,
             {**os.environ, DIRECTORY: opened.metrics},
             self._fail,
             1 if before is None else before.generation + 1,
@@ -190,32 +192,34 @@ class Supervisor:
         if keeping is not None:
             self._workers.heirlooms = [keeping.lifeline]
             self._workers.on_change = self._note_soon
+            opened.mirrors.on_settled = self._note
 
     # --- what is to outlive this process -----------------------------------------------------------------------------
 
     async def _keep(self) -> asyncio.Task[None] | None:
-        """Have everything kept, before there are workers that rely on it.
+        """Have everything kept, before there are new workers that rely on it.
 
         :returns: what sees to that if the manager takes its time
         """
         keeping = self._opened.keeping
         if keeping is not None:
-            self._note()
+            keeping.keep_sockets(self._opened.admin, self._opened.listeners.sockets)
             keeping.journal.open()
-            relying = asyncio.create_task(keeping.rely())
+            relying = asyncio.create_task(keeping.rely(self._note))
             await asyncio.wait((relying,), timeout=SEND_SECONDS)
             return relying
         return None
 
-    def _note(self) -> None:
-        """Note what has changed, for a supervisor that comes after this one."""
+    def _note(self) -> bool:
+        """Note what has changed, for a supervisor that comes after this one; whether that could be."""
         keeping = self._opened.keeping
         if self._noting is not None:
             self._noting.cancel()
             self._noting = None
-        if keeping is not None and not self._workers.stopping:
-            keeping.keep_sockets(self._opened.admin, self._opened.listeners.sockets)
-            keeping.tell(self._account())
+        if keeping is None or self._workers.stopping:
+            return False
+        keeping.keep_sockets(self._opened.admin, self._opened.listeners.sockets)
+        return keeping.tell(self._account())
 
     def _note_soon(self) -> None:
         if self._noting is None:
@@ -256,6 +260,7 @@ class Supervisor:
     def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
         """Have backends sent nothing new, and their tunnels closed."""
         settings = self._workers.config.drain
+        self.state.refresh(True)
         drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
         for backend, drain in drains.items():
             upstream, address = self._registry.backends[backend]
@@ -271,6 +276,7 @@ class Supervisor:
         if self._opened.keeping is not None:
             self._opened.keeping.stop_relying()
         self.state.stopping = True
+        self.state.refresh(True)
         self.state.drain = DrainState(settings.period, self.state.table.tunnels())
         log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
         longest_close = max(route.timeouts.close for route in self._workers.config.routes)
@@ -332,7 +338,7 @@ class Supervisor:
                 )
                 for worker in self._workers.running.values()
             ],
-            store=None if keeping is None else keeping.leave(),
+            store=None if keeping is None or keeping.gave_up else keeping.leave(),
         )
 
     def _account(self) -> Inheritance:
@@ -362,6 +368,7 @@ class Supervisor:
             signals=[],
             asking=[],
             running=[],
+            mirrors=opened.mirrors.left(),
         )
 
     # --- the beginning and the end -----------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 1. The new program is tried (:func:`try_out`): a fresh interpreter reads the code that is installed now, the
    configuration file and what it would inherit, and exits. What goes wrong there has changed nothing.
 2. The supervisor executes it (:func:`execute`), and stays what it was for everybody else: the same process, with the
-   same children, sockets and table.
+   same children, sockets and table. If the layout of that is another one now, it makes a new table, in which it mirrors
+   what the old workers write (``tunnels/mirrors.py``).
 3. New workers start beside the old ones, each in a slot of its own. Should one not start, all of them are ended.
 4. Each takes over the tunnels of the one that it replaces, some at a time (:func:`hand_over`), so that each tunnel
    pauses for a moment only, however many there are. A tunnel is served by the old worker, or by the new one, or by
@@ -31,6 +32,7 @@ from gateway.tunnels import parcel
 if TYPE_CHECKING:
     from gateway.processes.fdstore import DescriptorStore
     from gateway.processes.workers import WorkerProcess
+    from gateway.tunnels.mirrors import Mirrors
 
 TRY_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
@@ -84,7 +86,7 @@ async def try_out(inheritance: Inheritance) -> None:
         try:
             process = subprocess.Popen(  # noqa: ASYNC220  # as for workers
                 command(inheritance.path, fd, "--try"),
-                pass_fds=(fd, inheritance.table),
+                pass_fds=(fd, *inheritance.tables()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=said,
@@ -139,10 +141,11 @@ def execute(inheritance: Inheritance) -> NoReturn:
 
 
 async def hand_over(
-    old: WorkerProcess, new: WorkerProcess, from_store: DescriptorStore, to_store: DescriptorStore
+    old: WorkerProcess, new: WorkerProcess, from_store: DescriptorStore, to_store: DescriptorStore, mirrors: Mirrors
 ) -> Moved:
     """Have a worker carry on some tunnels of another.
 
+    :param mirrors: converts the rows, where the old one writes a table of another layout
     :returns: how many; none when there are none left that can be handed over
     :raises HandoverFailed: a worker died, or does not answer and was killed; the old one serves them all as before
     """
@@ -154,13 +157,16 @@ async def hand_over(
     assert isinstance(released, Released)
     try:
         try:
-            tunnels = [each.id for each in parcel.unpack(released.fd)]
+            parts = parcel.unpack(released.fd)
+            stay = mirrors.moving(old.slot, released.fd, parts)
         except (OSError, ValueError) as error:
             old.channel.send(Resume())
             raise HandoverFailed(f"what the old worker {old.name} has told cannot be read: {error}") from None
+        tunnels = [each.id for each in parts]
         if not tunnels:
             return Moved(0, 0.0)
-        moved = from_store.give_up(tunnels)
+        # Without connections a tunnel is left where it is.
+        moved = from_store.give_up(tunnel for tunnel in tunnels if tunnel not in stay)
         to_store.hand_over(moved)
         new.channel.send(TakeOver(released.fd))
     finally:

@@ -159,6 +159,11 @@ class Worker:
         assert self._edge is not None
         return self._edge.backend_lost(row)
 
+    def tick(self, now: int) -> int:
+        """The relay's clock has come to where something is due. :returns: when that is so again"""
+        assert self._edge is not None
+        return self._edge.tick(now)
+
     async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
         if self._edge is None:
@@ -389,7 +394,11 @@ def main(arguments: list[str]) -> None:
         assert worker is not None
         return worker.backend_lost(row)
 
-    poller = Poller(table, descriptors, tunnel_ended, side_answered, backend_lost)
+    def tick(now: int) -> int:
+        assert worker is not None
+        return worker.tick(now)
+
+    poller = Poller(table, descriptors, tunnel_ended, side_answered, backend_lost, tick)
 
     async def run() -> None:
         nonlocal worker

@@ -39,6 +39,7 @@ from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.listening import Listeners
 from gateway.tunnels.layout import W_HEARTBEAT_NS, W_PID, W_READY
 from gateway.tunnels.learning import MAX_PATHS, Key, State
+from gateway.tunnels.mirrors import Mirrors
 
 BOOT_SECONDS = 30.0
 CONFIGURE_SECONDS = 30.0
@@ -95,6 +96,7 @@ class Workers:
         config: Config,
         listeners: Listeners,
         stores: Sequence[DescriptorStore],
+        mirrors: Mirrors,
         environment: Mapping[str, str],
         fail: Callable[[str], None],
         generation: int = 1,
@@ -102,6 +104,7 @@ class Workers:
         """
         :param config: what workers are given; :meth:`configure_all` gives them another
         :param stores: by slot
+        :param mirrors: of workers that write another table than ``state.table``
         :param environment: of workers
         :param fail: told why there can be no workers
         :param generation: of ``config``
@@ -110,6 +113,7 @@ class Workers:
         self.config = config
         self.generation = generation
         self.stores = stores
+        self.mirrors = mirrors
         self.running: dict[int, WorkerProcess] = {}
         """by slot"""
         self.keepers: list[asyncio.Task[None]] = []
@@ -246,6 +250,7 @@ class Workers:
         del self.running[worker.slot]
         self.stores[worker.slot].part()
         await worker.channel.close()
+        self.mirrors.settle(worker.slot)
         block = self.state.table.worker(worker.slot)
         self.state.table.cells[block + W_READY] = 0
         self.state.table.cells[block + W_PID] = 0
@@ -257,6 +262,7 @@ class Workers:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             watch.look(time.monotonic())
+            self.mirrors.refresh(rows=False)
             for worker in self.running.values():
                 heartbeat = table.cells[table.worker(worker.slot) + W_HEARTBEAT_NS] / 1e9
                 if worker.ready is not None and watch.hangs(max(heartbeat, worker.ready)):

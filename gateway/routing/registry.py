@@ -43,6 +43,10 @@ class Registry:
         self.routes += routes
         self.backends += backends
 
+    def sizes(self) -> tuple[int, int]:
+        """How many routes and how many backends have numbers."""
+        return len(self.routes), len(self.backends)
+
     def route(self, name: str) -> int:
         """The number of a route. :raises ValueError: it was never admitted"""
         return self.routes.index(name)

@@ -119,6 +119,12 @@ class Route:
     """of the client's side, of the backend's side"""
 
 
+MAX_KNOWN = 1024
+MAX_KNOWN_BYTES = 512
+Known = tuple[Route, str, str]
+"""A route, and the host and path of requests that match it."""
+
+
 class Routes:
     """The routes of a configuration, in order."""
 
@@ -143,6 +149,8 @@ class Routes:
             )
             for route in config.routes
         ]
+        self.known: dict[tuple[bytes, ...], Known] = {}
+        """what some requests have matched; see :meth:`remember`"""
         self._tests = [(_test_of(settings), route) for settings, route in zip(config.routes, self.routes, strict=True)]
 
     def find(self, host: str, path: str, subprotocols: Sequence[str]) -> Route | None:
@@ -156,6 +164,16 @@ class Routes:
             if test is None or test(host, path, subprotocols):
                 return route
         return None
+
+    def remember(self, request: tuple[bytes, ...], known: Known) -> None:
+        """Keep what requests match that are alike in all that routes look at: most of a site's handshakes are.
+
+        :param request: what they have in common
+        """
+        if sum(map(len, request)) <= MAX_KNOWN_BYTES:
+            if len(self.known) >= MAX_KNOWN:
+                self.known.clear()  # whoever varies its requests pays for each as if there were no memory of them
+            self.known[request] = known
 
 
 Test = Callable[[str, str, Sequence[str]], bool]

@@ -26,6 +26,8 @@ cpdef int64_t keepalive_due(int64_t[::1] cells, int64_t row, int64_t side) excep
 cpdef bint awaits_answer(int64_t[::1] cells, int64_t row, int64_t side) except -1
 cpdef int64_t asked_at(int64_t[::1] cells, int64_t row, int64_t side) except -1
 @cython.locals(row=int64_t)
-cpdef list due(int64_t[::1] cells, int64_t first, int64_t rows, int64_t now)
+cpdef list due_rows(int64_t[::1] cells, int64_t first, int64_t rows, int64_t now)
 @cython.locals(steps=Py_ssize_t, row=int64_t, ahead=int64_t, step=Py_ssize_t)
-cpdef int demand(int64_t[::1] cells, int64_t first, int64_t rows, int64_t now, int64_t[::1] counts) except -1
+cpdef Py_ssize_t demand(
+    int64_t[::1] cells, int64_t first, int64_t rows, int64_t now, int64_t[::1] counts, Py_ssize_t used
+) except -1

@@ -35,8 +35,6 @@ from gateway.tunnels.layout import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import MutableSequence
-
     Cells = memoryview[int]
 
 
@@ -145,7 +143,7 @@ def asked_at(cells: Cells, row: int, side: int) -> int:
 # --- many rows ----------------------------------------------------------------------------------------------------
 
 
-def due(cells: Cells, first: int, rows: int, now: int) -> list[int]:
+def due_rows(cells: Cells, first: int, rows: int, now: int) -> list[int]:
     """Rows whose deadline has come. :param first: the first row. :param rows: how many to look at."""
     found = []
     for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
@@ -154,15 +152,19 @@ def due(cells: Cells, first: int, rows: int, now: int) -> list[int]:
     return found
 
 
-def demand(cells: Cells, first: int, rows: int, now: int, counts: MutableSequence[int]) -> int:
-    """Add to ``counts`` how many rows fall due in each of the next steps; those overdue count in the first.
+def demand(cells: Cells, first: int, rows: int, now: int, counts: Cells, used: int) -> int:
+    """Count how many rows fall due in each of the next steps; those overdue count in the first.
 
     :param first: the first row
     :param rows: how many to look at
     :param counts: 64-bit integers, one for each step ahead
-    :returns: nothing of interest
+    :param used: how many of them are not 0 yet, as it returned the last time
+    :returns: how many may be other than 0 now
     """
     steps = len(counts)
+    for step in range(used):
+        counts[step] = 0
+    used = 0
     for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
         ahead = cells[row + DEADLINE_NS] - now
         if ahead < 0:
@@ -170,4 +172,6 @@ def demand(cells: Cells, first: int, rows: int, now: int, counts: MutableSequenc
         step = ahead // STEP_NS
         if step < steps:
             counts[step] += 1
-    return 0
+            if step >= used:
+                used = step + 1
+    return used

@@ -26,9 +26,16 @@ cdef class Kernel:
     cpdef Py_ssize_t recv(self, int fd) noexcept
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
     cdef Py_ssize_t send_bytes(self, int fd, bytearray data) noexcept
-    cdef int watch(self, int fd, bint known, unsigned int events) except -1
-    cdef int unwatch(self, int fd) except -1
-    cdef void shut(self, int fd) noexcept
-    cdef void hang_up(self, int fd) noexcept
-    cdef void close(self, int fd) noexcept
-    cdef int64_t now(self) noexcept
+    cpdef int watch(self, int fd, bint known, unsigned int events) except -1
+    cpdef int unwatch(self, int fd) except -1
+    cpdef void shut(self, int fd) noexcept
+    cpdef void hang_up(self, int fd) noexcept
+    cpdef void close(self, int fd) noexcept
+    cpdef int64_t now(self) noexcept
+    cpdef list accept(self, int fd, Py_ssize_t most, int below)
+    cpdef int open(self, int family) noexcept
+    cpdef Py_ssize_t connect(self, int fd, int family, object address, bytes data) except? 0
+    cpdef int error_of(self, int fd) noexcept
+    cpdef void limit_unacknowledged(self, int fd, int milliseconds) noexcept
+    cpdef object receive(self, int fd, Py_ssize_t most)
+    cpdef Py_ssize_t write(self, int fd, bytes data) noexcept

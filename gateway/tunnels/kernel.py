@@ -11,13 +11,22 @@ import os
 import select
 import socket
 import time
-from errno import EBADF
+from collections.abc import Iterator
+from errno import EAGAIN, EBADF, EINPROGRESS, EINTR
+from typing import Any
 
 COMPILED = False
 
 MAX_EVENTS = 1024
 SPARE_BYTES = 16
 """What the buffer has beyond the most that is received at once: room for the bytes of a Pong that were held back."""
+
+KEEPALIVE_IDLE_SECONDS = 60
+FIRST_BYTES = 32 * 1024
+"""What is received of a connection at once when it is accepted."""
+
+Accepted = tuple[int, "tuple[str, int] | None", "bytes | int"]
+"""Descriptor or a negative errno, address and port of the peer (None on a unix socket), what it sent."""
 
 
 class Kernel:
@@ -93,15 +102,95 @@ class Kernel:
         """Close ``fd``."""
         os.close(fd)
 
+    # --- for handshakes ---------------------------------------------------------------------------------------------
+
+    def accept(self, fd: int, most: int, below: int) -> list[Accepted]:
+        """Accept connections, which do not block, and receive what has come on them already.
+
+        :param most: at a time
+        :param below: the first whose descriptor is not below this is the last
+        :returns: the last may be an error in the place of a connection
+        """
+        found: list[Accepted] = []
+        with _borrowed(fd) as listening:
+            while len(found) < most:
+                try:
+                    connection, address = listening.accept()
+                except OSError as error:
+                    found.append((-(error.errno or EBADF), None, EAGAIN))
+                    break
+                connection.setblocking(False)
+                if connection.fileno() >= below:
+                    most = 0
+                peer = (address[0].partition("%")[0], address[1]) if isinstance(address, tuple) else None
+                found.append((connection.fileno(), peer, self.receive(connection.detach(), FIRST_BYTES)))
+        return found
+
+    def open(self, family: int) -> int:
+        """A stream socket that does not block, and over TCP has no delay and keeps alive; or a negative errno."""
+        try:
+            sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            return -(error.errno or EBADF)
+        if family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_SECONDS)
+        return sock.detach()
+
+    def connect(self, fd: int, family: int, address: Any, data: bytes) -> int:
+        """Begin to connect, and send what goes first if the connection stands already, as one on this machine does.
+
+        :param address: as ``socket.connect`` takes it
+        :returns: bytes taken, 0 while it is under way, or a negative errno
+        """
+        with _borrowed(fd) as sock:
+            error = sock.connect_ex(address)
+        if error not in (0, EINPROGRESS):
+            return -error
+        sent = self.write(fd, data)
+        return 0 if sent in (-EAGAIN, -EINTR) else sent
+
+    def error_of(self, fd: int) -> int:
+        """What has gone wrong with a socket since that was asked last, as an errno; 0 for nothing."""
+        with _borrowed(fd) as sock:
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def limit_unacknowledged(self, fd: int, milliseconds: int) -> None:
+        """Have the kernel end a TCP connection whose peer acknowledges nothing for so long (RFC 5482)."""
+        with _borrowed(fd) as sock:
+            if sock.family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+    def receive(self, fd: int, most: int) -> bytes | int:
+        """Receive up to ``most`` bytes; ``b""`` at the end of the stream, an errno where there are none."""
+        try:
+            return os.read(fd, most)
+        except OSError as error:
+            return error.errno or EBADF
+
+    def write(self, fd: int, data: bytes) -> int:
+        """Send ``data``; return bytes taken, or a negative errno."""
+        try:
+            return os.write(fd, data)
+        except OSError as error:
+            return -(error.errno or EBADF)
+
     def now(self) -> int:
         """``CLOCK_MONOTONIC`` in nanoseconds."""
         return time.monotonic_ns()
 
 
 def _shutdown(fd: int, how: int) -> None:
-    with contextlib.suppress(OSError):
-        connection = socket.socket(fileno=fd)
-        try:
-            connection.shutdown(how)
-        finally:
-            connection.detach()
+    with contextlib.suppress(OSError), _borrowed(fd) as connection:
+        connection.shutdown(how)
+
+
+@contextlib.contextmanager
+def _borrowed(fd: int) -> Iterator[socket.socket]:
+    """A socket object over a descriptor that stays its owner's."""
+    sock = socket.socket(fileno=fd)
+    try:
+        yield sock
+    finally:
+        sock.detach()

@@ -10,6 +10,10 @@ A *row* is one tunnel. Workers own a slice of rows each and write nowhere else, 
 is written whole, and a reader that must not mix two tunnels reads ``STATE`` and ``ID`` before and after. A new field
 of a tunnel belongs here, and nowhere else: whatever is in the row survives the worker.
 
+Cells may move, come and go: ``fields.py`` lists them by name, a table says where each is (``description.py``), and an
+upgrade to a program with another layout copies by name (``conversion.py``). Whoever changes anything here counts
+``VERSION`` up, and adds to ``fields.py`` what is new.
+
 Clocks are ``CLOCK_MONOTONIC`` in nanoseconds, which all processes of a machine share, unless a name says ``UNIX``.
 """
 
@@ -18,22 +22,23 @@ from __future__ import annotations
 from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
 
 VERSION = 1
-"""Of this layout. A process that maps a table of another version must convert it or leave it alone."""
+"""Of this layout. A process that maps a table of another one must convert it or leave it alone."""
 
 CELL_BYTES = 8
 PAGE_CELLS = 4096 // CELL_BYTES
 
 # --- header -----------------------------------------------------------------------------------------------------
 (
-    H_MAGIC,
+    H_MAGIC,  # these four are where they are for ever: see description.py
     H_VERSION,
+    H_DESCRIPTION_AT,
+    H_DESCRIPTION_BYTES,
     H_WORKERS,
     H_ROWS_PER_WORKER,
     H_STARTED_UNIX_NS,
     H_KEPT,  # 1 while a supervisor that is started anew could carry on: workers need not drain when theirs dies
-) = range(6)
-HEADER_CELLS = PAGE_CELLS
-MAGIC = 0x6774_7761_7965_3031  # "gtwaye01"
+) = range(8)
+HEADER_CELLS = 4 * PAGE_CELLS  # the description of the layout is in it, too
 
 # --- worker blocks ----------------------------------------------------------------------------------------------
 (
@@ -140,10 +145,13 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
     END_IDLE_NS,  # when the end began: how long nothing had come from this side
     END_QUIET_NS,  # and how long nothing had gone either way on its connection
     END_QUEUED,  # and how many bytes were pending for it
-) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 20)
+    TALKS,  # how often in a row this side spoke again by itself before it had been silent for PING_AFTER_NS
+) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 21)
 ROW_CELLS = 184
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
 
+NO_OWNER = 0  # in the place of a row: the table's header lies there
+REGISTERED = 1 << 30  # in INTEREST: epoll knows the descriptor, whatever it watches it for
 CLIENT, BACKEND_SIDE, GATEWAY = 0, 1, 2
 SIDES = ("client", "backend")
 INITIATORS = ("client", "backend", "gateway")
@@ -185,5 +193,5 @@ CAUSES = (
 # Texts of a row: name, bytes kept for it. A longer text is cut. Two bytes of length come before each.
 TEXTS = {"client": 48, "host": 94, "path": 254, "subprotocol": 46, "request_id": 60}
 
-if SIDE_CELLS <= END_QUEUED or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
+if SIDE_CELLS <= TALKS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
     raise AssertionError("the table's layout overlaps itself")

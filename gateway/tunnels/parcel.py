@@ -45,6 +45,12 @@ def pack(tunnels: Iterable[Tunnel]) -> int:
     return fd
 
 
+def readdress(fd: int, rows: Iterable[int]) -> None:
+    """Write other rows into a parcel. :param rows: one for each tunnel, in order"""
+    for n, row in enumerate(rows):
+        os.pwrite(fd, array("q", (row,)).tobytes(), CELL_BYTES * (1 + _CELLS * n + 1))
+
+
 def unpack(fd: int) -> list[Tunnel]:
     """Read a parcel. :raises ValueError: this is none"""
     size = os.fstat(fd).st_size

@@ -16,13 +16,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.tunnels.kernel import Kernel
+from gateway.tunnels.layout import NEVER
 from gateway.tunnels.relay import Relay
 
 if TYPE_CHECKING:
     from gateway.tunnels.table import Table
 
 RECEIVE_BUFFER_BYTES = 128 * 1024
+RECEIVE_BYTES = 64 * 1024
 Callback = Callable[[int], None]
+Reader = Callable[[bytes | int], None]
+Call = Callable[[], int]
+Done = Callable[[int], None]
 log = logging.getLogger("gateway")
 
 
@@ -39,42 +44,62 @@ class Poller(selectors.EpollSelector):
         on_end: Callable[[int], None],
         on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
         on_loss: Callable[[int], int] | None = None,
+        on_tick: Callable[[int], int] = lambda now: NEVER,
     ) -> None:
         """
         :param descriptors: one more than the largest descriptor this process may have
-        :param on_end: see :class:`gateway.tunnels.relay.Relay`, as for ``on_answer`` and ``on_loss``
+        :param on_end: see :class:`gateway.tunnels.relay.Relay`, as for the others
         """
         super().__init__()
         kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES)
-        self.relay = Relay(kernel, table.cells, descriptors, on_end, on_answer, on_loss)
+        self.kernel = kernel
+        self.relay = Relay(kernel, table.cells, descriptors, on_end, on_answer, on_loss, on_tick)
         self._callbacks: dict[int, Callback] = {}
+        self._readers: dict[int, Reader] = {}
+        self._put_off: list[tuple[Call, Done]] = []
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:
         """Call ``callback(event mask)`` when ``events`` (``EPOLLIN`` …) are there. It must not raise."""
-        self._selector.register(fd, events)
+        self.kernel.watch(fd, False, events)
         self._callbacks[fd] = callback
+
+    def read(self, fd: int, reader: Reader) -> None:
+        """Receive what comes, and call ``reader`` with what :meth:`Kernel.receive` says. It must not raise."""
+        self.kernel.watch(fd, False, select.EPOLLIN)
+        self._readers[fd] = reader
+
+    def put_off(self, call: Call, done: Done) -> None:
+        """Make a heavy system call when everything else of this turn is done, and tell what it returned.
+
+        The network's part of the kernel leaves nothing but its own in a processor's caches: Python code that runs
+        between two of its calls costs two to three times as much as in a row (``make bench``, scenario ``handshake``).
+        """
+        self._put_off.append((call, done))
 
     def rewatch(self, fd: int, events: int, callback: Callback) -> None:
         """Watch a descriptor that is watched already for other events, or with another callback."""
-        self._selector.modify(fd, events)
+        self.kernel.watch(fd, True, events)
+        self._readers.pop(fd, None)
         self._callbacks[fd] = callback
 
     def recall(self, fd: int, callback: Callback) -> None:
         """Have another callback called for a watched descriptor, for the same events."""
+        self._readers.pop(fd, None)
         self._callbacks[fd] = callback
 
     def let_go(self, fd: int) -> None:
         """Stop calling back; epoll goes on watching. For a descriptor that the relay takes over."""
-        del self._callbacks[fd]
+        if self._readers.pop(fd, None) is None:
+            del self._callbacks[fd]
 
     def unwatch(self, fd: int) -> None:
         """Stop watching a descriptor."""
-        del self._callbacks[fd]
-        self._selector.unregister(fd)
+        self.let_go(fd)
+        self.kernel.unwatch(fd)
 
     def _abandon(self, fd: int) -> None:
         """Hear no more of a descriptor whose callback failed: its events would come again and again."""
-        if self._callbacks.pop(fd, None) is not None:
+        if self._callbacks.pop(fd, None) is not None or self._readers.pop(fd, None) is not None:
             with contextlib.suppress(OSError):
                 self._selector.unregister(fd)
 
@@ -86,14 +111,28 @@ class Poller(selectors.EpollSelector):
             timeout_ms = 0
         else:
             timeout_ms = min(math.ceil(timeout * 1000), 2**31 - 1)
+        if self._put_off:
+            self._make_up()
+            timeout_ms = 0
         ready = []
         callbacks = self._callbacks
-        for fd, mask in self.relay.poll(timeout_ms):
+        readers = self._readers
+        others = self.relay.poll(timeout_ms)
+        received = [(fd, self.kernel.receive(fd, RECEIVE_BYTES)) for fd, _ in others if fd in readers]
+        for fd, data in received:
+            reader = readers.get(fd)
+            if reader is not None:
+                try:
+                    reader(data)
+                except Exception:  # one connection's trouble must not end the worker, and every tunnel with it
+                    log.exception("descriptor %d: its reader failed", fd)
+                    self._abandon(fd)
+        for fd, mask in others:
             callback = callbacks.get(fd)
             if callback is not None:
                 try:
                     callback(mask)
-                except Exception:  # one connection's trouble must not end the worker, and every tunnel with it
+                except Exception:
                     log.exception("descriptor %d: its callback failed", fd)
                     self._abandon(fd)
                 continue
@@ -107,4 +146,17 @@ class Poller(selectors.EpollSelector):
                 events |= selectors.EVENT_READ
             if events & key.events:
                 ready.append((key, events & key.events))
+        if self._put_off:
+            self._make_up()
         return ready
+
+    def _make_up(self) -> None:
+        """Do what was put off, and what that leads to."""
+        while self._put_off:
+            put_off, self._put_off = self._put_off, []
+            results = [call() for call, _ in put_off]
+            for (_, done), result in zip(put_off, results, strict=True):
+                try:
+                    done(result)
+                except Exception:
+                    log.exception("%r failed", done)

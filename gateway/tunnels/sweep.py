@@ -8,6 +8,8 @@ many rows fall due in each tenth of a second ahead, and takes as many as the bus
 earliest deadline first: the least peak there can be when nothing may be late (Yao, Demers and Shenker, *A scheduling
 model for reduced CPU energy*, FOCS 1995). Once spread, tunnels stay spread, and are pinged when they are due and not
 before. While many are to be closed one after another, the walks come closer (``pacing.py``).
+
+This file is compiled by Cython where a compiler is at hand (types are in ``sweep.pxd``) and runs as it is elsewhere.
 """
 
 from __future__ import annotations
@@ -18,10 +20,20 @@ import socket
 import struct
 import termios
 from array import array
-from typing import NamedTuple
 
 from gateway.protocol.closing import GOING_AWAY, SERVICE_RESTART
-from gateway.tunnels import deadlines
+from gateway.tunnels.deadlines import (
+    awaits_answer,
+    closed_by,
+    demand,
+    due_rows,
+    idle_until,
+    keepalive_due,
+    lives_until,
+    next_deadline,
+    paced_until,
+    stalled_until,
+)
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
     CLIENT,
@@ -45,6 +57,7 @@ from gateway.tunnels.layout import (
     STATE,
     STEP_NS,
     T_TIMEOUTS,
+    TALKS,
     TOTAL_CELLS,
     TOTALS,
     W_HEARTBEAT_NS,
@@ -55,13 +68,11 @@ from gateway.tunnels.relay import Relay
 from gateway.tunnels.table import Slice
 
 INTERVAL_SECONDS = 1.0
-TICK_SECONDS = 0.02
-TICK_NS = int(TICK_SECONDS * SECOND)
+TICK_NS = SECOND // 50
 AHEAD_SECONDS = 600
 """How far ahead the walk looks for Pings that fall due together."""
 
 STEPS = SECOND // STEP_NS
-_NO_DEMAND = bytes(8 * AHEAD_SECONDS * STEPS)
 
 SPREAD_FROM = 10
 """Pings a second that may fall due together as they like."""
@@ -69,15 +80,12 @@ SPREAD_FROM = 10
 EARLIEST = 4
 """No Ping is sent ahead of its time before this part of the interval: an interval divided by this."""
 
+HABIT = 2
+"""A side that spoke by itself so often in a row, before its Ping was due, is sent none ahead of its time."""
 
-class Planned(NamedTuple):
-    """A Ping to be sent before the next walk."""
 
-    due_ns: int
-    row: int
-    side: int
-    tunnel: int
-    """``ID``: the row may be another tunnel's by then"""
+Planned = tuple[int, int, int, int]
+"""A Ping to be sent before the next walk: when it is due, row, side, ``ID`` (the row may be another's by then)."""
 
 
 class Sweep:
@@ -91,6 +99,8 @@ class Sweep:
         self._next = 0
         self._planned_ns = 0
         self._carried = 0.0
+        self._counts = memoryview(array("q", bytes(8 * AHEAD_SECONDS * STEPS)))
+        self._steps = 0  # of the counts that are in use
 
     # --- once a second -----------------------------------------------------------------------------------------------
 
@@ -100,10 +110,9 @@ class Sweep:
         slice_, cells = self._slice, self._cells
         cells[slice_.block + W_HEARTBEAT_NS] = now
         until, most = self._horizon(now)
-        rows = deadlines.due(cells, slice_.first, slice_.used_rows, until)
+        rows = due_rows(cells, slice_.first, slice_.used_rows, until)
         if len(rows) > most:
-            rows.sort(key=lambda row: cells[row + DEADLINE_NS])
-            del rows[most:]
+            rows = self._earliest(rows, most)
         plan: list[Planned] = []
         for row in rows:
             if cells[row + STATE] == LIVE:
@@ -116,15 +125,19 @@ class Sweep:
         self._planned_ns = now
         return self.tick(now)
 
+    def _earliest(self, rows: list[int], most: int) -> list[int]:
+        return sorted(rows, key=lambda row: self._cells[row + DEADLINE_NS])[:most]
+
     def _horizon(self, now: int) -> tuple[int, int]:
         """Until when rows are taken that fall due, and how many at most."""
-        counts = array("q", _NO_DEMAND)
-        deadlines.demand(self._cells, self._slice.first, self._slice.used_rows, now, counts)
-        now_due = total = sum(counts[:STEPS])
-        rate = float(total)
-        for step in range(STEPS, len(counts)):
-            if counts[step]:
-                total += counts[step]
+        self._steps = demand(self._cells, self._slice.first, self._slice.used_rows, now, self._counts, self._steps)
+        total = now_due = 0
+        rate = 0.0
+        for step in range(self._steps):
+            total += self._counts[step]
+            if step < STEPS:
+                rate = now_due = total
+            elif self._counts[step]:
                 rate = max(rate, total * STEPS / (step + 1))
         if rate <= SPREAD_FROM or rate <= now_due:
             self._carried = 0.0
@@ -133,9 +146,9 @@ class Sweep:
         most = max(now_due, int(self._carried))
         self._carried -= int(self._carried)
         until, left = now, most
-        for count in counts:
+        for step in range(self._steps):
             until += STEP_NS
-            left -= count
+            left -= self._counts[step]
             if left <= 0:
                 break
         return until, most
@@ -143,40 +156,42 @@ class Sweep:
     def _look_at(self, row: int, now: int, until: int, plan: list[Planned]) -> None:
         """Do what is due about a row, and plan the Pings that are."""
         cells, relay = self._cells, self._relay
-        if now >= deadlines.closed_by(cells, row):
+        if now >= closed_by(cells, row):
             relay.finish(row)
             return
-        if now >= deadlines.paced_until(cells, row):
+        if now >= paced_until(cells, row):
             relay.close_in_turn(row)
         elif cells[row + CLOSING_NS]:
             pass
-        elif now >= deadlines.lives_until(cells, row):
+        elif now >= lives_until(cells, row):
             relay.close_tunnel(row, SERVICE_RESTART, MAX_LIFETIME)
-        elif now >= deadlines.idle_until(cells, row):
+        elif now >= idle_until(cells, row):
             relay.close_tunnel(row, GOING_AWAY, IDLE)
         for side in (CLIENT, BACKEND_SIDE):
-            if cells[row + STATE] == LIVE and now >= deadlines.stalled_until(cells, row, side):
+            if cells[row + STATE] == LIVE and now >= stalled_until(cells, row, side):
                 relay.give_up(row, side, GOING_AWAY, WRITE_STALL)
         if cells[row + STATE] != LIVE:
             return
         if not cells[row + CLOSING_NS]:
             for side in (CLIENT, BACKEND_SIDE):
-                due = deadlines.keepalive_due(cells, row, side)
+                due = keepalive_due(cells, row, side)
                 if due < until:
                     self._keep_alive(row, side, due, now, plan)
                     if cells[row + STATE] != LIVE or cells[row + CLOSING_NS]:
                         break
         if cells[row + STATE] == LIVE:
-            cells[row + DEADLINE_NS] = deadlines.next_deadline(cells, row)
+            cells[row + DEADLINE_NS] = next_deadline(cells, row)
 
     def _keep_alive(self, row: int, side: int, due: int, now: int, plan: list[Planned]) -> None:
         """A Ping is due to a side, or its answer was."""
         cells = self._cells
         here = row + SIDE_0 + side * SIDE_CELLS
-        if not deadlines.awaits_answer(cells, row, side):
+        if not awaits_answer(cells, row, side):
             interval = cells[here + PING_AFTER_NS]
-            if due < now + SECOND or now >= due - interval + interval // EARLIEST:
-                plan.append(Planned(due, row, side, cells[row + ID]))
+            # Who has spoken before it was due time and again will do so this time.
+            early = now >= due - interval + interval // EARLIEST and cells[here + TALKS] < HABIT
+            if early or due < now + SECOND:
+                plan.append((due, row, side, cells[row + ID]))
         elif now >= due:
             if has_unread(cells[here + FD]):
                 pass  # it is alive, and the relay has yet to read it
@@ -195,14 +210,14 @@ class Sweep:
     def tick(self, now: int) -> bool:
         """Send the Pings whose time has come; True if there are more before the next walk.
 
-        To be called every ``TICK_SECONDS`` while it returns True.
+        To be called every ``TICK_NS`` while it returns True.
         """
         plan = self._plan
         left = len(plan)
         at = self._next
         if left > SPREAD_FROM:
             at = max(at, left * (now - self._planned_ns) // SECOND)
-        while at < left and plan[at].due_ns <= now + TICK_NS:
+        while at < left and plan[at][0] <= now + TICK_NS:
             at += 1
         self._send(min(at, left), now)
         return self._next < left
@@ -212,11 +227,11 @@ class Sweep:
         for due, row, side, tunnel in self._plan[self._next : end]:
             if cells[row + ID] != tunnel or cells[row + STATE] != LIVE:
                 continue
-            put_off = deadlines.keepalive_due(cells, row, side) > due  # it was heard since, or is being asked
+            put_off = keepalive_due(cells, row, side) > due  # it was heard since, or is being asked
             sent = not put_off and self._relay.ping(row, side)
             if cells[row + STATE] != LIVE:
                 continue
-            deadline = deadlines.next_deadline(cells, row)
+            deadline = next_deadline(cells, row)
             if sent:
                 # What is heard soon after does not say so itself: it ends no silence of a second.
                 deadline = min(deadline, now + cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS])
@@ -261,4 +276,4 @@ _TCP_INFO = struct.Struct("@56xI")  # struct tcp_info of linux/tcp.h, up to tcpi
 
 def set_deadline(cells: memoryview[int], row: int) -> None:
     """Note in a row when it has to be looked at next."""
-    cells[row + DEADLINE_NS] = min(deadlines.next_deadline(cells, row), NEVER)
+    cells[row + DEADLINE_NS] = min(next_deadline(cells, row), NEVER)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import time
 from array import array
 from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 
+from gateway.tunnels import description
+from gateway.tunnels.fields import describe
 from gateway.tunnels.layout import (
     B_CONNECT_NS,
     B_LIVE,
@@ -23,16 +26,13 @@ from gateway.tunnels.layout import (
     DEADLINE_NS,
     END_SIDE,
     FREE,
-    H_MAGIC,
     H_ROWS_PER_WORKER,
     H_STARTED_UNIX_NS,
-    H_VERSION,
     H_WORKERS,
     HEADER_CELLS,
     ID,
     INITIATOR,
     LIVE,
-    MAGIC,
     MAX_BACKENDS,
     MAX_ROUTES,
     NEVER,
@@ -50,7 +50,6 @@ from gateway.tunnels.layout import (
     TEXTS,
     TOTAL_CELLS,
     TOTALS,
-    VERSION,
     W_HIGH_ROWS,
     W_LAST_ID,
     W_PID,
@@ -58,31 +57,38 @@ from gateway.tunnels.layout import (
     WORKER_CELLS,
 )
 
-BANKS = 2
-"""Slots for each worker."""
-
 TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
-_HEAD = MAGIC.to_bytes(CELL_BYTES, "little") + VERSION.to_bytes(CELL_BYTES, "little")  # H_MAGIC and H_VERSION
+_TEXTS = struct.Struct("<" + "".join(f"H{size}s" for size in TEXTS.values()))  # which cuts and fills up
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
+
+
+class OtherLayout(ValueError):
+    """A table of another layout, which ``conversion.py`` can convert."""
 
 
 class Table:
     """The table of one gateway, over a ``memfd`` that every process maps."""
 
     def __init__(self, fd: int) -> None:
-        """Map an existing table. :raises ValueError: ``fd`` holds no table, or one of another layout"""
+        """Map an existing table.
+
+        :raises Undescribed: ``fd`` holds no table, or one that is damaged
+        :raises OtherLayout: it is of another layout
+        """
         self.fd = fd
-        if os.pread(fd, len(_HEAD), 0) != _HEAD:
-            raise ValueError("this is not a table of this version of the gateway")
+        found = description.read(fd)
+        self.description = describe(found.workers, found.row.count)
+        if found != self.description:
+            raise OtherLayout("this is not a table of this version of the gateway")
         self._map = mmap.mmap(fd, 0)
         self.bytes = memoryview(self._map)
         self.cells = self.bytes.cast("q")
-        self.workers = self.cells[H_WORKERS]
-        self.slots = BANKS * self.workers
-        self.rows_per_worker = self.cells[H_ROWS_PER_WORKER]
-        self._backends_at = HEADER_CELLS + self.slots * WORKER_CELLS
-        self._totals_at = self._backends_at + self.slots * MAX_BACKENDS * BACKEND_CELLS
-        self._rows_at = self._totals_at + self.slots * MAX_ROUTES * ROUTE_CELLS
+        self.workers = found.workers
+        self.slots = found.slots
+        self.rows_per_worker = found.row.count
+        self._backends_at = found.backend.at
+        self._totals_at = found.totals.at
+        self._rows_at = found.row.at
 
     @classmethod
     def create(cls, workers: int, max_tunnels: int) -> Table:
@@ -90,17 +96,13 @@ class Table:
 
         Pages that no tunnel ever used cost no memory.
         """
-        rows_per_worker = -(-max_tunnels // workers)
-        per_worker = (
-            WORKER_CELLS + MAX_BACKENDS * BACKEND_CELLS + MAX_ROUTES * ROUTE_CELLS + rows_per_worker * ROW_CELLS
-        )
+        described = describe(workers, -(-max_tunnels // workers))
         fd = os.memfd_create("gateway-tunnels")
-        os.ftruncate(fd, (HEADER_CELLS + BANKS * workers * per_worker) * CELL_BYTES)
+        os.ftruncate(fd, described.size_bytes)
+        description.write(fd, described, HEADER_CELLS * CELL_BYTES)
         header = {
-            H_MAGIC: MAGIC,
-            H_VERSION: VERSION,
             H_WORKERS: workers,
-            H_ROWS_PER_WORKER: rows_per_worker,
+            H_ROWS_PER_WORKER: described.row.count,
             H_STARTED_UNIX_NS: time.time_ns(),
         }
         for cell, value in header.items():
@@ -109,10 +111,14 @@ class Table:
 
     def close(self) -> None:
         """Let go of the mapping and of the descriptor."""
+        self.unmap()
+        os.close(self.fd)
+
+    def unmap(self) -> None:
+        """Let go of the mapping."""
         self.cells.release()
         self.bytes.release()
         self._map.close()
-        os.close(self.fd)
 
     def worker(self, slot: int) -> int:
         """Where the block of the worker in ``slot`` begins."""
@@ -197,6 +203,11 @@ class Table:
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
         return texts_of(self.copy_of(row)[1])
+
+    def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
+        """As :meth:`copy_of`, for who looks at few of the cells."""
+        data = bytes(self.bytes[row * CELL_BYTES : (row + ROW_CELLS) * CELL_BYTES])
+        return memoryview(data).cast("q"), data[TEXT_CELL * CELL_BYTES :]
 
     def copy_of(self, row: int) -> tuple[list[int], bytes]:
         """A row's cells and, apart, the bytes of its texts, for :func:`texts_of`."""
@@ -310,12 +321,11 @@ class Slice:
 
     def write_texts(self, row: int, texts: dict[str, bytes]) -> None:
         """Write the texts of a row; one that does not fit is cut."""
-        parts: list[bytes] = []
+        parts: list[int | bytes] = []
         for name, size in TEXTS.items():
-            text = texts.get(name, b"")[:size]
-            parts += (len(text).to_bytes(2, "little"), text.ljust(size, b"\0"))
-        at = (row + TEXT_CELL) * CELL_BYTES
-        self.table.bytes[at : at + TEXT_BYTES] = b"".join(parts)
+            text = texts.get(name, b"")
+            parts += (min(len(text), size), text)
+        _TEXTS.pack_into(self.table.bytes, (row + TEXT_CELL) * CELL_BYTES, *parts)
 
     def _empty(self, row: int) -> None:
         self.cells[row : row + ROW_CELLS] = _EMPTY_ROW

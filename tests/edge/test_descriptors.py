@@ -1,13 +1,23 @@
 """Descriptors that run short: who still gets one, and what the others are told."""
 
-import errno
 import os
+import resource
+import select
 import socket
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from gateway.edge.descriptors import SPARE, Descriptors
 from gateway.edge.request import Refused
+from gateway.tunnels.kernel import Kernel
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    with closing(select.epoll()) as epoll:
+        yield Kernel(epoll, 1000)
 
 
 def test_tunnels_stop_short_of_the_limit():
@@ -24,31 +34,36 @@ def test_a_small_limit_is_shared_too(limit):
     assert descriptors.for_tunnels <= descriptors.for_connections < limit
 
 
-def test_a_socket_while_there_is_room():
-    with Descriptors(4096).backend_socket(socket.AF_INET) as sock:
+def test_a_socket_while_there_is_room(kernel):
+    with socket.socket(fileno=Descriptors(4096).backend_socket(kernel, socket.AF_INET)) as sock:
         assert sock.family == socket.AF_INET
-        assert not sock.getblocking()
+        assert not os.get_blocking(sock.fileno())
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
 
 
-def test_the_last_ones_are_not_for_tunnels(caplog):
+def test_the_last_ones_are_not_for_tunnels(kernel, caplog):
     descriptors = Descriptors(4096)
     descriptors.for_tunnels = 3
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
         with pytest.raises(Refused) as refused:
-            descriptors.backend_socket(socket.AF_INET)
+            descriptors.backend_socket(kernel, socket.AF_INET)
     assert (refused.value.status, refused.value.result) == (503, "unavailable")
     assert "short of descriptors" in str(refused.value)
     assert len(os.listdir("/proc/self/fd")) == before
     assert len(caplog.records) == 1
 
 
-def test_the_system_has_none(caplog, monkeypatch):
-    def fail(*arguments):
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr(socket, "socket", fail)
-    with pytest.raises(Refused) as refused:
-        Descriptors(4096).backend_socket(socket.AF_INET)
+def test_the_system_has_none(kernel, caplog):
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        with pytest.raises(Refused) as refused:
+            Descriptors(4096).backend_socket(kernel, socket.AF_INET)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     assert refused.value.status == 503
     assert "Too many open files; raise the hard limit" in caplog.text

@@ -245,10 +245,17 @@ def change_what_is_fixed(program: Path, gateway: Gateway) -> str:
     return "workers cannot change in an upgrade"
 
 
-def change_the_layout(program: Path, gateway: Gateway) -> str:
-    file = program / "tunnels" / "layout.py"
-    file.write_text(file.read_text().replace("\nVERSION = 1\n", "\nVERSION = 1001\n"))
-    return "not a table of this version"
+def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
+    layout, fields = (program / "tunnels" / name for name in ("layout.py", "fields.py"))
+    layout.write_text(
+        re.sub(
+            r"^\) = range\((\d+)\)\nSIDE_0", r"    WEATHER,\n) = range(\1 + 1)\nSIDE_0", layout.read_text(), flags=re.M
+        )
+    )
+    fields.write_text(
+        fields.read_text().replace("ROW: Defaults = {\n", 'ROW: Defaults = {\n    "WEATHER": REQUIRED,\n')
+    )
+    return r"the table of layout \d+ has no WEATHER, which \d+ needs"
 
 
 def speak_another_language(program: Path, gateway: Gateway) -> str:
@@ -264,7 +271,7 @@ def speak_another_language(program: Path, gateway: Gateway) -> str:
         miss_a_module,
         break_the_configuration,
         change_what_is_fixed,
-        change_the_layout,
+        need_what_nobody_has_kept,
         speak_another_language,
     ],
 )

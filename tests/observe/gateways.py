@@ -17,6 +17,7 @@ from gateway.tunnels.layout import (
     OPENED_NS,
     OPENED_UNIX_NS,
     PING_AFTER_NS,
+    PONG_NS,
     RTT_NS,
     SCANNER,
     SIDE_0,
@@ -101,7 +102,8 @@ class FakeGateway:
         cells[row + OPENED_UNIX_NS] = time.time_ns() - int(age * NS)
         for side, idle in enumerate((client_idle, backend_idle)):
             at = row + SIDE_0 + side * SIDE_CELLS
-            cells[at + LAST_NS] = now - int(idle * NS)
+            # A machine that has run for less than that has a clock below 0 here; a Pong at 0 would be later.
+            cells[at + LAST_NS] = cells[at + PONG_NS] = now - int(idle * NS)
             cells[at + BYTES], cells[at + SCANNER + FRAMES] = counts[side * 2 : side * 2 + 2]
             if (interval := ping_after[side]) is not None:
                 cells[at + PING_AFTER_NS] = int(interval * NS)

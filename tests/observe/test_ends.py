@@ -48,7 +48,7 @@ class Gateway:
         self.slice = Slice(self.table, 0)
         self.events = Events()
         registry = Registry(10, 10, ["other", "chat"], [("chat", "a:1"), ("chat", "b:1")])
-        self.ends = Ends(self.table, registry, self.events)
+        self.ends = Ends(self.table, registry, self.events, lambda counter: counter(1))
         self.path = path
         self.log = AccessLog(str(path), "json", print)
         self.row = self.slice.allocate(1, 1)

@@ -45,8 +45,12 @@ COMPILED = {
     "gateway/protocol/pings",
     "gateway/protocol/scanner",
     "gateway/tunnels/deadlines",
+    "gateway/tunnels/ending",
     "gateway/tunnels/kernel",
+    "gateway/tunnels/pinging",
     "gateway/tunnels/relay",
+    "gateway/tunnels/streams",
+    "gateway/tunnels/sweep",
 }
 UNCOMPILED = "the relay runs uncompiled"
 # What would have a gateway find another configuration, build or source than those of its wheel.

@@ -14,7 +14,7 @@ import pytest
 from gateway.config import Config, parse
 from gateway.processes import record, resumption
 from gateway.processes.inheritance import CannotInherit
-from gateway.processes.keeping import prefix_of
+from gateway.processes.keeping import number_of, prefix_of
 from gateway.processes.resumption import Kept, StillServed, find
 from gateway.tunnels.table import Table
 from tests.config.files import MINIMAL
@@ -30,12 +30,12 @@ def memory() -> int:
 
 
 def test_names_are_sorted_by_gateway(caplog: pytest.LogCaptureFixture) -> None:
-    names = ["gateway-9-table", "gateway-10-table", "gateway-10-tunnels-7", "gateway-9-listen-3"]
+    names = ["gateway-9-table-3", "gateway-10-table-4", "gateway-10-tunnels-7", "gateway-9-listen-3"]
     passed = {name: [memory()] for name in names}
     found = find(passed)
     assert [kept.prefix for kept in found] == ["gateway-10-", "gateway-9-"]  # hexadecimal
-    assert found[0].descriptors == {"table": passed[names[1]][0], "tunnels-7": passed[names[2]][0]}
-    assert sorted(found[1].names) == ["gateway-9-listen-3", "gateway-9-table"]
+    assert found[0].descriptors == {"table-4": passed[names[1]][0], "tunnels-7": passed[names[2]][0]}
+    assert sorted(found[1].names) == ["gateway-9-listen-3", "gateway-9-table-3"]
     assert not caplog.records
     for kept in found:
         kept.close()
@@ -51,7 +51,7 @@ def test_a_name_that_comes_twice_is_taken_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["http", "stored", "gateway-table", "gateway-1-table-2", "gateway-x-table", "gateway-1-listen-", "x"]
+    "name", ["http", "stored", "gateway-table", "gateway-1-table", "gateway-x-table", "gateway-1-listen-", "x"]
 )
 def test_what_is_not_ours_is_left_alone(caplog: pytest.LogCaptureFixture, name: str) -> None:
     fd = memory()
@@ -73,10 +73,11 @@ def config(workers: int = 1, max_tunnels: int = 16) -> Config:
 def kept(text: bytes, table: bytes | None = None) -> Iterator[Kept]:
     made = Table.create(1, 16)
     described = record.create()
-    record.write(described, text)
+    record.write(described, text.replace(b'"table": -1', b'"table": %d' % number_of(made.fd)))
     if table is not None:
         os.pwrite(made.fd, table, 0)
-    found = Kept(prefix_of(made), {"table": os.dup(made.fd), "record": described, "lifeline-1": memory()})
+    name = f"table-{number_of(made.fd)}"
+    found = Kept(prefix_of(made), {name: os.dup(made.fd), "record": described, "lifeline-1": memory()})
     made.close()
     before = open_fds()
     yield found
@@ -88,16 +89,16 @@ GOOD = (
     b'{"version": "1", "path": "x", "workers": 1, "max_tunnels": 16, "admin": ["127.0.0.1:9", 4], "listen": [],'
     b'"table": -1, "metrics": "/nowhere", "generation": 3, "routes": ["r"], "backends": [["a", "127.0.0.1:2"]],'
     b'"learned": [], "started_unix": 1.0, "last_reload_unix": 1.0, "worker_restarts": 0, "signals": [], "asking": [],'
-    b'"drained_backends": [], "running": [], "store": null, "control": 77, "form": 1}'
+    b'"drained_backends": [], "running": [], "mirrors": [], "store": null, "control": 77, "form": 1}'
 )
 
 
 def test_what_is_whole_is_read_whatever_its_workers_spoke() -> None:
     with kept(GOOD) as found:
         assert found.complete
-        table, inheritance = found.read(config())
-        assert (table.rows_per_worker, inheritance.generation) == (16, 3)
-        found.give_back(table)
+        mirrors, inheritance = found.read(config())
+        assert (mirrors.table.rows_per_worker, inheritance.generation) == (16, 3)
+        mirrors.table.close()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,11 @@ def bound(path):
         ("gateway/protocol/pings", {"PAYLOAD", "PONG"}),
         ("gateway/protocol/scanner", {"BINARY", "STATUS"}),
         ("gateway/tunnels/deadlines", {"OPEN", "NEVER"}),
-        ("gateway/tunnels/relay", {"EAGAIN", "DIRTY", "NO_OWNER"}),
+        ("gateway/tunnels/ending", {"CLOSE_FRAME", "DRAIN"}),
+        ("gateway/tunnels/pinging", {"PING_TAG", "SECOND"}),
+        ("gateway/tunnels/relay", {"EAGAIN", "DIRTY", "NOT_READ"}),
+        ("gateway/tunnels/streams", {"REGISTERED", "PENDING"}),
+        ("gateway/tunnels/sweep", {"LIVE", "EARLIEST"}),
     ],
 )
 def test_declared_names_are_bound(module, some):
@@ -44,7 +48,16 @@ def test_declared_names_are_bound(module, some):
 
 @pytest.mark.parametrize(
     "module",
-    ["gateway/protocol/pings", "gateway/protocol/scanner", "gateway/tunnels/deadlines", "gateway/tunnels/relay"],
+    [
+        "gateway/protocol/pings",
+        "gateway/protocol/scanner",
+        "gateway/tunnels/deadlines",
+        "gateway/tunnels/ending",
+        "gateway/tunnels/pinging",
+        "gateway/tunnels/relay",
+        "gateway/tunnels/streams",
+        "gateway/tunnels/sweep",
+    ],
 )
 def test_no_declaration_is_overlooked(module):
     """Every module-level variable is of the form that the test above reads."""

@@ -361,7 +361,8 @@ class Rig:
         while not (found := condition()):
             assert time.monotonic() < deadline, f"waited {DEADLINE_SECONDS:g} s for {what}"
             if turn is not None:
-                self.serve(turn)
+                self.poller._selector.poll(turn)
+                self.serve()
         return found
 
     def rest(self, turns: int = 1000) -> None:

@@ -35,12 +35,16 @@ from gateway.tunnels.layout import (
     SIDE_0,
     SIDE_CELLS,
     STATE,
+    TALKS,
     WRITE_STALL_NS,
     WROTE_NS,
 )
-from gateway.tunnels.sweep import TICK_NS, Sweep, set_deadline
 from gateway.tunnels.table import Slice, Table
 
+from .pure import pure_modules
+
+sweep = pure_modules()["sweep"]
+HABIT, TICK_NS, set_deadline = sweep.HABIT, sweep.TICK_NS, sweep.set_deadline
 MS = SECOND // 1000
 BOTH = (CLIENT, BACKEND_SIDE)
 NO_DESCRIPTOR = 1 << 30
@@ -63,7 +67,7 @@ class Simulation:
         self._table = Table.create(1, rows)
         self._slice = Slice(self._table, 0)
         self.cells = self._table.cells
-        self.sweep = Sweep(self._slice, self)  # type: ignore[arg-type]  # what it needs of a relay is here
+        self.sweep = sweep.Sweep(self._slice, self)  # what it needs of a relay is here
         self.rtt = rtt
         self.now = self.began = 1000 * SECOND
         self.pings: list[Ping] = []
@@ -107,13 +111,14 @@ class Simulation:
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         gap = self.now - max(cells[here + LAST_NS], cells[here + PONG_NS])
+        if not pong and self.now - cells[here + LAST_NS] >= SECOND:
+            talks = self.now - cells[here + LAST_NS] < cells[here + PING_AFTER_NS]
+            cells[here + TALKS] = cells[here + TALKS] + 1 if talks else 0
         cells[here + (PONG_NS if pong else LAST_NS)] = self.now
         if pong:
             cells[here + PINGED_NS] = 0
-        if pong:
+        if pong or gap >= SECOND:
             cells[row + DEADLINE_NS] = next_deadline(cells, row)
-        elif gap >= SECOND and cells[here + PING_AFTER_NS] != NEVER:
-            cells[row + DEADLINE_NS] = min(cells[row + DEADLINE_NS], self.now + cells[here + PING_AFTER_NS])
 
     # --- what the sweep asks of the relay -----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from gateway.tunnels.layout import (
     ON_LOSS_CODE,
     OPAQUE,
     PACED_NS,
+    PING_AFTER_NS,
     RESERVED,
     ROW_CELLS,
     RTT_NS,
@@ -41,6 +42,7 @@ from gateway.tunnels.layout import (
     SIDE_CELLS,
     SIDES,
     STATE,
+    TALKS,
     TEXT_CELL,
     W_ADOPTED,
 )
@@ -75,7 +77,7 @@ IN_THE_ROW = words("""
     PING_AT PING_ID PONG_AT PONG_ID PEER
     END_SIDE ON_LOSS_CODE PACED_NS PACED_CODE
     PING_AFTER_NS PONG_TIMEOUT_NS NETWORK PINGS_SENT PINGS_ANSWERED PING_TAG PINGED_NS WROTE_NS PONG_NS RTT_NS
-    SILENCE_NS HELD HELD_LOW HELD_HIGH END_IDLE_NS END_QUIET_NS END_QUEUED
+    SILENCE_NS HELD HELD_LOW HELD_HIGH END_IDLE_NS END_QUIET_NS END_QUEUED TALKS
     """)
 """Cells that mean the same in any process."""
 
@@ -87,25 +89,18 @@ ZERO_IN_A_CLEAN_ROW = {"DIRTY", "PENDING", "STALLED_NS"}
 
 HOLDINGS = {
     # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
-    "tunnels/relay.py Relay": {
-        "kernel",
-        "cells",
-        "owners",
-        "pending",
-        "closing_fds",
-        "on_end",
-        "on_answer",
-        "on_loss",
-        "now",
-    },
-    "tunnels/poller.py Poller": {"relay", "_callbacks"},
+    "tunnels/streams.py Streams": words("kernel cells owners pending closing_fds called now"),
+    "tunnels/ending.py Ending": words("on_end on_loss called now"),
+    "tunnels/pinging.py Pinging": words("on_answer called now"),
+    "tunnels/relay.py Relay": words("on_tick tick_ns called now"),
+    "tunnels/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
     "tunnels/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
     "edge/edge.py Edge": words("""
-        loop poller relay slice registry events log store descriptors batch names waiting draining drained ends
+        loop poller relay kernel slice registry events log store descriptors batch names waiting draining drained ends
         config routes trust sweep intervals on_learned drained_backends
-        _ticking _next_walk _losses _pacing_until_ns _tasks
+        _next_walk _losses _pacing_until_ns _tasks
         """),
-    "observe/ends.py Ends": {"_table", "_registry", "_events"},
+    "observe/ends.py Ends": {"_table", "_registry", "_events", "_count"},
 }
 """What objects of a worker that see tunnels have as attributes. None of them holds anything of a tunnel by itself."""
 
@@ -153,7 +148,7 @@ def names_of_cells() -> dict[int, str]:
     of_a_side = words("""
         FD PENDING GATE LAST_NS BYTES INTEREST STALLED_NS ENDED SHUT PING_AFTER_NS PONG_TIMEOUT_NS NETWORK PINGS_SENT
         PINGS_ANSWERED PING_TAG PINGED_NS WROTE_NS PONG_NS RTT_NS SILENCE_NS HELD HELD_LOW HELD_HIGH END_IDLE_NS
-        END_QUIET_NS END_QUEUED
+        END_QUIET_NS END_QUEUED TALKS
         """)
     for name in IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW:
         if name in scanner:
@@ -278,6 +273,15 @@ def half_a_pong_is_held(rig: Rig, tunnel: Tunnel) -> None:
     rig.until(lambda: tunnel.side(CLIENT, HELD), "the beginning of a Pong")
 
 
+def spoke_before_it_was_asked(rig: Rig, tunnel: Tunnel) -> None:
+    """A side speaks again by itself, after a silence that was too short for a Ping."""
+    for side in BOTH:
+        rig.cells[tunnel.row + SIDE_0 + side * SIDE_CELLS + LAST_NS] -= 5 * NS
+        rig.cells[tunnel.row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS] = 25 * NS
+    used(rig, tunnel)
+    assert tunnel.side(CLIENT, TALKS) == 1
+
+
 def half_closed_while_stalled(rig: Rig, tunnel: Tunnel) -> None:
     sent = rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
     tunnel.client.half_close()
@@ -297,6 +301,7 @@ STATES: list[Callable[[Rig, Tunnel], None]] = [
     after_a_silence,
     pinged_by_the_gateway,
     half_a_pong_is_held,
+    spoke_before_it_was_asked,
     half_closed_while_stalled,
     silent,
     used,

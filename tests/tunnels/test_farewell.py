@@ -20,7 +20,7 @@ def end(rig: Rig, tunnel: Tunnel) -> int:
     """The worker is gone; how many sides were told."""
     rig.relay.release(tunnel.row)
     kept = [(each, (os.dup(fds[0]), os.dup(fds[1]))) for each, fds in rig.kept.items()]
-    told = end_all(kept, rig.table)
+    told = end_all(kept, [rig.table.fd])
     for side in (CLIENT, BACKEND_SIDE):
         rig.until(tunnel.peer(side).has_ended, "the end", turn=None)
         assert tunnel.peer(side).end == "fin"
@@ -76,6 +76,6 @@ def test_another_protocol_just_ends(rig: Rig) -> None:
 def test_without_a_table_they_just_end(rig: Rig) -> None:
     tunnel = rig.open()
     rig.relay.release(tunnel.row)
-    assert end_all([(tunnel.id, tuple(map(os.dup, rig.kept[tunnel.id])))], None) == 0  # type: ignore[list-item]
+    assert end_all([(tunnel.id, tuple(map(os.dup, rig.kept[tunnel.id])))], ()) == 0  # type: ignore[list-item]
     rig.until(tunnel.client.has_ended, "the end", turn=None)
     assert tunnel.client.received == b""

@@ -8,31 +8,26 @@ steps are those of the compiled ones, and here they can be counted.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import itertools
 import selectors
-import sys
 from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 from websockets.frames import apply_mask
 
-import gateway
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
 from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES, Poller
 from gateway.tunnels.table import Slice
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import DESCRIPTORS, NS, WRITE_STALL_AFTER, Peer, Rig, Tunnel
+from .pure import pure_modules
 from .wire import closing as close_frame
 from .wire import frame, split
 
 BOTH = (CLIENT, BACKEND_SIDE)
-PACKAGE = Path(gateway.__file__).parent
 
 
 class Killed(BaseException):
@@ -67,24 +62,8 @@ class Cells:
         self._cells[key] = value
 
 
-def pure(name: str) -> ModuleType:
-    """A module of the pure build, under a name of its own."""
-    path = PACKAGE.joinpath(*name.split(".")).with_suffix(".py")
-    spec = importlib.util.spec_from_file_location(f"pure_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-scanner, kernel, relay = pure("protocol.scanner"), pure("tunnels.kernel"), pure("tunnels.relay")
-deadlines, sweep = pure("tunnels.deadlines"), pure("tunnels.sweep")
-relay.scan = scanner.scan
-relay.asked_at = deadlines.asked_at
-relay.next_deadline = deadlines.next_deadline
-sweep.deadlines = deadlines
+modules = pure_modules()
+kernel, relay, sweep = modules["kernel"], modules["relay"], modules["sweep"]
 
 
 class Kernel(kernel.Kernel):
@@ -109,8 +88,9 @@ class MortalPoller(Poller):
 
     def __init__(self, cells: Any, life: Life, on_end: Callable[[int], None]) -> None:
         selectors.EpollSelector.__init__(self)
-        self.relay = relay.Relay(Kernel(self._selector, RECEIVE_BUFFER_BYTES, life), cells, DESCRIPTORS, on_end)
-        self._callbacks = {}
+        self.kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES, life)
+        self.relay = relay.Relay(self.kernel, cells, DESCRIPTORS, on_end)
+        self._callbacks, self._readers, self._put_off = {}, {}, []
 
 
 class MortalRig(Rig):

@@ -29,7 +29,7 @@ def opened(tunnel: Tunnel) -> int:
 
 
 def due(rig: Rig, now: int) -> list[int]:
-    return deadlines.due(rig.cells, rig.slice.first, rig.slice.used_rows, now)
+    return deadlines.due_rows(rig.cells, rig.slice.first, rig.slice.used_rows, now)
 
 
 def send(rig: Rig, tunnel: Tunnel, side: int, data: bytes) -> int:

@@ -1,0 +1,196 @@
+"""A table says itself what is where in it, so that a program with another layout can read it: by names, not by number.
+
+Whoever makes a table writes this as JSON into its header. The first four cells of a header say where, and never change,
+nor does the form of the JSON without another :data:`FORM`: a program finds its way through the table of any other
+program, older or newer, without knowing its layout. What it does with that is in ``conversion.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+FORM = 1
+MAGIC = 0x6774_7761_7965_3031  # "gtwaye01"
+CELL_BYTES = 8
+_HEAD = struct.Struct("=4q")  # MAGIC, version of the layout, where the description begins and its length in bytes
+MAX_BYTES = 1 << 20
+
+
+class Undescribed(ValueError):
+    """This is no table, or it does not say what is where in it; ``str()`` says which."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the table: blocks of the same kind, ``count`` for each slot."""
+
+    at: int
+    """its first cell"""
+    cells: int
+    """of one block"""
+    count: int
+    names: Mapping[str, tuple[int, int]]
+    """where a cell is in a block, and how many cells of that name there are"""
+
+    def block(self, slot: int, number: int = 0) -> int:
+        """Where a block of a slot begins."""
+        return self.at + (slot * self.count + number) * self.cells
+
+    def end(self, slots: int) -> int:
+        """The first cell behind the section."""
+        return self.block(slots)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is where in one table."""
+
+    version: int
+    """of the layout"""
+    workers: int
+    slots: int
+    header: Section
+    worker: Section
+    backend: Section
+    totals: Section
+    row: Section
+    texts: Mapping[str, tuple[int, int]]
+    """where the length of a text is in a row, in bytes, and how many bytes the text behind it may have"""
+    values: Mapping[str, Mapping[str, int]]
+    """names of values, by the name of the cell without its side"""
+    bounds: Mapping[str, tuple[int, ...]]
+    """upper ends of a histogram's buckets, by the name of its cells without their side; a last bucket has none"""
+    essential: frozenset[str]
+    """cells of a row, without their side: whoever knows none of that name must not carry on a tunnel that has
+    something else than 0 there"""
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the table."""
+        return self.row.end(self.slots) * CELL_BYTES
+
+    def dump(self) -> bytes:
+        """As JSON, for :meth:`load`. The same layout of a table of the same size always gives the same bytes."""
+        found: dict[str, Any] = {"form": FORM, "essential": sorted(self.essential)}
+        for name in _SECTIONS:
+            section = getattr(self, name)
+            found[name] = {
+                "at": section.at,
+                "cells": section.cells,
+                "count": section.count,
+                "names": {key: list(place) for key, place in section.names.items()},
+            }
+        for name in ("version", "workers", "slots"):
+            found[name] = getattr(self, name)
+        for name in ("texts", "bounds"):
+            found[name] = {key: list(value) for key, value in getattr(self, name).items()}
+        found["values"] = {key: dict(value) for key, value in self.values.items()}
+        return json.dumps(found, separators=(",", ":"), sort_keys=True).encode("ascii")
+
+    @classmethod
+    def load(cls, data: bytes) -> Description:
+        """:raises Undescribed: this is no description, or one that contradicts itself"""
+        try:
+            found = json.loads(data)
+            if found["form"] != FORM:
+                raise Undescribed(
+                    f"the table describes itself in form {found['form']!r}, which this program cannot read"
+                )
+            made = cls(
+                version=_whole(found["version"]),
+                workers=_whole(found["workers"], 1),
+                slots=_whole(found["slots"], 1),
+                header=_section(found["header"]),
+                worker=_section(found["worker"]),
+                backend=_section(found["backend"]),
+                totals=_section(found["totals"]),
+                row=_section(found["row"]),
+                texts={name: _place(place) for name, place in found["texts"].items()},
+                values={
+                    cell: {name: _whole(value, -(2**63)) for name, value in names.items()}
+                    for cell, names in found["values"].items()
+                },
+                bounds={name: tuple(map(_whole, bounds)) for name, bounds in found["bounds"].items()},
+                essential=frozenset(map(str, found["essential"])),
+            )
+        except Undescribed:
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise Undescribed(f"the table's description is damaged: {type(error).__name__}: {error}") from None
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        """:raises Undescribed: something lies where it cannot"""
+        for section in (getattr(self, name) for name in _SECTIONS):
+            if section.end(1 if section is self.header else self.slots) > self.row.end(self.slots):
+                raise Undescribed("the table's description is damaged: a section lies behind the last one")
+            for at, size in section.names.values():
+                if at + size > section.cells:
+                    raise Undescribed("the table's description is damaged: a cell lies outside of its block")
+        for at, size in self.texts.values():
+            if at + 2 + size > self.row.cells * CELL_BYTES:
+                raise Undescribed("the table's description is damaged: a text lies outside of its row")
+        for name, bounds in self.bounds.items():
+            if any(before >= after for before, after in pairwise(bounds)):
+                raise Undescribed(f"the table's description is damaged: bounds of {name} do not rise")
+        for section in (self.totals, self.row):
+            for name, (_, size) in section.names.items():
+                bare = name.split()[-1]
+                if bare in self.bounds and size != len(self.bounds[bare]) + 1:
+                    raise Undescribed(f"the table's description is damaged: {name} has not as many cells as buckets")
+
+
+_SECTIONS = ("header", "worker", "backend", "totals", "row")
+
+
+def write(fd: int, description: Description, most_bytes: int) -> None:
+    """Write the head of a table, and its description behind. :param most_bytes: that the header has room for"""
+    data = description.dump()
+    if _HEAD_BYTES + len(data) > most_bytes:
+        raise AssertionError("the description does not fit into the table's header")
+    os.pwrite(fd, data, _HEAD_BYTES)
+    os.pwrite(fd, _HEAD.pack(MAGIC, description.version, _HEAD_BYTES, len(data)), 0)
+
+
+_HEAD_BYTES = 16 * CELL_BYTES
+"""What lies before the description: the cells of the header that have names."""
+
+
+def read(fd: int) -> Description:
+    """What is where in a table. :raises Undescribed: it does not say so, or is none"""
+    head = os.pread(fd, _HEAD.size, 0)
+    if len(head) < _HEAD.size or _HEAD.unpack(head)[0] != MAGIC:
+        raise Undescribed("this is not a table of a gateway")
+    _, version, at, length = _HEAD.unpack(head)
+    if at <= 0 or not 0 < length <= MAX_BYTES:
+        raise Undescribed("this is not a table that describes itself, as every gateway makes it since that exists")
+    data = os.pread(fd, length, at)
+    description = Description.load(data)
+    if version != description.version:
+        raise Undescribed(f"this is not a table to rely on: it is of version {version} and of {description.version}")
+    if description.size_bytes > os.fstat(fd).st_size:
+        raise Undescribed("the table is shorter than it says of itself")
+    return description
+
+
+def _whole(value: Any, least: int = 0) -> int:
+    if type(value) is not int or not least <= value < 2**63:
+        raise ValueError(f"{value!r} is not a number that can be here")
+    return value
+
+
+def _place(value: Any) -> tuple[int, int]:
+    at, size = value
+    return _whole(at), _whole(size)
+
+
+def _section(found: dict[str, Any]) -> Section:
+    names = {str(name): _place(place) for name, place in found["names"].items()}
+    return Section(_whole(found["at"]), _whole(found["cells"], 1), _whole(found["count"]), names)

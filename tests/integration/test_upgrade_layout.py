@@ -1,0 +1,390 @@
+"""An upgrade to a program whose table has another layout, and back: every tunnel and every count goes on.
+
+The other program is a copy of this one with another ``layout.py``: what is in it is bigger, elsewhere, or new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from gateway.tunnels import description
+from gateway.tunnels.layout import VERSION
+from tests.conftest import Backends, Open, StartGateway
+from tests.support.deadline import eventually
+from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
+from tests.support.gateway import Gateway, route
+from tests.support.memory import open_descriptors
+from tests.support.numbered import Play, Tunnel
+from tests.support.process import gone
+from tests.support.raw import Connection, handshake
+from tests.support.scrape import Scrape
+
+from .test_crash import children
+from .test_upgrade import fails, of, program, serves_as_before, status_of_upgrade, upgrade
+
+__all__ = ["program"]
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
+IDLE, BUSY = 200, 20
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def play() -> AsyncIterator[Play]:
+    made = await Play.start()
+    yield made
+    await made.close()
+
+
+def edit(file: Path, *changes: tuple[str, str | Callable[[re.Match[str]], str]]) -> None:
+    """Change a file, each time in one place. :param changes: regular expressions, and what stands there then"""
+    text = file.read_text()
+    for pattern, new in changes:
+        text, count = re.subn(pattern, new, text, flags=re.MULTILINE)
+        assert count == 1, f"{pattern} is {count} times in {file.name}"
+    file.write_text(text)
+
+
+def more(by: int, before: str = "") -> Callable[[re.Match[str]], str]:
+    """What is found, with a larger number, which is its last group. :param before: to stand before it"""
+    return lambda found: before + found.group()[: found.start(1) - found.start()] + str(int(found.group(1)) + by)
+
+
+def relayout(program: Path) -> Callable[[], None]:
+    """Give a program another layout. :returns: gives it the old one again"""
+    files = {file: file.read_text() for file in (program / "tunnels/layout.py", program / "tunnels/fields.py")}
+    layout, fields = files
+    edit(
+        layout,
+        (r"^VERSION = (\d+)", more(1)),
+        (r"^WORKER_CELLS = (\d+)", more(8)),
+        (r"^    W_PID,$", "    W_WEATHER,\n    W_PID,"),
+        (r"^\) = range\((\d+)(?=\)\nWORKER_CELLS)", more(1)),
+        (r"for s in \(2, 5, 10, 25,", "for s in (1, 2, 3, 10, 25,"),
+        (r"^T_PINGS = OPCODES \+ 2", "T_PINGS = OPCODES + 3"),
+        (r"^T_PONGS = OPCODES \+ 3", "T_PONGS = OPCODES + 2"),
+        (r"^    DIRTY,", "    PACED_AT_ALL,\n    DIRTY,"),
+        (r"^    PHASE,.*\n    DEADLINE_NS,", "    DEADLINE_NS,\n    PHASE,"),
+        (r"^\) = range\((\d+)(?=\)\nSIDE_0)", more(1)),
+        (r"^SIDE_0 = (\d+)", more(4)),
+        (r"^SIDE_CELLS = (\d+)", more(12)),
+        (r"^SCANNER = (\d+)", more(3)),
+        (r"^\) = range\(SCANNER \+ SCANNER_CELLS, SCANNER \+ SCANNER_CELLS \+ (\d+)", more(1, "    MOOD,\n")),
+        (r"^ROW_CELLS = (\d+)", more(48)),
+        (r'^    "close_frame",', '    "weather",\n    "close_frame",'),
+        (r"^    CLOSE_FRAME,", "    WEATHER,\n    CLOSE_FRAME,"),
+        (r'"host": 94, "path": 254', '"path": 300, "host": 120'),
+    )
+    edit(
+        fields,
+        (r"^WORKER: Defaults = {$", 'WORKER: Defaults = {\n    "W_WEATHER": 0,'),
+        (r"^ROW: Defaults = {$", 'ROW: Defaults = {\n    "PACED_AT_ALL": 5,'),
+        (r"^SIDE: Defaults = {$", 'SIDE: Defaults = {\n    "MOOD": 7,'),
+    )
+    edit(program / "version.py", ("VERSION = .*", 'VERSION = "99.2"'))
+
+    def restore() -> None:
+        for file, text in files.items():
+            file.write_text(text)
+        edit(program / "version.py", ("VERSION = .*", 'VERSION = "99.1"'))
+
+    return restore
+
+
+def layouts_of(gateway: Gateway) -> list[int]:
+    """Versions of the layouts of all tables that the supervisor has."""
+    found = set()
+    for entry in Path(f"/proc/{gateway.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # some come and go
+            if "memfd:gateway-tunnels" in os.readlink(entry):
+                with entry.open("rb") as file:
+                    found.add(description.read(file.fileno()).version)
+    return sorted(found)
+
+
+class Counters:
+    """Scrapes all the time, and sees no counter go down. One that the other program has not may be missing there."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        self.scrapes = 0
+        self.latest: dict[object, float] = {}
+        self._gateway = gateway
+        self._task = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        while True:
+            try:
+                self.see(await self._gateway.scrape())
+            except aiohttp.ClientError:  # the supervisor executes the other program
+                continue
+
+    def see(self, scrape: Scrape) -> None:
+        """:raises AssertionError: a counter is less than it was"""
+        for series, value in scrape.counters().items():
+            assert value >= self.latest.get(series, 0), series
+            self.latest[series] = value
+        self.scrapes += 1
+
+    async def __aenter__(self) -> Counters:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """:raises AssertionError: as above, or it has seen next to nothing"""
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        assert self.scrapes > 5 or kind is not None
+
+
+def two_routes(play: Play, echo: str) -> dict[str, object]:
+    """One to a play, whose ends answer no Pings, and one whose clients get some soon."""
+    quiet = {"keepalive": {"client": "off", "backend": "off"}}
+    pinged = {"keepalive": {"client": {"ping_after": "1s", "pong_timeout": "60s"}, "backend": "off"}}
+    return {
+        "upstreams": {"play": {"backends": [play.address]}, "echo": {"backends": [echo]}},
+        "routes": [route("pinged", "echo", "/pinged", **pinged), route("quiet", "play", "/", **quiet)],
+    }
+
+
+async def pinged(gateway: Gateway, open_connection: Open, count: int) -> list[tuple[Connection, bytes]]:
+    """Tunnels whose clients have been pinged, and have not answered; what was in the Ping."""
+    clients = [await open_connection(gateway) for _ in range(count)]
+    for client in clients:
+        await client.send(handshake("/pinged"))
+        assert (await client.head()).status == 101
+    found = []
+    for client in clients:
+        ping = await client.read(2)
+        assert ping[0] == 0x80 | PING
+        found.append((client, await client.read(ping[1])))
+    return found
+
+
+async def answer(gateway: Gateway, clients: list[tuple[Connection, bytes]]) -> None:
+    """Answer the Pings: the gateway takes the Pongs, and the backend sees but the message behind."""
+    before = await gateway.scrape()
+    for n, (client, body) in enumerate(clients):
+        await client.send(from_client(PONG, body) + from_client(TEXT, b"%d" % n))
+    for n, (client, _) in enumerate(clients):
+        text = frame(TEXT, b"%d" % n)
+        assert await client.read(len(text)) == text
+    await gateway.until(
+        lambda now: (
+            now.value("gateway_keepalive_pongs_received_total", side="client")
+            >= before.value("gateway_keepalive_pongs_received_total", side="client") + len(clients)
+        ),
+        "the Pongs to be counted",
+    )
+
+
+def say_in_pieces(tunnels: list[Tunnel], at: int) -> list[tuple[bytes, bytes]]:
+    """Have clients send the beginning of a message, cut in its header or behind it; this, and the rest of each."""
+    pieces = []
+    for n, tunnel in enumerate(tunnels):
+        message = from_client(BINARY, b"%d" % n * 200)
+        cut = 1 + (at + n) % 12
+        tunnel.ends[0].transport.write(message[:cut])
+        pieces.append((message[:cut], message[cut:]))
+    return pieces
+
+
+async def test_there_and_back(
+    start_gateway: StartGateway, play: Play, program: Path, backends: Backends, open_connection: Open
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": 2, **two_routes(play, echo.address)}, env=of(program))
+    pid = gateway.process.pid
+    idle = await play.open_many(gateway.address, IDLE)
+    busy = await play.open_many(gateway.address, BUSY)
+    cut = await play.open_many(gateway.address, 20)
+    received: dict[Tunnel, bytearray] = {tunnel: bytearray() for tunnel in cut}
+    for tunnel in cut:
+        tunnel.ends[1].data_received = received[tunnel].extend  # type: ignore[method-assign]
+    for tunnel in idle:
+        tunnel.say()
+    for tunnel in busy:
+        tunnel.be_busy(0.02)
+    async with Counters(gateway) as counters:
+        restore = relayout(program)
+        expected = dict.fromkeys(cut, b"")
+        open_tunnels = IDLE + BUSY + len(cut)
+        clients: list[tuple[Connection, bytes]] = []
+        descriptors = []
+        for round_, (version, layout) in enumerate((("99.2", VERSION + 1), ("99.1", VERSION))):
+            if round_:
+                restore()
+            clients = await pinged(gateway, open_connection, 10)
+            open_tunnels += 10
+            pieces = say_in_pieces(cut, round_)
+            await eventually(
+                lambda: all(len(received[each]) > len(expected[each]) for each in cut), "pieces of headers"
+            )
+            marks = {tunnel: tunnel.progress for tunnel in busy}
+            await eventually(lambda marks=marks: all(t.progress >= mark + 3 for t, mark in marks.items()), "traffic")
+            before = await gateway.scrape()
+            await upgrade(gateway)
+            assert (await gateway.api("status"))["version"] == version
+            await eventually(lambda: len(children(pid)) == 2, "the old workers to be waited for")
+            await eventually(lambda layout=layout: layouts_of(gateway) == [layout], "the other table to be closed")
+            for tunnel, (begun, rest) in zip(cut, pieces, strict=True):
+                tunnel.ends[0].transport.write(rest)
+                expected[tunnel] += begun + rest
+            await eventually(lambda: all(received[each] == expected[each] for each in cut), "the rest of the messages")
+            await answer(gateway, clients)
+            scrape = await gateway.tunnels(open_tunnels)
+            counters.see(scrape)
+            adopted = scrape.value("gateway_tunnels_adopted_total") - before.value("gateway_tunnels_adopted_total")
+            assert adopted == open_tunnels
+            assert scrape.value("gateway_relayed_frames_total", route="quiet", opcode="binary") >= len(cut) * (
+                round_ + 1
+            )
+            assert scrape.value("gateway_protocol_violations_total") == 0
+            assert scrape.value("gateway_backend_up") == 2
+            found = {tunnel["path"] for tunnel in (await gateway.api("tunnels"))["tunnels"]}
+            assert len(found) == IDLE + BUSY + len(cut) + 1
+            descriptors.append(open_descriptors(pid) - 2 * open_tunnels)
+    for tunnel in busy:
+        tunnel.rest()
+    for tunnel in idle:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in (*idle, *busy)), "everything to arrive")
+    for tunnel in (*idle, *busy, *cut):
+        assert tunnel.lives
+        if tunnel not in expected:
+            tunnel.check()
+    scrape = await gateway.scrape()
+    frames = sum(end.sent for tunnel in (*idle, *busy) for end in tunnel.ends) + 2 * len(cut)
+    assert scrape.value("gateway_relayed_frames_total", route="quiet") == frames
+    assert scrape.value("gateway_handshakes_total", result="upgraded") == open_tunnels
+    assert scrape.value("gateway_worker_restarts_total") == 0
+    assert abs(descriptors[1] - descriptors[0]) <= 4, descriptors
+    assert not gateway.log_records(event="tunnel_end")
+    for tunnel in (*idle, *busy, *cut):
+        tunnel.ends[0].transport.close()
+    for client in {client for client, _ in clients}:
+        await client.close()
+    await gateway.until(lambda now: now.value("gateway_tunnels", route="quiet") == 0, "the ends")
+    await eventually(lambda: open_descriptors(pid) < 100, "the supervisor to let go of all connections")
+
+
+async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
+    """The old ones go on with their table, everything can be seen, and the next upgrade can be to either layout."""
+    quiet = two_routes(play, play.address)
+    gateway = await start_gateway({"workers": 2, **quiet}, env=of(program))
+    tunnels = await play.open_many(gateway.address, 50)
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    async with Counters(gateway):
+        pids = children(gateway.process.pid)
+        restore = relayout(program)
+        worker = program / "processes" / "worker.py"
+        good = worker.read_text()
+        worker.write_text(good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+        for _ in range(2):
+            await fails(gateway, r"worker 2 \(pid \d+\) of the new program does not start")
+            assert layouts_of(gateway) == [VERSION, VERSION + 1]
+            await serves_as_before(gateway, play, tunnels, pids)
+            frames = sum(end.sent for tunnel in tunnels for end in tunnel.ends)
+            await gateway.until(
+                lambda now, frames=frames: now.value("gateway_relayed_frames_total") >= frames,
+                "all frames to be counted",
+            )
+            assert len((await gateway.api("status"))["workers"]) == 2
+        opened = len(tunnels) + 2  # one each time, to see whether it serves
+        await gateway.tunnels(opened)
+        restore()
+        worker.write_text(good)
+        await upgrade(gateway)
+        await eventually(lambda: layouts_of(gateway) == [VERSION], "the other tables to be closed")
+        scrape = await gateway.tunnels(opened)
+        assert scrape.value("gateway_tunnels_adopted_total") == opened
+    assert all(tunnel.lives for tunnel in tunnels)
+
+
+async def test_an_old_worker_that_dies_is_replaced_by_one_of_the_new_layout(
+    start_gateway: StartGateway, play: Play, program: Path
+) -> None:
+    """The upgrade has failed, and the program that is there by then starts the successor."""
+    gateway = await start_gateway(two_routes(play, play.address), env=of(program))
+    tunnels = await play.open_many(gateway.address, 50)
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 100, "all of them to be in store")
+    relayout(program)
+    worker = program / "processes" / "worker.py"
+    good = worker.read_text()
+    worker.write_text(good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    await fails(gateway, r"worker 1 \(pid \d+\) of the new program does not start")
+    worker.write_text(good)
+    before = await gateway.tunnels(50)
+    (old,) = children(gateway.process.pid)
+    gateway.tolerate("worker .* was killed by SIGKILL")
+    os.kill(int(old), signal.SIGKILL)
+    await gone(int(old))
+    scrape = await gateway.until(lambda now: now.value("gateway_tunnels_adopted_total") == 50, "a successor")
+    assert layouts_of(gateway) == [VERSION + 1]
+    for series, value in before.counters().items():
+        assert scrape.counters().get(series, value) >= value, series
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    assert all(tunnel.lives for tunnel in tunnels)
+    since = time.time()
+    gateway.process.signal(signal.SIGUSR2)
+    assert (await status_of_upgrade(gateway, since))["ok"]
+
+
+@pytest.mark.parametrize("who", ["os.getpid()", "OLD"])
+async def test_a_worker_that_dies_while_tunnels_move(
+    start_gateway: StartGateway, play: Play, program: Path, who: str
+) -> None:
+    """The new one, and the old one goes on with its table; or the old one, and the new ones have all its tunnels."""
+    gateway = await start_gateway(two_routes(play, play.address), env=of(program))
+    tunnels = await play.open_many(gateway.address, 220)
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 440, "all of them to be in store")
+    before = await gateway.tunnels(220)
+    pids = children(gateway.process.pid)
+    relayout(program)
+    worker = program / "processes" / "worker.py"
+    good = worker.read_text()
+    at = "            kept = self._deposits.inherited()\n            _, left"
+    assert at in good
+    kill = f"            os.kill({who.replace('OLD', pids[0])}, 9)\n            time.sleep(0.3)\n"
+    worker.write_text(good.replace(at, kill + at))
+    if who == "OLD":
+        gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now|was replaced")
+        since = time.time()
+        gateway.process.signal(signal.SIGUSR2)
+        await status_of_upgrade(gateway, since)
+        await gone(int(pids[0]))
+        await eventually(lambda: layouts_of(gateway) == [VERSION + 1], "the other table to be closed")
+    else:
+        await fails(gateway, "the new worker .* died")
+        assert layouts_of(gateway) == [VERSION, VERSION + 1]
+        await serves_as_before(gateway, play, tunnels, pids)
+        worker.write_text(good)
+        await upgrade(gateway)
+        await eventually(lambda: layouts_of(gateway) == [VERSION + 1], "the other table to be closed")
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    assert all(tunnel.lives for tunnel in tunnels)
+    scrape = await gateway.tunnels(220 if who == "OLD" else 221)
+    for series, value in before.counters().items():
+        assert series not in scrape.counters() or scrape.counters()[series] >= value, series

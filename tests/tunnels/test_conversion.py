@@ -1,0 +1,337 @@
+"""Rows and counters of another layout: what both layouts have is the same after it, whatever the other looks like."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from itertools import accumulate
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.tunnels import fields, layout
+from gateway.tunnels.conversion import CannotConvert, Conversion, Foreign
+from gateway.tunnels.description import Description, Section
+from gateway.tunnels.fields import ESSENTIAL, REQUIRED, defaults, describe
+from gateway.tunnels.layout import SIDE_0, SIDE_CELLS, SIDES
+from gateway.tunnels.table import Table, texts_of
+
+from .other_layouts import bare, other
+from .test_adoption import PACKAGE, numbered
+
+OWN = describe(1, 4)
+randoms = st.integers(0, 2**32).map(Random)
+
+
+def without(description: Description, section: str, *names: str) -> Description:
+    """A layout that lacks some cells."""
+    before: Section = getattr(description, section)
+    kept = {name: place for name, place in before.names.items() if name not in names}
+    return replace(description, **{section: replace(before, names=kept)})  # type: ignore[arg-type]
+
+
+def value_of(description: Description, name: str, value: int) -> str | int:
+    """What a value is called."""
+    names = {number: called for called, number in description.values.get(bare(name), {}).items()}
+    return names.get(value, value)
+
+
+def random_row(random: Random) -> list[int]:
+    """A row of our layout, with a value in each cell that has a name."""
+    cells = [0] * layout.ROW_CELLS
+    for name, (at, _) in OWN.row.names.items():
+        if bare(name) in OWN.values:
+            cells[at] = random.choice([*OWN.values[bare(name)].values()])
+        elif bare(name) == "PEER":
+            cells[at] = random.choice([0, SIDE_CELLS if name.startswith(SIDES[0]) else -SIDE_CELLS])
+        else:
+            cells[at] = random.choice([0, 1, -1, random.randrange(-(2**63), 2**63)])
+    cells[layout.ROUTE] = random.randrange(layout.MAX_ROUTES)
+    cells[layout.TOTALS] = OWN.totals.block(1, cells[layout.ROUTE])
+    if not cells[OWN.row.names["client PEER"][0]]:
+        cells[OWN.row.names["backend PEER"][0]] = 0
+    return cells
+
+
+def with_texts(cells: list[int], random: Random) -> bytes:
+    """The whole row, with texts in it."""
+    row = bytearray(memoryview(layout_array(cells)).cast("B"))
+    for at, size in OWN.texts.values():
+        text = random.randbytes(random.choice([0, size, random.randrange(size + 1)]))
+        row[at : at + 2 + len(text)] = len(text).to_bytes(2, "little") + text
+    return bytes(row)
+
+
+def layout_array(cells: list[int]) -> bytes:
+    return b"".join(cell.to_bytes(8, "little", signed=True) for cell in cells)
+
+
+def texts_in(description: Description, row: bytes) -> dict[str, bytes]:
+    found = {}
+    for name, (at, size) in description.texts.items():
+        length = int.from_bytes(row[at : at + 2], "little")
+        assert length <= size
+        found[name] = row[at + 2 : at + 2 + length]
+    return found
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def test_each_cell_has_a_name_and_a_default_or_a_reason_to_have_none() -> None:
+    """A cell that is added to the layout is added to ``fields.py``, with what it is in a tunnel from before."""
+    elsewhere = {cause.upper() for cause in layout.CAUSES} | {
+        *("H_MAGIC", "H_VERSION", "H_DESCRIPTION_AT", "H_DESCRIPTION_BYTES")
+    }
+    cells = numbered("tunnels/layout.py") - elsewhere | numbered("protocol/scanner_state.py")
+    for node in ast.parse((PACKAGE / "tunnels/layout.py").read_text()).body:
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            cells |= {name for name in (node.targets[0].id,) if name.startswith("T_")}
+    known: list[str] = []
+    for group in (fields.HEADER, fields.WORKER, fields.BACKEND, fields.TOTALS, fields.ROW, fields.SIDE, fields.SCANNER):
+        known += group
+    assert {"STATE", "T_GAPS", "W_PID", "STATUS"} <= cells
+    assert set(known) == cells
+    assert len(known) == len(cells), "a name is there twice"
+
+
+def test_what_is_essential_or_has_named_values_is_a_cell_of_a_row() -> None:
+    names = {bare(name) for name in OWN.row.names}
+    assert names >= ESSENTIAL
+    assert names >= fields.VALUES.keys()
+
+
+@pytest.mark.parametrize("section", ["header", "worker", "backend", "totals", "row"])
+def test_no_two_cells_are_in_one_place(section: str) -> None:
+    found: Section = getattr(OWN, section)
+    places = [at + n for at, size in found.names.values() for n in range(size)]
+    assert len(places) == len(set(places))
+    assert found.names.keys() <= {*defaults(section)}
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+@given(randoms)
+def test_there_and_back_loses_nothing_that_both_have(random: Random) -> None:
+    theirs, default = other(OWN, random)
+    cells = random_row(random)
+    row = with_texts(cells, random)
+    converted, unknown = Conversion(OWN, theirs, default).row(1, row)
+    assert unknown is None
+    assert len(converted) == theirs.row.cells
+    for name, (at, _) in theirs.row.names.items():
+        if bare(name) in ("TOTALS", "PEER"):
+            continue
+        if name in OWN.row.names:
+            before = value_of(OWN, name, cells[OWN.row.names[name][0]])
+            assert value_of(theirs, name, converted[at]) == before, name
+        else:
+            assert converted[at] == default("row")[name], name
+    if "TOTALS" in theirs.row.names:
+        assert converted[theirs.row.names["TOTALS"][0]] == theirs.totals.block(1, cells[layout.ROUTE])
+    assert texts_in(theirs, converted.tobytes()) == {
+        name: text[: theirs.texts[name][1]] for name, text in texts_in(OWN, row).items()
+    }
+
+    back, unknown = Conversion(theirs, OWN).row(1, converted.tobytes())
+    assert unknown is None
+    expected = list(cells)
+    for name, (at, _) in OWN.row.names.items():
+        if name not in theirs.row.names and bare(name) != "TOTALS":
+            expected[at] = defaults("row")[name] or 0
+        if bare(name) == "PEER" and any(f"{side} PEER" not in theirs.row.names for side in SIDES):
+            expected[at] = 0
+    assert back.tolist()[: layout.TEXT_CELL] == expected[: layout.TEXT_CELL]
+    assert texts_in(OWN, back.tobytes()) == texts_in(theirs, converted.tobytes())
+    texts_of(back.tobytes()[layout.TEXT_CELL * 8 :])
+
+
+@given(randoms)
+def test_the_scanners_of_both_sides_find_each_other(random: Random) -> None:
+    theirs, default = other(OWN, random, drop=False)
+    cells = random_row(random)
+    client, backend = (theirs.row.names[f"{side} PEER"][0] for side in SIDES)
+    for distance in (0, SIDE_CELLS):
+        cells[OWN.row.names["client PEER"][0]] = distance
+        cells[OWN.row.names["backend PEER"][0]] = -distance
+        converted, _ = Conversion(OWN, theirs, default).row(0, layout_array(cells))
+        assert converted[client] == (backend - client if distance else 0)
+        assert converted[backend] == (client - backend if distance else 0)
+
+
+@pytest.mark.parametrize("name", [name for name in OWN.row.names if bare(name) in ESSENTIAL])
+def test_a_tunnel_with_something_that_its_bytes_rest_on_is_not_carried_on_without(name: str) -> None:
+    conversion = Conversion(OWN, without(OWN, "row", name))
+    cells = [0] * layout.ROW_CELLS
+    assert conversion.row(0, layout_array(cells)).unknown is None
+    cells[OWN.row.names[name][0]] = 1
+    assert conversion.row(0, layout_array(cells)).unknown == name
+
+
+def test_what_another_layout_says_is_essential_is_so() -> None:
+    """A program can tell those before it that they must not do without something that they do not know."""
+    at = OWN.row.names["client END_QUEUED"][0]
+    newer = replace(
+        without(OWN, "row", "client END_QUEUED"),
+        row=replace(OWN.row, names={**without(OWN, "row", "client END_QUEUED").row.names, "client MOOD": (at, 1)}),
+        essential=ESSENTIAL | {"MOOD"},
+    )
+    cells = [0] * layout.ROW_CELLS
+    assert Conversion(newer, OWN).row(0, layout_array(cells)).unknown is None
+    cells[at] = 1
+    assert Conversion(newer, OWN).row(0, layout_array(cells)).unknown == "client MOOD"
+
+
+@pytest.mark.parametrize("name", ["CAUSE", "client GATE", "backend STATUS", "STATE"])
+def test_a_value_that_has_no_name_here_is_told_of(name: str) -> None:
+    theirs = replace(OWN, values={**OWN.values, bare(name): {**OWN.values[bare(name)], "NEW": 77}})
+    cells = [0] * layout.ROW_CELLS
+    at, _ = OWN.row.names[name]
+    cells[at] = 77
+    converted, unknown = Conversion(theirs, OWN).row(0, layout_array(cells))
+    assert unknown == name
+    assert converted[at] == 0
+    cells[at] = 1
+    converted, unknown = Conversion(theirs, OWN).row(0, layout_array(cells))
+    assert (converted[at], unknown) == (1, None)
+
+
+REQUIREMENTS = [
+    (section, name)
+    for section in ("header", "worker", "backend", "row")
+    for name, default in defaults(section).items()
+    if default is REQUIRED
+]
+
+
+@pytest.mark.parametrize(("section", "name"), REQUIREMENTS)
+def test_a_table_that_lacks_what_is_needed_is_refused(section: str, name: str) -> None:
+    with pytest.raises(CannotConvert, match=f"has no {name}, which"):
+        Conversion(without(OWN, section, name), OWN)
+
+
+def test_a_table_for_other_workers_is_refused() -> None:
+    with pytest.raises(CannotConvert, match="for 2 workers in 4 slots, and not for 1 in 2"):
+        Conversion(describe(2, 4), OWN)
+
+
+# --- counters ---------------------------------------------------------------------------------------------------------
+
+
+def histogram(description: Description, name: str, block: list[int]) -> tuple[Mapping[int, int], int]:
+    """How many were counted up to each bound, and how many in all."""
+    at, size = description.totals.names[name]
+    *counts, total = accumulate(block[at : at + size])
+    return dict(zip(description.bounds[bare(name)], counts, strict=True)), total
+
+
+@given(randoms)
+def test_counters_are_kept_there_and_back(random: Random) -> None:
+    theirs, default = other(OWN, random)
+    there, back = Conversion(OWN, theirs, default), Conversion(theirs, OWN)
+    block = [random.randrange(2**40) for _ in range(OWN.totals.cells)]
+    converted, _ = there.totals.convert(block)
+    again, _ = back.totals.convert(converted)
+    for name, (at, size) in theirs.totals.names.items():
+        if name not in OWN.totals.names:
+            assert converted[at : at + size] == [default("totals")[name]] * size
+    for name, (at, size) in OWN.totals.names.items():
+        if name not in theirs.totals.names:
+            assert again[at : at + size] == [0] * size, name
+        elif bare(name) in OWN.bounds:
+            before, total = histogram(OWN, name, block)
+            for description, cells in ((theirs, converted), (OWN, again)):
+                after, total_after = histogram(description, name, cells)
+                assert total_after == total
+                both = before.keys() & after.keys() & set(theirs.bounds[bare(name)])
+                assert {bound: after[bound] for bound in both} == {bound: before[bound] for bound in both}
+        else:
+            there_at, _ = theirs.totals.names[name]
+            assert converted[there_at : there_at + size] == block[at : at + size] == again[at : at + size], name
+
+
+@given(randoms)
+def test_a_counter_that_grows_is_not_less_after_it(random: Random) -> None:
+    """Buckets, which are summed up to each bound, too."""
+    theirs, _ = other(OWN, random)
+    conversion = Conversion(theirs, OWN)
+    block = [random.randrange(1000) for _ in range(theirs.totals.cells)]
+    before, _ = conversion.totals.convert(block)
+    after, _ = conversion.totals.convert([cell + random.randrange(3) for cell in block])
+    assert all(a >= b for a, b in zip(after, before, strict=True))
+
+
+@given(randoms)
+def test_what_workers_say_of_themselves_is_kept(random: Random) -> None:
+    theirs, default = other(OWN, random)
+    there, back = Conversion(OWN, theirs, default), Conversion(theirs, OWN)
+    for section in ("worker", "backend"):
+        own: Section = getattr(OWN, section)
+        block = [random.randrange(2**62) for _ in range(own.cells)]
+        again, unknown = getattr(back, section).convert(getattr(there, section).convert(block)[0])
+        assert unknown is None
+        for name, (at, _) in own.names.items():
+            kept = name in getattr(theirs, section).names
+            assert again[at] == (block[at] if kept else defaults(section)[name]), name
+
+
+@pytest.mark.parametrize("name", OWN.texts)
+def test_a_length_that_cannot_be_is_cut_to_the_text(name: str) -> None:
+    """A row that is read while it is written may have any."""
+    theirs = replace(OWN, texts={**OWN.texts, name: (OWN.texts[name][0], 5)})
+    row = bytearray(b"x" * layout.ROW_CELLS * 8)
+    at, _ = OWN.texts[name]
+    row[at : at + 2] = b"\xff\xff"
+    converted = Conversion(theirs, OWN).row(0, bytes(row)).cells.tobytes()
+    assert texts_in(OWN, converted)[name] == b"xxxxx"
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class ChangesHands:
+    """Cells of a table in which, while a row is copied, that becomes another tunnel's."""
+
+    def __init__(self, cells: memoryview[int], row: int) -> None:
+        self.cells = cells
+        self.row = row
+
+    def __getitem__(self, at: int | slice) -> int | memoryview[int]:
+        if isinstance(at, slice):
+            self.cells[self.row + layout.ID] += 1
+        return self.cells[at]
+
+
+def test_a_row_that_changes_hands_is_not_read() -> None:
+    with closing(Table.create(1, 4)) as table:
+        table.cells[table.first_row(1) + layout.STATE] = layout.LIVE
+        foreign = Foreign(table.fd)
+        assert foreign.row(1, 0) is not None
+        mapped = foreign.cells
+        foreign.cells = ChangesHands(table.cells, table.first_row(1))  # type: ignore[assignment]  # for a moment
+        assert foreign.row(1, 0) is None
+        foreign.cells = mapped
+        foreign.close()
+
+
+def test_a_row_that_is_free_is_not_read() -> None:
+    with closing(Table.create(1, 4)) as table:
+        foreign = Foreign(table.fd)
+        first = table.first_row(1)
+        assert foreign.row(1, 0) is None
+        table.cells[first + layout.STATE] = layout.LIVE
+        table.cells[first + SIDE_0] = 7
+        row = foreign.row(1, 0)
+        assert row is not None
+        assert memoryview(row).cast("q")[SIDE_0] == 7
+        assert foreign.in_use(1, 0, 4) == [True, False, False, False]
+        assert foreign.number_of(1, first + 2 * layout.ROW_CELLS) == 2
+        for row_at in (first - layout.ROW_CELLS, first + 1, first + 4 * layout.ROW_CELLS):
+            with pytest.raises(ValueError, match="has no row at"):
+                foreign.number_of(1, row_at)
+        foreign.close()
