@@ -24,6 +24,7 @@ from array import array
 from collections.abc import Iterable, Sequence
 from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
 from itertools import islice
+from typing import Protocol
 
 from gateway.observe.seldom import Seldom
 from gateway.tunnels.adoption import Connections
@@ -176,13 +177,27 @@ class Deposits:
                 del self._opened[tunnel]
 
 
+class Keeper(Protocol):
+    """Keeps connections for whoever comes after this process."""
+
+    def keep(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
+        """Keep the connections of tunnels, by the tunnels' ids."""
+
+    def forget(self, tunnel: int) -> None:
+        """A tunnel has ended."""
+
+
 class DescriptorStore:
     """The supervisor's end, for the tunnels of one slot."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, descriptors: int) -> None:
-        """:param descriptors: one more than the largest descriptor that may be kept"""
+    def __init__(self, loop: asyncio.AbstractEventLoop, descriptors: int, keeper: Keeper | None = None) -> None:
+        """
+        :param descriptors: one more than the largest descriptor that may be kept
+        :param keeper: keeps what is in store beyond the life of this process
+        """
         self._loop = loop
         self._descriptors = descriptors
+        self._keeper = keeper
         self._kept: dict[int, Connections] = {}
         self._sock: socket.socket | None = None
         self._to_hand_over: list[tuple[int, Connections]] = []
@@ -247,10 +262,20 @@ class DescriptorStore:
             while (received := _receive(sock)) is not None:
                 self._note(received)
 
+    def end(self) -> None:
+        """End the connections of everything in store, whoever else has them open, and close them."""
+        for connections in self._kept.values():
+            for fd in connections:
+                with socket.socket(fileno=os.dup(fd)) as sock, contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        self.close()
+
     def close(self) -> None:
         """Close everything in store."""
         self.part()
-        for connections in self._kept.values():
+        for tunnel, connections in self._kept.items():
+            if self._keeper is not None:
+                self._keeper.forget(tunnel)
             _close(connections)
         self._kept.clear()
 
@@ -269,14 +294,20 @@ class DescriptorStore:
         for tunnel in received.ended:
             connections = self._kept.pop(tunnel, None)
             if connections is not None:
+                if self._keeper is not None:
+                    self._keeper.forget(tunnel)
                 _close(connections)
         refused = received.without_descriptors
+        kept: list[tuple[int, Connections]] = []
         for tunnel, connections in received.opened:
             if max(connections) < self._descriptors:
-                self._kept[tunnel] = connections
+                kept.append((tunnel, connections))
             else:
                 _close(connections)
                 refused += 1
+        self._kept.update(kept)
+        if self._keeper is not None:
+            self._keeper.keep(kept)
         if refused:
             self._short(
                 "the supervisor is short of descriptors: %d tunnels more would be lost with their worker; "

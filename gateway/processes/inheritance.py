@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from gateway.config.schema import Config
+from gateway.observe.state import DrainState, GatewayState
 from gateway.processes import control
 from gateway.tunnels.adoption import Connections
 from gateway.tunnels.learning import Key, State
@@ -40,6 +42,20 @@ class InheritedWorker:
     """what was read from its control channel and is no whole message yet; in hexadecimal digits"""
     tunnels: list[tuple[int, Connections]]
     """in store"""
+
+
+@dataclass
+class InheritedStore:
+    """What it takes to go on with the service manager's store (``keeping.py``)."""
+
+    record: int
+    lifeline: int
+    serial: int
+    names: list[str]
+    """of all that is there"""
+    sockets: dict[str, list[int]]
+    segments: list[tuple[str, int, list[int], int]]
+    """name, descriptor, tunnels that live and the number of those that have ended"""
 
 
 @dataclass
@@ -72,6 +88,7 @@ class Inheritance:
     running: list[InheritedWorker]
     mirrors: list[tuple[int, int]]
     """slots whose workers write another table than ``table``, and its descriptor (``tunnels/mirrors.py``)"""
+    store: InheritedStore | None = None
     control: int = control.VERSION
     form: int = FORM
 
@@ -84,7 +101,13 @@ class Inheritance:
             found += (worker.control, worker.store)
             for _, connections in worker.tunnels:
                 found += connections
+        if self.store is not None:
+            found += (self.store.record, self.store.lifeline, *(fd for _, fd, _, _ in self.store.segments))
         return found
+
+    def text(self) -> bytes:
+        """All of it, for :meth:`parse`."""
+        return json.dumps(asdict(self)).encode("ascii")
 
     def tables(self) -> list[int]:
         """Descriptors of all tables."""
@@ -99,8 +122,8 @@ class Inheritance:
         """:returns: a descriptor, for :meth:`read`. :raises OSError: there is no room"""
         fd = os.memfd_create("gateway-inheritance")
         try:
-            with open(fd, "w", encoding="ascii", closefd=False) as file:
-                json.dump(asdict(self), file)
+            with open(fd, "wb", closefd=False) as file:
+                file.write(self.text())
         except BaseException:
             os.close(fd)
             raise
@@ -110,23 +133,47 @@ class Inheritance:
     def read(cls, fd: int) -> Inheritance:
         """Read what another program has written. :raises CannotInherit: this one cannot make sense of it"""
         try:
-            with open(os.dup(fd), encoding="ascii") as file:
+            with open(os.dup(fd), "rb") as file:
                 file.seek(0)
-                found: dict[str, Any] = json.load(file)
-        except (OSError, ValueError) as error:
+                text = file.read()
+        except OSError as error:
             raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
-        if not isinstance(found, dict) or (found.get("form"), found.get("control")) != (FORM, control.VERSION):
+        return cls.parse(text)
+
+    @classmethod
+    def parse(cls, text: bytes, alone: bool = False) -> Inheritance:
+        """Understand what another program has written.
+
+        :param alone: none of its workers runs any more
+        :raises CannotInherit: this program cannot make sense of it
+        """
+        try:
+            found: dict[str, Any] = json.loads(text)
+        except ValueError as error:
+            raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
+        known = isinstance(found, dict) and found.get("form") == FORM
+        if not known or not (alone or found.get("control") == control.VERSION):
             raise CannotInherit("what the running program leaves is of another form: restart the gateway instead")
         try:
+            store = found.pop("store", None)
             running = [InheritedWorker(**worker) for worker in found.pop("running")]
             for worker in running:
                 worker.tunnels = [(tunnel, (client, backend)) for tunnel, (client, backend) in worker.tunnels]
-            inherited = cls(**found, running=running)
+            inherited = cls(**found, running=running, store=InheritedStore(**store) if store else None)
             inherited.backends = [(upstream, address) for upstream, address in inherited.backends]
             inherited.learned = [((route, side, net), State(*state)) for (route, side, net), state in inherited.learned]
         except (KeyError, TypeError, ValueError) as error:
             raise CannotInherit(f"what the running program leaves is incomplete: {error}") from None
         return inherited
+
+    def tell(self, state: GatewayState) -> None:
+        """Have the gateway's state say what it has said before."""
+        state.started_unix = self.started_unix
+        state.last_reload_unix = time.time()
+        state.worker_restarts = self.worker_restarts
+        for number, period, tunnels, started_unix, _ in self.drained_backends:
+            began = time.monotonic() - max(0.0, time.time() - started_unix)
+            state.drained_backends[number] = DrainState(period, tunnels, started_unix, _started=began)
 
     def check(self, config: Config) -> None:
         """:raises CannotInherit: the configuration changes what an upgrade has to keep"""

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import stat
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from errno import EADDRINUSE
 
 from gateway.config.schema import Address
@@ -21,6 +21,50 @@ BACKLOG = 4096
 
 class CannotListen(Exception):
     """An address that cannot be listened on; ``str()`` says which, why and what to do."""
+
+
+class Listeners:
+    """The listening sockets of one gateway: one for each worker, by address."""
+
+    def __init__(self, workers: int) -> None:
+        self.sockets: dict[Address, list[socket.socket]] = {}
+        self._workers = workers
+
+    def open(self, addresses: Collection[Address]) -> dict[Address, list[socket.socket]]:
+        """Open sockets for addresses that have none; :meth:`add` is to follow, or :meth:`close`.
+
+        :raises CannotListen: one cannot be had; none is opened then
+        """
+        opened: dict[Address, list[socket.socket]] = {}
+        try:
+            for address in addresses:
+                if address not in self.sockets:
+                    opened[address] = listen(address, self._workers, (*self.sockets, *opened))
+        except CannotListen:
+            _close(opened)
+            raise
+        return opened
+
+    def add(self, opened: Mapping[Address, list[socket.socket]]) -> None:
+        """Own these, too."""
+        self.sockets.update(opened)
+
+    def close(self, addresses: Collection[Address] | None = None, forget: bool = True) -> None:
+        """Close the sockets of some addresses, or of all.
+
+        :param forget: remove the files of unix sockets, which nobody else listens on
+        """
+        _close(
+            {each: self.sockets.pop(each) for each in list(self.sockets if addresses is None else addresses)}, forget
+        )
+
+
+def _close(sockets: Mapping[Address, list[socket.socket]], forget: bool = True) -> None:
+    for address, each in sockets.items():
+        for sock in each:
+            sock.close()
+        if forget:
+            forget_unix_socket(address)
 
 
 def listen(address: Address, workers: int, ours: Collection[Address] = ()) -> list[socket.socket]:

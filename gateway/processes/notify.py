@@ -38,7 +38,7 @@ class Notifier:
         :param environ: has ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``, or not
         :param status: one line that says how things are; goes with every message
         """
-        self._address = _address(environ.get("NOTIFY_SOCKET", ""))
+        self._address = manager_address(environ)
         self._watchdog_seconds = _watchdog_seconds(environ)
         self._status = status
         self._phase = _Phase.STARTING
@@ -110,8 +110,10 @@ def describe(state: GatewayState) -> str:
     return f"{ready}; {tunnels}" + ("" if state.last_reload_ok else "; the last reload failed")
 
 
-def _address(name: str) -> str | None:
-    """The address of a unix socket: a path, or a name of the abstract namespace, written with ``@`` (unix(7))."""
+def manager_address(environ: Mapping[str, str]) -> str | None:
+    """The address of the manager's unix socket: a path, or a name of the abstract namespace, written with ``@`` in
+    ``NOTIFY_SOCKET`` (unix(7)). None if there is no manager."""
+    name = environ.get("NOTIFY_SOCKET", "")
     if name.startswith("@"):
         return "\0" + name[1:]
     if name and not name.startswith("/"):

@@ -31,7 +31,7 @@ from gateway.tunnels import parcel
 
 if TYPE_CHECKING:
     from gateway.processes.fdstore import DescriptorStore
-    from gateway.processes.supervisor import WorkerProcess
+    from gateway.processes.workers import WorkerProcess
     from gateway.tunnels.mirrors import Mirrors
 
 TRY_SECONDS = 30.0

@@ -8,6 +8,7 @@ or the status page.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -16,6 +17,7 @@ import socket
 import sys
 import time
 from errno import EMFILE
+from typing import NoReturn
 
 from gateway.config.schema import AccessLog as AccessLogConfig
 from gateway.config.schema import Address, Config
@@ -52,9 +54,11 @@ from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
 from gateway.tunnels.adoption import Connections, adopt
+from gateway.tunnels.handback import hand_back
 from gateway.tunnels.handover import Handover, take_over
 from gateway.tunnels.intervals import News
 from gateway.tunnels.layout import (
+    H_KEPT,
     MAX_BACKENDS,
     MAX_ROUTES,
     W_CONFIG,
@@ -66,6 +70,9 @@ from gateway.tunnels.layout import (
 )
 from gateway.tunnels.poller import Poller
 from gateway.tunnels.table import Slice, Table
+
+HAND_BACK_SECONDS = 1.0
+"""For what is pending to go out before another process carries tunnels on, and as much for the access log."""
 
 log = logging.getLogger("gateway")
 
@@ -120,12 +127,15 @@ class Worker:
                 if self._edge is not None:
                     self._edge.intervals.adopt(message.news)
             elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
-                await self._take_part_in_upgrade(message, channel)
+                with contextlib.suppress(ConnectionResetError):  # the supervisor is gone, and the channel says so next
+                    await self._take_part_in_upgrade(message, channel)
             elif isinstance(message, Drain):
                 self._drain(message, channel)
             elif isinstance(message, DrainBackends) and self._edge is not None:
                 self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
         if message is None:
+            if self._slice.cells[H_KEPT]:
+                self._hand_back()
             await self._outlive_supervisor(channel)
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
@@ -314,6 +324,26 @@ class Worker:
             await asyncio.gather(self._edge.drained.wait(), self._edge.finish_plain(seconds))
         channel.send(Drained())
 
+    def _hand_back(self) -> NoReturn:
+        """The supervisor is gone, and will be back: leave everything to the next worker, and exit.
+
+        What waits at the listening sockets waits for that one.
+        """
+        if self._edge is not None:
+            stalled = hand_back(self._slice, self._poller.relay, HAND_BACK_SECONDS)
+            tunnels = sum(1 for _ in self._slice.table.rows(self._slice.slot))
+            log.warning(
+                "worker %d: the supervisor is gone; %d tunnels wait for the next one%s",
+                self._slice.slot,
+                tunnels,
+                f", which will lose {stalled} of them: an end takes nothing" if stalled else "",
+            )
+            self._edge.batch.flush()
+            self._edge.log.close(HAND_BACK_SECONDS)
+        self._slice.cells[self._slice.block + W_READY] = 0
+        # Not one more event may be served, nor a task do its clearing up: both would see to the tunnels.
+        os._exit(0)
+
     async def _outlive_supervisor(self, channel: Channel) -> None:
         """The supervisor is gone, and nobody would replace this worker: drain, with nobody new let in, and exit.
 
@@ -345,16 +375,8 @@ def main(arguments: list[str]) -> None:
     slot, control_fd, store_fd, table_fd = (int(argument) for argument in arguments)
     # Signals are the supervisor's: a Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
     # Nor must the ABRT with which systemd's watchdog ends a supervisor that hangs: it goes to the whole group, too.
-    for number in (
-        signal.SIGINT,
-        signal.SIGTERM,
-        signal.SIGHUP,
-        signal.SIGQUIT,
-        signal.SIGUSR1,
-        signal.SIGUSR2,
-        signal.SIGABRT,
-    ):
-        signal.signal(number, signal.SIG_IGN)
+    for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ABRT"):
+        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
     descriptors = raise_descriptor_limit()
     use_files_of(slot)
     table = Table(table_fd)

@@ -26,6 +26,7 @@ HEADER: Defaults = {
     "H_WORKERS": REQUIRED,
     "H_ROWS_PER_WORKER": REQUIRED,
     "H_STARTED_UNIX_NS": 0,
+    "H_KEPT": 0,
 }
 WORKER: Defaults = {
     "W_PID": REQUIRED,

@@ -36,7 +36,8 @@ PAGE_CELLS = 4096 // CELL_BYTES
     H_WORKERS,
     H_ROWS_PER_WORKER,
     H_STARTED_UNIX_NS,
-) = range(7)
+    H_KEPT,  # 1 while a supervisor that is started anew could carry on: workers need not drain when theirs dies
+) = range(8)
 HEADER_CELLS = 4 * PAGE_CELLS  # the description of the layout is in it, too
 
 # --- worker blocks ----------------------------------------------------------------------------------------------

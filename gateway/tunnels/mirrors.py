@@ -17,6 +17,7 @@ If the new workers do not start, the old ones stay, as do their mirrors, and the
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from array import array
@@ -74,6 +75,8 @@ class Mirrors:
         self.table = table
         self.unknown: Counter[str] = Counter()
         """tunnels that nobody can carry on, by the cell because of which; as of the beginning"""
+        self.on_settled: Callable[[], object] = lambda: None
+        """told when a slot is no mirror any more, before anybody else writes there"""
         self._names = names
         self._lock = threading.Lock()
         self._sources: dict[int, _Source] = {}
@@ -139,6 +142,17 @@ class Mirrors:
             what = ", ".join(f"{count} by {name}" for name, count in found.items())
             raise CannotConvert(f"tunnels are in a state that this program does not know: {what}; try again later")
 
+    def tables(self) -> list[int]:
+        """Descriptors of all tables, this program's own first."""
+        return [self.table.fd, *{source.foreign.fd for source in self._sources.values()}]
+
+    def tell_all(self, name: str, value: int) -> None:
+        """Write a cell of the header in all tables that have it, for all workers to read."""
+        for fd in self.tables():
+            place = description.read(fd).header.names.get(name)
+            if place is not None:
+                os.pwrite(fd, value.to_bytes(CELL_BYTES, sys.byteorder, signed=True), place[0] * CELL_BYTES)
+
     def left(self) -> list[tuple[int, int]]:
         """Slots that are mirrors, with descriptors of the tables that they mirror: for the next program."""
         return [(slot, source.foreign.fd) for slot, source in self._sources.items()]
@@ -201,6 +215,8 @@ class Mirrors:
             self._copy_blocks(source, slot)
             for number in self._in_use(source, slot, 0, source.foreign.used_rows(slot)):
                 self._copy_row(source, slot, number)
+        self.on_settled()
+        with self._lock:
             if source not in self._sources.values():
                 source.foreign.close()
 

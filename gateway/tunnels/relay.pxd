@@ -39,6 +39,7 @@ cdef class Relay(Pinging):
     ) except *
     @cython.locals(here=int64_t, side=int64_t)
     cpdef list release(self, int64_t row)
+    cpdef void flush(self, int64_t row, int64_t side) except *
     cpdef void resume(self, int64_t row) except *
     @cython.locals(here=int64_t, side=int64_t)
     cpdef void disown(self, int64_t row) except *

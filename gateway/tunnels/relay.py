@@ -331,6 +331,13 @@ class Relay(Pinging):
         cells[row + STATE] = RELEASED
         return found
 
+    def flush(self, row: int, side: int) -> None:
+        """Send a side what is pending for it, as far as its socket takes it."""
+        self.now = self.kernel.now()
+        self.cells[row + DIRTY] = 1
+        self._flush(row, side)
+        self.served(row)
+
     def resume(self, row: int) -> None:
         """Serve a tunnel again that nobody took."""
         self.cells[row + STATE] = LIVE

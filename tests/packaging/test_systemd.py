@@ -7,10 +7,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from click.testing import CliRunner
 
 from gateway.cli import main
@@ -18,12 +19,14 @@ from gateway.config.drain import Drain
 from gateway.config.schema import Config
 from gateway.config.timeouts import Timeouts
 from gateway.processes.heartbeat import SILENCE_SECONDS
+from gateway.processes.keeping import OTHERS, SEGMENTS
 from tests.conftest import Backends, Open, StartGateway
 from tests.packaging.files import ROOT
 from tests.packaging.unit import Unit
 from tests.support.deadline import eventually
+from tests.support.fdstore import DescriptorKeeper
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
-from tests.support.gateway import route
+from tests.support.gateway import route, to_one
 from tests.support.memory import open_descriptors
 from tests.support.notify import Manager
 from tests.support.ports import free_port
@@ -78,6 +81,17 @@ def test_it_is_started_again_whatever_happens() -> None:
     assert UNIT.one("Unit", "StartLimitIntervalSec") == "0"
 
 
+def test_what_a_supervisor_needs_outlives_it() -> None:
+    """The store has room for a large machine's listening sockets; older versions of systemd say nothing of it."""
+    most = int(service("FileDescriptorStoreMax"))
+    workers, addresses = 64, 6
+    assert most >= OTHERS + SEGMENTS + workers * addresses
+    assert service("Environment") == f"FDSTORE={most}"
+    assert service("RuntimeDirectoryPreserve") == "restart"
+    seconds = service("RestartSec").removesuffix("ms")
+    assert 0 < int(seconds) <= 1000, "tunnels wait"
+
+
 def test_the_watchdog_is_for_the_supervisor_and_slower_than_its_own() -> None:
     assert (service("Type"), service("NotifyAccess")) == ("notify", "main")
     assert int(service("WatchdogSec")) > 2 * SILENCE_SECONDS
@@ -124,6 +138,10 @@ def test_systemd_finds_it_well_confined() -> None:
 # --- what it forbids -------------------------------------------------------------------------------------------------
 
 
+CONFINED = (sys.executable, "-m", "tests.packaging.confined", FILE)
+can_confine = pytest.mark.skipif(ctypes.util.find_library("seccomp") is None, reason="libseccomp is not installed")
+
+
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[Manager]:
     manager = Manager(str(tmp_path / "notify"))
@@ -132,15 +150,14 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 @needs_systemd
-@pytest.mark.skipif(ctypes.util.find_library("seccomp") is None, reason="libseccomp is not installed")
+@can_confine
 @pytest.mark.asyncio(loop_scope="module")
 async def test_a_gateway_works_under_what_it_forbids(
     start_gateway: StartGateway, backends: Backends, open_connection: Open, manager: Manager, tmp_path: Path
 ) -> None:
-    under = (sys.executable, "-m", "tests.packaging.confined", FILE)
     for refused in ("mmap.mmap(-1, 4096, prot=7)", "socket.socket(socket.AF_NETLINK)", "os.setpriority(0, 0, 5)"):
         program = f"import mmap, os, socket\ntry:\n {refused}\nexcept PermissionError:\n exit(7)"
-        done = subprocess.run([*under, sys.executable, "-c", program], cwd=ROOT, check=False)  # noqa: ASYNC221  # short
+        done = subprocess.run([*CONFINED, sys.executable, "-c", program], cwd=ROOT, check=False)  # noqa: ASYNC221  # short
         assert done.returncode == 7, refused
 
     web = await backends.web()
@@ -153,7 +170,7 @@ async def test_a_gateway_works_under_what_it_forbids(
         "drain": {"period": "1s"},
     }
     environ = {**manager.environ, "PYTHONPATH": str(ROOT)}
-    gateway = await start_gateway(config, under=under, env=environ)
+    gateway = await start_gateway(config, under=CONFINED, env=environ)
     await manager.until("READY")
     await gateway.api("status")  # over a connection that is kept alive
     descriptors = open_descriptors(gateway.process.pid)
@@ -193,3 +210,36 @@ async def test_a_gateway_works_under_what_it_forbids(
         assert await client.ends() == b""
     await gateway.exits(0)
     assert access_log.read_text().count("tunnel_end") == len(clients)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def keeper(tmp_path: Path) -> AsyncIterator[DescriptorKeeper]:
+    made = DescriptorKeeper(tmp_path / "notify", int(service("FileDescriptorStoreMax")))
+    yield made
+    made.close()
+
+
+@needs_systemd
+@can_confine
+@pytest.mark.asyncio(loop_scope="module")
+async def test_tunnels_outlive_the_supervisor_under_what_it_forbids(
+    keeper: DescriptorKeeper, start_gateway: StartGateway, backends: Backends, open_connection: Open, tmp_path: Path
+) -> None:
+    echo = await backends.echo()
+    config = {**to_one(echo.address), "listen": [{"address": f"unix:{tmp_path}/front"}]}
+    client, gateway = None, None
+    for n in range(3):
+        options = keeper.start_options()
+        options["env"] = {**options["env"], "PYTHONPATH": str(ROOT), "RUNTIME_DIRECTORY": str(tmp_path)}
+        options["under"] = (*CONFINED, *options["under"])
+        gateway = await start_gateway(config if gateway is None else gateway.config, **options)
+        if client is None:
+            client = await open_connection(gateway)
+            await client.send(handshake("/"))
+            assert (await client.head()).status == 101
+            await eventually(lambda: keeper.tunnels() == 1, "the tunnel to be in store")
+        await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
+        if n < 2:
+            gateway.process.signal(signal.SIGKILL)
+            await gateway.exits(-signal.SIGKILL)
+    assert (await gateway.scrape()).value("gateway_tunnels_adopted_total") == 2

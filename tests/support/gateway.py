@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ class Gateway:
         namespace: Namespace | None = None,
         descriptors: int | None = None,
         under: Sequence[str | Path] = (),
+        pass_fds: Collection[int] = (),
     ) -> Gateway:
         """Run a gateway with this configuration.
 
@@ -98,6 +99,7 @@ class Gateway:
         :param ready: wait until every worker accepts connections
         :param namespace: where it runs; None for where the tests do
         :param under: a command that the gateway's is an argument of
+        :param pass_fds: descriptors that this command gets, with the numbers that they have here
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
@@ -108,6 +110,7 @@ class Gateway:
             *(namespace.command(*command) if namespace else command),
             env={"PYTHONWARNINGS": "default", **NO_CERTIFICATES, **(env or {})},
             name="gateway",
+            pass_fds=pass_fds,
         )
         gateway = cls(process, file, whole, namespace)
         if ready:

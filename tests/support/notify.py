@@ -25,20 +25,20 @@ class Manager:
         found = []
         with contextlib.suppress(BlockingIOError):
             while True:
-                found.append(_parsed(self._socket.recv(65536)))
+                found.append(parsed(self._socket.recv(65536)))
         return found
 
     async def message(self) -> Message:
         """Take the next message, once it is there."""
-        return _parsed(await within(self._receive(), "a message"))
+        return parsed(await within(self._receive(), "a message"))
 
     async def until(self, name: str, seconds: float = DEADLINE_SECONDS) -> list[Message]:
         """Take messages up to the first that has a line with this name."""
 
         async def receiving() -> list[Message]:
-            found = [_parsed(await self._receive())]
+            found = [parsed(await self._receive())]
             while name not in found[-1]:
-                found.append(_parsed(await self._receive()))
+                found.append(parsed(await self._receive()))
             return found
 
         return await within(receiving(), f"a message with {name}", seconds)
@@ -50,7 +50,7 @@ class Manager:
         return await asyncio.get_running_loop().sock_recv(self._socket, 65536)
 
 
-def _parsed(datagram: bytes) -> Message:
+def parsed(datagram: bytes) -> Message:
     """:raises ValueError: a line has no name, or a name comes twice"""
     lines = [line.split("=", 1) for line in datagram.decode().split("\n")]
     found = {name: value for name, value in lines}

@@ -16,7 +16,7 @@ from functools import cache
 
 from websockets.frames import apply_mask
 
-from tests.support.deadline import within
+from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.frames import BINARY, PING, PONG, frame
 from tests.support.ports import free_port
 from tests.support.raw import handshake, switching
@@ -73,6 +73,8 @@ class End(asyncio.Protocol):
         """of the gateway's own, all answered; the other end must not hear of them"""
         self.wrong: str | None = None
         self.gone = False
+        self.unanswered: asyncio.Future[bytes] | None = None
+        """of a client: done when its handshake is answered"""
         self.transport: asyncio.Transport
         self._opened = opened
         self._head: bytes | None = b""
@@ -180,6 +182,8 @@ class End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.gone = True
         self.rest()
+        if self.unanswered is not None and not self.unanswered.done():
+            self.unanswered.set_exception(ConnectionResetError("it ended before it was answered"))
 
 
 class Tunnel:
@@ -252,8 +256,13 @@ class Play:
         made = cls(server, f"127.0.0.1:{port}")
         return made
 
-    async def open(self, gateway: str) -> Tunnel:
-        """Open a tunnel through a gateway. :param gateway: ``host:port``"""
+    async def open(self, gateway: str, seconds: float = DEADLINE_SECONDS) -> Tunnel:
+        """Open a tunnel through a gateway.
+
+        :param gateway: ``host:port``
+        :param seconds: that it may take
+        :raises ConnectionError: the connection ends before the handshake is answered
+        """
         loop = asyncio.get_running_loop()
         number = next(self._numbers)
         answered: asyncio.Future[bytes] = loop.create_future()
@@ -264,7 +273,8 @@ class Play:
         self._clients.add(client)
         await loop.create_connection(lambda: client, host, int(port))
         client.transport.write(handshake(f"/{number}"))
-        head = await within(answered, "the answer to a handshake")
+        client.unanswered = answered
+        head = await within(answered, "the answer to a handshake", seconds)
         assert head.startswith(b"HTTP/1.1 101 "), head
         return Tunnel(client, await arrived)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
@@ -27,7 +27,12 @@ class Process:
 
     @classmethod
     async def start(
-        cls, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, name: str = ""
+        cls,
+        *command: str | Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        name: str = "",
+        pass_fds: Collection[int] = (),
     ) -> Process:
         """Start a command. :param env: variables beside those of the tests"""
         process = await asyncio.create_subprocess_exec(
@@ -38,6 +43,7 @@ class Process:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
+            pass_fds=pass_fds,
         )
         return cls(process, name or Path(command[0]).name)
 

@@ -1,0 +1,286 @@
+"""Connections of tunnels in the service manager's store: few descriptors there, however many tunnels there are.
+
+One name in that store for each connection would not do: names are passed on in one variable of the environment, which
+may have 128 KiB (``MAX_ARG_STRLEN``, execve(2)), so that with 4,000 tunnels no program could be started any more; and
+systemd compares each new descriptor with all that it has. Hence the manager keeps one end of a socket pair, a
+*segment*, and the connections lie in its queue, sent from the other end as messages with descriptors (``SCM_RIGHTS``,
+unix(7)). The kernel holds them as long as anybody holds that end. A tunnel that opens is one more message, of which
+the manager hears nothing.
+
+A message cannot be taken back when its tunnel has ended: from time to time what lives of a segment is sent again to a
+new one, and the old one removed. Which of the tunnels in a queue are alive is for the table to say.
+Whoever reads a segment looks only (``MSG_PEEK``), so that it is all there for the next one if he dies, too.
+
+Since nobody else writes to a segment, and nobody reads, its other end tells by a hang-up that the manager has let go of
+it, or never had room for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from errno import EAGAIN, ENOBUFS
+
+from gateway.observe.seldom import Seldom
+from gateway.processes.manager_store import ManagerStore
+from gateway.tunnels.adoption import Connections
+
+AT_ONCE = 120
+"""Tunnels in one message: the kernel takes 253 descriptors (SCM_MAX_FD)."""
+
+UPKEEP_SECONDS = 1.0
+WORTHWHILE = 256
+"""So many tunnels that have ended are reason enough to send the rest of their segment again."""
+
+MAX_AGE_SECONDS = 10.0
+"""So long has a connection that has ended to wait for that at most: the kernel's memory of it is not free before."""
+
+MESSAGE_BYTES = 8 * AT_ONCE
+ANCILLARY_BYTES = socket.CMSG_SPACE(2 * AT_ONCE * array("i").itemsize)
+SO_PEEK_OFF = 42  # socket(7); Python has no name for it
+_NO_MORE_ROOM = (EAGAIN, ENOBUFS)
+Tunnels = dict[int, Connections]
+log = logging.getLogger("gateway")
+
+
+class Segment:
+    """One socket pair of which the manager keeps the other end."""
+
+    def __init__(self, name: str, sock: socket.socket) -> None:
+        self.name = name
+        self.sock = sock
+        self.tunnels: Tunnels = {}
+        """those that live"""
+        self.ended = 0
+        self.ended_since = 0.0
+        """``CLOCK_MONOTONIC`` in seconds"""
+
+
+class Journal:
+    """All segments of one gateway."""
+
+    def __init__(
+        self,
+        store: ManagerStore,
+        loop: asyncio.AbstractEventLoop,
+        name: Callable[[], str],
+        on_lost: Callable[[], None],
+    ) -> None:
+        """
+        :param name: gives a name for a new segment
+        :param on_lost: told that the manager does not keep a segment
+        """
+        self._store = store
+        self._loop = loop
+        self._name = name
+        self._on_lost = on_lost
+        self._segments: list[Segment] = []
+        """the last one takes what comes"""
+        self._where: dict[int, Segment] = {}
+        self._unkept: Tunnels = {}
+        """for lack of room"""
+        self._timer: asyncio.TimerHandle | None = None
+        self._short = Seldom(log.error)
+
+    def __len__(self) -> int:
+        """Tunnels that are in store."""
+        return len(self._where)
+
+    @property
+    def segments(self) -> list[Segment]:
+        """All of them."""
+        return list(self._segments)
+
+    def open(self) -> None:
+        """Have a segment, so that it shows if the manager keeps none. :raises OSError: no descriptors are left"""
+        if not self._segments:
+            self._open()
+
+    def keep(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
+        """Have the connections of tunnels kept, by the tunnels' ids."""
+        batch: list[tuple[int, Connections]] = []
+        for each in tunnels:
+            batch.append(each)
+            if len(batch) == AT_ONCE:
+                self._keep(batch)
+                batch = []
+        if batch:
+            self._keep(batch)
+
+    def forget(self, tunnel: int) -> None:
+        """A tunnel has ended. Its connections have been shut down: copies of them stay in store for a while."""
+        self._unkept.pop(tunnel, None)
+        segment = self._where.pop(tunnel, None)
+        if segment is None:
+            return
+        del segment.tunnels[tunnel]
+        if not segment.ended:
+            segment.ended_since = time.monotonic()
+        segment.ended += 1
+        self._look_after(UPKEEP_SECONDS)
+
+    def restore(self, name: str, fd: int, tunnels: Iterable[tuple[int, Connections]], ended: int) -> None:
+        """Go on with a segment of the program before.
+
+        :param fd: this end of it
+        :param ended: how many tunnels in it have ended
+        """
+        segment = Segment(name, socket.socket(fileno=fd))
+        segment.tunnels.update(tunnels)
+        segment.ended = ended
+        segment.ended_since = time.monotonic()
+        self._where.update(dict.fromkeys(segment.tunnels, segment))
+        self._segments.append(segment)
+        self._loop.add_reader(segment.sock, self._lost, segment)
+        if ended:
+            self._look_after(UPKEEP_SECONDS)
+
+    def close(self) -> None:
+        """Write no more. What is in store stays there."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for segment in self._segments:
+            self._close(segment)
+        self._segments.clear()
+        self._where.clear()
+        self._unkept.clear()
+
+    # --- segments ----------------------------------------------------------------------------------------------------
+
+    def _keep(self, batch: Sequence[tuple[int, Connections]]) -> None:
+        if self._append(batch, spare=1):
+            return
+        self._unkept.update(batch)
+        self._short(
+            "the service manager has no room for the connections of %d tunnels: these would not outlive this process"
+            " (FileDescriptorStoreMax=, LimitNOFILE=)",
+            len(self._unkept),
+        )
+        self._look_after(UPKEEP_SECONDS)
+
+    def _append(self, batch: Sequence[tuple[int, Connections]], spare: int = 0) -> bool:
+        """Write a message; whether there was room. :param spare: descriptors that the store is to have left then"""
+        message = array("q", [tunnel for tunnel, _ in batch])
+        descriptors = array("i", [fd for _, connections in batch for fd in connections])
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
+        for fresh in (False, True):
+            if fresh or not self._segments:
+                if self._store.room <= spare:
+                    return False
+                try:
+                    self._open()
+                except OSError:
+                    return False
+            segment = self._segments[-1]
+            try:
+                segment.sock.sendmsg([message], rights, socket.MSG_NOSIGNAL)
+            except OSError as error:
+                if error.errno in _NO_MORE_ROOM and not fresh:
+                    continue
+                return False  # too many descriptors are in queues (ETOOMANYREFS), or the manager has let go of it
+            segment.tunnels.update(batch)
+            self._where.update(dict.fromkeys(message, segment))
+            return True
+        return False
+
+    def _open(self) -> None:
+        ours, managers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with managers:
+            ours.setblocking(False)
+            segment = Segment(self._name(), ours)
+            try:
+                self._store.put(segment.name, managers.fileno())
+            except OSError:
+                ours.close()
+                raise
+        self._segments.append(segment)
+        self._loop.add_reader(ours, self._lost, segment)
+
+    def _lost(self, segment: Segment) -> None:
+        """The manager does not keep a segment."""
+        self._segments.remove(segment)
+        self._close(segment)
+        for tunnel in segment.tunnels:
+            del self._where[tunnel]
+        self._store.remove(segment.name)
+        self._on_lost()
+
+    def _close(self, segment: Segment) -> None:
+        self._loop.remove_reader(segment.sock)
+        segment.sock.close()
+
+    # --- upkeep ------------------------------------------------------------------------------------------------------
+
+    def _look_after(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._tidy)
+
+    def _tidy(self) -> None:
+        """Keep what could not be kept before, and free one segment of tunnels that have ended."""
+        self._timer = None
+        now = time.monotonic()
+        unkept, self._unkept = self._unkept, {}
+        self.keep(unkept.items())
+        used = [segment for segment in self._segments if segment.ended]
+        due = [each for each in used if each.ended >= WORTHWHILE or now - each.ended_since >= MAX_AGE_SECONDS]
+        if due:
+            self._rewrite(max(due, key=lambda segment: segment.ended))
+        if self._unkept or any(segment.ended for segment in self._segments):
+            self._look_after(UPKEEP_SECONDS)
+
+    def _rewrite(self, segment: Segment) -> None:
+        """Send what lives of a segment again, and have it removed. It stays if there is no room."""
+        if segment is self._segments[-1]:
+            if self._store.room < 1:
+                return
+            try:
+                self._open()
+            except OSError:
+                return
+        tunnels = list(segment.tunnels.items())
+        for start in range(0, len(tunnels), AT_ONCE):
+            batch = tunnels[start : start + AT_ONCE]
+            if not self._append(batch):
+                return
+            for tunnel, _ in batch:
+                del segment.tunnels[tunnel]
+        # Removed behind the new one, which the manager has by then.
+        self._segments.remove(segment)
+        self._close(segment)
+        self._store.remove(segment.name)
+
+
+def read(fd: int) -> list[tuple[int, Connections]]:
+    """Look what a segment holds: tunnels by their ids, with new descriptors of their connections.
+
+    Those that this process has no descriptors left for are left out.
+
+    :param fd: the end that the manager has kept
+    :raises OSError: it is no such thing
+    """
+    found: list[tuple[int, Connections]] = []
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, SO_PEEK_OFF, 0)
+        while True:
+            try:
+                data, ancillary, _, _ = sock.recvmsg(
+                    MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_PEEK | socket.MSG_CMSG_CLOEXEC
+                )
+            except BlockingIOError:
+                return found
+            if not data:
+                return found
+            descriptors = array("i")
+            for level, kind, payload in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
+            if len(descriptors) % 2:
+                os.close(descriptors.pop())
+            pairs = zip(descriptors[::2], descriptors[1::2], strict=True)
+            found += zip(array("q", data), pairs, strict=False)

@@ -1,0 +1,271 @@
+"""How a supervisor comes by what it owns: it opens everything, is left it by the program that its process was before
+(``upgrade.py``), or finds it with the service manager, where a supervisor that died has had it kept (``keeping.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from gateway.config.address import parse_listen
+from gateway.config.schema import Address, Config
+from gateway.processes import resumption
+from gateway.processes.inheritance import CannotInherit, Inheritance
+from gateway.processes.keeping import Keeping, least
+from gateway.processes.listening import CannotListen, Listeners, forget_unix_socket, listen_alone
+from gateway.processes.manager_store import ManagerStore, offered, take_passed
+from gateway.processes.notify import manager_address
+from gateway.routing.registry import Registry, RegistryFull
+from gateway.tunnels.adoption import Connections
+from gateway.tunnels.banks import settle
+from gateway.tunnels.farewell import end_all
+from gateway.tunnels.layout import ID
+from gateway.tunnels.mirrors import Mirrors
+from gateway.tunnels.table import Table
+
+FORGET_SECONDS = 2.0
+"""For the manager to forget sockets: until then their addresses are taken."""
+
+RETRY_SECONDS = 0.05
+T = TypeVar("T")
+log = logging.getLogger("gateway")
+
+
+@dataclass
+class Opened:
+    """What a supervisor owns."""
+
+    mirrors: Mirrors
+    admin: socket.socket
+    listeners: Listeners
+    metrics: str
+    """directory of the workers' files"""
+    keeping: Keeping | None = None
+    before: Inheritance | None = None
+    """what another supervisor knew whose gateway this is"""
+    slots: list[int] | None = None
+    """by worker; None for the first ones"""
+    tunnels: dict[int, list[tuple[int, Connections]]] = field(default_factory=dict)
+    """that nobody serves, by slot"""
+
+    @property
+    def table(self) -> Table:
+        """The one that all new workers write."""
+        return self.mirrors.table
+
+    def close(self) -> None:
+        """Let go of all of it. Files of unix sockets and of metrics stay."""
+        if self.keeping is not None:
+            self.keeping.close()
+        self.admin.close()
+        self.listeners.close(forget=False)
+        self.mirrors.close()
+        self.table.close()
+
+
+async def open_all(config: Config, registry: Registry, demo: bool = False) -> Opened:
+    """Begin, or carry on what a supervisor has begun that died.
+
+    :param registry: has the names of the configuration; it gets those that the gateway had before
+    :raises CannotListen: an address cannot be listened on
+    :raises resumption.StillServed: workers of the supervisor before are there still
+    """
+    address, most = manager_address(os.environ), offered(os.environ)
+    found = [] if demo else resumption.find(take_passed(os.environ))
+    store = None
+    if address is not None and (most or found) and not demo:
+        names = [name for kept in found for name in kept.names]
+        store = ManagerStore(address, most, asyncio.get_running_loop(), names)
+    opened = None
+    for kept in found:
+        await kept.until_unused()
+    for kept in found:
+        try:
+            if opened is not None or not kept.complete:
+                raise CannotInherit("something of it is missing")
+            opened = await _resume(kept, config, registry, store)
+        except CannotInherit as error:
+            kept.abandon(str(error))
+            if store is not None:
+                for name in kept.names:
+                    store.remove(name)
+    if opened is None:
+        opened = await _begin(config, registry, store, bool(found))
+    if opened.keeping is None and store is not None:
+        for name in store.names:
+            store.remove(name)
+        await store.sent(1)
+        store.close()
+    return opened
+
+
+async def _begin(config: Config, registry: Registry, store: ManagerStore | None, patient: bool) -> Opened:
+    """:param patient: addresses may be taken until the manager has forgotten sockets"""
+    listeners = Listeners(config.workers)
+    admin = await _in_time(lambda: listen_alone(config.admin.address), patient)
+    try:
+        listeners.add(await _in_time(lambda: listeners.open(_addresses(config)), patient))
+    except CannotListen:
+        admin.close()
+        raise
+    mirrors = Mirrors(Table.create(config.workers, config.max_tunnels), registry.sizes)
+    opened = Opened(mirrors, admin, listeners, _metrics_directory())
+    if store is not None and _suffices(store, listeners):
+        opened.keeping = Keeping.begin(store, mirrors)
+    return opened
+
+
+def _addresses(config: Config) -> list[Address]:
+    return [listener.address for listener in config.listen]
+
+
+async def _in_time(attempt: Callable[[], T], patient: bool) -> T:
+    """What an attempt to listen returns, be it a later one. :raises CannotListen: none went well"""
+    give_up = time.monotonic() + FORGET_SECONDS
+    while True:
+        try:
+            return attempt()
+        except CannotListen:
+            if not patient or time.monotonic() > give_up:
+                raise
+            await asyncio.sleep(RETRY_SECONDS)
+
+
+def _metrics_directory(before: str = "") -> str:
+    """The one that there was, if it is there still, or a new one.
+
+    That is where it outlives this process, if there is such a place: systemd empties a private ``/tmp``.
+    """
+    if os.path.isdir(before):
+        return before
+    if before:
+        log.warning("metrics of the supervisor before are gone, and their counters begin anew: %s", before)
+    lasting = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return tempfile.mkdtemp(prefix="gateway-metrics-", dir=lasting if os.path.isdir(lasting) else None)
+
+
+def _suffices(store: ManagerStore, listeners: Listeners) -> bool:
+    needed = least(listeners.sockets)
+    if store.most < needed:
+        log.error(
+            "the service manager keeps %d descriptors, and at least %d are needed (FileDescriptorStoreMax=): tunnels"
+            " would not outlive this process",
+            store.most,
+            needed,
+        )
+    return store.most >= needed
+
+
+# --- an upgrade -------------------------------------------------------------------------------------------------------
+
+
+def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
+    """Go on with what the program before has left. :raises ValueError: the table cannot be converted"""
+    for fd in left.descriptors():
+        os.set_inheritable(fd, False)
+    sockets = {address: [socket.socket(fileno=fd) for fd in each] for address, each in left.listen}
+    listeners = Listeners(config.workers)
+    listeners.add({listener.address: sockets[str(listener.address)] for listener in config.listen})
+    mirrors = left.carry_on(registry.sizes)
+    opened = Opened(mirrors, socket.socket(fileno=left.admin[1]), listeners, left.metrics, before=left)
+    address = manager_address(os.environ)
+    if left.store is not None and address is not None:
+        store = ManagerStore(address, offered(os.environ), asyncio.get_running_loop(), left.store.names)
+        tunnels = dict(each for worker in left.running for each in worker.tunnels)
+        opened.keeping = Keeping.inherit(store, mirrors, left.store, tunnels)
+    else:
+        mirrors.tell_all("H_KEPT", 0)
+    return opened
+
+
+# --- after the death of a supervisor ----------------------------------------------------------------------------------
+
+
+async def _resume(kept: resumption.Kept, config: Config, registry: Registry, store: ManagerStore | None) -> Opened:
+    """:raises CannotInherit: that cannot be. :raises CannotListen: an address that is new cannot be listened on"""
+    mirrors, before = kept.read(config)
+    table = mirrors.table
+    try:
+        _readmit(registry, before, config)
+    except RegistryFull as error:
+        table.close()
+        raise CannotInherit(str(error)) from None
+    sockets = kept.sockets()
+    listeners = Listeners(config.workers)
+    numbers = _take_listeners(listeners, config, before, sockets)
+    admin, number = sockets.pop(before.admin[1], None), before.admin[1]
+    if admin is not None and str(config.admin.address) == before.admin[0]:
+        numbers[""] = [number]
+    else:
+        if admin is not None:
+            admin.close()
+        admin = listen_alone(config.admin.address)
+    for sock in sockets.values():
+        sock.close()
+    if store is not None:
+        used = {f"{kept.prefix}{kind}-{n}" for kind in ("listen", "admin") for each in numbers.values() for n in each}
+        for name in store.names - used:
+            if "-listen-" in name or "-admin-" in name:
+                store.remove(name)
+    listeners.add(await _in_time(lambda: listeners.open(_addresses(config)), True))
+    settled = settle(table, len(registry.routes), len(registry.backends))
+    opened = Opened(mirrors, admin, listeners, _metrics_directory(before.metrics), None, before, settled.slots)
+    tunnels = kept.tunnels()
+    for slot in settled.slots:
+        ids = {table.cells[row + ID] for row in table.rows(slot)}
+        opened.tunnels[slot] = [(tunnel, tunnels.pop(tunnel)) for tunnel in ids & tunnels.keys()]
+    end_all(tunnels.items(), ())  # they had ended; the worker that they had may have died before it could say so
+    if settled.crowded:
+        log.error("%d tunnels are lost: an upgrade was under way, and one worker has no room for them", settled.crowded)
+    if store is not None and _suffices(store, listeners):
+        opened.keeping = Keeping.resume(store, mirrors, kept.take("record"), numbers)
+        opened.keeping.replace_tunnels(each for some in opened.tunnels.values() for each in some)
+    else:
+        mirrors.tell_all("H_KEPT", 0)
+    kept.close()
+    log.info(
+        "the supervisor before has died, and this one carries on: %d tunnels, %d of them with their connections",
+        table.tunnels(),
+        sum(len(each) for each in opened.tunnels.values()),
+    )
+    return opened
+
+
+def _readmit(registry: Registry, before: Inheritance, config: Config) -> None:
+    """Number names as the supervisor before did. :raises RegistryFull: there is no room for those that are new"""
+    routes, backends = registry.routes[:], registry.backends[:]
+    registry.routes[:], registry.backends[:] = before.routes, before.backends
+    try:
+        registry.admit(config)
+    except RegistryFull:
+        registry.routes[:], registry.backends[:] = routes, backends
+        raise
+
+
+def _take_listeners(
+    listeners: Listeners, config: Config, before: Inheritance, sockets: dict[int, socket.socket]
+) -> dict[str, list[int]]:
+    """Take those sockets that the configuration has a use for; their numbers, by address."""
+    wanted = {str(listener.address): listener.address for listener in config.listen}
+    used: dict[str, list[int]] = {}
+    for text, numbers in before.listen:
+        found = [sockets.pop(number) for number in numbers if number in sockets]
+        address = wanted.get(text)
+        if address is not None and address.path is not None and found:
+            found += [found[0].dup() for _ in range(config.workers - 1)]
+        if address is not None and len(found) == config.workers:
+            listeners.add({address: found})
+            used[text] = numbers
+        else:
+            for sock in found:
+                sock.close()
+            if address is None:
+                forget_unix_socket(parse_listen(text))
+    return used

@@ -1,0 +1,88 @@
+"""Reload: another configuration is put in force, in all workers or in none."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Collection
+
+from gateway.config import ConfigError
+from gateway.config.schema import Address, Config
+from gateway.observe.state import DrainState
+from gateway.processes.control import DrainBackends, Unlisten
+from gateway.processes.listening import CannotListen, Listeners
+from gateway.processes.workers import Workers
+from gateway.routing.registry import RegistryFull
+
+log = logging.getLogger("gateway")
+
+
+class Reloading:
+    """Reloads of one gateway."""
+
+    def __init__(self, workers: Workers, listeners: Listeners, path: str, read: Callable[[str], Config]) -> None:
+        """
+        :param path: where the configuration is
+        :param read: reads it; raises :class:`ConfigError`
+        """
+        self._workers = workers
+        self._listeners = listeners
+        self._path = path
+        self._read = read
+        self._state = workers.state
+        self._registry = workers.state.registry
+
+    async def reload(self) -> None:
+        """Reload: a configuration that is wrong changes nothing."""
+        state = self._state
+        try:
+            config = await asyncio.to_thread(self._read, self._path)
+            _refuse_what_needs_a_restart(self._workers.config, config)
+            self._registry.admit(config)
+            new = self._listeners.open([listener.address for listener in config.listen])
+        except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
+            state.last_reload_ok = False
+            state.last_reload_error = str(error)
+            log.error("reload failed, the configuration in force stays:\n%s", error)
+            return
+        before, drained = self._workers.config, self._state.drained_backends
+        self._listeners.add(new)
+        for worker in self._workers.serving():
+            worker.listen(new)
+        failures = await self._workers.configure_all(config, self._still_drained(config))
+        state.last_reload_ok = not failures
+        state.last_reload_error = "; ".join(failures) or None
+        if failures:
+            log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
+            await self._workers.configure_all(before, drained)
+            self._unlisten(new)
+            for number, drain in drained.items():  # what was under way goes on
+                self._workers.tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
+        else:
+            self._unlisten(self._listeners.sockets.keys() - {listener.address for listener in config.listen})
+            state.config = config
+            state.last_reload_unix = time.time()
+            log.info("reloaded %s", self._path)
+
+    def _unlisten(self, addresses: Collection[Address]) -> None:
+        """Stop listening. Workers accept what waits, and have the last descriptors of these sockets then."""
+        addresses = list(addresses)
+        self._listeners.close(addresses)
+        for address in addresses:
+            self._workers.tell_all(Unlisten(address))
+
+    def _still_drained(self, config: Config) -> dict[int, DrainState]:
+        """Drained backends that a configuration does not have: those that it has are in service again."""
+        configured = {
+            (name, str(each.address)) for name, upstream in config.upstreams.items() for each in upstream.backends
+        }
+        drained = self._state.drained_backends
+        return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
+
+
+def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
+    """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
+    changed = [key for key in ("workers", "max_tunnels", "admin") if getattr(old, key) != getattr(new, key)]
+    if changed:
+        raise ValueError(f"{', '.join(changed)} cannot change while the gateway runs: restart it")

@@ -1,0 +1,215 @@
+"""How a gateway goes on from one program to the next: the supervisor's part of an upgrade, before ``execv`` and after.
+
+The steps are told in ``upgrade.py``, which has those that concern one program, or one pair of workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import Callable
+
+from gateway.observe.operations import tell_of_upgrade
+from gateway.observe.state import GatewayState, UpgradeState
+from gateway.processes import upgrade
+from gateway.processes.children import InheritedChild
+from gateway.processes.control import Accept, Channel, Drain, Retire, Stop
+from gateway.processes.inheritance import Inheritance
+from gateway.processes.orders import Order, Orders
+from gateway.processes.workers import BOOT_SECONDS, WorkerProcess, Workers
+from gateway.tunnels.layout import W_READY
+from gateway.version import VERSION
+
+Leave = Callable[[dict[int, bytes], list[int]], Inheritance]
+"""Puts together what the next program needs. It is given the beginning of a message from each worker, by slot, and
+connections of clients of the admin API that wait for the result."""
+
+log = logging.getLogger("gateway")
+
+
+class Succession:
+    """Upgrades of one supervisor."""
+
+    def __init__(self, workers: Workers, orders: Orders, leave: Leave, demo: bool = False) -> None:
+        self._workers = workers
+        self._state: GatewayState = workers.state
+        self._orders = orders
+        self._leave = leave
+        self._demo = demo
+        self._asking: list[int] = []
+        self.seeing_off: set[asyncio.Task[None]] = set()
+        """workers that were replaced finish"""
+
+    def cancel(self) -> None:
+        """Leave workers that were replaced to their end."""
+        for task in self.seeing_off:
+            task.cancel()
+
+    async def begin(self, order: Order) -> None:
+        """Upgrade: this process becomes the program that is installed now. Returns if that cannot be."""
+        self._state.upgrade = UpgradeState(None, time.time())
+        suspended: list[WorkerProcess] = []
+        try:
+            if self._demo:
+                raise upgrade.NotUpgraded("the demo cannot be upgraded, as its backend is part of it")
+            if self.seeing_off:
+                await asyncio.wait(self.seeing_off)
+            await self._until_all_serve()
+            await upgrade.try_out(self._leave({}, []))
+            log.info("the new program starts; this process becomes it now")
+            await self._until_all_serve()
+            suspended = list(self._workers.running.values())
+            for _ in range(2):  # what one says, the others may be told
+                received = {worker.slot: await worker.channel.suspend() for worker in suspended}
+            if self._workers.running.keys() != received.keys():
+                raise upgrade.NotUpgraded("a worker died meanwhile")
+            upgrade.execute(self._leave(received, [] if order.connection is None else [order.connection]))
+        except (upgrade.NotUpgraded, OSError) as error:
+            for worker in suspended:
+                worker.channel.proceed()
+            self._upgraded(str(error))
+            order.refuse(str(error))
+
+    async def _until_all_serve(self) -> None:
+        """:raises upgrade.NotUpgraded: a worker is missing, and its successor does not come up"""
+        give_up = time.monotonic() + BOOT_SECONDS
+        while not all(
+            slot in self._workers.running and self._workers.running[slot].ready for slot in self._state.slots
+        ):
+            if time.monotonic() > give_up:
+                raise upgrade.NotUpgraded("a worker is missing")
+            await asyncio.sleep(0.05)
+
+    def _upgraded(self, error: str | None) -> None:
+        """Tell how an upgrade went."""
+        self._state.upgrade = UpgradeState(error is None, time.time(), error)
+        if error is not None:
+            log.error("upgrade failed: %s", error)
+        while self._asking:
+            tell_of_upgrade(self._asking.pop(), self._state.upgrade)
+
+    def take_on(self, inherited: Inheritance) -> None:
+        """Carry on what the program before has begun, with the workers that it has started."""
+        state = self._state
+        state.upgrade = UpgradeState(None, time.time())
+        self._asking = inherited.asking
+        for name in inherited.signals:
+            self._orders.add(name)
+        for each in inherited.running:
+            channel = Channel(socket.socket(fileno=each.control), bytes.fromhex(each.received))
+            worker = WorkerProcess(each.slot, InheritedChild(each.pid), channel, each.started, each.ready)
+            self._workers.running[each.slot] = worker
+            state.slots[state.table.index_of(each.slot)] = each.slot
+            self._workers.stores[each.slot].restore(each.tunnels, socket.socket(fileno=each.store))
+            self._workers.hear(worker)
+        for slot in state.slots:
+            self._workers.keep_running(self._workers.running[slot])
+
+    async def replace_all(self, version: str) -> None:
+        """Have new workers replace those that were taken on. :param version: of the program that has started them"""
+        old = [self._workers.running[slot] for slot in self._state.slots]
+        began = time.monotonic()
+        try:
+            new = await self._start_successors(old)
+            moved = []
+            failures = []
+            for before, after in zip(old, new, strict=True):
+                try:
+                    moved.append(await self._replace(before, after))
+                except upgrade.HandoverFailed as error:
+                    failures.append(str(error))
+        except upgrade.NotUpgraded as error:
+            self._upgraded(str(error))
+            return
+        except Exception as error:
+            log.exception("the upgrade went wrong")
+            self._upgraded(f"{type(error).__name__}: {error}")
+            return
+        self._upgraded("; ".join(failures) or None)
+        if not failures:
+            log.info(
+                "upgraded from %s to %s in %.1f s: %d tunnels go on, none of them paused for more than %.0f ms",
+                version,
+                VERSION,
+                time.monotonic() - began,
+                sum(each.tunnels for each in moved),
+                max(each.seconds for each in moved) * 1000,
+            )
+
+    async def _start_successors(self, old: list[WorkerProcess]) -> list[WorkerProcess]:
+        """Start a worker for each that runs; they accept nothing yet.
+
+        :raises upgrade.NotUpgraded: one does not start; none of them runs then
+        """
+        new: list[WorkerProcess] = []
+        try:
+            for worker in old:
+                new.append(await self._workers.spawn(self._state.table.other_slot(worker.slot)))
+                if not await self._workers.boot(new[-1], takes_over=True):
+                    raise upgrade.NotUpgraded(f"worker {new[-1].name} of the new program does not start")
+        except (OSError, upgrade.NotUpgraded) as error:
+            for worker in new:
+                await self._workers.end_worker(worker)
+            raise upgrade.NotUpgraded(str(error)) from None
+        return new
+
+    async def _replace(self, old: WorkerProcess, new: WorkerProcess) -> upgrade.Moved:
+        """Have a worker take the place of another. :returns: what it has taken over
+
+        :raises upgrade.HandoverFailed: it cannot, or not completely
+        """
+        index = self._state.table.index_of(old.slot)
+        stores = self._workers.stores[old.slot], self._workers.stores[new.slot]
+        total = upgrade.Moved(0, 0.0)
+        failure = None
+        try:
+            while (moved := await upgrade.hand_over(old, new, *stores, self._workers.mirrors)).tunnels:
+                total = upgrade.Moved(total.tunnels + moved.tunnels, max(total.seconds, moved.seconds))
+        except upgrade.HandoverFailed as error:
+            failure = error
+            if not total.tunnels:
+                await self._workers.end_worker(new)
+                raise
+        # From here on it is a worker like any: should it die, a successor has its tunnels.
+        old.retired = True
+        self._state.slots[index] = new.slot
+        self._workers.keep_running(new)
+        new.channel.send(Accept())
+        task = asyncio.create_task(self._see_off(old, new.slot))
+        self.seeing_off.add(task)
+        task.add_done_callback(self.seeing_off.discard)
+        if failure is not None:
+            raise failure
+        ready = self._state.table.worker(new.slot) + W_READY
+        while not self._state.table.cells[ready] and self._workers.running.get(new.slot) is new:  # noqa: ASYNC110  # a cell
+            await asyncio.sleep(0.01)
+        return total
+
+    async def _see_off(self, old: WorkerProcess, slot: int) -> None:
+        """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes."""
+        old.channel.send(Retire())
+        stores = self._workers.stores[old.slot], self._workers.stores[slot]
+        give_up = time.monotonic() + upgrade.FINISH_SECONDS
+        while not old.finished.is_set() and time.monotonic() < give_up:
+            new = self._workers.running.get(slot)
+            self._workers.mirrors.refresh()
+            if new is not None and new.ready is not None and any(self._state.table.rows(old.slot)):
+                try:
+                    await upgrade.hand_over(old, new, *stores, self._workers.mirrors)
+                except upgrade.HandoverFailed as error:
+                    log.error("tunnels of worker %s cannot be handed over now: %s", old.name, error)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(old.finished.wait(), 0.1)
+        if not old.finished.is_set():
+            log.warning("worker %s did not finish within %.0f s, and is ended", old.name, upgrade.FINISH_SECONDS)
+            old.channel.send(Drain(0, self._workers.config.drain.close_code))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(old.finished.wait(), upgrade.ANSWER_SECONDS)
+        old.channel.send(Stop())
+        while self._workers.running.get(old.slot) is old:
+            if time.monotonic() > give_up + 2 * upgrade.ANSWER_SECONDS:
+                old.process.kill()
+            await asyncio.sleep(0.02)

@@ -1,0 +1,364 @@
+"""The pool of worker processes: starts them, gives them their configuration, and replaces those that die or hang.
+
+One task (:meth:`Workers.keep`) keeps one slot filled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.config.schema import Address, Config
+from gateway.observe.state import DrainState, GatewayState
+from gateway.processes.children import InheritedChild, exit_status
+from gateway.processes.control import (
+    Channel,
+    Configure,
+    Configured,
+    Drain,
+    Drained,
+    Failed,
+    Learned,
+    Listen,
+    Message,
+    Released,
+    Retired,
+    Stop,
+    TakenOver,
+)
+from gateway.processes.fdstore import DescriptorStore, store_pair
+from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
+from gateway.processes.listening import Listeners
+from gateway.tunnels.layout import W_HEARTBEAT_NS, W_PID, W_READY
+from gateway.tunnels.learning import MAX_PATHS, Key, State
+from gateway.tunnels.mirrors import Mirrors
+
+BOOT_SECONDS = 30.0
+CONFIGURE_SECONDS = 30.0
+STOP_SECONDS = 3.0
+FIRST_BACKOFF_SECONDS = 0.5
+MAX_BACKOFF_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 1.0
+"""Before a worker is replaced that could be started: the tunnels that it left behind wait for its successor."""
+
+STABLE_SECONDS = 10.0
+"""A worker that lived this long had nothing wrong with it from the start."""
+
+MAX_FAILED_BOOTS = 5
+log = logging.getLogger("gateway")
+
+
+@dataclass
+class WorkerProcess:
+    """A worker as the supervisor sees it."""
+
+    slot: int
+    process: subprocess.Popen[bytes] | InheritedChild
+    channel: Channel
+    started: float = field(default_factory=time.monotonic)
+    ready: float | None = None
+    """since when it accepts connections"""
+    configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
+    """by generation: done when the worker has answered, with the reason if it could not"""
+    drained: bool = False
+    answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
+    """what it has done in an upgrade; None when it is gone"""
+    retired: bool = False
+    """another one serves in its place"""
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when it has nothing left to do, or is gone"""
+
+    @property
+    def name(self) -> str:
+        """For people to read."""
+        return f"{self.slot} (pid {self.process.pid})"
+
+    def listen(self, sockets: Mapping[Address, list[socket.socket]]) -> None:
+        """Send it its own of the listening sockets."""
+        for address, each in sockets.items():
+            self.channel.send(Listen(address, each[self.slot % len(each)].fileno()))
+
+
+class Workers:
+    """All workers of one gateway, by slot."""
+
+    def __init__(
+        self,
+        state: GatewayState,
+        config: Config,
+        listeners: Listeners,
+        stores: Sequence[DescriptorStore],
+        mirrors: Mirrors,
+        environment: Mapping[str, str],
+        fail: Callable[[str], None],
+        generation: int = 1,
+    ) -> None:
+        """
+        :param config: what workers are given; :meth:`configure_all` gives them another
+        :param stores: by slot
+        :param mirrors: of workers that write another table than ``state.table``
+        :param environment: of workers
+        :param fail: told why there can be no workers
+        :param generation: of ``config``
+        """
+        self.state = state
+        self.config = config
+        self.generation = generation
+        self.stores = stores
+        self.mirrors = mirrors
+        self.running: dict[int, WorkerProcess] = {}
+        """by slot"""
+        self.keepers: list[asyncio.Task[None]] = []
+        self.learned: dict[Key, State] = {}
+        """what workers have learned of paths, the latest last"""
+        self.progress = asyncio.Event()
+        """a worker has drained; cleared by :meth:`all_drained`"""
+        self.stopping = False
+        self.heirlooms: list[int] = []
+        """descriptors that every worker is to hold as long as it lives"""
+        self.on_change: Callable[[], None] = lambda: None
+        """told that there is something new that a supervisor after this one would have to know"""
+        self._listeners = listeners
+        self._environment = environment
+        self._fail = fail
+
+    def start(self) -> list[asyncio.Future[None]]:
+        """Have a worker in each slot that is in use; futures that are done when they accept connections."""
+        loop = asyncio.get_running_loop()
+        ready = [loop.create_future() for _ in self.state.slots]
+        self.keepers = [
+            asyncio.create_task(self.keep(slot, future)) for slot, future in zip(self.state.slots, ready, strict=True)
+        ]
+        return ready
+
+    def keep_running(self, worker: WorkerProcess) -> None:
+        """Keep the slot of a worker filled that serves already."""
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ready.set_result(None)
+        self.keepers.append(asyncio.create_task(self.keep(worker.slot, ready, worker)))
+
+    def all_drained(self) -> bool:
+        """Whether every slot's worker has drained. One that died meanwhile has left its tunnels to the next."""
+        self.progress.clear()
+        return sum(worker.drained for worker in self.serving()) == self.config.workers
+
+    async def end(self) -> None:
+        """Have the workers exit, and see them gone."""
+        self.stopping = True
+        self.tell_all(Stop())
+        if self.keepers:
+            _, left = await asyncio.wait(self.keepers, timeout=STOP_SECONDS)
+            for worker in list(self.running.values()):
+                worker.process.kill()
+            for keeper in left:
+                keeper.cancel()
+            await asyncio.gather(*self.keepers, return_exceptions=True)
+
+    def serving(self) -> list[WorkerProcess]:
+        """Workers that were not replaced by others."""
+        return [worker for worker in self.running.values() if not worker.retired]
+
+    async def configure_all(self, config: Config, drained_backends: dict[int, DrainState]) -> list[str]:
+        """Put a configuration in force, in every worker and in those to come; return what went wrong."""
+        self.config = config
+        self.state.drained_backends = drained_backends
+        self.generation += 1
+        answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self.serving()]
+        failures = []
+        for answer in await asyncio.gather(*answers, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                failures.append("a worker did not answer" if isinstance(answer, TimeoutError) else str(answer))
+            elif answer is not None:
+                failures.append(answer)
+        return failures
+
+    async def keep(self, slot: int, ready: asyncio.Future[None], running: WorkerProcess | None = None) -> None:
+        """Keep a slot filled, until the gateway stops, or another slot is in its place.
+
+        :param running: the worker that serves there already
+        """
+        backoff = 0.0
+        failed_boots = 0
+        while not self.stopping:
+            lived = 0.0
+            try:
+                worker = running or await self.spawn(slot)
+            except OSError as error:
+                log.error("worker %d cannot be started: %s", slot, error)
+                failed_boots += 1
+            else:
+                if running is not None or await self.boot(worker):
+                    failed_boots = 0
+                    if not ready.done():
+                        ready.set_result(None)
+                else:
+                    failed_boots += 1
+                running = None
+                status = await exit_status(worker.process)
+                lived = time.monotonic() - worker.started
+                await self._bury(worker)
+                if worker.retired:
+                    if status and not self.stopping:
+                        log.error("worker %s, which was replaced, %s", worker.name, _how(status))
+                    self.clear(slot)
+                    return
+                if self.stopping:
+                    return
+                log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
+            if not ready.done() or failed_boots >= MAX_FAILED_BOOTS:
+                self._fail(f"worker {slot} does not start; what it said is above")
+                return
+            self.state.worker_restarts += 1
+            self.on_change()
+            # At once the first time: connections wait for it. Slower where it dies young again and again.
+            longest = MAX_BACKOFF_SECONDS if failed_boots else MAX_PAUSE_SECONDS
+            backoff = 0.0 if lived >= STABLE_SECONDS else min(backoff * 2 or FIRST_BACKOFF_SECONDS, longest)
+            if failed_boots or backoff > FIRST_BACKOFF_SECONDS:
+                await asyncio.sleep(backoff)
+
+    async def spawn(self, slot: int) -> WorkerProcess:
+        """:raises OSError: the system has no room for another process, or for its descriptors"""
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            control, its_control = socket.socketpair()
+            ours.enter_context(control)
+            theirs.enter_context(its_control)
+            store, its_store = store_pair()
+            ours.enter_context(store)
+            theirs.enter_context(its_store)
+            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
+            process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
+                [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
+                pass_fds=[*descriptors, *self.heirlooms],
+                stdin=subprocess.DEVNULL,
+                env=self._environment,
+            )
+            ours.pop_all()
+        self.stores[slot].serve(store)
+        worker = self.running[slot] = WorkerProcess(slot, process, Channel(control))
+        return worker
+
+    async def _bury(self, worker: WorkerProcess) -> None:
+        """Clear away what is left of a worker that has exited. Its tunnels wait for a successor."""
+        del self.running[worker.slot]
+        self.stores[worker.slot].part()
+        await worker.channel.close()
+        self.mirrors.settle(worker.slot)
+        block = self.state.table.worker(worker.slot)
+        self.state.table.cells[block + W_READY] = 0
+        self.state.table.cells[block + W_PID] = 0
+
+    async def watch_heartbeats(self) -> None:
+        """Kill workers that hang; they are replaced like any that died."""
+        table = self.state.table
+        watch = Watch(time.monotonic())
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            watch.look(time.monotonic())
+            self.mirrors.refresh(rows=False)
+            for worker in self.running.values():
+                heartbeat = table.cells[table.worker(worker.slot) + W_HEARTBEAT_NS] / 1e9
+                if worker.ready is not None and watch.hangs(max(heartbeat, worker.ready)):
+                    log.error("worker %d (pid %d) hangs, and is killed", worker.slot, worker.process.pid)
+                    worker.process.kill()
+                    worker.ready = None
+
+    def hear(self, worker: WorkerProcess) -> None:
+        """Listen to a worker from now on."""
+        listen_to = asyncio.create_task(self._listen_to(worker))
+        listen_to.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    async def boot(self, worker: WorkerProcess, takes_over: bool = False) -> bool:
+        """Give a new worker its configuration; whether it accepts connections now.
+
+        :param takes_over: it is to wait with that, as another one does
+        """
+        self.hear(worker)
+        worker.listen(self._listeners.sockets)
+        try:
+            reason = await asyncio.wait_for(self._configure(worker, takes_over), BOOT_SECONDS)
+            worker.channel.send(Learned(list(self.learned.items())))
+        except TimeoutError:
+            reason = f"it was not ready within {BOOT_SECONDS:.0f} s"
+        except ConnectionError:
+            return False
+        if reason is not None:
+            log.error("worker %d did not start: %s", worker.slot, reason)
+            worker.process.kill()
+            return False
+        worker.ready = time.monotonic()
+        return True
+
+    async def _configure(self, worker: WorkerProcess, takes_over: bool = False) -> str | None:
+        """Send a worker the configuration; None once it is in force there, else the reason.
+
+        :raises ConnectionError: the worker died before it answered
+        """
+        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+        worker.configured[self.generation] = answer
+        drained = frozenset(self.state.drained_backends)
+        drain = None
+        if self.state.drain is not None:
+            drain = Drain(self.state.drain.seconds_left, self.config.drain.close_code)
+        worker.channel.send(Configure(self.generation, self.config, self.state.registry, drained, drain, takes_over))
+        return await answer
+
+    async def _listen_to(self, worker: WorkerProcess) -> None:
+        while (message := await worker.channel.receive()) is not None:
+            if isinstance(message, Configured | Failed):
+                answer = worker.configured.pop(message.generation, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(message.reason if isinstance(message, Failed) else None)
+            elif isinstance(message, Learned):
+                self._pass_on(message, worker)
+            elif isinstance(message, Drained):
+                worker.drained = True
+                self.progress.set()
+            elif isinstance(message, Released | TakenOver):
+                worker.answers.put_nowait(message)
+            elif isinstance(message, Retired):
+                worker.finished.set()
+        worker.answers.put_nowait(None)
+        worker.finished.set()
+        for answer in worker.configured.values():
+            if not answer.done():
+                answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
+
+    def _pass_on(self, learned: Learned, source: WorkerProcess) -> None:
+        """Tell the other workers what one has learned, and keep it for those to come."""
+        for key, state in learned.news:
+            self.learned.pop(key, None)
+            self.learned[key] = state
+        while len(self.learned) > MAX_PATHS:
+            del self.learned[next(iter(self.learned))]
+        self.on_change()
+        for worker in self.running.values():
+            if worker is not source:
+                worker.channel.send(learned)
+
+    def tell_all(self, message: Message) -> None:
+        for worker in self.running.values():
+            worker.channel.send(message)
+
+    async def end_worker(self, worker: WorkerProcess) -> None:
+        """End a worker that serves nothing."""
+        worker.process.kill()
+        await exit_status(worker.process)
+        await self._bury(worker)
+        self.clear(worker.slot)
+
+    def clear(self, slot: int) -> None:
+        """Forget whatever was in a slot that nobody has any more."""
+        self.stores[slot].end()
+        self.state.table.clear(slot, len(self.state.registry.routes), len(self.state.registry.backends))
+
+
+def _how(status: int) -> str:
+    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
