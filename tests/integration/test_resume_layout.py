@@ -17,6 +17,7 @@ from tests.support.deadline import eventually
 from tests.support.frames import CLOSE, close, frame
 from tests.support.gateway import to_one
 from tests.support.numbered import Play, Tunnel
+from tests.support.process import gone
 
 from .test_crash import get_busy
 from .test_resume import Counters, MakeService, Service, all_complete, keepers, make_service, play
@@ -102,6 +103,30 @@ async def test_a_kill_in_such_an_upgrade(make_service: MakeService, play: Play, 
     await all_go_on(service, tunnels)
     assert layouts_kept(service) == [VERSION + 1]
     assert layouts_of(service.gateway) == [VERSION + 1]
+    await upgrade(service.gateway)
+    await all_go_on(service, tunnels)
+
+
+@pytest.mark.parametrize("before", [r"^ *new\.channel\.send\(TakeOver", r"^ *old\.channel\.send\(Forget"])
+async def test_a_kill_in_the_middle_of_a_round(
+    make_service: MakeService, play: Play, program: Path, before: str
+) -> None:
+    """One round is through. Of the next, the old worker has released the tunnels, or the new one serves them, too."""
+    service = make_service(env=of(program))
+    tunnels = await begin(service, play, 500)
+    relayout(program)
+    file = program / "processes" / "upgrade.py"
+    good = file.read_text()
+    kill = "globals().update(ROUND=globals().get('ROUND', 0) + 1) or ROUND == 2 and os.kill(os.getpid(), 9); "
+    edit(file, (before, lambda found: found[0].replace(found[0].strip(), kill + found[0].strip())))
+    service.gateway.process.signal(signal.SIGUSR2)
+    await gone(service.gateway.process.pid, UPGRADE_SECONDS)
+    await service.gateway.exits(-signal.SIGKILL)
+    assert layouts_kept(service) == [VERSION, VERSION + 1]
+    file.write_text(good)
+    await service.start()
+    await all_go_on(service, tunnels)
+    assert layouts_kept(service) == [VERSION + 1]
     await upgrade(service.gateway)
     await all_go_on(service, tunnels)
 
