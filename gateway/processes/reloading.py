@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from gateway.config import ConfigError
 from gateway.config.schema import Address, Config
@@ -14,6 +15,9 @@ from gateway.processes.control import DrainBackends, Unlisten
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.workers import Workers
 from gateway.routing.registry import RegistryFull
+
+UNLISTEN_SECONDS = 2.0
+"""For workers to let go of an address that is not listened on any more."""
 
 log = logging.getLogger("gateway")
 
@@ -32,6 +36,7 @@ class Reloading:
         self._read = read
         self._state = workers.state
         self._registry = workers.state.registry
+        self._unlistened = -UNLISTEN_SECONDS
 
     async def reload(self) -> None:
         """Reload: a configuration that is wrong changes nothing."""
@@ -40,7 +45,7 @@ class Reloading:
             config = await asyncio.to_thread(self._read, self._path)
             _refuse_what_needs_a_restart(self._workers.config, config)
             self._registry.admit(config)
-            new = self._listeners.open([listener.address for listener in config.listen])
+            new = await self._open([listener.address for listener in config.listen])
         except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
             state.last_reload_ok = False
             state.last_reload_error = str(error)
@@ -65,9 +70,23 @@ class Reloading:
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
 
+    async def _open(self, addresses: Collection[Address]) -> Mapping[Address, list[socket.socket]]:
+        """As :meth:`Listeners.open`. What the reload before this has given up, workers may listen on for a moment yet.
+
+        :raises CannotListen: as there
+        """
+        while True:
+            try:
+                return self._listeners.open(addresses)
+            except CannotListen:
+                if time.monotonic() > self._unlistened + UNLISTEN_SECONDS:
+                    raise
+            await asyncio.sleep(0.02)
+
     def _unlisten(self, addresses: Collection[Address]) -> None:
         """Stop listening. Workers accept what waits, and have the last descriptors of these sockets then."""
         addresses = list(addresses)
+        self._unlistened = time.monotonic() if addresses else self._unlistened
         self._listeners.close(addresses)
         for address in addresses:
             self._workers.tell_all(Unlisten(address))
