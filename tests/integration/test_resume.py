@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -451,6 +452,16 @@ async def test_without_a_store_nothing_is_sent_to_one(make_service: MakeService,
 # --- what changes meanwhile -------------------------------------------------------------------------------------------
 
 
+def ports_in_store(service: Service) -> list[int]:
+    """Of the TCP listeners that the service manager keeps."""
+    found = []
+    for fd in service.keeper.of_kind("listen"):
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.family == socket.AF_INET:
+                found.append(sock.getsockname()[1])
+    return found
+
+
 async def test_listeners_and_admin_may_change_meanwhile(make_service: MakeService, play: Play, tmp_path: Path) -> None:
     """Those that stay go on, what waits there included; others are opened or closed."""
     service = make_service()
@@ -478,7 +489,8 @@ async def test_listeners_and_admin_may_change_meanwhile(make_service: MakeServic
     gateway.config["listen"] = [{"address": address} for address in addresses[:2]]
     gateway.write(gateway.config)
     await gateway.reload()
-    await eventually(lambda: len(service.keeper.of_kind("listen")) == 2 + 1, "the store to follow the reload")
+    port = int(addresses[0].rpartition(":")[2])
+    await eventually(lambda: ports_in_store(service) == [port, port], "the store to follow the reload")
     await service.die()
     waiting = [await connect(address) for address in addresses[:2]]
     await service.start()
