@@ -68,7 +68,7 @@ from gateway.tunnels.relay import Relay
 from gateway.tunnels.table import Slice
 
 INTERVAL_SECONDS = 1.0
-TICK_NS = SECOND // 50
+TICK_NS = SECOND // 25
 AHEAD_SECONDS = 600
 """How far ahead the walk looks for Pings that fall due together."""
 
