@@ -164,6 +164,7 @@ async def test_tunnels_go_on_through_upgrades(start_gateway: StartGateway, play:
     for tunnel in (*idle, *busy):
         assert tunnel.lives
         tunnel.check()
+    print(f"tunnels paused for {', '.join(f'{pause * 1000:.0f}' for pause in pauses)} ms at most")
     assert max(pauses) < PAUSE_SECONDS, pauses
     assert max(descriptors) - min(descriptors) <= 4, descriptors
     assert memory[-1] < 1.15 * memory[0], memory
