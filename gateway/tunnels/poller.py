@@ -13,6 +13,7 @@ import math
 import select
 import selectors
 from collections.abc import Callable
+from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from gateway.tunnels.kernel import Kernel
@@ -69,7 +70,8 @@ class Poller(selectors.EpollSelector):
         self._readers[fd] = reader
 
     def put_off(self, call: Call, done: Done) -> None:
-        """Make a heavy system call when everything else of this turn is done, and tell what it returned.
+        """Make a heavy system call when everything else of this turn is done, and tell what it returned: a number, or
+        ``-EINVAL`` where it raised anything.
 
         The network's part of the kernel leaves nothing but its own in a processor's caches: Python code that runs
         between two of its calls costs two to three times as much as in a row (``make bench``, scenario ``handshake``).
@@ -119,6 +121,8 @@ class Poller(selectors.EpollSelector):
         readers = self._readers
         others = self.relay.poll(timeout_ms)
         received = [(fd, self.kernel.receive(fd, RECEIVE_BYTES)) for fd, _ in others if fd in readers]
+        if received:  # a reader that becomes a callback is not called again for the same event
+            others = [event for event in others if event[0] not in readers]
         for fd, data in received:
             reader = readers.get(fd)
             if reader is not None:
@@ -150,11 +154,19 @@ class Poller(selectors.EpollSelector):
             self._make_up()
         return ready
 
+    @staticmethod
+    def _result_of(call: Call) -> int:
+        try:
+            return call()
+        except Exception:  # as for callbacks
+            log.exception("%r failed", call)
+            return -EINVAL
+
     def _make_up(self) -> None:
         """Do what was put off, and what that leads to."""
         while self._put_off:
             put_off, self._put_off = self._put_off, []
-            results = [call() for call, _ in put_off]
+            results = [self._result_of(call) for call, _ in put_off]
             for (_, done), result in zip(put_off, results, strict=True):
                 try:
                     done(result)

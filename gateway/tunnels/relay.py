@@ -103,7 +103,7 @@ class Relay(Pinging):
         The others are described in ``streams.py``, ``ending.py`` and ``pinging.py``.
 
         :param on_tick: called with the clock once ``tick_ns`` has come; returns when it is due next. A timer of
-            asyncio's would cost a worker that sends Pings fifty times a second a fifth of its CPU
+            asyncio's would cost a worker that sends Pings all the time a fifth of its CPU
         """
         super().__init__(kernel, cells, descriptors, on_end, on_loss, on_answer)
         self.on_tick = on_tick

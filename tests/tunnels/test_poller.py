@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import resource
 import select
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from errno import ECONNRESET, EINVAL
 
 import pytest
 
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT
+from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, NEVER
+from gateway.tunnels.poller import Poller
 from tests.support.frames import TEXT
 
 from .harness import DESCRIPTORS, Rig
@@ -222,3 +226,173 @@ def test_a_callback_that_fails_is_heard_no_more_and_ends_nothing_else(
     assert rig.poller.select(0) == []
     assert called == [select.EPOLLIN]
     assert "its callback failed" in caplog.text
+
+
+# --- what is received for those who read ------------------------------------------------------------------------------
+
+
+def test_a_reader_is_called_with_what_has_come(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    found: list[bytes | int] = []
+    rig.poller.read(left.fileno(), found.append)
+    assert rig.poller.select(0) == []
+    assert found == []
+    right.send(b"hello")
+    assert rig.poller.select(0) == []
+    right.close()
+    rig.poller.select(0)
+    assert found == [b"hello", b""]
+    rig.poller.unwatch(left.fileno())
+    rig.poller.select(0)
+    assert found == [b"hello", b""]
+    assert rig.waiting() == []
+
+
+def test_a_reader_is_told_what_went_wrong(rig: Rig) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as client:
+        accepted, _ = server.accept()
+        found: list[bytes | int] = []
+        rig.poller.read(client.fileno(), found.append)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
+        accepted.close()
+        rig.poller.select(1)
+        assert found == [ECONNRESET]
+        rig.poller.unwatch(client.fileno())
+
+
+def test_a_reader_may_become_a_callback(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    calls: list[int] = []
+    rig.poller.read(left.fileno(), lambda data: rig.poller.recall(left.fileno(), calls.append))
+    right.send(b"for the reader")
+    rig.poller.select(0)
+    right.send(b"for the callback")
+    rig.poller.select(0)
+    assert calls == [select.EPOLLIN]
+    assert left.recv(100) == b"for the callback"
+    rig.poller.unwatch(left.fileno())
+
+
+def test_who_is_let_go_by_another_reader_of_the_same_turn_is_not_called(rig: Rig) -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    found: list[bytes | int] = []
+
+    def let_all_go(data: bytes | int) -> None:
+        found.append(data)
+        for left, _ in pairs:
+            rig.poller.unwatch(left.fileno())
+
+    for left, right in pairs:
+        rig.poller.read(left.fileno(), let_all_go)
+        right.send(b"x")
+    rig.poller.select(0)
+    assert found == [b"x"]
+    for left, right in pairs:
+        left.close()
+        right.close()
+
+
+def test_a_reader_that_fails_is_heard_no_more(rig: Rig, pair: Pair, caplog: pytest.LogCaptureFixture) -> None:
+    left, right = pair
+    called = []
+
+    def fail(data: bytes | int) -> None:
+        called.append(data)
+        raise RuntimeError("a bug")
+
+    rig.poller.read(left.fileno(), fail)
+    for _ in range(2):
+        right.send(b"x")
+        assert rig.poller.select(0) == []
+    assert called == [b"x"]
+    assert "its reader failed" in caplog.text
+
+
+# --- what is put off --------------------------------------------------------------------------------------------------
+
+
+def test_heavy_calls_are_made_when_all_else_is_done(rig: Rig) -> None:
+    pairs = [socket.socketpair() for _ in range(3)]
+    happened: list[object] = []
+
+    def ask(n: int) -> None:
+        happened.append(f"reader {n}")
+        rig.poller.put_off(lambda: happened.append(f"call {n}") or n, happened.append)
+
+    for n, (left, right) in enumerate(pairs):
+        rig.poller.read(left.fileno(), lambda data, n=n: ask(n))
+        right.send(b"x")
+    rig.poller.select(0)
+    assert sorted(map(str, happened[:3])) == ["reader 0", "reader 1", "reader 2"]
+    assert sorted(map(str, happened[3:6])) == ["call 0", "call 1", "call 2"]
+    assert sorted(map(int, map(str, happened[6:]))) == [0, 1, 2]
+    for left, right in pairs:
+        rig.poller.unwatch(left.fileno())
+        left.close()
+        right.close()
+
+
+def test_what_is_put_off_outside_of_a_turn_is_not_waited_with(rig: Rig) -> None:
+    """And what that puts off in its turn is done, too."""
+    done: list[int] = []
+    rig.poller.put_off(lambda: 7, lambda first: rig.poller.put_off(lambda: first + 1, done.append))
+    began = time.monotonic()
+    rig.poller.select(5)
+    assert done == [8]
+    assert time.monotonic() - began < 4
+
+
+def test_a_heavy_call_that_fails_takes_nothing_with_it(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    done: list[int] = []
+
+    def fail(*arguments: int) -> int:
+        raise RuntimeError("a bug")
+
+    rig.poller.put_off(fail, done.append)
+    rig.poller.put_off(lambda: 1, fail)
+    rig.poller.put_off(lambda: 2, done.append)
+    rig.poller.select(0)
+    assert done == [-EINVAL, 2]
+    assert caplog.text.count("RuntimeError: a bug") == 2
+
+
+# --- going on waiting -------------------------------------------------------------------------------------------------
+
+
+def test_tunnels_are_served_for_as_long_as_asyncio_means_to_wait(rig: Rig) -> None:
+    """asyncio hears of nothing but its own."""
+    tunnel = rig.open("unix")
+    sender = threading.Thread(target=lambda: [(tunnel.client.send(HELLO), time.sleep(0.01)) for _ in range(10)])
+    began = time.monotonic()
+    sender.start()
+    assert rig.poller.select(0.3) == []
+    assert time.monotonic() - began >= 0.3
+    sender.join()
+    assert tunnel.backend.has(HELLO * 10)
+
+
+def test_whoever_is_told_of_an_end_may_have_given_asyncio_something_to_do(rig: Rig) -> None:
+    tunnel = rig.open("unix")
+    tunnel.client.close()
+    tunnel.backend.close()
+    began = time.monotonic()
+    rig.poller.select(5)
+    assert time.monotonic() - began < 4
+    rig.rest()
+
+
+def test_ticks_come_while_it_waits(rig: Rig) -> None:
+    ticks: list[int] = []
+
+    def tick(now: int) -> int:
+        ticks.append(now)
+        return now + 20_000_000 if len(ticks) < 5 else NEVER
+
+    poller = Poller(rig.table, DESCRIPTORS, lambda row: None, on_tick=tick)
+    with closing(poller):
+        poller.relay.tick_ns = time.monotonic_ns()
+        poller.select(0.3)
+        assert len(ticks) == 5
+        assert all(later - sooner >= 20_000_000 for sooner, later in itertools.pairwise(ticks))
+        poller.select(0)
+        assert len(ticks) == 5

@@ -9,15 +9,18 @@ import select
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
-from errno import EAGAIN, EBADF
+from errno import EAGAIN, EBADF, ECONNREFUSED, ENOENT, EPIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import gateway
 from gateway.build import TWO_BUILDS, VARIABLE, relay_build
 from gateway.tunnels.kernel import Kernel
+from tests.support.ports import free_port
 
 PACKAGE = Path(gateway.__file__).parent
 SHOW = """
@@ -121,3 +124,82 @@ def test_errors_come_back_as_negative_numbers() -> None:
         assert kernel.wait(0) == 0
         epoll.register(left)
         assert kernel.wait(-1) == 1
+
+
+# --- what handshakes ask of it ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    with closing(select.epoll()) as epoll:
+        yield Kernel(epoll, 1000)
+
+
+@pytest.mark.parametrize(
+    ("family", "address"), [(socket.AF_INET, ("127.0.0.1", 0)), (socket.AF_INET6, ("::1", 0)), (socket.AF_UNIX, "here")]
+)
+def test_connecting_and_accepting(
+    kernel: Kernel, family: int, address: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(family) as listening:
+        try:
+            listening.bind(address)
+        except OSError as error:
+            pytest.skip(f"this machine has no {address}: {error}")
+        listening.listen()
+        listening.setblocking(False)
+        assert kernel.accept(listening.fileno(), 10, 1000) == [(-EAGAIN, None, EAGAIN)]
+        ours = []
+        for n in range(3):
+            ours.append(kernel.open(family))
+            assert kernel.connect(ours[-1], family, listening.getsockname(), b"head %d" % n) == 6
+        found = kernel.accept(listening.fileno(), 2, 1000)
+        found += kernel.accept(listening.fileno(), 10, 1000)
+        assert [data for _, _, data in found] == [b"head 0", b"head 1", b"head 2", EAGAIN]
+        assert found.pop() == (-EAGAIN, None, EAGAIN)
+        for (fd, peer, _), own in zip(found, ours, strict=True):
+            with socket.socket(fileno=own) as client, socket.socket(fileno=fd) as server:
+                assert not os.get_blocking(fd)
+                assert not os.get_inheritable(fd)
+                assert peer == (None if family == socket.AF_UNIX else client.getsockname()[:2])
+                assert kernel.receive(fd, 10) == EAGAIN
+                assert kernel.write(fd, b"answer") == 6
+                assert kernel.receive(own, 3) == b"ans"
+                assert kernel.receive(own, 100) == b"wer"
+                assert kernel.error_of(own) == 0
+                kernel.limit_unacknowledged(own, 1234)
+                if family != socket.AF_UNIX:
+                    assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 1234
+                kernel.shut(fd)
+                assert kernel.receive(own, 100) == b""
+                server.close()
+                assert kernel.write(own, b"x") in (1, -EPIPE)
+
+
+def test_accepting_stops_where_descriptors_run_short(kernel: Kernel) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        clients = [socket.create_connection(listening.getsockname()) for _ in range(3)]
+        found = kernel.accept(listening.fileno(), 10, 0)
+        assert len(found) == 1
+        found += kernel.accept(listening.fileno(), 10, 10_000)
+        assert [fd >= 0 for fd, _, _ in found] == [True, True, True, False]
+        for fd, _, _ in found[:-1]:
+            kernel.close(fd)
+        for client in clients:
+            client.close()
+
+
+def test_what_cannot_be_connected_to(kernel: Kernel, tmp_path: Path) -> None:
+    for family, address, error in (
+        (socket.AF_UNIX, str(tmp_path / "nobody"), ENOENT),
+        (socket.AF_INET, ("127.0.0.1", free_port()), ECONNREFUSED),
+    ):
+        fd = kernel.open(family)
+        result = kernel.connect(fd, family, address, b"head")
+        # On this machine a connection that is refused is so at once, though nobody promises that.
+        assert result in (-error, 0)
+        kernel.close(fd)
+    assert kernel.receive(-1, 10) == EBADF
+    assert kernel.write(-1, b"x") == -EBADF
