@@ -85,12 +85,13 @@ async def test_term_does_not_wait_for_ever_for_those_who_do_not_answer(
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address, timeouts={"close": "1s"}))
     kept_alive = await open_connection(gateway)
-    await tunnel(gateway, open_connection)
+    mute = await tunnel(gateway, open_connection)
     gateway.term()
     await gateway.stderr.containing("signal TERM")
     status, text = await gateway.get("/readyz")
     assert (status, text) == (503, "not ready: the gateway is shutting down\n")
     assert (await gateway.get("/healthz"))[0] == 200
+    assert await read_frame(mute) == (CLOSE, close(1012))  # the worker has heard of it, too
     await kept_alive.send(handshake("/"))
     answer = await kept_alive.ends()
     assert b" 503 " in answer.partition(b"\r\n")[0] or answer == b""
