@@ -71,7 +71,7 @@ def relayout(program: Path) -> Callable[[], None]:
         (r"^WORKER_CELLS = (\d+)", more(8)),
         (r"^    W_PID,$", "    W_WEATHER,\n    W_PID,"),
         (r"^\) = range\((\d+)(?=\)\nWORKER_CELLS)", more(1)),
-        (r"for s in \(2, 5, 10, 25,", "for s in (1, 2, 3, 10, 25,"),
+        (r"for s in \(2, 5, 10, 25,", "for s in (1, 2, 3, 5, 10, 25,"),
         (r"^T_PINGS = OPCODES \+ 2", "T_PINGS = OPCODES + 3"),
         (r"^T_PONGS = OPCODES \+ 3", "T_PONGS = OPCODES + 2"),
         (r"^    DIRTY,", "    PACED_AT_ALL,\n    DIRTY,"),
