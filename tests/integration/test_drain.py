@@ -410,9 +410,16 @@ async def test_a_handshake_on_its_way_to_a_drained_backend_gets_503(
     status, _ = await gateway.post(f"drain?backend={scripted.address}")
     assert status == 202
     await gateway.until(lambda scrape: scrape.value("gateway_backend_drained") == 1, "the drain to show")
-    other = await open_connection(gateway)
-    await other.send(handshake("/"))
-    assert (await other.answer()).status == 503  # the worker knows
+    while True:  # until the worker has heard of it, too
+        other = await open_connection(gateway)
+        await other.send(handshake("/"))
+        refusal, passed = asyncio.create_task(other.answer()), asyncio.create_task(asked.get())
+        done, waiting = await asyncio.wait((refusal, passed), return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if refusal in done:
+            assert refusal.result().status == 503
+            break
     await backend.send(switching())
     answer = await client.answer()
     assert (answer.status, answer.text) == (
