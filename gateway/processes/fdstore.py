@@ -27,6 +27,7 @@ from itertools import islice
 from typing import Protocol
 
 from gateway.observe.seldom import Seldom
+from gateway.processes.rights import Ancillary, connections_of
 from gateway.tunnels.adoption import Connections
 
 OPENED_AT_ONCE = 120
@@ -66,19 +67,12 @@ def _send(sock: socket.socket, ended: Sequence[int], opened: Sequence[tuple[int,
 class _Received:
     """One message, as far as there were descriptors left in this process for what it brings."""
 
-    def __init__(self, data: bytes, ancillary: Iterable[tuple[int, int, bytes]]) -> None:
+    def __init__(self, data: bytes, ancillary: Ancillary) -> None:
         message = array("q", data)
         ended = message[0]
         self.ended = message[1 : 1 + ended]
         opened = message[1 + ended :]
-        descriptors = array("i")
-        for level, kind, payload in ancillary:
-            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-        if len(descriptors) % 2:
-            os.close(descriptors.pop())
-        pairs = zip(descriptors[::2], descriptors[1::2], strict=True)
-        self.opened: list[tuple[int, Connections]] = list(zip(opened, pairs, strict=False))
+        self.opened: list[tuple[int, Connections]] = list(zip(opened, connections_of(ancillary), strict=False))
         self.without_descriptors = len(opened) - len(self.opened)
 
 

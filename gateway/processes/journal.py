@@ -28,6 +28,7 @@ from errno import EAGAIN, ENOBUFS
 
 from gateway.observe.seldom import Seldom
 from gateway.processes.manager_store import ManagerStore
+from gateway.processes.rights import connections_of
 from gateway.tunnels.adoption import Connections
 
 AT_ONCE = 120
@@ -276,11 +277,4 @@ def read(fd: int) -> list[tuple[int, Connections]]:
                 return found
             if not data:
                 return found
-            descriptors = array("i")
-            for level, kind, payload in ancillary:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    descriptors.frombytes(payload[: len(payload) - len(payload) % descriptors.itemsize])
-            if len(descriptors) % 2:
-                os.close(descriptors.pop())
-            pairs = zip(descriptors[::2], descriptors[1::2], strict=True)
-            found += zip(array("q", data), pairs, strict=False)
+            found += zip(array("q", data), connections_of(ancillary), strict=False)

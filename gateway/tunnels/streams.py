@@ -56,12 +56,12 @@ class Streams:
         self.now = self.kernel.now()
 
     def _failed(self, row: int, side: int, error: int) -> None:
-        """A side's connection failed: see ``ending.py``. :param error: a negative errno"""
-        raise NotImplementedError
+        """A side's connection failed; :class:`Ending` says what then. :param error: a negative errno"""
+        raise AssertionError("streams alone do not end")
 
     def _settle(self, row: int) -> bool:
-        """Do what the state of both sides asks for: see ``ending.py``. True if the tunnel ended."""
-        raise NotImplementedError
+        """Do what the state of both sides asks for, as :class:`Ending` does. True if the tunnel ended."""
+        raise AssertionError("streams alone do not end")
 
     def served(self, row: int) -> None:
         """Note that a tunnel's row and its connections agree again, as they do between two events.
