@@ -22,6 +22,7 @@ cdef class Kernel:
 
     cpdef int wait(self, int timeout_ms) except -1
     cdef int event_fd(self, int i) noexcept
+    cdef void prefetch(self, int64_t[::1] cells, int64_t at) noexcept
     cdef int event_mask(self, int i) noexcept
     cpdef Py_ssize_t recv(self, int fd) noexcept
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept

@@ -58,6 +58,10 @@ class Kernel:
         """What event ``i`` says: a mask of ``EPOLLIN`` and so on."""
         return self._events[i][1]
 
+    def prefetch(self, cells: memoryview[int], at: int) -> None:
+        """Have the processor fetch the cache line of a cell that is to be written soon. Nothing here: it would cost
+        more than it saves."""
+
     def recv(self, fd: int) -> int:
         """Receive into the buffer; return bytes, 0 at the end of the stream, or a negative errno."""
         try:

@@ -68,6 +68,9 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec *ts)
     int CLOCK_MONOTONIC
 
+cdef extern from *:
+    void __builtin_prefetch(const void *address, int to_write) nogil
+
 COMPILED = True
 SPARE_BYTES = 16
 KEEPALIVE_IDLE_SECONDS = 60
@@ -104,6 +107,9 @@ cdef class Kernel:
 
     cdef int event_mask(self, int i) noexcept:
         return self.events[i].events
+
+    cdef void prefetch(self, int64_t[::1] cells, int64_t at) noexcept:
+        __builtin_prefetch(&cells[at], 1)
 
     cpdef Py_ssize_t recv(self, int fd) noexcept:
         cdef Py_ssize_t n = c_recv(fd, &self.data[0], self.receive_bytes, 0)

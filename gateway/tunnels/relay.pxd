@@ -8,7 +8,7 @@ from gateway.tunnels.deadlines cimport next_deadline
 from gateway.tunnels.kernel cimport Kernel
 from gateway.tunnels.pinging cimport Pinging
 
-cdef int64_t BACKEND_SIDE, BROKEN, BYTES, CLIENT, CUT, DEADLINE_NS, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP
+cdef int64_t BACKEND_SIDE, BROKEN, BYTES, CLIENT, COMPILED, CUT, DEADLINE_NS, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP
 cdef int64_t EPOLLIN, EPOLLOUT, FD, GATE, HELD, INTEREST, KIND, LAST_NS, LIVE, MASKING, MAX_WAIT_MS, MILLISECOND
 cdef int64_t NEVER, NOT_READ, NO_OWNER, OPEN, OPENED_NS, PEER, PENDING, PHASE, PONG_DUE, REGISTERED, RELEASED, SCANNER
 cdef int64_t SECOND, SIDE_0, SIDE_CELLS, STATE, STATUS, TOTALS, TOTAL_CELLS, T_BYTES, WEBSOCKET
@@ -18,10 +18,12 @@ cdef class Relay(Pinging):
     cdef object on_tick
     cdef public int64_t tick_ns
 
-    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, mask=int, until=int64_t)
+    @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, next_owner=int, mask=int, until=int64_t)
     cpdef list poll(self, int timeout_ms)
     @cython.locals(left=int64_t)
     cdef int _wait_ms(self, int64_t until) except? -2
+    @cython.locals(kernel=Kernel, here=int64_t)
+    cdef void _prefetch(self, int64_t row, int64_t side) noexcept
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
     @cython.locals(here=int64_t, there=int64_t, totals=int64_t, now=int64_t, sent=Py_ssize_t)

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from gateway.tunnels.kernel cimport Kernel
 
 cdef int64_t BYTES, DEADLINE_NS, DIRTY, DISCARD, EAGAIN, EINTR, ENDED, EPOLLIN, EPOLLOUT, FD, GATE, INTEREST, LAST_NS
-cdef int64_t PENDING, REGISTERED, SHUT, SIDE_0, SIDE_CELLS, STALLED_NS, T_BYTES, WRITE_STALL_NS
+cdef int64_t PENDING, READING, REGISTERED, SHUT, SIDE_0, SIDE_CELLS, STALLED_NS, T_BYTES, WRITE_STALL_NS
 
 
 cdef class Streams:
@@ -38,7 +38,8 @@ cdef class Streams:
     cdef void _flush(self, int64_t row, int64_t side) except *
     @cython.locals(there=int64_t)
     cdef void _drop_pending(self, int64_t row, int64_t side) except *
-    @cython.locals(here=int64_t, there=int64_t, events=int64_t)
+    @cython.locals(here=int64_t, there=int64_t, events=int64_t, watched=int64_t)
     cdef void _watch(self, int64_t row, int64_t side) except *
+    cdef void _ask_anew(self, int64_t here) except *
     cpdef void hang_up(self, int fd) except *
     cpdef void retire(self, int fd) except *
