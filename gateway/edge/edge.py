@@ -16,7 +16,7 @@ from gateway.edge.descriptors import Descriptors
 from gateway.edge.names import Names
 from gateway.edge.refusal import Linger, refusal_bytes
 from gateway.edge.request import Refused, Request, Trust
-from gateway.observe.access_log import AccessLog
+from gateway.observe.access_log import AccessLog, Form
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ended, Ends
 from gateway.observe.events import NO_ROUTE, Events
@@ -38,6 +38,20 @@ WAITING_INTERVAL_SECONDS = 0.25
 UNUSED_SECONDS = 0.05
 """Between two looks at whether a worker is still needed."""
 
+HANDSHAKE = Form(
+    "handshake",
+    request_id="%s",
+    client="%s",
+    route="%s",
+    backend="%s",
+    host="%s",
+    path="%s",
+    result="%s",
+    status="%s",
+    reason="%s",
+    duration="%.6f",
+)
+REFUSAL = Form("handshake", client="%s", route="%s", result="%s", status="%d", reason="%s")
 NS = 1_000_000_000
 log = logging.getLogger("gateway")
 
@@ -93,7 +107,7 @@ class Edge:
         """set once the gateway drains and the last tunnel has ended"""
         self.drained_backends: frozenset[int] = frozenset()
         """numbers of those that get no new tunnels and requests"""
-        self.ends = Ends(slice_.table, registry, events, self.batch.count)
+        self.ends = Ends(slice_.table, registry, events, self.batch)
         self.intervals = Intervals(slice_)
         self.on_learned: Callable[[News], None] = lambda news: None
         """told what other workers should know, too"""
@@ -316,54 +330,31 @@ class Edge:
         events = self.events.route(route.name if route else NO_ROUTE)
         self.batch.count(events.handshakes(result))
         if started_ns:
-            self.batch.add(events.handshake_seconds.observe, (time.monotonic_ns() - started_ns) / 1e9)
+            self.batch.observe(events.handshake_seconds, (time.monotonic_ns() - started_ns) / 1e9)
 
     def log_handshake(
         self, request: Request, result: str, status: int | None, reason: str | None, target: Target | None
     ) -> None:
         """Log a handshake that is over."""
         if self.log.enabled:
-            seconds = (time.monotonic_ns() - request.started_ns) / 1e9
-            self.batch.add(self._log_handshake, request, result, status, reason, target, seconds, time.time())
-
-    def _log_handshake(
-        self,
-        request: Request,
-        result: str,
-        status: int | None,
-        reason: str | None,
-        target: Target | None,
-        seconds: float,
-        at: float,
-    ) -> None:
-        self.log.write(
-            {
-                "event": "handshake",
-                "request_id": request.request_id,
-                "client": request.client,
-                "route": request.route.name,
-                "backend": target.label if target else None,
-                "host": request.host,
-                "path": request.path,
-                "result": result,
-                "status": status,
-                "reason": reason,
-                "duration": round(seconds, 6),
-            },
-            at,
-        )
+            values = (
+                request.request_id,
+                request.client,
+                request.route.name,
+                target.label if target else None,
+                request.host,
+                request.path,
+                result,
+                status,
+                reason,
+                (time.monotonic_ns() - request.started_ns) / 1e9,
+            )
+            self.batch.add(self.log.write, HANDSHAKE, values, time.time())
 
     def log_refusal(self, client: str, refused: Refused) -> None:
         """Log a request that was refused before it had a route, or for what it says."""
-        fields = {
-            "event": "handshake",
-            "client": client,
-            "route": refused.route.name if refused.route else None,
-            "result": refused.result,
-            "status": refused.status,
-            "reason": refused.reason,
-        }
-        self.batch.add(self.log.write, fields, time.time())
+        values = (client, refused.route.name if refused.route else None, refused.result, refused.status, refused.reason)
+        self.batch.add(self.log.write, REFUSAL, values, time.time())
 
     def connect_failed(self, target: Target, reason: str) -> None:
         """Count a backend that cannot be reached."""

@@ -35,6 +35,7 @@ from gateway.edge.plain_server import CHUNK_BYTES, Connection, Nothing, Refusal,
 from gateway.edge.refusal import refusal_bytes, refusal_fields
 from gateway.edge.request import Peer, Refused, Request, examine
 from gateway.edge.upgrade import Upgrade
+from gateway.observe.access_log import Form
 from gateway.observe.events import NO_ROUTE
 from gateway.protocol.http import (
     MAX_HEAD_BYTES,
@@ -50,6 +51,18 @@ if TYPE_CHECKING:
     from gateway.config.schema import Address
     from gateway.edge.edge import Edge
 
+HTTP = Form(
+    "http",
+    request_id="%s",
+    client="%s",
+    route="%s",
+    method="%s",
+    host="%s",
+    path="%s",
+    status="%d",
+    bytes="%d",
+    duration="%s",
+)
 BACKEND_KEEPALIVE_SECONDS = 15.0
 CANCEL_SECONDS = 0.25
 """For requests that are cut, to be told so."""
@@ -189,20 +202,18 @@ class PlainHTTP:
         edge = self._edge
         edge.events.route(route).http_requests(str(status)).inc()
         if edge.log.enabled:
-            edge.log.write(
-                {
-                    "event": "http",
-                    "request_id": request.request_id if request else None,
-                    "client": request.client if request else str(peer),
-                    "route": None if route == NO_ROUTE else route,
-                    "method": head.method.decode("latin-1"),
-                    "host": request.host if request else head.first.get(b"host", b"").decode("latin-1"),
-                    "path": request.path if request else head.target.decode("latin-1"),
-                    "status": status,
-                    "bytes": sent,
-                    "duration": round((time.monotonic_ns() - request.started_ns) / 1e9, 6) if request else None,
-                }
+            values = (
+                request.request_id if request else None,
+                request.client if request else str(peer),
+                None if route == NO_ROUTE else route,
+                head.method.decode("latin-1"),
+                request.host if request else head.first.get(b"host", b"").decode("latin-1"),
+                request.path if request else head.target.decode("latin-1"),
+                status,
+                sent,
+                round((time.monotonic_ns() - request.started_ns) / 1e9, 6) if request else None,
             )
+            edge.log.write(HTTP, values)
 
     async def _upgrade(self, incoming: web.BaseRequest, request: Request) -> web.StreamResponse:
         """Take a connection out of aiohttp's hands: the upgrade gets a socket of its own to it."""

@@ -16,7 +16,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
@@ -28,37 +28,39 @@ MAX_TEXT = 100
 shorter than the pipe takes in one piece, even when each character is escaped."""
 
 Value = str | int | float | None
-Fields = Mapping[str, Value]
 
 
-def json_line(when: str, fields: Fields) -> str:
-    """A line of JSON. Keys with no value are null."""
-    keys = tuple(fields)
-    form = _forms.get(keys)
-    if form is None:
-        form = _forms[keys] = '{"time":"%s"' + "".join(f',"{key}":%s' for key in keys) + "}\n"
-    return form % (
-        when,
-        *[_escaped(v) if v.__class__ is str else "null" if v is None else v for v in fields.values()],
-    )
+class Form:
+    """What the lines of one event say, and in which order. Each kind of line is put together once, here."""
 
+    def __init__(self, event: str, **fields: str) -> None:
+        """
+        :param fields: how each value is printed, ``printf``'s way: ``%s`` for a text and for whatever may be missing
+        """
+        self.event = event
+        self.fields = fields
+        self._json = '{"time":"%s","event":"' + event + '"' + "".join(f',"{n}":{c}' for n, c in fields.items()) + "}\n"
 
-_forms: dict[tuple[str, ...], str] = {}
-"""There are few kinds of lines, each with keys of its own: what they have in common is put together once."""
+    def json(self, when: str, values: Sequence[Value]) -> str:
+        """A line of JSON. What is missing is null."""
+        return self._json % (
+            when,
+            *[_escaped(v) if v.__class__ is str else "null" if v is None else v for v in values],
+        )
 
-
-def text_line(when: str, fields: Fields) -> str:
-    """A line for people: the time and the event, then ``key=value``."""
-    words = [when, str(fields["event"])]
-    words += [f"{key}={_quoted(value)}" for key, value in fields.items() if value is not None and key != "event"]
-    return " ".join(words) + "\n"
+    def text(self, when: str, values: Sequence[Value]) -> str:
+        """A line for people: the time and the event, then ``key=value``. What is missing is left out."""
+        words = [when, self.event]
+        for (name, conversion), value in zip(self.fields.items(), values, strict=True):
+            if value is not None:
+                words.append(f"{name}={_quoted(value) if isinstance(value, str) else conversion % value}")
+        return " ".join(words) + "\n"
 
 
 _escaped = json.encoder.encode_basestring_ascii
 
 
-def _quoted(value: Value) -> str:
-    text = str(value)
+def _quoted(text: str) -> str:
     plain = text and text.isascii() and text.isprintable() and not set(text) & {" ", '"', "\\"}
     return text if plain else _escaped(text)
 
@@ -74,7 +76,7 @@ class AccessLog:
         """
         self.enabled = path is not None
         self._path = path
-        self._format = json_line if form == "json" else text_line
+        self._format = Form.json if form == "json" else Form.text
         self._on_lost = on_lost
         self._lines: list[str] = []
         self._waiting = 0
@@ -88,9 +90,10 @@ class AccessLog:
             self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
             self._thread.start()
 
-    def write(self, fields: Fields, at: float | None = None) -> None:
-        """Log one event. ``time`` is added; a line that is too long has its texts cut to ``MAX_TEXT``.
+    def write(self, form: Form, values: Sequence[Value], at: float | None = None) -> None:
+        """Log one event. A line that is too long has its texts cut to ``MAX_TEXT``.
 
+        :param values: in the order of the form's fields
         :param at: when it happened, in Unix seconds; now if not given
         """
         if not self.enabled:
@@ -99,9 +102,9 @@ class AccessLog:
             self._on_lost(1)
             return
         when = self._timestamp(time.time() if at is None else at)
-        line = self._format(when, fields)
+        line = self._format(form, when, values)
         if len(line) > MAX_LINE:
-            line = self._format(when, {k: v[:MAX_TEXT] if isinstance(v, str) else v for k, v in fields.items()})
+            line = self._format(form, when, [v[:MAX_TEXT] if isinstance(v, str) else v for v in values])
         self._lines.append(line)
         self._waiting += 1
         if self._timer is None:

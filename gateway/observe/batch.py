@@ -8,13 +8,20 @@ costs a third (``make bench``, scenario ``handshake``). So it waits a moment, ne
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 MAX_SECONDS = 0.05
 Count = Callable[[int], None]
 MAX_WAITING = 64
 """Done at once when so much waits: a batch must not keep tunnels waiting for longer than a large message would."""
+
+
+class Distribution(Protocol):
+    """A histogram."""
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Count values that were observed."""
 
 
 class Batch:
@@ -25,10 +32,17 @@ class Batch:
         self._calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._counts: dict[Count, int] = {}
+        self._observed: dict[Distribution, list[float]] = {}
 
     def count(self, counter: Count) -> None:
         """Count an event; ``counter`` is called with the number of those that have come by the next time."""
         self._counts[counter] = self._counts.get(counter, 0) + 1
+        if self._timer is None:
+            self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
+
+    def observe(self, distribution: Distribution, value: float) -> None:
+        """Observe a value; ``distribution`` is told of all those that have come by the next time."""
+        self._observed.setdefault(distribution, []).append(value)
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
 
@@ -41,16 +55,19 @@ class Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Make all calls that wait."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Make all calls that wait, and tell of all that was counted and observed, by those calls too."""
         calls, self._calls = self._calls, []
         for call, arguments in calls:
             self._call(call, *arguments)
         counts, self._counts = self._counts, {}
         for counter, count in counts.items():
             self._call(counter, count)
+        observed, self._observed = self._observed, {}
+        for distribution, values in observed.items():
+            self._call(distribution.observe_all, values)
+        if self._timer is not None and not self._calls:
+            self._timer.cancel()
+            self._timer = None
 
     def _call(self, call: Callable[..., None], *arguments: Any) -> None:
         try:

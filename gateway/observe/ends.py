@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.observe.access_log import AccessLog, Fields
-from gateway.observe.batch import Count
+from gateway.observe.access_log import AccessLog, Form, Value
+from gateway.observe.batch import Batch
 from gateway.observe.events import Events
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
 from gateway.tunnels.attribution import NEITHER, Attribution, attribute_row
 from gateway.tunnels.layout import (
     BACKEND,
+    BACKEND_SIDE,
     BYTES,
     CAUSES,
+    CLIENT,
     CLOSE_CODE_SENT,
     ID,
     INITIATORS,
@@ -38,6 +40,7 @@ NS = 1e9
 DIRECTIONS = ("client_to_backend", "backend_to_client")
 """By the side that the bytes come from."""
 
+_SCANNERS = (SIDE_0 + SCANNER, SIDE_0 + SIDE_CELLS + SCANNER)
 _CLOSE_SEEN = {(False, False): None, (True, False): "client", (False, True): "backend", (True, True): "both"}
 
 
@@ -55,15 +58,46 @@ class Ended(NamedTuple):
     at_unix: float
 
 
+TUNNEL_END = Form(
+    "tunnel_end",
+    id="%s",
+    request_id="%s",
+    client="%s",
+    route="%s",
+    backend="%s",
+    host="%s",
+    path="%s",
+    subprotocol="%s",
+    initiator="%s",
+    cause="%s",
+    cut_side="%s",
+    silence="%s",
+    close_seen="%s",
+    client_close_code="%s",
+    backend_close_code="%s",
+    gateway_close_code="%s",
+    duration="%.3f",
+    client_idle="%.3f",
+    backend_idle="%.3f",
+    last_direction="%s",
+    last_age="%.3f",
+    client_queued="%d",
+    backend_queued="%d",
+    client_bytes="%d",
+    backend_bytes="%d",
+    client_frames="%d",
+    backend_frames="%d",
+)
+
+
 class Ends:
     """Tells of tunnels that have ended."""
 
-    def __init__(self, table: Table, registry: Registry, events: Events, count: Callable[[Count], None]) -> None:
-        """:param count: has a counter count one event, as :meth:`Batch.count` does"""
+    def __init__(self, table: Table, registry: Registry, events: Events, batch: Batch) -> None:
         self._table = table
         self._registry = registry
         self._events = events
-        self._count = count
+        self._batch = batch
 
     def remember(self, row: int) -> Ended:
         """Take down what there is to tell, while the row still holds it."""
@@ -77,53 +111,49 @@ class Ends:
         end = attribute_row(cells, ended.at_ns)
         seconds = (ended.at_ns - cells[OPENED_NS]) / NS
         events = self._events.route(route)
-        self._count(events.closed(INITIATORS[end.initiator], CAUSES[end.cause]))
+        batch = self._batch
+        batch.count(events.closed(INITIATORS[end.initiator], CAUSES[end.cause]))
         if end.cut != NEITHER:
-            events.drop_idle(SIDES[end.cut]).observe(end.silence_ns / NS)
-        events.tunnel_seconds.observe(seconds)
-        codes = []
-        for side, name in enumerate(SIDES):
-            scanner = SIDE_0 + side * SIDE_CELLS + SCANNER
-            code = cells[scanner + CLOSE_CODE] if cells[scanner + STATUS] == CLOSED else 0
-            codes.append(code)
-            if cells[KIND] == WEBSOCKET:
-                self._count(events.close_codes(name, closing.label(code)))
+            batch.observe(events.drop_idle(SIDES[end.cut]), end.silence_ns / NS)
+        batch.observe(events.tunnel_seconds, seconds)
+        codes = [cells[at + CLOSE_CODE] if cells[at + STATUS] == CLOSED else 0 for at in _SCANNERS]
+        if cells[KIND] == WEBSOCKET:
+            for name, code in zip(SIDES, codes, strict=True):
+                batch.count(events.close_codes(name, closing.label(code)))
         if log.enabled:
-            log.write(self._line(ended, route, end, seconds, codes), ended.at_unix)
+            log.write(TUNNEL_END, self._values(ended, route, end, seconds, codes), ended.at_unix)
 
-    def _line(self, ended: Ended, route: str, end: Attribution, seconds: float, codes: list[int]) -> Fields:
+    def _values(self, ended: Ended, route: str, end: Attribution, seconds: float, codes: list[int]) -> Sequence[Value]:
+        """What the access log says, in the order of ``TUNNEL_END``."""
         cells = ended.cells
-        texts = texts_of(ended.texts)
-        client = SIDE_0
-        backend = client + SIDE_CELLS
+        client, host, path, subprotocol, request_id = texts_of(ended.texts)
         of_client, of_backend = end.sides
-        return {
-            "event": "tunnel_end",
-            "id": tunnel_id(cells[ID]),
-            "request_id": texts["request_id"],
-            "client": texts["client"],
-            "route": route,
-            "backend": self._registry.backends[cells[BACKEND]][1],
-            "host": texts["host"],
-            "path": texts["path"],
-            "subprotocol": texts["subprotocol"] or None,
-            "initiator": INITIATORS[end.initiator],
-            "cause": CAUSES[end.cause],
-            "cut_side": None if end.cut == NEITHER else SIDES[end.cut],
-            "silence": None if end.cut == NEITHER else round(end.silence_ns / NS, 3),
-            "close_seen": _CLOSE_SEEN[of_client.closed, of_backend.closed],
-            "client_close_code": codes[0] or None,
-            "backend_close_code": codes[1] or None,
-            "gateway_close_code": cells[CLOSE_CODE_SENT] or None,
-            "duration": round(seconds, 3),
-            "client_idle": round(of_client.idle_ns / NS, 3),
-            "backend_idle": round(of_backend.idle_ns / NS, 3),
-            "last_direction": DIRECTIONS[end.last_from],
-            "last_age": round(end.sides[end.last_from].idle_ns / NS, 3),
-            "client_queued": of_client.queued_bytes,
-            "backend_queued": of_backend.queued_bytes,
-            "client_bytes": cells[client + BYTES],
-            "backend_bytes": cells[backend + BYTES],
-            "client_frames": cells[client + SCANNER + FRAMES],
-            "backend_frames": cells[backend + SCANNER + FRAMES],
-        }
+        return (
+            tunnel_id(cells[ID]),
+            request_id,
+            client,
+            route,
+            self._registry.backends[cells[BACKEND]][1],
+            host,
+            path,
+            subprotocol or None,
+            INITIATORS[end.initiator],
+            CAUSES[end.cause],
+            None if end.cut == NEITHER else SIDES[end.cut],
+            None if end.cut == NEITHER else round(end.silence_ns / NS, 3),
+            _CLOSE_SEEN[of_client.closed, of_backend.closed],
+            codes[CLIENT] or None,
+            codes[BACKEND_SIDE] or None,
+            cells[CLOSE_CODE_SENT] or None,
+            seconds,
+            of_client.idle_ns / NS,
+            of_backend.idle_ns / NS,
+            DIRECTIONS[end.last_from],
+            end.sides[end.last_from].idle_ns / NS,
+            of_client.queued_bytes,
+            of_backend.queued_bytes,
+            cells[SIDE_0 + BYTES],
+            cells[SIDE_0 + SIDE_CELLS + BYTES],
+            cells[SIDE_0 + SCANNER + FRAMES],
+            cells[SIDE_0 + SIDE_CELLS + SCANNER + FRAMES],
+        )

@@ -9,7 +9,10 @@ takes a dead one's place goes on with its files, so counters never go down and f
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 NO_ROUTE = "-"
@@ -44,19 +47,40 @@ def use_files_of(slot: int) -> None:
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]  # theirs is untyped
 
 
+class Durations:
+    """A child of a histogram, told of many values at once: of prometheus-client each alone costs as much as a counter
+    for every dozen, and twice."""
+
+    def __init__(self, child: Any) -> None:
+        """:param child: of a ``Histogram`` of prometheus-client, by its labels"""
+        self._bounds: list[float] = child._upper_bounds
+        self._buckets = [bucket.inc for bucket in child._buckets]
+        self._sum = child._sum.inc
+
+    def observe_all(self, values: Sequence[float]) -> None:
+        """As ``observe()`` for each."""
+        found = [0] * len(self._bounds)
+        for value in values:
+            found[bisect_left(self._bounds, value)] += 1
+        for count, inc in zip(found, self._buckets, strict=True):
+            if count:
+                inc(count)
+        self._sum(sum(values))
+
+
 class RouteEvents:
     """The metrics of one route."""
 
     def __init__(self, events: Events, route: str) -> None:
         self._events = events
         self._route = route
-        self.handshake_seconds = events.handshake_seconds.labels(route)
-        self.tunnel_seconds = events.tunnel_seconds.labels(route)
+        self.handshake_seconds = Durations(events.handshake_seconds.labels(route))
+        self.tunnel_seconds = Durations(events.tunnel_seconds.labels(route))
         # A child is looked up by its labels only once.
         self.handshakes = cache(lambda result: events.handshakes.labels(route, result).inc)
         self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause).inc)
         self.close_codes = cache(lambda side, code: events.close_codes.labels(route, side, code).inc)
-        self.drop_idle = cache(lambda side: events.drop_idle.labels(route, side))
+        self.drop_idle = cache(lambda side: Durations(events.drop_idle.labels(route, side)))
         self.http_requests = cache(lambda code: events.http_requests.labels(route, code))
 
 

@@ -202,7 +202,7 @@ class Table:
 
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
-        return texts_of(self.copy_of(row)[1])
+        return dict(zip(TEXTS, texts_of(self.copy_of(row)[1]), strict=True))
 
     def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
         """As :meth:`copy_of`, for who looks at few of the cells."""
@@ -215,15 +215,11 @@ class Table:
         return self.cells[row : row + TEXT_CELL].tolist(), bytes(self.bytes[at : at + TEXT_BYTES])
 
 
-def texts_of(data: bytes) -> dict[str, str]:
-    """The texts of a row out of their bytes, by the names in ``layout.TEXTS``."""
-    found = {}
-    at = 0
-    for name, size in TEXTS.items():
-        length = min(data[at] | data[at + 1] << 8, size)
-        found[name] = data[at + 2 : at + 2 + length].decode("utf-8", "replace")
-        at += 2 + size
-    return found
+def texts_of(data: bytes) -> list[str]:
+    """The texts of a row out of their bytes, in the order of ``layout.TEXTS``."""
+    found = iter(_TEXTS.unpack_from(data))
+    # Of the length no more is believed than there is room for; a slice does not go beyond that.
+    return [text[:length].decode("utf-8", "replace") for length, text in zip(found, found, strict=True)]
 
 
 class Slice:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observe import access_log as access_log_module
-from gateway.observe.access_log import MAX_TEXT, AccessLog, json_line, text_line
+from gateway.observe.access_log import MAX_TEXT, AccessLog, Form
 
 from ..support.deadline import DEADLINE_SECONDS
 
@@ -48,6 +48,24 @@ def pipe():
     os.close(write)
 
 
+def form_of(fields):
+    """A form for these fields, of which the first is the event."""
+    event, *names = fields
+    return Form(fields[event], **dict.fromkeys(names, "%s"))
+
+
+def say(log, fields):
+    log.write(form_of(fields), list(fields.values())[1:])
+
+
+def json_line(fields):
+    return form_of(fields).json(NOW, list(fields.values())[1:])
+
+
+def text_line(fields):
+    return form_of(fields).text(NOW, list(fields.values())[1:])
+
+
 def events(path):
     return [json.loads(line)["event"] for line in path.read_text().splitlines()]
 
@@ -68,13 +86,13 @@ FIELDS = {"event": "handshake", "client": "192.0.2.7:1", "status": 101, "duratio
 
 
 def test_json():
-    assert json_line(NOW, FIELDS) == (
+    assert json_line(FIELDS) == (
         f'{{"time":"{NOW}","event":"handshake","client":"192.0.2.7:1","status":101,"duration":0.25,"backend":null}}\n'
     )
 
 
 def test_text():
-    assert text_line(NOW, FIELDS) == f"{NOW} handshake client=192.0.2.7:1 status=101 duration=0.25\n"
+    assert text_line(FIELDS) == f"{NOW} handshake client=192.0.2.7:1 status=101 duration=0.25\n"
 
 
 HOSTILE = st.text() | st.text("\"'\\ =\n\r\t{},:a\u2028\x85\x1b\x7f\ud800")
@@ -83,9 +101,9 @@ HOSTILE = st.text() | st.text("\"'\\ =\n\r\t{},:a\u2028\x85\x1b\x7f\ud800")
 @given(HOSTILE, HOSTILE)
 def test_no_value_forges_a_line_or_a_key(path, reason):
     fields = {"event": "handshake", "path": path, "status": 404, "reason": reason, "duration": 0.5}
-    line = json_line(NOW, fields)
+    line = json_line(fields)
     assert json.loads(line) == {"time": NOW, **fields}
-    text = text_line(NOW, fields)
+    text = text_line(fields)
     assert parsed_text(text) == {"time": NOW, **fields, "status": "404", "duration": "0.5"}
     for made in (line, text):
         assert made.isascii()
@@ -94,9 +112,9 @@ def test_no_value_forges_a_line_or_a_key(path, reason):
 
 def test_a_forged_line():
     fields = {"event": "handshake", "reason": f"x\n{NOW} tunnel_end client=1"}
-    assert text_line(NOW, fields).count("\n") == 1
-    assert text_line(NOW, {"event": "e", "path": "/a status=200"}) == f'{NOW} e path="/a status=200"\n'
-    assert text_line(NOW, {"event": "e", "path": ""}) == f'{NOW} e path=""\n'
+    assert text_line(fields).count("\n") == 1
+    assert text_line({"event": "e", "path": "/a status=200"}) == f'{NOW} e path="/a status=200"\n'
+    assert text_line({"event": "e", "path": ""}) == f'{NOW} e path=""\n'
 
 
 # --- where lines go ---------------------------------------------------------------------------------------------------
@@ -106,8 +124,8 @@ async def test_a_file_is_appended_to(tmp_path):
     path = tmp_path / "access.log"
     path.write_text('{"event":"before"}\n')
     with access_log(path) as (log, lost):
-        log.write({"event": "a", "path": "/caf\xe9"})
-        log.write({"event": "b"})
+        say(log, {"event": "a", "path": "/caf\xe9"})
+        say(log, {"event": "b"})
     assert events(path) == ["before", "a", "b"]
     line = json.loads(path.read_text().splitlines()[1])
     assert abs(datetime.fromisoformat(line["time"]).timestamp() - path.stat().st_mtime) < 60
@@ -117,15 +135,15 @@ async def test_a_file_is_appended_to(tmp_path):
 
 async def test_text_goes_to_a_file(tmp_path):
     with access_log(tmp_path / "access.log", "text") as (log, _):
-        log.write({"event": "a", "status": 101})
+        say(log, {"event": "a", "status": 101})
     assert re.fullmatch(r"\S+ a status=101\n", (tmp_path / "access.log").read_text())
 
 
 async def test_lines_come_without_being_asked_for(pipe):
     path, read = pipe
     with access_log(path) as (log, _):
-        log.write({"event": "a"})
-        log.write({"event": "b"})
+        say(log, {"event": "a"})
+        say(log, {"event": "b"})
         lines = (await asyncio.wait_for(asyncio.to_thread(os.read, read, 1000), 10)).splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["a", "b"]
 
@@ -136,8 +154,8 @@ async def test_long_values_are_cut_so_that_a_pipe_takes_a_line_in_one_piece(tmp_
     path = tmp_path / "access.log"
     values = {"client": letter * 70, "host": letter * 5000, "path": letter * 16000, "reason": letter * 600}
     with access_log(path, form) as (log, _):
-        log.write({"event": "short", "path": letter * 150})
-        log.write({"event": "long", "count": 10**20, "none": None, **values})
+        say(log, {"event": "short", "path": letter * 150})
+        say(log, {"event": "long", "count": 10**20, "none": None, **values})
     short, long = path.read_text().splitlines(keepends=True)
     assert len(long) <= select.PIPE_BUF
     assert str(10**20) in long
@@ -148,16 +166,16 @@ async def test_long_values_are_cut_so_that_a_pipe_takes_a_line_in_one_piece(tmp_
 
 async def test_stdout(capfd):
     with access_log("-") as (log, _):
-        log.write({"event": "a"})
+        say(log, {"event": "a"})
         log.reopen()
-        log.write({"event": "b"})
+        say(log, {"event": "b"})
     assert [json.loads(line)["event"] for line in capfd.readouterr().out.splitlines()] == ["a", "b"]
 
 
 async def test_off(tmp_path):
     with access_log(None) as (log, lost):
         assert not log.enabled
-        log.write({"event": "a"})
+        say(log, {"event": "a"})
         log.reopen()
     assert lost == []
 
@@ -170,8 +188,8 @@ def test_a_file_that_cannot_be_opened(tmp_path):
 async def test_nothing_is_written_after_the_end(tmp_path):
     path = tmp_path / "access.log"
     with access_log(path) as (log, _):
-        log.write({"event": "a"})
-    log.write({"event": "b"})
+        say(log, {"event": "a"})
+    say(log, {"event": "b"})
     path.unlink()
     log.reopen()
     log.close()
@@ -184,13 +202,13 @@ async def test_nothing_is_written_after_the_end(tmp_path):
 async def test_a_file_that_was_moved_away(tmp_path):
     path, old = tmp_path / "access.log", tmp_path / "access.log.1"
     with access_log(path) as (log, _):
-        log.write({"event": "a"})
+        say(log, {"event": "a"})
         log.close()
     with access_log(path) as (log, _):
         path.rename(old)
-        log.write({"event": "b"})
+        say(log, {"event": "b"})
         log.reopen()
-        log.write({"event": "c"})
+        say(log, {"event": "c"})
         log.reopen()
     assert events(old) + events(path) == ["a", "b", "c"]
     assert "c" in events(path)
@@ -207,7 +225,7 @@ async def test_a_place_that_is_gone(tmp_path):
         directory.rmdir()
         with pytest.raises(FileNotFoundError):
             log.reopen()
-        log.write({"event": "a"})
+        say(log, {"event": "a"})
     assert events(moved) == ["a"]
     assert lost == []
 
@@ -220,7 +238,7 @@ async def test_a_reader_that_stalls_blocks_nobody_and_what_is_lost_is_counted(pi
     path, read = pipe
     with access_log(path) as (log, lost):
         for i in range(1000):
-            log.write({"event": "e", "number": i, "path": "/" + "x" * 400})
+            say(log, {"event": "e", "number": i, "path": "/" + "x" * 400})
             if i % 10 == 0:
                 log.flush()
         # Nobody reads, and the pipe holds no more than ten of them.
@@ -231,7 +249,7 @@ async def test_a_reader_that_stalls_blocks_nobody_and_what_is_lost_is_counted(pi
         assert numbers == sorted(numbers)
         # It reads again: so there is room again.
         before = sum(lost)
-        log.write({"event": "e", "number": 1000})
+        say(log, {"event": "e", "number": 1000})
         log.flush()
         assert await asyncio.to_thread(read_lines, read, 1) == [1000]
         assert sum(lost) == before
@@ -252,7 +270,7 @@ async def test_the_end_does_not_wait_for_a_reader_for_ever(pipe):
     log = AccessLog(path, "json", lost.append)
     thread = log._thread
     for _ in range(20):
-        log.write({"event": "e", "number": 0, "path": "x" * 500})
+        say(log, {"event": "e", "number": 0, "path": "x" * 500})
     log.close(wait_seconds=0.01)
     assert thread.is_alive()
     assert await asyncio.to_thread(read_lines, read, 20) == [0] * 20
@@ -265,17 +283,17 @@ async def test_a_reader_that_went_away(tmp_path):
     with access_log(f"/proc/self/fd/{write}") as (log, lost):
         os.close(read)
         for _ in range(3):
-            log.write({"event": "e"})
+            say(log, {"event": "e"})
         log.flush()
-        log.write({"event": "e"})
+        say(log, {"event": "e"})
     os.close(write)
     assert sum(lost) == 4
 
 
 async def test_a_disk_that_is_full():
     with access_log("/dev/full") as (log, lost):
-        log.write({"event": "e"})
-        log.write({"event": "e"})
+        say(log, {"event": "e"})
+        say(log, {"event": "e"})
     assert lost == [2]
 
 
@@ -292,7 +310,7 @@ async def test_pieces_of_a_pipe_end_where_lines_do(pipe, monkeypatch):
     monkeypatch.setattr(access_log_module.os, "write", recording)
     with access_log(path) as (log, _):
         for i in range(100):
-            log.write({"event": "e", "number": i, "path": "x" * (i * 5)})
+            say(log, {"event": "e", "number": i, "path": "x" * (i * 5)})
         log.flush()
         assert await asyncio.to_thread(read_lines, read, 100) == list(range(100))
     assert len(pieces) > 1
@@ -304,7 +322,7 @@ async def test_a_pipe_that_others_made_non_blocking(pipe):
     with access_log(path) as (log, lost):
         os.set_blocking(log._fd, False)
         for i in range(100):
-            log.write({"event": "e", "number": i, "path": "x" * 400})
+            say(log, {"event": "e", "number": i, "path": "x" * 400})
         log.flush()
         assert await asyncio.to_thread(read_lines, read, 100) == list(range(100))
     assert lost == []

@@ -1,11 +1,13 @@
 """What is told of a tunnel that has ended: its line in the access log, and its metrics."""
 
+import asyncio
 import json
 import time
 
 import pytest
 
 from gateway.observe.access_log import AccessLog
+from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends, tunnel_id
 from gateway.observe.events import Events
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, NO_STATUS, OPEN, STATUS
@@ -47,8 +49,9 @@ class Gateway:
         self.table = Table.create(workers=1, max_tunnels=4)
         self.slice = Slice(self.table, 0)
         self.events = Events()
+        self.batch = Batch(asyncio.get_running_loop())
         registry = Registry(10, 10, ["other", "chat"], [("chat", "a:1"), ("chat", "b:1")])
-        self.ends = Ends(self.table, registry, self.events, lambda counter: counter(1))
+        self.ends = Ends(self.table, registry, self.events, self.batch)
         self.path = path
         self.log = AccessLog(str(path), "json", print)
         self.row = self.slice.allocate(1, 1)
@@ -94,6 +97,7 @@ class Gateway:
     def told(self):
         """The line that is written."""
         self.ends.tell(self.ends.remember(self.row), self.log)
+        self.batch.flush()
         self.log.close()
         (line,) = self.path.read_text().splitlines()
         return json.loads(line)
@@ -336,6 +340,7 @@ async def test_how_long_it_lived(gateway):
 
 async def test_without_a_log_the_metrics_are_the_same(gateway):
     gateway.ends.tell(gateway.ends.remember(gateway.row), AccessLog(None, "json", print))
+    gateway.batch.flush()
     assert gateway.counted(gateway.events.closed) == {("chat", "client", "close_frame"): 1}
 
 
