@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.schema import Config
+from gateway.edge.accepted import Accepted
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.names import Names
 from gateway.edge.refusal import Linger, refusal_bytes
@@ -101,6 +102,7 @@ class Edge:
         self.descriptors = descriptors
         self.batch = Batch(self.loop)
         self.names = Names()
+        self.accepted = Accepted()
         self.waiting: set[Waiting] = set()
         self.draining = False
         self.drained = asyncio.Event()

@@ -34,7 +34,7 @@ def upgrade_to_backend(request: Request) -> bytes:
     if (
         only_upgrade_is_hop_by_hop(head)
         and head.first[b"upgrade"].lower() == request.upgrade
-        and _OURS.isdisjoint(head.names)
+        and _OURS.isdisjoint(head.first)
         and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.target))
     ):
         # Most handshakes are such, and need not be put together anew.

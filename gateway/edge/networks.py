@@ -6,7 +6,7 @@ shares its time-outs.
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address, ip_address
+from socket import AF_INET, AF_INET6, inet_pton
 
 from gateway.edge.request import Peer
 
@@ -20,13 +20,14 @@ _LARGE_PRIME = 2**61 - 1
 
 def network_of(peer: Peer) -> int:
     """The number of a peer's network, the same in every process; never 0, and of 62 bits at most."""
-    if not peer.host:
+    host = peer.host
+    if not host:
         return UNIX
     try:
-        address = ip_address(peer.host.partition("%")[0])
-    except ValueError:
-        return UNIX
-    number = int(address)
-    if isinstance(address, IPv6Address):
+        if ":" not in host:
+            number = int.from_bytes(inet_pton(AF_INET, host), "big")
+            return _IPV4_PROXY + number if peer.trusted else _IPV4 | number >> 8
+        number = int.from_bytes(inet_pton(AF_INET6, host.partition("%")[0]), "big")
         return _IPV6_PROXY + number % (_LARGE_PRIME >> 1) if peer.trusted else _IPV6 | number >> 80
-    return _IPV4_PROXY + number if peer.trusted else _IPV4 | number >> 8
+    except OSError:
+        return UNIX

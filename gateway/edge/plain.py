@@ -335,13 +335,11 @@ class PlainHTTP:
 
 
 def _head_of(incoming: web.BaseRequest) -> RequestHead:
-    head = RequestHead()
+    head = RequestHead(incoming.raw_headers)
     head.method = incoming.method.encode("latin-1", "replace")
     head.target = incoming.raw_path.encode("utf-8", "surrogateescape")
     head.http11 = incoming.version >= (1, 1)
-    for name, value in incoming.raw_headers:
-        head.on_header(name, value)
-        head.size += len(name) + len(value) + 4
+    head.size = sum(len(name) + len(value) + 4 for name, value in incoming.raw_headers)
     return head
 
 

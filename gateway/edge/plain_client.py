@@ -63,9 +63,7 @@ class BackendResponse(ClientResponse):
                 if self._continue is not None:
                     _go_on(self._continue)
             elif (pass_on := INTERIM.get()) is not None:
-                head = ResponseHead()
-                for name, value in message.raw_headers:
-                    head.on_header(name, value)
+                head = ResponseHead(message.raw_headers)
                 await pass_on(response_bytes(message.code, message.reason.encode("latin-1"), fields_to_client(head)))
 
 

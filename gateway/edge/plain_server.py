@@ -154,7 +154,4 @@ class Tail:
 
 
 def _response_head(answer: Any) -> ResponseHead:
-    head = ResponseHead()
-    for name, value in answer.raw_headers:
-        head.on_header(name, value)
-    return head
+    return ResponseHead(answer.raw_headers)

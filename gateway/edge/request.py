@@ -159,14 +159,14 @@ def _find_route(head: RequestHead, routes: Routes) -> tuple[Route, str, str]:
     :raises BadHead: its target is malformed
     :raises Refused: there is none
     """
-    key = (head.first.get(b"host", b""), head.target, *head.values(b"sec-websocket-protocol"))
-    found = routes.known.get(key)
-    if found is not None:
-        return found
     field = head.first.get(b"host", b"")
     authority, path, _query = split_target(head.target)
     if authority is not None and authority.lower() != field.lower():
         raise BadHead(400, "the request target and Host name different hosts")
+    key = (field, path, *head.values(b"sec-websocket-protocol"))
+    found = routes.known.get(key)
+    if found is not None:
+        return found
     host = _host_of(field)
     normal = normal_path(path)
     offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]

@@ -16,32 +16,12 @@ from typing import TYPE_CHECKING
 from gateway.edge.declined import relay_answer
 from gateway.edge.forwarding import answer_to_client, upgrade_to_backend
 from gateway.edge.names import SocketAddress
-from gateway.edge.networks import network_of
 from gateway.edge.request import Refused, Request
+from gateway.edge.splicing import fill_row, give_up_unacknowledged
 from gateway.protocol.http import BadResponse, ResponseReader
-from gateway.protocol.websocket import WEBSOCKET, refusal_of_101
+from gateway.protocol.websocket import accept_of, refusal_of_101
 from gateway.routing.balancing import Target
-from gateway.tunnels.layout import (
-    BACKEND,
-    BACKEND_SIDE,
-    CLIENT,
-    CLOSE_NS,
-    IDLE_NS,
-    KIND,
-    LIFETIME_NS,
-    LIVE,
-    NEVER,
-    ON_LOSS_CODE,
-    OPAQUE,
-    OPENED_UNIX_NS,
-    PING_AFTER_NS,
-    PONG_TIMEOUT_NS,
-    SIDE_0,
-    SIDE_CELLS,
-    STATE,
-    WRITE_STALL_NS,
-)
-from gateway.tunnels.layout import WEBSOCKET as WEBSOCKET_KIND
+from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, LIVE, NEVER, STATE
 from gateway.tunnels.sweep import set_deadline
 
 if TYPE_CHECKING:
@@ -54,8 +34,6 @@ RECEIVE_BYTES = 64 * 1024
 MOST_ADDRESSES = 3
 """Addresses that a backend's name may have to be tried."""
 
-STALL_SLACK_MS = 2000
-MAX_USER_TIMEOUT_MS = 2**31 - 1
 WATCH_END = select.EPOLLRDHUP
 NOT_NOW = (EAGAIN, EINTR)
 NONE = -1
@@ -97,7 +75,7 @@ class Upgrade:
         self._backend_fd = NONE
         self._target: Target | None = None
         self._failure: Refused | None = None
-        self._reader = ResponseReader()
+        self._reader: ResponseReader | None = None
         self._head = b""
         self._row = -1
         self.deadline_ns = NEVER
@@ -275,7 +253,16 @@ class Upgrade:
         if not data:
             self._refuse(Refused(502, "the backend closed the connection without an answer", "connect_error"))
             return
+        request = self._request
         reader = self._reader
+        accept = accept_of(request.key) if reader is None and request.key is not None else b""
+        if accept:
+            subprotocol = self._edge.accepted.subprotocol(data, accept)
+            if subprotocol is not None:
+                self._accepted(data, subprotocol, b"")
+                return
+        if reader is None:
+            reader = self._reader = ResponseReader()
         try:
             head = reader.feed(data)
             while head is not None and head.status < 200 and head.status != 101:
@@ -288,20 +275,30 @@ class Upgrade:
         if head is None:
             return
         if head.status != 101:
-            self._relay_answer()
+            self._relay_answer(reader)
             return
+        assert request.upgrade is not None
+        refusal = refusal_of_101(head, request.upgrade, request.key)
+        if refusal is not None:
+            self._refuse(Refused(502, f"the backend's 101 is not valid: {refusal}", "refused_by_backend"))
+            return
+        answer = answer_to_client(head)
+        subprotocol = head.first.get(b"sec-websocket-protocol", b"")
+        if accept and answer == data:
+            self._edge.accepted.remember(answer, accept, subprotocol)
+        # What refers to itself is left to the garbage collector, which costs a handshake a tenth of its time.
+        reader.release()
+        self._accepted(answer, subprotocol, reader.received)
+
+    def _accepted(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
+        """The backend has accepted. :param early: what it said behind its answer"""
+        assert self._target is not None
         if self._edge.draining:
             self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
-            return
-        if self._target.number in self._edge.drained_backends:
+        elif self._target.number in self._edge.drained_backends:
             self._refuse(Refused(503, "the backend is being taken out of service", "unavailable"))
-            return
-        assert self._request.upgrade is not None
-        refusal = refusal_of_101(head, self._request.upgrade, self._request.key)
-        if refusal is None:
-            self._open()
         else:
-            self._refuse(Refused(502, f"the backend's 101 is not valid: {refusal}", "refused_by_backend"))
+            self._open(answer, subprotocol, early)
 
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""
@@ -313,99 +310,53 @@ class Upgrade:
 
     # --- the end of it ---------------------------------------------------------------------------------------------
 
-    def _open(self) -> None:
-        """Splice: from here on the relay has both sockets."""
+    def _open(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
+        """Splice: from here on the relay has both sockets. Arguments as of :meth:`_accepted`."""
         edge = self._edge
         request = self._request
-        answer = answer_to_client(self._reader.head)
-        self._give_up_unacknowledged()
-        subprotocol = self._reader.head.first.get(b"sec-websocket-protocol", b"")
-        self._fill_row(subprotocol)
+        row = self._row
+        give_up_unacknowledged(edge.kernel, request, self._client_fd, self._backend_fd)
+        fill_row(edge, row, request, subprotocol)
         poller = edge.poller
         client_fd = self._client_fd
         if len(self._early) >= MAX_EARLY_BYTES:
             poller.rewatch(client_fd, select.EPOLLIN, self._client_ready)
         poller.let_go(client_fd)
         poller.let_go(self._backend_fd)
-        row = self._row
-        relay = edge.relay
-        relay.open(row, client_fd, self._backend_fd)
+        edge.relay.open(row, client_fd, self._backend_fd)
         set_deadline(edge.slice.cells, row)
         edge.waiting.discard(self)
-        # What refers to itself is left to the garbage collector, which costs a handshake a tenth of its time.
-        self._reader.release()
         edge.count_handshake(request.route, "upgraded", request.started_ns)
         self._log("upgraded", 101, None)
-        poller.put_off(partial(self._say_it, answer), self._opened)
+        poller.put_off(partial(self._say_it, answer), partial(self._opened, early))
 
     def _say_it(self, answer: bytes) -> int:
         """Tell the client."""
         self._edge.relay.write(self._row, CLIENT, answer)
         return 0
 
-    def _opened(self, result: int) -> None:
+    def _opened(self, early: bytes, result: int) -> None:
         """The client was told: what both have said ahead of that goes on its way."""
         edge = self._edge
         row = self._row
-        for side, early in ((BACKEND_SIDE, self._reader.received), (CLIENT, self._early)):
-            if early and edge.slice.cells[row + STATE] == LIVE:
-                edge.relay.feed(row, side, early)
+        for side, data in ((BACKEND_SIDE, early), (CLIENT, self._early)):
+            if data and edge.slice.cells[row + STATE] == LIVE:
+                edge.relay.feed(row, side, data)
         edge.tunnel_opened(row)
 
-    def _give_up_unacknowledged(self) -> None:
-        """Have the kernel end a connection whose peer acknowledges nothing, a little after it would be given up for
-        taking nothing: what fits into the socket's buffer is taken, though nobody may be there (RFC 5482)."""
-        stall_ns = self._request.route.limits.write_stall_ns
-        if stall_ns == NEVER:
-            return
-        milliseconds = min(stall_ns // 1_000_000 + STALL_SLACK_MS, MAX_USER_TIMEOUT_MS)
-        self._edge.kernel.limit_unacknowledged(self._client_fd, milliseconds)
-        self._edge.kernel.limit_unacknowledged(self._backend_fd, milliseconds)
-
-    def _fill_row(self, subprotocol: bytes) -> None:
-        cells = self._edge.slice.cells
-        row = self._row
-        request = self._request
-        limits = request.route.limits
-        cells[row + KIND] = WEBSOCKET_KIND if request.upgrade == WEBSOCKET else OPAQUE
-        cells[row + OPENED_UNIX_NS] = self._edge.unix_ns()
-        cells[row + WRITE_STALL_NS] = limits.write_stall_ns
-        cells[row + CLOSE_NS] = limits.close_ns
-        cells[row + IDLE_NS] = limits.idle_ns
-        cells[row + LIFETIME_NS] = limits.max_lifetime_ns
-        if request.upgrade == WEBSOCKET:
-            for side, keepalive in enumerate(request.route.keepalive):
-                at = row + SIDE_0 + side * SIDE_CELLS
-                cells[at + PING_AFTER_NS] = keepalive.ping_after_ns
-                cells[at + PONG_TIMEOUT_NS] = keepalive.pong_timeout_ns
-                if keepalive.adaptive:
-                    network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
-                    self._edge.intervals.begin(row, side, network, self._edge.now())
-        cells[row + ON_LOSS_CODE] = request.route.upstream.on_loss_code
-        self._edge.slice.write_texts(
-            row,
-            {
-                "client": request.client.encode("latin-1"),
-                "host": request.host.encode(),
-                "path": request.path.encode(),
-                "subprotocol": subprotocol,
-                "request_id": request.request_id.encode(),
-            },
-        )
-
-    def _relay_answer(self) -> None:
-        """The backend declined: relay its answer whole, then close."""
+    def _relay_answer(self, reader: ResponseReader) -> None:
+        """The backend declined: relay its answer whole, then close. :param reader: has read the answer's head"""
         edge = self._edge
         edge.poller.unwatch(self._client_fd)
         edge.poller.unwatch(self._backend_fd)
         edge.count_handshake(self._request.route, "refused_by_backend", self._request.started_ns)
-        self._log("refused_by_backend", self._reader.head.status, None)
+        self._log("refused_by_backend", reader.head.status, None)
         client, backend = socket.socket(fileno=self._client_fd), socket.socket(fileno=self._backend_fd)
         client.setblocking(False)
         backend.setblocking(False)
         self._backend_fd = NONE
         self._let_go()
-        edge.spawn(relay_answer(edge, client, backend, self._reader, self._request.route.timeouts.write_stall))
+        edge.spawn(relay_answer(edge, client, backend, reader, self._request.route.timeouts.write_stall))
 
     def _refuse(self, refused: Refused) -> None:
         refused.route = self._request.route

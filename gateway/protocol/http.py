@@ -7,6 +7,8 @@ Header fields keep their order, case and repetitions, since a backend is to see 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from itertools import repeat
 from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
@@ -36,32 +38,49 @@ class BadHead(Exception):
 class Head:
     """What request and response heads have in common: a version and fields.
 
-    ``fields`` holds (name, value) as received, ``names`` the same names in lower case; ``first`` has the first value
-    of each by its lower-case name, ``repeated`` the names that occur more than once. ``raw`` is the whole head as it
-    came, where it was read here.
+    ``fields`` holds (name, value) as received; ``first`` has the first value of each by its name in lower case,
+    ``repeated`` the names that occur more than once. ``raw`` is the whole head as it came, where it was read here.
     """
 
-    __slots__ = ("fields", "first", "http11", "names", "raw", "repeated", "size")
+    __slots__ = ("fields", "first", "http11", "raw", "repeated", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, fields: Iterable[Field] = ()) -> None:
+        self.raw = b""
+        self.http11 = True
+        self.size = 0
+        self._take((name, b":", value) for name, value in fields)
+
+    def take_raw(self, raw: bytes) -> bool:
+        """Have the fields of a head that llhttp has let through; False if it took anything but CRLF for a line's end.
+
+        llhttp could tell of each field, too, with a call from C to Python for each: that takes twice as long.
+        """
+        lines = raw[:-4].split(_CRLF)
+        if raw.count(b"\n") != len(lines) + 1:
+            return False
+        self.raw = raw
+        del lines[0]
+        self._take(map(bytes.partition, lines, repeat(b":")))
+        return True
+
+    def _take(self, fields: Iterable[tuple[bytes, bytes, bytes]]) -> None:
         self.fields: list[Field] = []
-        self.names: list[bytes] = []
         self.first: dict[bytes, bytes] = {}
         self.repeated: set[bytes] = set()
-        self.http11 = True
-        self.raw = b""
-        self.size = 0
+        first = self.first
+        for name, _, value in fields:
+            value = value.strip(b" \t")  # which is no part of it (RFC 9112 section 5.1)
+            self.fields.append((name, value))
+            lower = name.lower()
+            if lower in first:
+                self.repeated.add(lower)
+            else:
+                first[lower] = value
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Called by the parser for each field."""
-        value = value.rstrip(b" \t")  # which llhttp leaves there, and is no part of it (RFC 9112 section 5.1)
-        self.fields.append((name, value))
-        lower = name.lower()
-        self.names.append(lower)
-        if lower in self.first:
-            self.repeated.add(lower)
-        else:
-            self.first[lower] = value
+    @property
+    def names(self) -> list[bytes]:
+        """The names of ``fields`` in lower case."""
+        return [name.lower() for name, _ in self.fields]
 
     def values(self, name: bytes) -> list[bytes]:
         """All values of a field, by lower-case name, in order."""
@@ -93,8 +112,8 @@ class RequestHead(Head):
 
     __slots__ = ("method", "target")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, fields: Iterable[Field] = ()) -> None:
+        super().__init__(fields)
         self.method = b""
         self.target = b""
 
@@ -108,8 +127,8 @@ class ResponseHead(Head):
 
     __slots__ = ("reason", "status")
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, fields: Iterable[Field] = ()) -> None:
+        super().__init__(fields)
         self.status = 0
         self.reason = b""
 
@@ -157,7 +176,8 @@ class RequestReader:
         if found < 0:
             return None
         head.size = end
-        head.raw = received[:end]
+        if not head.take_raw(received if end == len(received) else received[:end]):
+            raise BadHead(400, "malformed request head: a line that does not end with CRLF")
         head.method = self._parser.get_method()
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
@@ -228,17 +248,19 @@ class ResponseReader:
         if end > MAX_HEAD_BYTES:
             raise BadResponse(f"response head over {MAX_HEAD_BYTES} bytes")
         self.head = head = ResponseHead()
-        head.raw = self.received[:end]
+        raw = self.received[:end]
         self.complete = False
         self._parser = HttpResponseParser(_BodyEnd(self, head))
         try:
-            self._parser.feed_data(head.raw)
+            self._parser.feed_data(raw)
         except HttpParserUpgrade:
             pass
         except HttpParserError as error:
             # A 101 that names no protocol stops the parser like any other, but is an error to httptools.
             if not self.complete:
                 raise BadResponse(f"malformed response head: {error}") from None
+        if not head.take_raw(raw):
+            raise BadResponse("malformed response head: a line that does not end with CRLF")
         head.status = self._parser.get_status_code()
         if head.status < 100 or _CONTROL.search(head.reason):
             raise BadResponse("malformed response head: Invalid status line")
@@ -263,13 +285,12 @@ class ResponseReader:
 
 
 class _BodyEnd:
-    """What the response parser calls: the head for its fields, the reader when the message is complete."""
+    """What the response parser calls: the head for its reason, the reader when the message is complete."""
 
-    __slots__ = ("_reader", "on_header", "on_status")
+    __slots__ = ("_reader", "on_status")
 
     def __init__(self, reader: ResponseReader, head: ResponseHead) -> None:
         self._reader = reader
-        self.on_header = head.on_header
         self.on_status = head.on_status
 
     def on_message_complete(self) -> None:
@@ -311,7 +332,7 @@ def only_upgrade_is_hop_by_hop(head: Head) -> bool:
     """
     return (
         head.first.get(b"connection", b"").lower() == b"upgrade"
-        and _OTHER_HOP_BY_HOP.isdisjoint(head.names)
+        and _OTHER_HOP_BY_HOP.isdisjoint(head.first)
         and (not head.repeated or not (b"connection" in head.repeated or b"upgrade" in head.repeated))
     )
 

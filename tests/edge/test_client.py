@@ -81,8 +81,7 @@ def test_over_a_unix_socket():
 
 @given(st.lists(st.sampled_from([b"10.4.4.4", b"192.0.2.9", b"1.1.1.1", b"2001:db8::1", b"::1"]), max_size=6))
 def test_the_last_that_no_trusted_proxy_has(chain):
-    head = RequestHead()
-    head.on_header(b"X-Forwarded-For", b", ".join(chain))
+    head = RequestHead([(b"X-Forwarded-For", b", ".join(chain))])
     strangers = [address for address in chain if address not in (b"10.4.4.4", b"2001:db8::1")]
     expected = strangers[-1] if strangers else chain[0] if chain else b"10.1.2.3:6000"
     assert TRUST.client_of(PROXY, head) == expected.decode()
@@ -90,9 +89,7 @@ def test_the_last_that_no_trusted_proxy_has(chain):
 
 @given(st.lists(st.binary(max_size=20), max_size=4))
 def test_any_bytes(values):
-    head = RequestHead()
-    for value in values:
-        head.on_header(b"X-Forwarded-For", value)
+    head = RequestHead([(b"X-Forwarded-For", value) for value in values])
     assert TRUST.client_of(PROXY, head)
     assert TRUST.client_of(STRANGER, head) == str(STRANGER)
 

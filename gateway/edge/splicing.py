@@ -1,0 +1,78 @@
+"""What a tunnel has from its handshake: its row, and a limit to how long its peers may acknowledge nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.edge.networks import network_of
+from gateway.edge.request import Request
+from gateway.protocol.websocket import WEBSOCKET
+from gateway.tunnels.layout import (
+    BACKEND,
+    CLIENT,
+    CLOSE_NS,
+    IDLE_NS,
+    KIND,
+    LIFETIME_NS,
+    NEVER,
+    ON_LOSS_CODE,
+    OPAQUE,
+    OPENED_UNIX_NS,
+    PING_AFTER_NS,
+    PONG_TIMEOUT_NS,
+    SIDE_0,
+    SIDE_CELLS,
+    WRITE_STALL_NS,
+)
+from gateway.tunnels.layout import WEBSOCKET as WEBSOCKET_KIND
+
+if TYPE_CHECKING:
+    from gateway.edge.edge import Edge
+    from gateway.tunnels.kernel import Kernel
+
+STALL_SLACK_MS = 2000
+MAX_USER_TIMEOUT_MS = 2**31 - 1
+
+
+def give_up_unacknowledged(kernel: Kernel, request: Request, *connections: int) -> None:
+    """Have the kernel end a connection whose peer acknowledges nothing, a little after it would be given up for taking
+    nothing: what fits into the socket's buffer is taken, though nobody may be there (RFC 5482)."""
+    stall_ns = request.route.limits.write_stall_ns
+    if stall_ns == NEVER:
+        return
+    milliseconds = min(stall_ns // 1_000_000 + STALL_SLACK_MS, MAX_USER_TIMEOUT_MS)
+    for fd in connections:
+        kernel.limit_unacknowledged(fd, milliseconds)
+
+
+def fill_row(edge: Edge, row: int, request: Request, subprotocol: bytes) -> None:
+    """Write down what the request and its route say of a tunnel. :param subprotocol: that the backend has chosen"""
+    cells = edge.slice.cells
+    route = request.route
+    limits = route.limits
+    is_websocket = request.upgrade == WEBSOCKET
+    cells[row + KIND] = WEBSOCKET_KIND if is_websocket else OPAQUE
+    cells[row + OPENED_UNIX_NS] = edge.unix_ns()
+    cells[row + WRITE_STALL_NS] = limits.write_stall_ns
+    cells[row + CLOSE_NS] = limits.close_ns
+    cells[row + IDLE_NS] = limits.idle_ns
+    cells[row + LIFETIME_NS] = limits.max_lifetime_ns
+    if is_websocket:
+        for side, keepalive in enumerate(route.keepalive):
+            at = row + SIDE_0 + side * SIDE_CELLS
+            cells[at + PING_AFTER_NS] = keepalive.ping_after_ns
+            cells[at + PONG_TIMEOUT_NS] = keepalive.pong_timeout_ns
+            if keepalive.adaptive:
+                network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
+                edge.intervals.begin(row, side, network, edge.now())
+    cells[row + ON_LOSS_CODE] = route.upstream.on_loss_code
+    edge.slice.write_texts(
+        row,
+        {
+            "client": request.client.encode("latin-1"),
+            "host": request.host.encode(),
+            "path": request.path.encode(),
+            "subprotocol": subprotocol,
+            "request_id": request.request_id.encode(),
+        },
+    )
