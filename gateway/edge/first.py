@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 import time
-from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from gateway.edge.request import Peer, Refused, examine
 from gateway.edge.upgrade import NOT_NOW, Upgrade
 from gateway.protocol.http import BadHead, RequestReader
+from gateway.tunnels.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class FirstRequest:
     """A connection that was accepted and has not sent a whole head."""
 
-    __slots__ = ("_edge", "_fd", "_peer", "_reader", "_started_ns", "deadline_ns")
+    __slots__ = ("_edge", "_fd", "_peer", "_reader", "_started_ns", "_waits", "deadline_ns")
 
     def __init__(self, edge: Edge, fd: int, peer: Peer, received: bytes | int) -> None:
         """
@@ -30,11 +30,9 @@ class FirstRequest:
         self._peer = peer
         self._reader: RequestReader | None = None
         self._started_ns = 0
-        self.deadline_ns = edge.head_deadline()
-        edge.waiting.add(self)
-        edge.poller.read(fd, self._read)
-        if received != EAGAIN:
-            self._read(received)
+        self._waits = False  # for the poller to tell of more; most heads come whole with their connection
+        self.deadline_ns = NEVER
+        self._read(received)
 
     def late(self) -> None:
         """The head did not come in time. A connection that sent nothing at all is closed without a word."""
@@ -45,7 +43,9 @@ class FirstRequest:
 
     def _read(self, data: bytes | int) -> None:
         if isinstance(data, int):
-            if data not in NOT_NOW:
+            if data in NOT_NOW:
+                self._wait()
+            else:
                 self._close()
             return
         if not data:
@@ -58,6 +58,7 @@ class FirstRequest:
         try:
             head = self._reader.feed(data)
             if head is None:
+                self._wait()
                 return
             request = None
             if b"upgrade" in head.first:
@@ -68,25 +69,36 @@ class FirstRequest:
         except Refused as refused:
             self._refuse(refused)
             return
-        edge.waiting.discard(self)
         if request is not None and request.upgrade is not None:
             if edge.draining:
                 self._refuse(Refused(503, "this gateway is shutting down", "unavailable", request.route))
                 return
-            Upgrade(edge, self._fd, request, self._reader.received[head.size :], watched=True)
+            edge.waiting.discard(self)
+            Upgrade(edge, self._fd, request, self._reader.received[head.size :], watched=self._waits)
             return
-        edge.poller.unwatch(self._fd)
+        self._let_go()
         edge.plain.adopt(socket.socket(fileno=self._fd), self._peer, self._reader.received)
+
+    def _wait(self) -> None:
+        """Have what comes next read."""
+        if not self._waits:
+            self._waits = True
+            self.deadline_ns = self._edge.head_deadline()
+            self._edge.waiting.add(self)
+            self._edge.poller.read(self._fd, self._read)
+
+    def _let_go(self) -> None:
+        self._edge.waiting.discard(self)
+        if self._waits:
+            self._edge.poller.unwatch(self._fd)
 
     def _refuse(self, refused: Refused) -> None:
         edge = self._edge
-        edge.waiting.discard(self)
-        edge.poller.unwatch(self._fd)
+        self._let_go()
         edge.count_handshake(refused.route, refused.result, self._started_ns)
         edge.log_refusal(str(self._peer), refused)
         edge.answer(self._fd, refused)
 
     def _close(self) -> None:
-        self._edge.waiting.discard(self)
-        self._edge.poller.unwatch(self._fd)
+        self._let_go()
         self._edge.drop(self._fd)

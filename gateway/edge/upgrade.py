@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 MAX_EARLY_BYTES = 64 * 1024
 """What a client may send ahead of the answer; beyond it, it is not read until the tunnel is open."""
 
-RECEIVE_BYTES = 64 * 1024
 MOST_ADDRESSES = 3
 """Addresses that a backend's name may have to be tried."""
 
@@ -64,7 +63,7 @@ class Upgrade:
         """
         :param client_fd: the client's connection; the upgrade owns it from now on
         :param early: what the client has sent behind its request
-        :param watched: whether the poller watches ``client_fd`` already
+        :param watched: whether the poller reads from ``client_fd`` already
         """
         self._edge = edge
         self._client_fd = client_fd
@@ -83,9 +82,9 @@ class Upgrade:
         self._dialling = False  # whether a connection to the backend is about to be begun
         edge.waiting.add(self)
         if watched:
-            edge.poller.recall(client_fd, self._client_ready)
+            edge.poller.read_on(client_fd, self._client_sent)
         else:
-            edge.poller.watch(client_fd, select.EPOLLIN, self._client_ready)
+            edge.poller.read(client_fd, self._client_sent)
         self._dial()
 
     def late(self) -> None:
@@ -97,19 +96,18 @@ class Upgrade:
 
     # --- the client, while it waits --------------------------------------------------------------------------------
 
-    def _client_ready(self, mask: int) -> None:
+    def _client_sent(self, data: bytes | int) -> None:
         """The client sent something ahead of the answer, or went away."""
-        if len(self._early) >= MAX_EARLY_BYTES:
-            if mask & (select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP):
-                self._client_gone()
-            else:
-                self._edge.poller.rewatch(self._client_fd, WATCH_END, self._client_ready)
-            return
-        data = self._edge.kernel.receive(self._client_fd, MAX_EARLY_BYTES - len(self._early))
         if isinstance(data, bytes) and data:
             self._early += data
+            if len(self._early) >= MAX_EARLY_BYTES:
+                self._edge.poller.rewatch(self._client_fd, WATCH_END, self._client_ended)
         elif data not in NOT_NOW:
             self._client_gone()
+
+    def _client_ended(self, mask: int) -> None:
+        """The client went away while nothing more of it was read."""
+        self._client_gone()
 
     def _client_gone(self) -> None:
         self._log("client_gone", None, "the client went away before the answer")
@@ -235,10 +233,7 @@ class Upgrade:
         if self._head:
             self._edge.poller.rewatch(self._backend_fd, select.EPOLLOUT, self._sending)
         else:
-            self._edge.poller.rewatch(self._backend_fd, select.EPOLLIN, self._answer_later)
-
-    def _answer_later(self, mask: int) -> None:
-        self._answer(self._edge.kernel.receive(self._backend_fd, RECEIVE_BYTES))
+            self._edge.poller.read(self._backend_fd, self._answer, known=True)
 
     def _closed_by_backend(self, why: str | None) -> None:
         self._refuse(Refused(502, f"the backend closed the connection: {why}", "connect_error"))
@@ -320,7 +315,7 @@ class Upgrade:
         poller = edge.poller
         client_fd = self._client_fd
         if len(self._early) >= MAX_EARLY_BYTES:
-            poller.rewatch(client_fd, select.EPOLLIN, self._client_ready)
+            poller.read(client_fd, self._client_sent, known=True)
         poller.let_go(client_fd)
         poller.let_go(self._backend_fd)
         edge.relay.open(row, client_fd, self._backend_fd)

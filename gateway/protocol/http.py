@@ -199,19 +199,21 @@ def check_request(head: RequestHead) -> None:
     """
     if len(head.fields) > MAX_FIELDS:
         raise BadHead(431, f"more than {MAX_FIELDS} header fields")
-    hosts = head.values(b"host")
-    if len(hosts) > 1:
+    first = head.first
+    host = first.get(b"host")
+    if b"host" in head.repeated:
         raise BadHead(400, "more than one Host")
-    if head.http11 and not hosts:
-        raise BadHead(400, "no Host")
-    if hosts and not _HOST.match(hosts[0]):
+    if host is None:
+        if head.http11:
+            raise BadHead(400, "no Host")
+    elif not _HOST.match(host):
         raise BadHead(400, "malformed Host")
-    if b"transfer-encoding" in head.first:
-        if b"content-length" in head.first:
+    if b"transfer-encoding" in first:
+        if b"content-length" in first:
             raise BadHead(400, "both Content-Length and Transfer-Encoding")
         if not head.http11:
             raise BadHead(400, "Transfer-Encoding in HTTP/1.0")
-    if len(set(head.values(b"content-length"))) > 1:
+    if b"content-length" in head.repeated and len(set(head.values(b"content-length"))) > 1:
         raise BadHead(400, "more than one Content-Length")
 
 

@@ -17,7 +17,7 @@ from errno import EINVAL
 from typing import TYPE_CHECKING
 
 from gateway.tunnels.kernel import Kernel
-from gateway.tunnels.layout import NEVER
+from gateway.tunnels.layout import NEVER, READING
 from gateway.tunnels.relay import Relay
 
 if TYPE_CHECKING:
@@ -64,9 +64,19 @@ class Poller(selectors.EpollSelector):
         self.kernel.watch(fd, False, events)
         self._callbacks[fd] = callback
 
-    def read(self, fd: int, reader: Reader) -> None:
-        """Receive what comes, and call ``reader`` with what :meth:`Kernel.receive` says. It must not raise."""
-        self.kernel.watch(fd, False, select.EPOLLIN)
+    def read(self, fd: int, reader: Reader, known: bool = False) -> None:
+        """Receive what comes, and call ``reader`` with what :meth:`Kernel.receive` says. It must not raise.
+
+        The descriptor is watched as the relay does it, which may take it over as it is (:meth:`let_go`).
+
+        :param known: whether it is watched already
+        """
+        self.kernel.watch(fd, known, READING)
+        self._callbacks.pop(fd, None)
+        self._readers[fd] = reader
+
+    def read_on(self, fd: int, reader: Reader) -> None:
+        """Have another reader called with what comes on a descriptor that is read already."""
         self._readers[fd] = reader
 
     def put_off(self, call: Call, done: Done) -> None:
@@ -81,11 +91,6 @@ class Poller(selectors.EpollSelector):
     def rewatch(self, fd: int, events: int, callback: Callback) -> None:
         """Watch a descriptor that is watched already for other events, or with another callback."""
         self.kernel.watch(fd, True, events)
-        self._readers.pop(fd, None)
-        self._callbacks[fd] = callback
-
-    def recall(self, fd: int, callback: Callback) -> None:
-        """Have another callback called for a watched descriptor, for the same events."""
         self._readers.pop(fd, None)
         self._callbacks[fd] = callback
 
@@ -120,7 +125,7 @@ class Poller(selectors.EpollSelector):
         callbacks = self._callbacks
         readers = self._readers
         others = self.relay.poll(timeout_ms)
-        received = [(fd, self.kernel.receive(fd, RECEIVE_BYTES)) for fd, _ in others if fd in readers]
+        received = [(fd, self._receive(fd, mask)) for fd, mask in others if fd in readers]
         if received:  # a reader that becomes a callback is not called again for the same event
             others = [event for event in others if event[0] not in readers]
         for fd, data in received:
@@ -153,6 +158,13 @@ class Poller(selectors.EpollSelector):
         if self._put_off:
             self._make_up()
         return ready
+
+    def _receive(self, fd: int, mask: int) -> bytes | int:
+        """Receive for a reader, and have epoll tell of what is left."""
+        data = self.kernel.receive(fd, RECEIVE_BYTES)
+        if mask != select.EPOLLIN or (isinstance(data, bytes) and len(data) == RECEIVE_BYTES):
+            self.kernel.watch(fd, True, READING)
+        return data
 
     @staticmethod
     def _result_of(call: Call) -> int:

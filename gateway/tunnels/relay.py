@@ -273,7 +273,8 @@ class Relay(Pinging):
     # --- for those who open tunnels -----------------------------------------------------------------------------------
 
     def open(self, row: int, client_fd: int, backend_fd: int) -> None:
-        """Begin to relay. The other fields of the row are filled in; epoll watches both descriptors for ``EPOLLIN``.
+        """Begin to relay. The other fields of the row are filled in. Both descriptors are watched for ``READING``, and
+        whoever has read from them left nothing that it will not tell of.
 
         :raises OSError: never; what is wrong with a socket shows when it is used
         """
@@ -284,7 +285,6 @@ class Relay(Pinging):
             fd = backend_fd if side else client_fd
             cells[here + FD] = fd
             cells[here + INTEREST] = EPOLLIN | REGISTERED
-            self._ask_anew(here)
             cells[here + LAST_NS] = self.now
             cells[here + SCANNER + MASKING] = 1 - side
             cells[here + SCANNER + PEER] = -SIDE_CELLS if side else SIDE_CELLS

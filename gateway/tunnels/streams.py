@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 from errno import EAGAIN, EINTR
-from select import EPOLLET, EPOLLIN, EPOLLOUT, EPOLLPRI, EPOLLRDHUP
+from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
 from gateway.tunnels.layout import (
@@ -24,6 +24,7 @@ from gateway.tunnels.layout import (
     INTEREST,
     LAST_NS,
     PENDING,
+    READING,
     REGISTERED,
     SHUT,
     SIDE_0,
@@ -35,15 +36,6 @@ from gateway.tunnels.layout import (
 
 if TYPE_CHECKING:
     from gateway.tunnels.kernel import Kernel
-
-READING = EPOLLIN | EPOLLRDHUP | EPOLLPRI | EPOLLET
-"""What epoll watches where there is only something to read, as there is nearly always.
-
-Edge-triggered: epoll tells once that something has come, and need not look again whether it was taken, which over
-thousands of tunnels is a twentieth of what a message costs. Less than was asked for is all there was (epoll(7)), but
-for two things behind it: the end of the stream, and what follows urgent data. Of these epoll tells too, and whoever is
-told of anything but bytes, or got all it asked for, asks anew (:meth:`Streams._ask_anew`).
-"""
 
 
 class Streams:
@@ -195,7 +187,9 @@ class Streams:
             events |= REGISTERED
         if events == cells[here + INTEREST]:
             return
-        if events:
+        if events == REGISTERED and cells[here + INTEREST] == EPOLLIN | REGISTERED:
+            pass  # its FIN was read: nothing more comes to be read, and epoll tells once of the end it waits for
+        elif events:
             watched = READING if events == EPOLLIN | REGISTERED else events & (EPOLLIN | EPOLLOUT)
             self.kernel.watch(cells[here + FD], cells[here + INTEREST] != 0, watched)
         else:

@@ -309,9 +309,11 @@ class Rig:
         ping_after: tuple[int, int] = (NEVER, NEVER),
         pong_timeout: int = PONG_WITHIN,
         on_loss: int = 0,
+        ahead: bytes = b"",
     ) -> Tunnel:
-        """Open a tunnel as the edge does, both sockets being watched already.
+        """Open a tunnel as the edge does, both sockets being read already.
 
+        :param ahead: what the client says before, and FIN with it: it is read by somebody else, and lost
         :param ping_after: of the client, of the backend
         """
         client, near_client = connection(family, buffers)
@@ -327,9 +329,14 @@ class Rig:
         fds = []
         for sock in (near_client, near_backend):
             sock.setblocking(False)
-            self.poller.watch(sock.fileno(), select.EPOLLIN, lambda mask: None)
-            self.poller.let_go(sock.fileno())
+            self.poller.read(sock.fileno(), lambda data: None)
             fds.append(sock.detach())
+        if ahead:
+            client.send(ahead)
+            client.shutdown(socket.SHUT_WR)
+            self.serve()
+        for fd in fds:
+            self.poller.let_go(fd)
         self.relay.open(row, *fds)
         set_deadline(self.cells, row)
         peers = Peer(client), Peer(backend)

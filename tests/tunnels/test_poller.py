@@ -18,7 +18,7 @@ from errno import ECONNRESET, EINVAL
 import pytest
 
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, NEVER
-from gateway.tunnels.poller import Poller
+from gateway.tunnels.poller import RECEIVE_BYTES, Poller
 from tests.support.frames import TEXT
 
 from .harness import DESCRIPTORS, Rig
@@ -94,13 +94,9 @@ def test_a_watched_descriptor_is_called_back_and_not_returned(rig: Rig, pair: Pa
     rig.poller.rewatch(left.fileno(), select.EPOLLOUT, calls.append)
     rig.poller.select(0)
     assert calls.pop() == select.EPOLLOUT
-    others: list[int] = []
-    rig.poller.recall(left.fileno(), others.append)
-    rig.poller.select(0)
-    assert (len(calls), others) == (1, [select.EPOLLOUT])
     rig.poller.unwatch(left.fileno())
     assert rig.poller.select(0) == []
-    assert len(others) == 1
+    assert len(calls) == 1
     assert rig.waiting() == []
 
 
@@ -263,14 +259,77 @@ def test_a_reader_is_told_what_went_wrong(rig: Rig) -> None:
 def test_a_reader_may_become_a_callback(rig: Rig, pair: Pair) -> None:
     left, right = pair
     calls: list[int] = []
-    rig.poller.read(left.fileno(), lambda data: rig.poller.recall(left.fileno(), calls.append))
+    rig.poller.read(left.fileno(), lambda data: rig.poller.rewatch(left.fileno(), select.EPOLLIN, calls.append))
     right.send(b"for the reader")
     rig.poller.select(0)
+    assert calls == []
     right.send(b"for the callback")
     rig.poller.select(0)
     assert calls == [select.EPOLLIN]
     assert left.recv(100) == b"for the callback"
     rig.poller.unwatch(left.fileno())
+
+
+def test_a_callback_may_become_a_reader(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    found: list[bytes | int] = []
+    rig.poller.watch(left.fileno(), select.EPOLLOUT, lambda mask: rig.poller.read(left.fileno(), found.append, True))
+    right.send(b"there before")
+    rig.poller.select(0)
+    assert found == []
+    rig.poller.select(0)
+    assert found == [b"there before"]
+    rig.poller.unwatch(left.fileno())
+
+
+def test_another_reader_goes_on(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    first: list[bytes | int] = []
+    second: list[bytes | int] = []
+    rig.poller.read(left.fileno(), first.append)
+    right.send(b"one")
+    rig.poller.select(0)
+    rig.poller.read_on(left.fileno(), second.append)
+    right.send(b"two")
+    rig.poller.select(0)
+    assert (first, second) == ([b"one"], [b"two"])
+    rig.poller.unwatch(left.fileno())
+
+
+@pytest.mark.parametrize("more", [0, 1, RECEIVE_BYTES])
+def test_a_reader_is_called_until_all_was_received(rig: Rig, pair: Pair, more: int) -> None:
+    """Nothing comes behind it that epoll could tell of."""
+    left, right = pair
+    found: list[bytes | int] = []
+    data = bytes(RECEIVE_BYTES + more)
+    for sock in pair:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8 * RECEIVE_BYTES)
+    rig.poller.read(left.fileno(), found.append)
+    assert right.send(data) == len(data)
+    for _ in range(4):
+        rig.poller.select(0)
+    assert b"".join(each for each in found if isinstance(each, bytes)) == data
+    rig.poller.unwatch(left.fileno())
+
+
+def test_a_reader_is_told_of_an_end_that_came_with_the_last_bytes(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    found: list[bytes | int] = []
+    rig.poller.read(left.fileno(), found.append)
+    right.send(b"that is all")
+    right.close()
+    rig.poller.select(0)
+    rig.poller.select(0)
+    assert found[:2] == [b"that is all", b""]
+    rig.poller.unwatch(left.fileno())
+
+
+@pytest.mark.parametrize("family", ["tcp", "unix"])
+def test_the_relay_is_told_of_what_a_reader_left(rig: Rig, family: str) -> None:
+    """A reader gets the last bytes before the tunnel opens; the end behind them is the relay's."""
+    tunnel = rig.open(family, ahead=b"early")
+    rig.until(tunnel.backend.has_ended, "the FIN")
+    assert tunnel.backend.received == b""
 
 
 def test_who_is_let_go_by_another_reader_of_the_same_turn_is_not_called(rig: Rig) -> None:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from gateway.tunnels.layout import CLIENT, OPAQUE
+from gateway.tunnels.layout import OPAQUE
 from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES
 
 from .harness import Rig
@@ -69,14 +69,3 @@ def test_what_came_while_nobody_listened(rig: Rig, side: int) -> None:
     rig.rest()
     rig.relay.resume(tunnel.row)
     rig.until(lambda: far.has(b"anybody there?"), "it")
-
-
-def test_what_came_before_the_tunnel_opened(rig: Rig) -> None:
-    """epoll has told of it by then, to somebody who did not take it."""
-    tunnel = rig.open()
-    tunnel.client.send(b"early")
-    rig.until(lambda: tunnel.unread(CLIENT) > 0, "it to arrive", turn=None)
-    rig.poller._selector.poll(0)
-    assert rig.waiting() == []
-    rig.relay.open(tunnel.row, *tunnel.fds)
-    rig.until(lambda: tunnel.backend.has(b"early"), "it")
