@@ -21,6 +21,7 @@ from gateway.observe.access_log import AccessLog, Form
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ended, Ends
 from gateway.observe.events import NO_ROUTE, Events
+from gateway.protocol.known_heads import KnownHeads
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
@@ -102,6 +103,7 @@ class Edge:
         self.descriptors = descriptors
         self.batch = Batch(self.loop)
         self.names = Names()
+        self.known_heads = KnownHeads()
         self.accepted = Accepted()
         self.waiting: set[Waiting] = set()
         self.draining = False

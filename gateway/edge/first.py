@@ -51,15 +51,22 @@ class FirstRequest:
         if not data:
             self._close()
             return
-        if self._reader is None:
-            self._reader = RequestReader()
-            self._started_ns = time.monotonic_ns()
         edge = self._edge
+        head = None
+        received = data
+        if self._reader is None:
+            self._started_ns = time.monotonic_ns()
+            head = edge.known_heads.find(data)
+        was_known = head is not None
         try:
-            head = self._reader.feed(data)
             if head is None:
-                self._wait()
-                return
+                if self._reader is None:
+                    self._reader = RequestReader()
+                head = self._reader.feed(data)
+                if head is None:
+                    self._wait()
+                    return
+                received = self._reader.received
             request = None
             if b"upgrade" in head.first:
                 request = examine(head, self._peer, edge.trust, edge.routes, self._started_ns)
@@ -73,11 +80,13 @@ class FirstRequest:
             if edge.draining:
                 self._refuse(Refused(503, "this gateway is shutting down", "unavailable", request.route))
                 return
+            if not was_known and not self._peer.trusted:  # a proxy says something else of each client
+                edge.known_heads.remember(head)
             edge.waiting.discard(self)
-            Upgrade(edge, self._fd, request, self._reader.received[head.size :], watched=self._waits)
+            Upgrade(edge, self._fd, request, received[head.size :], watched=self._waits)
             return
         self._let_go()
-        edge.plain.adopt(socket.socket(fileno=self._fd), self._peer, self._reader.received)
+        edge.plain.adopt(socket.socket(fileno=self._fd), self._peer, received)
 
     def _wait(self) -> None:
         """Have what comes next read."""

@@ -23,6 +23,9 @@ Field = tuple[bytes, bytes]
 _HOST = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?\Z")
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CRLF: Final = b"\r\n"
+_SPACE: Final = b" \t"
+"""Around a value; no part of it (RFC 9112 section 5.1)."""
+
 _LINE_END: Final = (b"\r", b"\n")
 _HEAD_END: Final = b"\r\n\r\n"
 
@@ -38,17 +41,19 @@ class BadHead(Exception):
 class Head:
     """What request and response heads have in common: a version and fields.
 
-    ``fields`` holds (name, value) as received; ``first`` has the first value of each by its name in lower case,
-    ``repeated`` the names that occur more than once. ``raw`` is the whole head as it came, where it was read here.
+    ``first`` has the first value of each field by its name in lower case, ``repeated`` the names that occur more than
+    once, ``count`` is their number. ``raw`` is the whole head as it came, where it was read here.
     """
 
-    __slots__ = ("fields", "first", "http11", "raw", "repeated", "size")
+    __slots__ = ("_given", "count", "first", "http11", "raw", "repeated", "size")
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         self.raw = b""
         self.http11 = True
         self.size = 0
-        self._take((name, b":", value) for name, value in fields)
+        self._given = list(fields)
+        self.count = len(self._given)
+        self._take((name, b":", value) for name, value in self._given)
 
     def take_raw(self, raw: bytes) -> bool:
         """Have the fields of a head that llhttp has let through; False if it took anything but CRLF for a line's end.
@@ -60,22 +65,28 @@ class Head:
             return False
         self.raw = raw
         del lines[0]
+        self.count = len(lines)
         self._take(map(bytes.partition, lines, repeat(b":")))
         return True
 
     def _take(self, fields: Iterable[tuple[bytes, bytes, bytes]]) -> None:
-        self.fields: list[Field] = []
         self.first: dict[bytes, bytes] = {}
         self.repeated: set[bytes] = set()
         first = self.first
         for name, _, value in fields:
-            value = value.strip(b" \t")  # which is no part of it (RFC 9112 section 5.1)
-            self.fields.append((name, value))
-            lower = name.lower()
-            if lower in first:
-                self.repeated.add(lower)
+            name = name.lower()
+            if name in first:
+                self.repeated.add(name)
             else:
-                first[lower] = value
+                first[name] = value.strip(_SPACE)
+
+    @property
+    def fields(self) -> list[Field]:
+        """(name, value) as received: order, case and repetitions. Few look at them all."""
+        if not self.raw:
+            return [(name, value.strip(_SPACE)) for name, value in self._given]
+        parts = [line.partition(b":") for line in self.raw[:-4].split(_CRLF)[1:]]
+        return [(name, value.strip(_SPACE)) for name, _, value in parts]
 
     @property
     def names(self) -> list[bytes]:
@@ -92,15 +103,15 @@ class Head:
 
     def tokens(self, name: bytes) -> list[bytes]:
         """A field as a list of tokens in lower case, over all of its lines (RFC 9110 section 5.6.1)."""
+        value = self.first.get(name)
+        if value and b"," not in value and name not in self.repeated:
+            return [value.lower()]  # as most are
         return [token.lower() for token in self.items(name)]
 
     def items(self, name: bytes) -> list[bytes]:
         """A field as a list of members as they are, over all of its lines."""
         if name not in self.first:
             return []
-        value = self.first[name]
-        if value and b"," not in value and name not in self.repeated:
-            return [value]  # as most are; the parser has stripped it
         found = []
         for value in self.values(name):
             found += [item for part in value.split(b",") if (item := part.strip(b" \t"))]
@@ -197,7 +208,7 @@ def check_request(head: RequestHead) -> None:
 
     :raises BadHead: with status 400, or 431 for too many fields
     """
-    if len(head.fields) > MAX_FIELDS:
+    if head.count > MAX_FIELDS:
         raise BadHead(431, f"more than {MAX_FIELDS} header fields")
     first = head.first
     host = first.get(b"host")
