@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from base64 import b64encode
+from hashlib import sha1
 
 import pytest
 import pytest_asyncio
@@ -12,7 +14,7 @@ from tests.support.backends import SUBPROTOCOL, Echo, Scripted
 from tests.support.deadline import within
 from tests.support.frames import BINARY, TEXT, frame, from_client, read_frame
 from tests.support.gateway import Gateway, route
-from tests.support.raw import ACCEPT, Connection, Head, handshake, request, switching
+from tests.support.raw import ACCEPT, KEY, Connection, Head, handshake, request, switching
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -48,6 +50,7 @@ async def gateway(start_shared_gateway: StartGateway, echo: Echo, scripted: Scri
             "routes": [
                 route("scripted", "scripted"),
                 route("docker", "scripted", upgrades=["tcp", "websocket"]),
+                route("plain", "scripted", upgrades=[]),
                 route("all", "echo", "/"),
             ],
         }
@@ -138,6 +141,40 @@ async def test_the_backend_is_sent_what_the_client_sent(
     ]
     assert request_id[0] == "X-Request-Id"
     assert (await gateway.logged(event="handshake", client=client.name))["request_id"] == request_id[1]
+
+
+async def test_a_head_like_one_before_goes_where_its_own_target_says(
+    gateway: Gateway, open_connection: Open, scripted: Scripted
+) -> None:
+    """Heads and answers that are known are not read again, but they differ in keys, targets and what becomes of them."""
+    for number in range(3):
+        key = b64encode(bytes([number]) * 16).decode()
+        accept = b64encode(sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
+        scripted.answers(switching(accept=accept), hold=True)
+        client = await open_connection(gateway)
+        await client.send(handshake(f"/scripted/{number}").replace(KEY.encode(), key.encode()))
+        assert (await client.head()).value("Sec-WebSocket-Accept") == accept
+        head = await scripted.next_head()
+        assert head.first_line == f"GET /scripted/{number} HTTP/1.1"
+        assert head.value("Sec-WebSocket-Key") == key
+        assert head.value("X-Request-Id") == (await gateway.logged(event="handshake", client=client.name))["request_id"]
+
+    # An answer that is right for somebody else's key.
+    scripted.answers(switching(), hold=True)
+    client = await open_connection(gateway)
+    await client.send(handshake("/scripted/4").replace(KEY.encode(), b64encode(bytes(16))))
+    assert (await client.answer()).status == 502
+    await scripted.next_head()
+
+    # A route that upgrades nothing.
+    scripted.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello")
+    client = await open_connection(gateway)
+    await client.send(handshake("/plain/5"))
+    answer = await client.answer()
+    assert (answer.status, answer.body) == (200, b"hello")
+    head = await scripted.next_head()
+    assert head.first_line == "GET /plain/5 HTTP/1.1"
+    assert head.value("Upgrade") is None
 
 
 async def test_the_client_is_sent_what_the_backend_sent(
