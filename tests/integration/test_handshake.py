@@ -146,7 +146,7 @@ async def test_the_backend_is_sent_what_the_client_sent(
 async def test_a_head_like_one_before_goes_where_its_own_target_says(
     gateway: Gateway, open_connection: Open, scripted: Scripted
 ) -> None:
-    """Heads and answers that are known are not read again, but they differ in keys, targets and what becomes of them."""
+    """Heads and answers that are known are not read again, but differ in keys, targets and what becomes of them."""
     for number in range(3):
         key = b64encode(bytes([number]) * 16).decode()
         accept = b64encode(sha1(f"{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11".encode()).digest()).decode()
