@@ -45,12 +45,13 @@ class Head:
     once, ``count`` is their number. ``raw`` is the whole head as it came, where it was read here.
     """
 
-    __slots__ = ("_given", "count", "first", "http11", "raw", "repeated", "size")
+    __slots__ = ("_given", "count", "first", "http11", "one_hop", "raw", "repeated", "size")
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         self.raw = b""
         self.http11 = True
         self.size = 0
+        self.one_hop: bool | None = None  # what only_upgrade_is_hop_by_hop() has found
         self._given = list(fields)
         self.count = len(self._given)
         self._take((name, b":", value) for name, value in self._given)
@@ -119,14 +120,37 @@ class Head:
 
 
 class RequestHead(Head):
-    """Method, target and fields of a request."""
+    """Method, target and fields of a request.
 
-    __slots__ = ("method", "target")
+    ``upgrades`` and ``is_handshake`` are notes of what :mod:`gateway.protocol.websocket` has found in it; None and
+    False before.
+    """
+
+    __slots__ = ("is_handshake", "method", "target", "upgrades")
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         super().__init__(fields)
         self.method = b""
         self.target = b""
+        self.upgrades: list[bytes] | None = None
+        self.is_handshake = False
+
+    def like_this(self, raw: bytes, target: bytes, key: bytes) -> RequestHead:
+        """Another head, different in target and ``Sec-WebSocket-Key`` only: what was found holds for it, too."""
+        head = RequestHead.__new__(RequestHead)
+        head.raw = raw
+        head.size = len(raw)
+        head.http11 = self.http11
+        head.count = self.count
+        head.first = self.first.copy()
+        head.first[b"sec-websocket-key"] = key
+        head.repeated = self.repeated
+        head.one_hop = self.one_hop
+        head.method = self.method
+        head.target = target
+        head.upgrades = self.upgrades
+        head.is_handshake = self.is_handshake
+        return head
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser with the target, in one piece or several."""
@@ -343,11 +367,13 @@ def only_upgrade_is_hop_by_hop(head: Head) -> bool:
 
     A head that was read as it is here can then go on as it is.
     """
-    return (
-        head.first.get(b"connection", b"").lower() == b"upgrade"
-        and _OTHER_HOP_BY_HOP.isdisjoint(head.first)
-        and (not head.repeated or not (b"connection" in head.repeated or b"upgrade" in head.repeated))
-    )
+    if head.one_hop is None:
+        head.one_hop = (
+            head.first.get(b"connection", b"").lower() == b"upgrade"
+            and _OTHER_HOP_BY_HOP.isdisjoint(head.first)
+            and (not head.repeated or not (b"connection" in head.repeated or b"upgrade" in head.repeated))
+        )
+    return head.one_hop
 
 
 def request_bytes(method: bytes, target: bytes, fields: list[Field]) -> bytes:

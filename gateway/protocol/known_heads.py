@@ -45,20 +45,10 @@ class KnownHeads:
         key = data[at : at + _KEY_BYTES]
         if line is None or not _KEY.match(key):
             return None
-        head = RequestHead.__new__(RequestHead)
-        head.raw = data
-        head.size = len(data)
-        head.method = b"GET"
-        head.target = line[1]
-        head.http11 = True
-        head.count = known.count
-        head.repeated = known.repeated
-        head.first = known.first.copy()
-        head.first[b"sec-websocket-key"] = key
-        return head
+        return known.like_this(data, line[1], key)
 
     def remember(self, head: RequestHead) -> None:
-        """Know a head from now on, if it is of the kind that is found."""
+        """Know a head from now on, if it is of the kind that is found: of a handshake, found to be right."""
         data = head.raw
         end = data.find(b"\r\n")
         at = data.find(_KEY_FIELD, end) + len(_KEY_FIELD)
@@ -68,7 +58,7 @@ class KnownHeads:
             or at < len(_KEY_FIELD)
             or head.first.get(b"sec-websocket-key") != key
             or b"sec-websocket-key" in head.repeated
-            or not _KEY.match(key)
+            or not head.is_handshake
             or not _LINE.match(data[:end])
         ):
             return

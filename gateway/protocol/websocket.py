@@ -29,9 +29,10 @@ def requested_upgrades(head: RequestHead) -> list[bytes]:
 
     Empty where it does not ask, or asks in a way that RFC 9110 section 7.8 has a recipient ignore.
     """
-    if b"upgrade" not in head.first or not head.http11 or b"upgrade" not in head.tokens(b"connection"):
-        return []
-    return head.tokens(b"upgrade")
+    if head.upgrades is None:
+        asks = b"upgrade" in head.first and head.http11 and b"upgrade" in head.tokens(b"connection")
+        head.upgrades = head.tokens(b"upgrade") if asks else []
+    return head.upgrades
 
 
 def has_body(head: RequestHead) -> bool:
@@ -72,6 +73,8 @@ def check_handshake(head: RequestHead) -> bytes:
 
     :raises BadHead: with status 426 for a version other than 13, else 400
     """
+    if head.is_handshake:
+        return head.first[b"sec-websocket-key"]
     if head.method != b"GET":
         raise BadHead(400, "a WebSocket handshake is a GET")
     if has_body(head):
@@ -81,6 +84,7 @@ def check_handshake(head: RequestHead) -> bytes:
     keys = head.values(b"sec-websocket-key")
     if len(keys) != 1 or not _KEY.match(keys[0]):
         raise BadHead(400, "Sec-WebSocket-Key is not one value of 16 bytes in base64")
+    head.is_handshake = True
     return keys[0]
 
 

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.http import BadHead, RequestHead, RequestReader
+from gateway.protocol.http import BadHead, RequestHead, RequestReader, only_upgrade_is_hop_by_hop
 from gateway.protocol.known_heads import MAX_BYTES, MAX_KNOWN, KnownHeads
+from gateway.protocol.websocket import check_handshake, requested_upgrades
 
 from ..fuzz.pieces import MANY, REQUESTS
 from .heads import HANDSHAKE, head_bytes
@@ -38,12 +39,16 @@ def read(data: bytes) -> RequestHead | None:
 
 
 def told(head: RequestHead | None) -> object:
-    """All that a head tells."""
+    """All that a head tells, and what is found in it."""
     if head is None:
         return None
+    try:
+        key: object = check_handshake(head)
+    except BadHead as error:
+        key = error.status, str(error)
     return (
         *(head.method, head.target, head.http11, head.raw, head.size, head.count, head.first, head.repeated),
-        *(head.fields, head.names),
+        *(head.fields, head.names, key, requested_upgrades(head), only_upgrade_is_hop_by_hop(head)),
     )
 
 
@@ -52,6 +57,7 @@ def knowing(*heads: bytes) -> KnownHeads:
     for data in heads:
         head = read(data)
         if head is not None:
+            told(head)  # which leaves notes in it
             made.remember(head)
     return made
 
@@ -113,6 +119,7 @@ def test_whatever_else_is_different_is_read(change: tuple[bytes, bytes]) -> None
         (*BROWSER, b"Sec-WebSocket-Key: " + KEYS[1]),
         (*BROWSER, b"X: " + b"x" * MAX_BYTES),
         (b"GET /ws HTTP/1.1", b"Host: a"),
+        tuple(line.replace(b"Version: 13", b"Version: 8") for line in BROWSER),
         tuple(line.replace(b"Sec-WebSocket-Key: ", b"Sec-WebSocket-Key:\t") for line in BROWSER),
     ],
 )
