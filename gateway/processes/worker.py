@@ -1,7 +1,6 @@
 """A worker: one process that accepts, relays and tells.
 
-Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL STORE TABLE``, all but the first being
-descriptors that it inherits. Listening sockets come through the control channel. It imports nothing of the command line
+Started by the supervisor through ``boot.py``, with its slot and descriptors that it inherits. Listening sockets come through the control channel. It imports nothing of the command line
 or the status page.
 """
 
@@ -409,6 +408,3 @@ def main(arguments: list[str]) -> None:
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
         runner.run(run())
 
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -235,7 +235,7 @@ class Workers:
             theirs.enter_context(its_store)
             descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
-                [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
+                [sys.executable, "-P", "-m", "gateway.processes.boot", str(slot), *map(str, descriptors)],
                 pass_fds=[*descriptors, *self.heirlooms],
                 stdin=subprocess.DEVNULL,
                 env=self._environment,

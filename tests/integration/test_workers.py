@@ -177,7 +177,7 @@ async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
 
 
 async def test_a_command_that_is_no_worker_says_so() -> None:
-    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.worker"])
+    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.boot"])
     assert status != 0
     assert stderr
 
