@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.names import Names
+from gateway.edge.plain_entry import PlainEntry
 from gateway.edge.refusal import Linger, refusal_bytes
 from gateway.edge.request import Refused, Request, Trust
 from gateway.observe.access_log import AccessLog
@@ -31,7 +30,6 @@ from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
 
 if TYPE_CHECKING:
-    from gateway.edge.plain import PlainHTTP
     from gateway.tunnels.table import Slice
 
 WAITING_INTERVAL_SECONDS = 0.25
@@ -87,6 +85,7 @@ class Edge:
         self.descriptors = descriptors
         self.batch = Batch(self.loop)
         self.names = Names()
+        self.plain = PlainEntry(self)
         self.waiting: set[Waiting] = set()
         self.draining = False
         self.drained = asyncio.Event()
@@ -141,34 +140,18 @@ class Edge:
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
         await self.names.close()
-        await self.close_plain()
+        await self.plain.close()
         for task in self._tasks:
             task.cancel()
-
-    @cached_property
-    def plain(self) -> PlainHTTP:
-        """Plain HTTP. aiohttp is a third of what a worker imports: one that replaces a dead one first accepts."""
-        from gateway.edge.plain import PlainHTTP
-
-        return PlainHTTP(self)
-
-    async def prepare_plain(self) -> None:
-        """Import what plain HTTP needs beside the relay, before somebody asks for it."""
-        await asyncio.to_thread(importlib.import_module, "gateway.edge.plain")
 
     async def finish_plain(self, seconds: float) -> None:
         """Close connections that are idle, and give requests in flight so long to finish."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if "plain" in self.__dict__:
-                    await self.plain.finish()
+                await self.plain.finish()
                 while self._tasks:
                     await asyncio.wait(self._tasks)
-
-    async def close_plain(self) -> None:
-        """Close every connection that is not a tunnel's."""
-        if "plain" in self.__dict__:
-            await self.plain.close()
+                await self.plain.finish()  # those that waited for plain HTTP to be there
 
     async def until_unused(self) -> None:
         """Wait until no request, handshake or tunnel is left. Nothing new is accepted meanwhile."""
@@ -177,13 +160,7 @@ class Edge:
 
     def _is_used(self) -> bool:
         in_use = self.waiting or self._tasks or self.slice.rows_in_use
-        return bool(in_use) or self._has_plain_connections()
-
-    def _has_plain_connections(self) -> bool:
-        """Whether requests are in flight. Connections that are idle are closed."""
-        if "plain" not in self.__dict__:
-            return False
-        return self.plain.close_idle()
+        return bool(in_use) or self.plain.close_idle()
 
     # --- the rows' owner -------------------------------------------------------------------------------------------
 

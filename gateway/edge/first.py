@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from errno import EAGAIN
 from typing import TYPE_CHECKING
@@ -76,7 +75,7 @@ class FirstRequest:
             Upgrade(edge, self._fd, request, self._reader.received[head.size :], watched=True)
             return
         edge.poller.unwatch(self._fd)
-        edge.plain.adopt(socket.socket(fileno=self._fd), self._peer, self._reader.received)
+        edge.plain.adopt(self._fd, self._peer, self._reader.received)
 
     def _refuse(self, refused: Refused) -> None:
         edge = self._edge

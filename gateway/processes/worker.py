@@ -1,7 +1,7 @@
 """A worker: one process that accepts, relays and tells.
 
-Started by the supervisor through ``boot.py``, with its slot and descriptors that it inherits. Listening sockets come through the control channel. It imports nothing of the command line
-or the status page.
+Started by the supervisor through ``boot.py``, with its slot and descriptors that it inherits. Listening sockets come
+through the control channel. It imports nothing of the command line or the status page.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Worker:
             self._accepts = not message.takes_over
             self._listen(edge)
             self._slice.cells[self._slice.block + W_READY] = self._accepts
-            edge.spawn(edge.prepare_plain())
+            edge.plain.prepare_later()
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
             self._check_sockets()
@@ -407,4 +407,3 @@ def main(arguments: list[str]) -> None:
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
         runner.run(run())
-

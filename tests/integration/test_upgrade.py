@@ -31,7 +31,7 @@ from tests.support.memory import open_descriptors
 from tests.support.numbered import Play, Tunnel
 from tests.support.pace import Pace
 from tests.support.process import gone, is_alive, run
-from tests.support.raw import handshake, switching
+from tests.support.raw import handshake, request, switching
 from tests.support.rest import table_of
 
 from .test_crash import children, get_busy
@@ -81,8 +81,8 @@ async def status_of_upgrade(gateway: Gateway, since: float) -> dict[str, Any]:
     return await within(over(), "the upgrade", UPGRADE_SECONDS)
 
 
-async def upgrade(gateway: Gateway) -> float:
-    """Upgrade, see the old workers gone; for how long tunnels paused, at most."""
+async def upgrade(gateway: Gateway, wait: bool = True) -> float:
+    """Upgrade, see the old workers gone; for how long tunnels paused, at most. :param wait: for them to go"""
     old = children(gateway.process.pid)
     start, since = len(gateway.stderr.lines), time.time()
     gateway.process.signal(signal.SIGUSR2)
@@ -91,7 +91,7 @@ async def upgrade(gateway: Gateway) -> float:
     line = await gateway.stderr.first(
         lambda line: line if "upgraded from" in line else None, "a line about the upgrade", start
     )
-    for pid in old:
+    for pid in old if wait else ():
         await gone(int(pid))
     (pause,) = re.findall(r"more than (\d+) ms", line)
     return int(pause) / 1000
@@ -224,6 +224,14 @@ async def serves_as_before(gateway: Gateway, play: Play, tunnels: list[Tunnel], 
     assert (await gateway.api("status"))["ready"]
 
 
+async def have_plain_http_imported(gateway: Gateway, open_connection: Open) -> None:
+    """The running program is not to look for modules of its own any more, as after some seconds."""
+    client = await open_connection(gateway)
+    await client.send(request("/", "Sec-WebSocket-Key: x", "Connection: close"))
+    assert (await client.answer()).status == 426
+    await client.close()
+
+
 def crash_at_start(program: Path, gateway: Gateway) -> str:
     file = program / "processes" / "supervisor.py"
     file.write_text('raise RuntimeError("not today")\n')
@@ -283,11 +291,16 @@ def speak_another_language(program: Path, gateway: Gateway) -> str:
     ],
 )
 async def test_a_program_that_does_not_start(
-    start_gateway: StartGateway, play: Play, program: Path, spoil: Callable[[Path, Gateway], str]
+    start_gateway: StartGateway,
+    play: Play,
+    program: Path,
+    open_connection: Open,
+    spoil: Callable[[Path, Gateway], str],
 ) -> None:
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
     tunnels = await play.open_many(gateway.address, 20)
     await eventually(lambda: open_descriptors(gateway.process.pid) > 50, "all of them to be in store")
+    await have_plain_http_imported(gateway, open_connection)  # it may be gone next
     pids = children(gateway.process.pid)
     before = open_descriptors(gateway.process.pid)
     reason = spoil(program, gateway)
