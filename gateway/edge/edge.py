@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.config.schema import Config
+from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.names import Names
 from gateway.edge.plain_entry import PlainEntry
@@ -96,7 +96,7 @@ class Edge:
         self.intervals = Intervals(slice_)
         self.on_learned: Callable[[News], None] = lambda news: None
         """told what other workers should know, too"""
-        self.config: Config
+        self.config: Settings
         self.routes: Routes
         self.trust: Trust
         self._tasks: set[asyncio.Task[None]] = set()
@@ -108,7 +108,7 @@ class Edge:
 
     # --- configuration ---------------------------------------------------------------------------------------------
 
-    async def configure(self, config: Config, registry: Registry, drained_backends: frozenset[int]) -> None:
+    async def configure(self, config: Settings, registry: Registry, drained_backends: frozenset[int]) -> None:
         """Put a configuration in force for every request from now on. Tunnels are not touched.
 
         :param registry: has numbers for all of its names
@@ -233,9 +233,8 @@ class Edge:
         return self.relay.now
 
     def head_deadline(self) -> int:
-        """Until when the head of a request has to be there that may begin now; ``NEVER`` where that is off."""
-        timeout = self.config.timeouts.request_head
-        return NEVER if timeout is None else self.relay.now + int(timeout * NS)
+        """Until when the head of a request has to be there that may begin now."""
+        return self.relay.now + int(self.config.request_head * NS)
 
     @staticmethod
     def unix_ns() -> int:

@@ -18,8 +18,9 @@ import time
 from errno import EMFILE
 from typing import NoReturn
 
-from gateway.config.schema import AccessLog as AccessLogConfig
-from gateway.config.schema import Address, Config
+from gateway.config.address import Address
+from gateway.config.settings import AccessLog as AccessLogSettings
+from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
@@ -86,7 +87,7 @@ class Worker:
         self._descriptors = descriptors
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._edge: Edge | None = None
-        self._log_config: AccessLogConfig | None = None
+        self._log_config: AccessLogSettings | None = None
         self._channel: Channel | None = None
         self._sockets: list[Listen] = []
         """listening sockets that came since a configuration was put in force"""
@@ -234,7 +235,7 @@ class Worker:
             if sent.fd != NO_DESCRIPTOR:
                 os.close(sent.fd)
 
-    def _open_log(self, config: Config) -> AccessLog:
+    def _open_log(self, config: Settings) -> AccessLog:
         return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)
 
     def _log_lines_lost(self, count: int) -> None:

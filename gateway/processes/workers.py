@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.config.schema import Address, Config
+from gateway.config.address import Address
+from gateway.config.schema import Config
+from gateway.config.settings import Settings
 from gateway.observe.state import DrainState, GatewayState
 from gateway.processes.children import InheritedChild, exit_status
 from gateway.processes.control import (
@@ -307,7 +309,8 @@ class Workers:
         drain = None
         if self.state.drain is not None:
             drain = Drain(self.state.drain.seconds_left, self.config.drain.close_code)
-        worker.channel.send(Configure(self.generation, self.config, self.state.registry, drained, drain, takes_over))
+        settings = Settings.of(self.config)
+        worker.channel.send(Configure(self.generation, settings, self.state.registry, drained, drain, takes_over))
         return await answer
 
     async def _listen_to(self, worker: WorkerProcess) -> None:

@@ -275,7 +275,7 @@ def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
 
 def speak_another_language(program: Path, gateway: Gateway) -> str:
     file = program / "processes" / "control.py"
-    file.write_text(file.read_text().replace("\nVERSION = 1\n", "\nVERSION = 1001\n"))
+    file.write_text(file.read_text().replace("\nVERSION = 2\n", "\nVERSION = 1001\n"))
     return "of another form: restart the gateway"
 
 

@@ -16,6 +16,11 @@ def private_bytes(pid: int) -> int:
     return total
 
 
+def mapped(pid: int) -> str:
+    """What a process has in its memory, compiled modules among it, as the kernel lists it."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
 def open_descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
