@@ -11,6 +11,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+from gateway.edge.descriptors import EXHAUSTED
 from gateway.imports import without_certificates, without_collections
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ class PlainEntry:
         thread = ThreadPoolExecutor(max_workers=1)
         try:
             http = await self._edge.loop.run_in_executor(thread, _imported)
+        except OSError as error:
+            if error.errno not in EXHAUSTED:
+                self._drop_waiting()
+                raise
+            self._refuse_waiting(error)
+            self.prepare_later()
+            return
         except Exception:
             self._drop_waiting()  # the next request tries again
             raise
@@ -85,6 +93,17 @@ class PlainEntry:
         waiting, self._waiting = self._waiting, []
         for connection in waiting:
             self.adopt(*connection)
+
+    def _refuse_waiting(self, error: OSError) -> None:
+        """Modules are files, and there is no descriptor left to open one."""
+        edge = self._edge
+        waiting, self._waiting = self._waiting, []
+        refused = edge.descriptors.refusal(error)
+        for fd, _, _ in waiting:
+            edge.answer(fd, refused)
+        for _, peer, _ in waiting:
+            edge.count_handshake(None, refused.result, 0)
+            edge.log_refusal(str(peer), refused)
 
     def _drop_waiting(self) -> None:
         for fd, _, _ in self._waiting:
