@@ -192,6 +192,7 @@ class Workers:
         while not self.stopping:
             lived = 0.0
             try:
+                await self.stores[slot].settled()
                 worker = running or await self.spawn(slot)
             except OSError as error:
                 log.error("worker %d cannot be started: %s", slot, error)

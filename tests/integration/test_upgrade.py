@@ -376,7 +376,8 @@ async def test_the_old_worker_dies_meanwhile(start_gateway: StartGateway, play: 
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
     worker = program / "processes" / "worker.py"
     at = "            kept = self._deposits.inherited()\n            _, left"
-    worker.write_text(worker.read_text().replace(at, "            os.kill(PID, 9)\n            time.sleep(0.3)\n" + at))
+    # Longer than a successor takes to start: it has to wait until it is certain whose the tunnels are.
+    worker.write_text(worker.read_text().replace(at, "            os.kill(PID, 9)\n            time.sleep(1)\n" + at))
     tunnels = await play.open_many(gateway.address, 50)
     await eventually(lambda: open_descriptors(gateway.process.pid) > 100, "all of them to be in store")
     (old,) = children(gateway.process.pid)
