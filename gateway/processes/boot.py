@@ -6,16 +6,20 @@ has connections waiting for it.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from gateway.imports import without_collections
 
 
 def main() -> None:
-    """Import a worker, and run it."""
+    """Import a worker, run it, and exit."""
     with without_collections():
         from gateway.processes import worker
     worker.main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # what would follow takes the interpreter apart piece by piece, which is a fifth of a start
 
 
 if __name__ == "__main__":

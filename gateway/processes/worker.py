@@ -24,6 +24,7 @@ from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
+from gateway.imports import without_collections
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.control import (
@@ -378,7 +379,8 @@ def main(arguments: list[str]) -> None:
     for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ABRT"):
         signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
     descriptors = raise_descriptor_limit()
-    use_files_of(slot)
+    with without_collections():
+        use_files_of(slot)  # it imports prometheus-client
     table = Table(table_fd)
     worker: Worker | None = None
 

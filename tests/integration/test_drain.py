@@ -478,6 +478,7 @@ async def test_a_backend_that_a_reload_takes_out_keeps_its_tunnels_until_it_is_d
     await new.echoes(from_client(TEXT, b"new"), frame(TEXT, b"new"))
 
 
+@pytest.mark.either_build
 async def test_a_backend_that_there_is_not(start_gateway: StartGateway, backends: Backends) -> None:
     gateway = await start_gateway(to_one("127.0.0.1:1"))
     status, _, stderr = await run([*COMMAND, "drain", "-c", gateway.file, "--backend", "127.0.0.1:2"])

@@ -120,6 +120,7 @@ async def test_tunnels_go_on_with_the_next_worker(
         assert (record["cause"], record["client_frames"]) == ("fin", 3)
 
 
+@pytest.mark.either_build
 async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGateway, backends: Backends) -> None:
     gateway = await start_gateway(
         to_one("127.0.0.1:1", workers=2, access_log={"path": "/nowhere/at/all.log"}), ready=False
