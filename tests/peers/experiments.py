@@ -102,8 +102,8 @@ async def learn(way: Way, clients: int, is_settled: Callable[[Sample], bool], st
         nonlocal cuts
         while True:
             pair = await way.open()
-            # The end with nothing on the way is told by the gateway, once that has noticed. Who listened to the other one
-            # could end the tunnel before it has; and a NAT tells nobody.
+            # The end with nothing on the way is told by the gateway, once that has noticed. Who listened to the other
+            # one could end the tunnel before it has; and a NAT tells nobody.
             await pair[1 - kept].ended.wait()
             cuts += 1
             for end in pair:
