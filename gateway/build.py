@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.abc
-import importlib.util
 import os
 import sys
-from importlib.machinery import ModuleSpec
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
 
 VARIABLE = "GATEWAY_RELAY"
 TWO_BUILDS = frozenset(
@@ -25,12 +25,15 @@ TWO_BUILDS = frozenset(
 )
 
 
-class PureSources(importlib.abc.MetaPathFinder):
+class PureSources:
     """Finds the Python source of a module where Python itself would prefer the compiled one beside it."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name not in TWO_BUILDS:
             return None
+        import importlib.util
+        from pathlib import Path
+
         source = Path(__file__).parent.joinpath(*name.split(".")[1:]).with_suffix(".py")
         return importlib.util.spec_from_file_location(name, source)
 

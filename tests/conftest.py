@@ -37,7 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "soak: has a full size that takes minutes, run with GATEWAY_SOAK=1")
     config.addinivalue_line(
-        "markers", "either_build: sends nothing through a relay, and so is not run once more for it"
+        "markers", "either_build: does the same whichever build is there, and so is not run once more for the other"
     )
 
 

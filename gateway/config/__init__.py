@@ -10,34 +10,34 @@ one file a concept: `schema` (the top), `upstreams`, `routes`, `matching`, `time
 values in it are `address`, `hostnames`, `durations`, `closecodes`, `names`. `section` is what its mappings have in
 common, `words` the words of messages, `errors` their form. `jsonschema` describes the same file to editors.
 
-A worker is sent a `Config` and needs neither YAML nor the loader: those names are imported when first used.
+A worker is sent `settings`, and needs neither YAML nor pydantic nor the loader: names are imported when first used.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from gateway.config.errors import BadValue, ConfigError, Problem
-from gateway.config.schema import (
-    AccessLog,
-    Address,
-    Admin,
-    Backend,
-    Config,
-    Drain,
-    Keepalive,
-    KeepaliveOverrides,
-    KeepaliveSide,
-    Listener,
-    Match,
-    OnLoss,
-    Route,
-    TimeoutOverrides,
-    Timeouts,
-    Upstream,
-)
-
 if TYPE_CHECKING:
+    from gateway.config.errors import BadValue, ConfigError, Problem
     from gateway.config.jsonschema import json_schema
     from gateway.config.loader import load, load_admin, parse
+    from gateway.config.schema import (
+        AccessLog,
+        Address,
+        Admin,
+        Backend,
+        Config,
+        Drain,
+        Keepalive,
+        KeepaliveOverrides,
+        KeepaliveSide,
+        Listener,
+        Match,
+        OnLoss,
+        Route,
+        TimeoutOverrides,
+        Timeouts,
+        Upstream,
+    )
 
 __all__ = [
     "AccessLog",
@@ -66,13 +66,14 @@ __all__ = [
 ]
 
 
+_ELSEWHERE = {
+    **dict.fromkeys(("BadValue", "ConfigError", "Problem"), "errors"),
+    **dict.fromkeys(("load", "load_admin", "parse"), "loader"),
+    "json_schema": "jsonschema",
+}
+
+
 def __getattr__(name: str) -> Any:
-    if name in ("load", "load_admin", "parse"):
-        from gateway.config import loader
-
-        return getattr(loader, name)
-    if name == "json_schema":
-        from gateway.config.jsonschema import json_schema
-
-        return json_schema
+    if name in __all__:
+        return getattr(import_module(f"gateway.config.{_ELSEWHERE.get(name, 'schema')}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

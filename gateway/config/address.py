@@ -1,9 +1,6 @@
 """Where to listen and where backends are: `host:port`, `[::]:port` or `unix:/path`."""
 
 from dataclasses import dataclass
-from typing import Annotated
-
-from pydantic import PlainValidator, WithJsonSchema
 
 from gateway.config.errors import BadValue
 from gateway.config.hostnames import check_hostname, check_ipv6
@@ -70,10 +67,7 @@ def parse_listen(value: object) -> Address:
     return address
 
 
-_JSON_SCHEMA = {"type": "string", "pattern": r"^(unix:/.+|.+:[0-9]{1,5})$"}
-
-ListenAddress = Annotated[Address, PlainValidator(parse_listen), WithJsonSchema(_JSON_SCHEMA)]
-BackendAddress = Annotated[Address, PlainValidator(parse_backend), WithJsonSchema(_JSON_SCHEMA)]
+ADDRESS_JSON_SCHEMA = {"type": "string", "pattern": r"^(unix:/.+|.+:[0-9]{1,5})$"}
 
 
 def _split(text: str) -> tuple[str, str]:

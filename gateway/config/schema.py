@@ -1,7 +1,7 @@
 """The configuration as the gateway uses it.
 
-`Config` is built by `gateway.config.load` and sent, pickled, to every worker: this module and what it
-imports know nothing of YAML.
+`Config` is built by `gateway.config.load`, and is the supervisor's: this module and what it imports know nothing of
+YAML. What of it workers are sent is in `settings`.
 """
 
 import os
@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
-from gateway.config.address import Address, BackendAddress, ListenAddress, parse_listen
+from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_listen
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
@@ -21,7 +21,7 @@ from gateway.config.names import Name
 from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
-from gateway.config.upstreams import Backend, OnLoss, Upstream
+from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Upstream
 from gateway.config.words import found, known, quoted
 
 __all__ = [
@@ -94,6 +94,8 @@ def _log_path(value: object) -> str | None:
 def _log_may_be_off(value: object) -> object:
     return {"path": "off"} if is_off(value) else value
 
+
+ListenAddress = Annotated[Address, PlainValidator(parse_listen), WithJsonSchema(ADDRESS_JSON_SCHEMA)]
 
 _Network = Annotated[
     IPv4Network | IPv6Network,

@@ -28,9 +28,9 @@ class Conflict(NamedTuple):
 
 
 class Section(BaseModel):
-    """A mapping with known keys. Frozen, so that every worker may keep what it was given."""
+    """A mapping with known keys. Frozen, so that whoever was given one may keep it."""
 
-    # Its validator is built when a file is read, and so only where one is: a worker gets the outcome.
+    # Its validator is built when a file is read, and so only where one is.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod

@@ -3,13 +3,15 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
-from gateway.config.address import BackendAddress, parse_backend
+from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_backend
 from gateway.config.closecodes import CloseCode
 from gateway.config.errors import BadValue
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.words import found
+
+BackendAddress = Annotated[Address, PlainValidator(parse_backend), WithJsonSchema(ADDRESS_JSON_SCHEMA)]
 
 
 class Backend(Section):

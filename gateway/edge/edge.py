@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import time
 from collections.abc import Callable, Coroutine
-from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.config.schema import Config
+from gateway.config.settings import Settings
 from gateway.edge.accepted import Accepted
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.names import Names
+from gateway.edge.plain_entry import PlainEntry
 from gateway.edge.refusal import Linger, refusal_bytes
 from gateway.edge.request import Refused, Request, Trust
 from gateway.observe.access_log import AccessLog, Form
@@ -33,7 +32,6 @@ from gateway.tunnels.poller import Poller
 from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
 
 if TYPE_CHECKING:
-    from gateway.edge.plain import PlainHTTP
     from gateway.tunnels.table import Slice
 
 WAITING_INTERVAL_SECONDS = 0.25
@@ -103,6 +101,7 @@ class Edge:
         self.descriptors = descriptors
         self.batch = Batch(self.loop)
         self.names = Names()
+        self.plain = PlainEntry(self)
         self.known_heads = KnownHeads()
         self.accepted = Accepted()
         self.waiting: set[Waiting] = set()
@@ -115,7 +114,7 @@ class Edge:
         self.intervals = Intervals(slice_)
         self.on_learned: Callable[[News], None] = lambda news: None
         """told what other workers should know, too"""
-        self.config: Config
+        self.config: Settings
         self.routes: Routes
         self.trust: Trust
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,7 +126,7 @@ class Edge:
 
     # --- configuration ---------------------------------------------------------------------------------------------
 
-    async def configure(self, config: Config, registry: Registry, drained_backends: frozenset[int]) -> None:
+    async def configure(self, config: Settings, registry: Registry, drained_backends: frozenset[int]) -> None:
         """Put a configuration in force for every request from now on. Tunnels are not touched.
 
         :param registry: has numbers for all of its names
@@ -159,34 +158,18 @@ class Edge:
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
         await self.names.close()
-        await self.close_plain()
+        await self.plain.close()
         for task in self._tasks:
             task.cancel()
-
-    @cached_property
-    def plain(self) -> PlainHTTP:
-        """Plain HTTP. aiohttp is a third of what a worker imports: one that replaces a dead one first accepts."""
-        from gateway.edge.plain import PlainHTTP
-
-        return PlainHTTP(self)
-
-    async def prepare_plain(self) -> None:
-        """Import what plain HTTP needs beside the relay, before somebody asks for it."""
-        await asyncio.to_thread(importlib.import_module, "gateway.edge.plain")
 
     async def finish_plain(self, seconds: float) -> None:
         """Close connections that are idle, and give requests in flight so long to finish."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                if "plain" in self.__dict__:
-                    await self.plain.finish()
+                await self.plain.finish()
                 while self._tasks:
                     await asyncio.wait(self._tasks)
-
-    async def close_plain(self) -> None:
-        """Close every connection that is not a tunnel's."""
-        if "plain" in self.__dict__:
-            await self.plain.close()
+                await self.plain.finish()  # those that waited for plain HTTP to be there
 
     async def until_unused(self) -> None:
         """Wait until no request, handshake or tunnel is left. Nothing new is accepted meanwhile."""
@@ -195,13 +178,7 @@ class Edge:
 
     def _is_used(self) -> bool:
         in_use = self.waiting or self._tasks or self.slice.rows_in_use
-        return bool(in_use) or self._has_plain_connections()
-
-    def _has_plain_connections(self) -> bool:
-        """Whether requests are in flight. Connections that are idle are closed."""
-        if "plain" not in self.__dict__:
-            return False
-        return self.plain.close_idle()
+        return bool(in_use) or self.plain.close_idle()
 
     # --- the rows' owner -------------------------------------------------------------------------------------------
 
@@ -274,9 +251,8 @@ class Edge:
         return self.relay.now
 
     def head_deadline(self) -> int:
-        """Until when the head of a request has to be there that may begin now; ``NEVER`` where that is off."""
-        timeout = self.config.timeouts.request_head
-        return NEVER if timeout is None else self.relay.now + int(timeout * NS)
+        """Until when the head of a request has to be there that may begin now."""
+        return self.relay.now + int(self.config.request_head * NS)
 
     @staticmethod
     def unix_ns() -> int:

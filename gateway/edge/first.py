@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ class FirstRequest:
             Upgrade(edge, self._fd, request, received[head.size :], watched=self._waits)
             return
         self._let_go()
-        edge.plain.adopt(socket.socket(fileno=self._fd), self._peer, received)
+        edge.plain.adopt(self._fd, self._peer, received)
 
     def _wait(self) -> None:
         """Have what comes next read."""

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterable
 from ipaddress import ip_address
 
-from gateway.config.schema import Address
+from gateway.config.address import Address
 
 REFRESH_SECONDS = 30.0
 log = logging.getLogger("gateway")

@@ -48,7 +48,7 @@ from gateway.routing.balancing import Target
 from gateway.tunnels.layout import NEVER, SECOND
 
 if TYPE_CHECKING:
-    from gateway.config.schema import Address
+    from gateway.config.address import Address
     from gateway.edge.edge import Edge
 
 HTTP = Form(
@@ -117,10 +117,8 @@ class PlainHTTP:
     def expect_head(self, connection: Connection) -> None:
         """Give a connection the time for a head."""
         edge = self._edge
-        timeout = edge.config.timeouts.request_head
-        if timeout is not None:
-            connection.deadline_ns = time.monotonic_ns() + int(timeout * SECOND)
-            edge.waiting.add(connection)
+        connection.deadline_ns = time.monotonic_ns() + int(edge.config.request_head * SECOND)
+        edge.waiting.add(connection)
 
     def forget(self, connection: Connection) -> None:
         """Expect nothing of a connection any more."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gateway.config.schema import Config, Route
+from gateway.config.settings import KeepaliveSide
 from gateway.observe.totals import Block, shortest
 from gateway.routing.routes import NEVER_NS, Keepalive
 from gateway.tunnels.layout import SIDES, T_CUTOFF_NS, T_INTERVAL_NS
@@ -29,7 +30,8 @@ def keepalive_now(blocks: Sequence[Block], side: int, config: Config, route: Rou
 
     :param blocks: of the workers, for that route and side
     """
-    begins_with = Keepalive.of(getattr(config.keepalive_of(route), SIDES[side])).ping_after_ns
+    settings = KeepaliveSide.of(getattr(config.keepalive_of(route), SIDES[side]))
+    begins_with = Keepalive.of(settings).ping_after_ns
     if begins_with == NEVER_NS:
         return KeepaliveNow(None, None)
     interval = shortest(blocks, T_INTERVAL_NS) or begins_with

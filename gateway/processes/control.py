@@ -16,7 +16,8 @@ from array import array
 from collections import deque
 from dataclasses import dataclass, replace
 
-from gateway.config.schema import Address, Config
+from gateway.config.address import Address
+from gateway.config.settings import Settings
 from gateway.routing.registry import Registry
 from gateway.tunnels.intervals import News
 
@@ -58,7 +59,7 @@ class Configure:
     """To a worker: put this configuration in force, and say :class:`Configured`."""
 
     generation: int
-    config: Config
+    config: Settings
     registry: Registry
     drained_backends: frozenset[int] = frozenset()
     """numbers of those that get nothing new"""
@@ -199,7 +200,7 @@ ToWorker = (
 FromWorker = Configured | Failed | Drained | Learned | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
 _ABOUT_DESCRIPTORS = (Listen, Released, TakeOver)
-VERSION = 1
+VERSION = 2
 """Of what is said here. Old workers and a new supervisor have to understand each other during an upgrade."""
 
 

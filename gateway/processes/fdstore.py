@@ -21,7 +21,7 @@ import logging
 import os
 import socket
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
 from itertools import islice
 from typing import Protocol
@@ -197,6 +197,22 @@ class DescriptorStore:
         self._to_hand_over: list[tuple[int, Connections]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._short = Seldom(log.error)
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    @contextlib.contextmanager
+    def unsettled(self) -> Iterator[None]:
+        """While it is open whether some tunnels of this slot go to another."""
+        self._settled.clear()
+        try:
+            yield
+        finally:
+            self._settled.set()
+
+    async def settled(self) -> None:
+        """Wait until it is certain which tunnels are this slot's. A worker that looked before would take for lost what
+        another one is about to take over."""
+        await self._settled.wait()
 
     def __len__(self) -> int:
         """Tunnels in store."""

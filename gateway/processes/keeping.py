@@ -17,7 +17,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from gateway.config.schema import Address
+from gateway.config.address import Address
 from gateway.processes import record
 from gateway.processes.inheritance import Inheritance, InheritedStore
 from gateway.processes.journal import Journal

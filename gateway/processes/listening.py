@@ -14,7 +14,7 @@ import stat
 from collections.abc import Collection, Mapping
 from errno import EADDRINUSE
 
-from gateway.config.schema import Address
+from gateway.config.address import Address
 
 BACKLOG = 4096
 

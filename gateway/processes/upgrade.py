@@ -149,6 +149,13 @@ async def hand_over(
     :returns: how many; none when there are none left that can be handed over
     :raises HandoverFailed: a worker died, or does not answer and was killed; the old one serves them all as before
     """
+    with from_store.unsettled():
+        return await _hand_over(old, new, from_store, to_store, mirrors)
+
+
+async def _hand_over(
+    old: WorkerProcess, new: WorkerProcess, from_store: DescriptorStore, to_store: DescriptorStore, mirrors: Mirrors
+) -> Moved:
     began = time.monotonic()
     old.channel.send(Release(AT_ONCE))
     released = await _answer(old, Released)

@@ -1,8 +1,7 @@
 """A worker: one process that accepts, relays and tells.
 
-Started by the supervisor as ``python -m gateway.processes.worker SLOT CONTROL STORE TABLE``, all but the first being
-descriptors that it inherits. Listening sockets come through the control channel. It imports nothing of the command line
-or the status page.
+Started by the supervisor through ``boot.py``, with its slot and descriptors that it inherits. Listening sockets come
+through the control channel. It imports nothing of the command line or the status page.
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ import time
 from errno import EMFILE
 from typing import NoReturn
 
-from gateway.config.schema import AccessLog as AccessLogConfig
-from gateway.config.schema import Address, Config
+from gateway.config.address import Address
+from gateway.config.settings import AccessLog as AccessLogSettings
+from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
 from gateway.edge.listener import Listener
+from gateway.imports import without_collections
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.control import (
@@ -87,7 +88,7 @@ class Worker:
         self._descriptors = descriptors
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         self._edge: Edge | None = None
-        self._log_config: AccessLogConfig | None = None
+        self._log_config: AccessLogSettings | None = None
         self._channel: Channel | None = None
         self._sockets: list[Listen] = []
         """listening sockets that came since a configuration was put in force"""
@@ -190,7 +191,7 @@ class Worker:
             self._accepts = not message.takes_over
             self._listen(edge)
             self._slice.cells[self._slice.block + W_READY] = self._accepts
-            edge.spawn(edge.prepare_plain())
+            edge.plain.prepare_later()
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
             self._check_sockets()
@@ -235,7 +236,7 @@ class Worker:
             if sent.fd != NO_DESCRIPTOR:
                 os.close(sent.fd)
 
-    def _open_log(self, config: Config) -> AccessLog:
+    def _open_log(self, config: Settings) -> AccessLog:
         return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)
 
     def _log_lines_lost(self, count: int) -> None:
@@ -378,7 +379,8 @@ def main(arguments: list[str]) -> None:
     for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ABRT"):
         signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
     descriptors = raise_descriptor_limit()
-    use_files_of(slot)
+    with without_collections():
+        use_files_of(slot)  # it imports prometheus-client
     table = Table(table_fd)
     worker: Worker | None = None
 
@@ -408,7 +410,3 @@ def main(arguments: list[str]) -> None:
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:
         runner.run(run())
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

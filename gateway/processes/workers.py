@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gateway.config.schema import Address, Config
+from gateway.config.address import Address
+from gateway.config.schema import Config
+from gateway.config.settings import Settings
 from gateway.observe.state import DrainState, GatewayState
 from gateway.processes.children import InheritedChild, exit_status
 from gateway.processes.control import (
@@ -190,6 +192,7 @@ class Workers:
         while not self.stopping:
             lived = 0.0
             try:
+                await self.stores[slot].settled()
                 worker = running or await self.spawn(slot)
             except OSError as error:
                 log.error("worker %d cannot be started: %s", slot, error)
@@ -235,7 +238,7 @@ class Workers:
             theirs.enter_context(its_store)
             descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
-                [sys.executable, "-P", "-m", "gateway.processes.worker", str(slot), *map(str, descriptors)],
+                [sys.executable, "-P", "-m", "gateway.processes.boot", str(slot), *map(str, descriptors)],
                 pass_fds=[*descriptors, *self.heirlooms],
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
@@ -307,7 +310,8 @@ class Workers:
         drain = None
         if self.state.drain is not None:
             drain = Drain(self.state.drain.seconds_left, self.config.drain.close_code)
-        worker.channel.send(Configure(self.generation, self.config, self.state.registry, drained, drain, takes_over))
+        settings = Settings.of(self.config)
+        worker.channel.send(Configure(self.generation, settings, self.state.registry, drained, drain, takes_over))
         return await answer
 
     async def _listen_to(self, worker: WorkerProcess) -> None:

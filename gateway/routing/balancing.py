@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from gateway.config.schema import Address
+from gateway.config.address import Address
 
 
 @dataclass(frozen=True, slots=True)

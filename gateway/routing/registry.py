@@ -7,8 +7,10 @@ away stay its own, and a tunnel that outlives a reload still says where it leads
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from gateway.config.schema import Config
+if TYPE_CHECKING:
+    from gateway.config.schema import Config
 
 
 class RegistryFull(Exception):

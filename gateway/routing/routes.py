@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from gateway.config.schema import Config, KeepaliveSide, Match, Timeouts
-from gateway.config.schema import Route as RouteConfig
+from gateway.config.settings import KeepaliveSide, Match, Settings, Timeouts
+from gateway.config.settings import Route as RouteSettings
 from gateway.protocol.target import normal_path
 from gateway.routing.balancing import Balancer, LeastTunnels, RoundRobin, Target
 from gateway.routing.registry import Registry
@@ -17,7 +17,7 @@ class Upstream:
     """A named group of backends, and the order in which they are tried."""
 
     def __init__(
-        self, name: str, config: Config, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
+        self, name: str, config: Settings, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
     ) -> None:
         """
         :param live: tunnels that all workers together hold to a backend, by its number
@@ -26,7 +26,7 @@ class Upstream:
         settings = config.upstreams[name]
         self.name = name
         self.connect_retries = settings.connect_retries
-        self.on_loss_code = settings.on_loss.close_code if settings.on_loss else 0
+        self.on_loss_code = settings.loss_close_code or 0
         self.targets = [
             Target(
                 number=number,
@@ -90,13 +90,14 @@ class Keepalive:
     adaptive: bool
 
     @classmethod
-    def of(cls, side: KeepaliveSide | None) -> Keepalive:
-        """The same in nanoseconds. :param side: None for one that is sent no Pings"""
-        ping_after = side.ping_after if side else None
-        settings = side or KeepaliveSide()
-        min_ns, max_ns = _ns(settings.min), _ns(settings.max)
-        first_ns = min(max(_ADAPTIVE_START_NS, min_ns), max_ns) if ping_after == "adaptive" else _ns(ping_after)
-        return cls(first_ns, _ns(settings.pong_timeout), min_ns, max_ns, ping_after == "adaptive")
+    def of(cls, side: KeepaliveSide) -> Keepalive:
+        """The same in nanoseconds."""
+        min_ns, max_ns = _ns(side.min), _ns(side.max)
+        if side.ping_after == "adaptive":
+            first_ns = min(max(_ADAPTIVE_START_NS, min_ns), max_ns)
+        else:
+            first_ns = _ns(side.ping_after)
+        return cls(first_ns, _ns(side.pong_timeout), min_ns, max_ns, side.ping_after == "adaptive")
 
 
 def _ns(seconds: float | None) -> int:
@@ -129,7 +130,7 @@ class Routes:
     """The routes of a configuration, in order."""
 
     def __init__(
-        self, config: Config, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
+        self, config: Settings, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
     ) -> None:
         """
         :param drained: numbers of backends that get nothing new
@@ -143,9 +144,9 @@ class Routes:
                 upstream=self.upstreams[route.upstream],
                 upgrades=frozenset(name.encode() for name in route.upgrades),
                 proxies_http=route.http == "proxy",
-                timeouts=(timeouts := config.timeouts_of(route)),
-                limits=Limits.of(timeouts),
-                keepalive=(Keepalive.of((sides := config.keepalive_of(route)).client), Keepalive.of(sides.backend)),
+                timeouts=route.timeouts,
+                limits=Limits.of(route.timeouts),
+                keepalive=(Keepalive.of(route.client), Keepalive.of(route.backend)),
             )
             for route in config.routes
         ]
@@ -179,7 +180,7 @@ class Routes:
 Test = Callable[[str, str, Sequence[str]], bool]
 
 
-def _test_of(route: RouteConfig) -> Test | None:
+def _test_of(route: RouteSettings) -> Test | None:
     """What a request must pass to match; None where everything matches."""
     match = route.match
     parts = [part for part in (_host_test(match), _path_test(match), _subprotocol_test(match)) if part]

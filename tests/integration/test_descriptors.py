@@ -109,6 +109,28 @@ async def test_connections_that_say_nothing_take_the_last_descriptor(
     assert sum("cannot accept" in line for line in gateway.stderr.lines) <= 3
 
 
+async def test_a_request_that_comes_before_plain_http_is_imported(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    """Modules are files."""
+    web = await backends.web()
+    gateway = await start_gateway(to_one(web.address, timeouts={"request_head": "5m"}), descriptors=LIMIT)
+    tunnel = await open_connection(gateway)  # what is counted is in files, too: they are open from now on
+    await tunnel.send(handshake("/tunnel/ws"))
+    assert (await tunnel.head()).status == 101
+    early = await open_connection(gateway)
+    await early.send(request("/")[:-2])
+    _, silent = await exhaust(gateway, open_connection)
+    await early.send(b"\r\n")
+    answer = await early.answer()
+    assert (answer.status, answer.text) == (503, "503 Service Unavailable: this gateway is short of descriptors\n")
+    for connection in silent:
+        await connection.close()
+    later = await open_connection(gateway)
+    await later.send(request("/"))
+    assert (await later.answer()).status == 200
+
+
 async def test_requests_that_need_one_more_descriptor(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

@@ -158,10 +158,18 @@ async def test_whoever_comes_new_is_sent_elsewhere_until_the_last_tunnel_has_end
 ) -> None:
     """Of several workers those without tunnels answer, too, as long as the others have some."""
     web = await backends.web()
-    gateway = await start_gateway({"workers": 3, **to_one(web.address)})
+    gateway = await start_gateway({"workers": 3, **to_one(web.address, drain={"period": "100ms"})})
     client = await tunnel(gateway, open_connection, "/a/ws")
+    others = []
+    while not all(worker["tunnels"] for worker in (await gateway.api("status"))["workers"]):
+        others.append(await tunnel(gateway, open_connection, "/a/ws"))
     gateway.term()
-    assert await read_frame(client) == (CLOSE, close(1012))
+    for each in (client, *others):  # so every worker has heard of it
+        assert await read_frame(each) == (CLOSE, close(1012))
+    for each in others:
+        await each.send(from_client(CLOSE, close(1012)))
+        await each.ends()
+    await gateway.tunnels(1)
     assert await gateway.get("/readyz") == (503, "not ready: the gateway is shutting down\n")
     for _ in range(20):
         for head in (handshake("/a/ws"), request("/"), request("/a/poll")):
@@ -478,6 +486,7 @@ async def test_a_backend_that_a_reload_takes_out_keeps_its_tunnels_until_it_is_d
     await new.echoes(from_client(TEXT, b"new"), frame(TEXT, b"new"))
 
 
+@pytest.mark.either_build
 async def test_a_backend_that_there_is_not(start_gateway: StartGateway, backends: Backends) -> None:
     gateway = await start_gateway(to_one("127.0.0.1:1"))
     status, _, stderr = await run([*COMMAND, "drain", "-c", gateway.file, "--backend", "127.0.0.1:2"])

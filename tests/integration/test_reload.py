@@ -115,6 +115,7 @@ async def test_a_broken_file_changes_nothing(
     assert scrape.value(stamp) > before.value(stamp)
 
 
+@pytest.mark.either_build
 async def test_what_needs_a_restart_is_refused(start_gateway: StartGateway, backends: Backends) -> None:
     web = await backends.web()
     config = {"upstreams": {"web": {"backends": [web.address]}}, "routes": [route("first", "web", "/")]}

@@ -169,6 +169,7 @@ async def test_workers_go_when_their_supervisor_is_killed(
         await connect(gateway.address)
 
 
+@pytest.mark.either_build
 async def test_nothing_is_left_in_the_file_system(
     start_gateway: StartGateway, backends: Backends, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ async def test_a_unix_socket_that_was_left_behind_is_replaced(
     assert (await client.head()).status == 101
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("what", ["file", "gateway"])
 async def test_a_path_that_is_taken_is_refused(start_gateway: StartGateway, tmp_path: Path, what: str) -> None:
     front = tmp_path / "front.sock"

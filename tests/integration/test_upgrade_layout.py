@@ -21,7 +21,7 @@ import pytest_asyncio
 from gateway.tunnels import description
 from gateway.tunnels.layout import VERSION
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import eventually
+from tests.support.deadline import PAUSE_SECONDS, eventually
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
 from tests.support.gateway import Gateway, route
 from tests.support.memory import open_descriptors
@@ -124,10 +124,9 @@ class Counters:
 
     async def _look(self) -> None:
         while True:
-            try:
+            with contextlib.suppress(aiohttp.ClientError):  # the supervisor executes the other program
                 self.see(await self._gateway.scrape())
-            except aiohttp.ClientError:  # the supervisor executes the other program
-                continue
+            await asyncio.sleep(PAUSE_SECONDS)  # what is looked at needs the CPU, too
 
     def see(self, scrape: Scrape) -> None:
         """:raises AssertionError: a counter is less than it was"""

@@ -14,6 +14,7 @@ from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import within
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import COMMAND, Gateway, to_one
+from tests.support.memory import mapped
 from tests.support.pace import Pace
 from tests.support.ports import free_port
 from tests.support.process import is_alive, run
@@ -119,6 +120,7 @@ async def test_tunnels_go_on_with_the_next_worker(
         assert (record["cause"], record["client_frames"]) == ("fin", 3)
 
 
+@pytest.mark.either_build
 async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGateway, backends: Backends) -> None:
     gateway = await start_gateway(
         to_one("127.0.0.1:1", workers=2, access_log={"path": "/nowhere/at/all.log"}), ready=False
@@ -177,9 +179,22 @@ async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
 
 
 async def test_a_command_that_is_no_worker_says_so() -> None:
-    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.worker"])
+    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.boot"])
     assert status != 0
     assert stderr
+
+
+@pytest.mark.either_build
+async def test_a_worker_does_without_what_reads_the_configuration(
+    start_gateway: StartGateway, backends: Backends
+) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address))
+    await shake_hands(gateway)
+    (worker,) = await gateway.worker_pids()
+    assert "_pydantic_core." in mapped(gateway.process.pid)
+    assert "_pydantic_core." not in mapped(worker)
+    assert "/yaml/" not in mapped(worker)
 
 
 async def test_connections_wait_for_the_only_worker(start_gateway: StartGateway, backends: Backends) -> None:

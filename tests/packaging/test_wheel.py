@@ -1,6 +1,6 @@
 """What a user installs: the wheel, built with a compiler and without one, in an empty environment of its own.
 
-This is also what the Dockerfile runs. It takes a minute, and the network where pip has nothing cached.
+This is also what the Dockerfile runs. It takes half a minute, and the network where pip has nothing cached.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGTERM
@@ -95,16 +95,34 @@ def _pip(*arguments: str | Path, env: Mapping[str, str]) -> str:
     return done.stdout
 
 
-def build(directory: Path, with_compiler: bool) -> tuple[Path, str]:
-    """Build the wheel from a copy of the sources; return it and what pip said."""
-    source, wheels, empty = directory / "source", directory / "wheels", directory / "empty"
-    source.mkdir()
-    empty.mkdir()
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources."""
+    source = tmp_path_factory.mktemp("source")
     for name in SOURCES:
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns(*BUILT))
         else:
             shutil.copy(ROOT / name, source)
+    return source
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty environment. The second wheel finds its dependencies there: to install them is half of the work."""
+    venv = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=MINUTES)
+    return venv
+
+
+def build(source: Path, directory: Path, with_compiler: bool) -> tuple[Path, str]:
+    """Build the wheel; return it and what pip said.
+
+    :param source: what Cython has made there is used again, and nothing else
+    """
+    wheels, empty = directory / "wheels", directory / "empty"
+    empty.mkdir()
+    shutil.rmtree(source / "build", ignore_errors=True)
     env = dict(os.environ)
     if not with_compiler:
         env |= {"PATH": str(empty), "CC": str(empty / "cc")}
@@ -120,8 +138,10 @@ def build(directory: Path, with_compiler: bool) -> tuple[Path, str]:
 
 
 @pytest.fixture(scope="module", params=["compiled", "pure"])
-def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The wheel in an empty environment, with its dependencies."""
+def installed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, source: Path, environment: Path
+) -> Iterator[Installed]:
+    """The wheel in an environment with nothing but its dependencies."""
     relay: str = request.param
     if relay == "compiled" and not can_compile():
         pytest.skip("there is no C compiler, or no Python.h")
@@ -129,13 +149,13 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     with pytest.MonkeyPatch.context() as patch:
         for name in _MISLEADING:
             patch.delenv(name, raising=False)
-        wheel, said = build(directory, with_compiler=relay == "compiled")
-        venv = directory / "venv"
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=MINUTES)
-        _pip("--python", venv / "bin" / "python", "install", "--quiet", wheel, env=os.environ)
+        wheel, said = build(source, directory, with_compiler=relay == "compiled")
+        python = environment / "bin" / "python"
+        _pip("--python", python, "install", "--quiet", wheel, env=os.environ)
     elsewhere = directory / "elsewhere"
     elsewhere.mkdir()
-    return Installed(relay, said, wheel, venv / "bin", elsewhere)
+    yield Installed(relay, said, wheel, python.parent, elsewhere)
+    _pip("--python", python, "uninstall", "--quiet", "--yes", "upgrade-gateway", env=os.environ)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ import struct
 import pytest
 
 from gateway.config import Address
+from gateway.config.settings import Settings
 from gateway.processes.control import (
     NO_DESCRIPTOR,
     Accept,
@@ -56,8 +57,12 @@ async def received(channel):
         return await channel.receive()
 
 
+def settings_of(*args, **keys):
+    return Settings.of(config_of(*args, **keys))
+
+
 def large_config():
-    return config_of([{"name": f"route-{i}", "match": {"path": f"/{i}/" + "x" * 100}} for i in range(1000)])
+    return settings_of([{"name": f"route-{i}", "match": {"path": f"/{i}/" + "x" * 100}} for i in range(1000)])
 
 
 @pytest.mark.parametrize(
@@ -78,7 +83,7 @@ def large_config():
         ReopenLogs(),
         Configured(3),
         Failed(4, "the access log cannot be opened: é"),
-        Configure(5, config_of([{}], timeouts={"idle": "1h"}), Registry(9, 9, ["r0"], [("chat", "127.0.0.1:9001")])),
+        Configure(5, settings_of([{}], timeouts={"idle": "1h"}), Registry(9, 9, ["r0"], [("chat", "127.0.0.1:9001")])),
         Configure(6, large_config(), Registry(9, 9), takes_over=True),
     ],
     ids=lambda message: type(message).__name__,

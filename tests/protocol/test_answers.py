@@ -6,6 +6,8 @@ from gateway.protocol.http import MAX_HEAD_BYTES, BadResponse, ResponseReader
 
 from .heads import head_bytes
 
+pytestmark = pytest.mark.either_build
+
 SWITCHING = (b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade")
 INTERIM = head_bytes(b"HTTP/1.1 103 Early Hints", b"Link: </a>")
 MALFORMED = {

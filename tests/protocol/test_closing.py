@@ -7,6 +7,8 @@ from websockets.frames import EXTERNAL_CLOSE_CODES
 
 from gateway.protocol.closing import label, may_be_sent
 
+pytestmark = pytest.mark.either_build
+
 
 @given(st.integers(0, 70000))
 def test_may_be_sent_as_the_websockets_library_has_it(code):

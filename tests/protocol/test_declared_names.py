@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.either_build
+
 ROOT = Path(__file__).parents[2]
 DECLARED = re.compile(r"^cdef int64_t ([A-Za-z0-9_, ]+)$", re.MULTILINE)
 

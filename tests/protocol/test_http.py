@@ -6,6 +6,8 @@ from gateway.protocol.http import MAX_FIELDS, MAX_HEAD_BYTES, BadHead, RequestRe
 
 from .heads import HANDSHAKE, handshake, head_bytes, outcome, request_head
 
+pytestmark = pytest.mark.either_build
+
 START = (b"GET /ws HTTP/1.1", b"Host: a")
 GOOD = {
     "handshake": head_bytes(*HANDSHAKE),

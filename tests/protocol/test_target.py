@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 from gateway.protocol.http import BadHead
 from gateway.protocol.target import normal_path, split_target
 
+pytestmark = pytest.mark.either_build
+
 
 @pytest.mark.parametrize(
     ("target", "parts"),

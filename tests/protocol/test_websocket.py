@@ -20,6 +20,8 @@ from gateway.protocol.websocket import (
 
 from .heads import ACCEPT, handshake, request_head, response_head
 
+pytestmark = pytest.mark.either_build
+
 KEY = b"Uc9l9TMkWGbHFD2qnFHltg=="
 
 

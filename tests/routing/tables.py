@@ -3,6 +3,7 @@
 import json
 
 from gateway.config import Config, parse
+from gateway.config.settings import Settings
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Routes
 
@@ -23,7 +24,7 @@ def routes_of(*routes, upstreams=None, live=lambda number: 0, **keys) -> Routes:
     config = config_of(routes, upstreams, **keys)
     registry = Registry(100, 100)
     registry.admit(config)
-    return Routes(config, registry, live)
+    return Routes(Settings.of(config), registry, live)
 
 
 def found(routes: Routes, path="/", host="chat.example.com", subprotocols=()) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -15,6 +16,20 @@ def private_bytes(pid: int) -> int:
     return total
 
 
+def mapped(pid: int) -> str:
+    """What a process has in its memory, compiled modules among it, as the kernel lists it."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
 def open_descriptors(pid: int) -> int:
     """How many descriptors a process has open."""
     return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def open_sockets(pid: int) -> int:
+    """How many of its descriptors are sockets."""
+    found = 0
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+            found += descriptor.readlink().name.startswith("socket:")
+    return found

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gateway.tunnels.deadlines import next_deadline
 from gateway.tunnels.layout import (
     BACKEND_SIDE,
     CLIENT,
@@ -43,7 +42,8 @@ from gateway.tunnels.table import Slice, Table
 
 from .pure import pure_modules
 
-sweep = pure_modules()["sweep"]
+modules = pure_modules()
+sweep, next_deadline = modules["sweep"], modules["deadlines"].next_deadline
 HABIT, TICK_NS, set_deadline = sweep.HABIT, sweep.TICK_NS, sweep.set_deadline
 MS = SECOND // 1000
 BOTH = (CLIENT, BACKEND_SIDE)

@@ -96,8 +96,8 @@ HOLDINGS = {
     "tunnels/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
     "tunnels/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
     "edge/edge.py Edge": words("""
-        loop poller relay kernel slice registry events log store descriptors batch names accepted known_heads waiting
-        draining drained ends config routes trust sweep intervals on_learned drained_backends
+        loop poller relay kernel slice registry events log store descriptors batch names plain accepted known_heads
+        waiting draining drained ends config routes trust sweep intervals on_learned drained_backends
         _next_walk _losses _pacing_until_ns _tasks
         """),
     "observe/ends.py Ends": {"_table", "_registry", "_events", "_batch"},

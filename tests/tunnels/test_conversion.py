@@ -23,6 +23,8 @@ from gateway.tunnels.table import Table, texts_of
 from .other_layouts import bare, other
 from .test_adoption import PACKAGE, numbered
 
+pytestmark = pytest.mark.either_build
+
 OWN = describe(1, 4)
 randoms = st.integers(0, 2**32).map(Random)
 

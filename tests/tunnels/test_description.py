@@ -21,6 +21,8 @@ from gateway.tunnels.table import OtherLayout, Table
 
 from .other_layouts import other, translated
 
+pytestmark = pytest.mark.either_build
+
 JUNK: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(max_size=3) | st.floats(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

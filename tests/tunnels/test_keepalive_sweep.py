@@ -641,6 +641,7 @@ def assert_none_late(simulation: Simulation, after: tuple[int, int]) -> None:
     assert max(ping.silence - after[ping.side] for ping in simulation.pings) <= 0
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize(
     ("rows", "opening", "client", "backend"),
     [
@@ -674,6 +675,7 @@ def test_pings_that_fall_due_together_are_spread(
     assert min(ping.silence for ping in settled) >= client * NS - 2 * NS
 
 
+@pytest.mark.either_build
 def test_each_second_has_its_pings_evenly(simulate: Callable[..., Simulation]) -> None:
     """Within a second, too: none of its ticks has many."""
     simulation = simulate(4000)
@@ -686,6 +688,7 @@ def test_each_second_has_its_pings_evenly(simulate: Callable[..., Simulation]) -
     assert max(settled.values()) <= 4 * 400 / a_second
 
 
+@pytest.mark.either_build
 def test_a_few_are_pinged_when_they_are_due_and_not_before(simulate: Callable[..., Simulation]) -> None:
     simulation = simulate(8)
     open_within(simulation, 8, 3, (10 * NS, 7 * NS))
@@ -696,6 +699,7 @@ def test_a_few_are_pinged_when_they_are_due_and_not_before(simulate: Callable[..
     assert max(late) <= 0
 
 
+@pytest.mark.either_build
 def test_intervals_of_all_lengths(simulate: Callable[..., Simulation]) -> None:
     """Whatever is mixed, none is late, and none is pinged much more often than it has to be."""
     simulation = simulate(1000)
@@ -714,6 +718,7 @@ def test_intervals_of_all_lengths(simulate: Callable[..., Simulation]) -> None:
     assert len(simulation.pings) < 1.1 * least
 
 
+@pytest.mark.either_build
 def test_the_same_broadcast_to_all(simulate: Callable[..., Simulation]) -> None:
     """All are heard at one moment, again and again."""
     after = (10 * NS, NEVER)
@@ -732,6 +737,7 @@ def test_the_same_broadcast_to_all(simulate: Callable[..., Simulation]) -> None:
     assert max(simulation.each_second().values()) <= 4000 // 3
 
 
+@pytest.mark.either_build
 def test_those_who_talk_are_sent_nothing(simulate: Callable[..., Simulation]) -> None:
     simulation = simulate(2000)
     rows = open_within(simulation, 2000, 0, (10 * NS, NEVER))
@@ -757,6 +763,7 @@ def test_those_who_talk_are_sent_nothing(simulate: Callable[..., Simulation]) ->
     assert not [ping for ping in early if ping.at > known]
 
 
+@pytest.mark.either_build
 def test_the_dead_among_thousands(simulate: Callable[..., Simulation]) -> None:
     """Each is found within a second of its time, and nobody else is."""
     simulation = simulate(3000)
@@ -776,6 +783,7 @@ def test_the_dead_among_thousands(simulate: Callable[..., Simulation]) -> None:
         assert 0 <= at - asked[row] - PONG_WITHIN <= NS + TICK_NS
 
 
+@pytest.mark.either_build
 def test_a_worker_that_was_stopped_catches_up_and_blames_nobody(simulate: Callable[..., Simulation]) -> None:
     simulation = simulate(3000)
     open_within(simulation, 3000, 5, (10 * NS, NEVER))
@@ -791,6 +799,7 @@ def test_a_worker_that_was_stopped_catches_up_and_blames_nobody(simulate: Callab
     assert max(counts[second] for second in range(345, 361)) <= 1.5 * 300
 
 
+@pytest.mark.either_build
 def test_pings_that_are_refused_do_not_hold_up_the_others(simulate: Callable[..., Simulation]) -> None:
     simulation = simulate(2000)
     rows = open_within(simulation, 2000, 2, (10 * NS, NEVER))

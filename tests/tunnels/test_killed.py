@@ -27,6 +27,8 @@ from .pure import pure_modules
 from .wire import closing as close_frame
 from .wire import frame, split
 
+pytestmark = pytest.mark.either_build
+
 BOTH = (CLIENT, BACKEND_SIDE)
 
 

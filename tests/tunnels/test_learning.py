@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from gateway.tunnels import learning
 from gateway.tunnels.learning import CUT, UNANSWERED, Bounds, Key, Learner
 
+pytestmark = pytest.mark.either_build
+
 S = 1_000_000_000
 MINUTE = 60 * S
 DAY = 86_400 * S

@@ -18,6 +18,8 @@ from .path_simulation import (
     violations,
 )
 
+pytestmark = pytest.mark.either_build
+
 
 @pytest.fixture(scope="module")
 def fixed() -> Simulation:

@@ -34,6 +34,8 @@ from gateway.tunnels.layout import (
 )
 from gateway.tunnels.table import Slice, Table
 
+pytestmark = pytest.mark.either_build
+
 
 @pytest.fixture
 def table() -> Iterator[Table]:

@@ -1,0 +1,87 @@
+"""What workers are sent of a configuration: everything that is theirs, with what several keys say together settled."""
+
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from gateway.config import schema, settings
+from gateway.config.settings import AccessLog, KeepaliveSide, Settings
+
+from ..routing.tables import config_of
+
+OF_THE_SUPERVISOR = {"workers", "max_tunnels", "listen", "admin"}
+GENERAL = {"timeouts", "keepalive"}
+"""What routes override: they have what applies to them."""
+
+
+def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
+    assert set(schema.Config.model_fields) - OF_THE_SUPERVISOR - GENERAL | {"request_head"} == set(Settings._fields)
+
+
+@pytest.mark.parametrize(
+    ("section", "but", "instead"),
+    [
+        ("AccessLog", set(), set()),
+        ("Drain", set(), set()),
+        ("Timeouts", {"request_head"}, set()),
+        ("KeepaliveSide", set(), set()),
+        ("Backend", set(), set()),
+        ("Upstream", {"on_loss"}, {"loss_close_code"}),
+        ("Match", set(), set()),
+        ("Route", {"keepalive"}, {"client", "backend"}),
+    ],
+)
+def test_every_key_of_a_section_is_sent(section, but, instead):
+    assert set(getattr(schema, section).model_fields) - but | instead == set(getattr(settings, section)._fields)
+
+
+def test_a_route_has_what_applies_to_it():
+    sent = Settings.of(
+        config_of(
+            [
+                {"timeouts": {"idle": "1h"}, "keepalive": {"client": {"ping_after": "9s"}, "backend": "off"}},
+                {"upgrades": ["websocket", "MQTT"], "http": "reject", "match": {"path": "/x/", "hosts": ["a.example"]}},
+            ],
+            timeouts={"connect": "2s", "request_head": "3s"},
+            keepalive={"client": {"pong_timeout": "7s"}, "backend": {"ping_after": "adaptive", "min": "2s"}},
+        )
+    )
+    own, general = sent.routes
+    assert (own.timeouts.connect, own.timeouts.idle, sent.request_head) == (2.0, 3600.0, 3.0)
+    assert general.timeouts == own.timeouts._replace(idle=None)
+    assert own.client == KeepaliveSide(ping_after=9.0, min=5.0, max=240.0, pong_timeout=7.0)
+    assert own.backend == KeepaliveSide(ping_after=None, min=5.0, max=240.0, pong_timeout=20.0)
+    assert general.client == own.client._replace(ping_after=25.0)
+    assert general.backend == KeepaliveSide(ping_after="adaptive", min=2.0, max=240.0, pong_timeout=20.0)
+    assert general.match == settings.Match(("a.example",), "/x/", None, None, ())
+    assert (general.upgrades, general.http) == (("websocket", "mqtt"), "reject")
+
+
+def test_upstreams_and_the_rest():
+    sent = Settings.of(
+        config_of(
+            [{}],
+            {
+                "chat": {"backends": ["a:1", {"address": "unix:/b", "weight": 3}], "on_loss": "off"},
+                "other": {"backends": ["a:1"], "balance": "round_robin", "on_loss": {"close_code": 4000}},
+            },
+            trusted_proxies=["10.0.0.0/8"],
+            access_log={"path": "off", "format": "text"},
+            drain={"period": "1s", "close_code": 1001},
+        )
+    )
+    chat, other = sent.upstreams.values()
+    assert [(str(backend.address), backend.weight) for backend in chat.backends] == [("a:1", 1), ("unix:/b", 3)]
+    assert (chat.balance, chat.connect_retries, chat.loss_close_code) == ("least_tunnels", 2, None)
+    assert (other.balance, other.loss_close_code) == ("round_robin", 4000)
+    assert [str(network) for network in sent.trusted_proxies] == ["10.0.0.0/8"]
+    assert sent.access_log == AccessLog(None, "text")
+    assert sent.drain == (1.0, 1001)
+
+
+def test_it_is_understood_without_pydantic():
+    sent = Settings.of(config_of([{"match": {"subprotocols": ["v1"]}}]))
+    code = "import pickle, sys; pickle.load(sys.stdin.buffer); assert 'pydantic' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(sent), check=True)
