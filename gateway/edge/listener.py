@@ -7,6 +7,7 @@ import logging
 import os
 import select
 import socket
+import struct
 from errno import EAGAIN, ECONNABORTED, EINTR, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,34 @@ MOST_WAITING = 1 << 16
 PAUSE_SECONDS = 0.25
 _EXHAUSTED = (*EXHAUSTED, ENOBUFS, ENOMEM)
 log = logging.getLogger("gateway")
+
+
+SO_ATTACH_FILTER = 26
+_DROP_SYN = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # load the flags of the TCP header
+        (0x54, 0, 0, 0x12),  # of which SYN and ACK
+        (0x15, 0, 1, 0x02),  # are SYN alone?
+        (0x06, 0, 0, 0),  # then nothing of it is let through
+        (0x06, 0, 0, 0xFFFFFFFF),
+    )
+)
+"""A filter for packets, in the language of socket(7), SO_ATTACH_FILTER."""
+
+
+def take_no_more(sock: socket.socket) -> None:
+    """Have the kernel ignore whoever begins to connect to a listening socket from now on.
+
+    What it would still put into the queue between the last look at that and the end of the socket would be reset,
+    though its client was told that it is connected. Whoever is ignored asks again, and finds the socket closed.
+    """
+    import ctypes  # few listeners end, and every worker begins
+
+    program = ctypes.create_string_buffer(_DROP_SYN, len(_DROP_SYN))
+    sock.setsockopt(
+        socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(_DROP_SYN) // 8, ctypes.addressof(program))
+    )
 
 
 class Listener:
@@ -64,6 +93,8 @@ class Listener:
         """Accept what waits already, and close the socket."""
         self.stop()
         self._closed = True
+        if self._sock.family != socket.AF_UNIX:
+            take_no_more(self._sock)
         self._accept(0, MOST_WAITING)
         self._sock.close()
 
