@@ -14,6 +14,7 @@ import pytest
 from gateway.tunnels import description
 from gateway.tunnels.layout import VERSION
 from tests.support.deadline import eventually
+from tests.support.files import rewrite
 from tests.support.frames import CLOSE, close, frame
 from tests.support.gateway import to_one
 from tests.support.numbered import Play, Tunnel
@@ -123,7 +124,7 @@ async def test_a_kill_in_the_middle_of_a_round(
     await gone(service.gateway.process.pid, UPGRADE_SECONDS)
     await service.gateway.exits(-signal.SIGKILL)
     assert layouts_kept(service) == [VERSION, VERSION + 1]
-    file.write_text(good)
+    rewrite(file, good)
     await service.start()
     await all_go_on(service, tunnels)
     assert layouts_kept(service) == [VERSION + 1]
@@ -138,9 +139,9 @@ async def test_old_workers_that_stay(make_service: MakeService, play: Play, prog
     relayout(program)
     worker = program / "processes" / "worker.py"
     good = worker.read_text()
-    worker.write_text(good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
     await fails(service.gateway, r"worker 2 \(pid \d+\) of the new program does not start")
-    worker.write_text(good)
+    rewrite(worker, good)
     assert layouts_kept(service) == [VERSION, VERSION + 1]
     tunnels += await play.open_many(service.gateway.address, 10)
     await service.stored(110)

@@ -25,6 +25,7 @@ import gateway as package
 from gateway.tunnels.layout import DIRTY, PENDING, SIDE_0, SIDE_CELLS
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually, within
+from tests.support.files import rewrite
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
 from tests.support.gateway import COMMAND, Gateway, to_one
 from tests.support.memory import open_descriptors
@@ -234,7 +235,7 @@ async def have_plain_http_imported(gateway: Gateway, open_connection: Open) -> N
 
 def crash_at_start(program: Path, gateway: Gateway) -> str:
     file = program / "processes" / "supervisor.py"
-    file.write_text('raise RuntimeError("not today")\n')
+    rewrite(file, 'raise RuntimeError("not today")\n')
     return "does not start, it exits with status 1:\n(.*\n)*RuntimeError: not today"
 
 
@@ -246,7 +247,7 @@ def miss_a_module(program: Path, gateway: Gateway) -> str:
 def hang_at_start(program: Path, gateway: Gateway) -> str:
     for file in (program / "processes" / "upgrade.py", program / "cli" / "run.py"):
         text = file.read_text()
-        file.write_text(text.replace("import sys\n", "import sys\nimport time\n\ntime.sleep(3600)\n", 1))
+        rewrite(file, text.replace("import sys\n", "import sys\nimport time\n\ntime.sleep(3600)\n", 1))
     return "did not start within"
 
 
@@ -262,20 +263,19 @@ def change_what_is_fixed(program: Path, gateway: Gateway) -> str:
 
 def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
     layout, fields = (program / "tunnels" / name for name in ("layout.py", "fields.py"))
-    layout.write_text(
+    rewrite(
+        layout,
         re.sub(
             r"^\) = range\((\d+)\)\nSIDE_0", r"    WEATHER,\n) = range(\1 + 1)\nSIDE_0", layout.read_text(), flags=re.M
-        )
+        ),
     )
-    fields.write_text(
-        fields.read_text().replace("ROW: Defaults = {\n", 'ROW: Defaults = {\n    "WEATHER": REQUIRED,\n')
-    )
+    rewrite(fields, fields.read_text().replace("ROW: Defaults = {\n", 'ROW: Defaults = {\n    "WEATHER": REQUIRED,\n'))
     return r"the table of layout \d+ has no WEATHER, which \d+ needs"
 
 
 def speak_another_language(program: Path, gateway: Gateway) -> str:
     file = program / "processes" / "control.py"
-    file.write_text(file.read_text().replace("\nVERSION = 2\n", "\nVERSION = 1001\n"))
+    rewrite(file, file.read_text().replace("\nVERSION = 2\n", "\nVERSION = 1001\n"))
     return "of another form: restart the gateway"
 
 
@@ -318,7 +318,7 @@ async def test_a_program_that_does_not_start(
 @pytest.mark.timeout(120)
 async def test_a_program_that_hangs_at_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
     upgrade_py = program / "processes" / "upgrade.py"
-    upgrade_py.write_text(re.sub(r"TRY_SECONDS = [\d.]+", "TRY_SECONDS = 2.0", upgrade_py.read_text()))
+    rewrite(upgrade_py, re.sub(r"TRY_SECONDS = [\d.]+", "TRY_SECONDS = 2.0", upgrade_py.read_text()))
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
     tunnels = await play.open_many(gateway.address, 20)
     pids = children(gateway.process.pid)
@@ -333,10 +333,10 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
     pids = children(gateway.process.pid)
     worker = program / "processes" / "worker.py"
     good = worker.read_text()
-    worker.write_text(good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
     await fails(gateway, r"worker 2 \(pid \d+\) of the new program does not start")
     await serves_as_before(gateway, play, tunnels, pids)
-    worker.write_text(good)
+    rewrite(worker, good)
     await upgrade(gateway)
     await eventually(lambda: not set(children(gateway.process.pid)) & set(pids), "the old workers to be gone")
     assert all(tunnel.lives for tunnel in tunnels)
@@ -358,7 +358,7 @@ async def test_a_worker_that_dies_while_it_takes_over(
         "after": "            os.close(message.fd)\n",
     }[when]
     assert at in good
-    worker.write_text(good.replace(at, "            os.kill(os.getpid(), 9)\n" + at))
+    rewrite(worker, good.replace(at, "            os.kill(os.getpid(), 9)\n" + at))
     if when == "before":
         await fails(gateway, "the new worker .* died")
         await serves_as_before(gateway, play, tunnels, pids)
@@ -368,7 +368,7 @@ async def test_a_worker_that_dies_while_it_takes_over(
     gateway.process.signal(signal.SIGUSR2)
     await eventually(lambda: "becomes it now" in "\n".join(gateway.stderr.lines), "the new program", UPGRADE_SECONDS)
     assert not (await status_of_upgrade(gateway, since))["ok"]
-    worker.write_text(good)
+    rewrite(worker, good)
     for tunnel in tunnels:
         tunnel.say()
     await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages", UPGRADE_SECONDS)
@@ -383,11 +383,11 @@ async def test_the_old_worker_dies_meanwhile(start_gateway: StartGateway, play: 
     worker = program / "processes" / "worker.py"
     at = "            kept = self._deposits.inherited()\n            _, left"
     # Longer than a successor takes to start: it has to wait until it is certain whose the tunnels are.
-    worker.write_text(worker.read_text().replace(at, "            os.kill(PID, 9)\n            time.sleep(1)\n" + at))
+    rewrite(worker, worker.read_text().replace(at, "            os.kill(PID, 9)\n            time.sleep(1)\n" + at))
     tunnels = await play.open_many(gateway.address, 50)
     await eventually(lambda: open_descriptors(gateway.process.pid) > 100, "all of them to be in store")
     (old,) = children(gateway.process.pid)
-    worker.write_text(worker.read_text().replace("PID, 9", f"{old}, 9"))
+    rewrite(worker, worker.read_text().replace("PID, 9", f"{old}, 9"))
     gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now|was replaced")
     since = time.time()
     gateway.process.signal(signal.SIGUSR2)

@@ -22,6 +22,7 @@ from gateway.tunnels import description
 from gateway.tunnels.layout import VERSION
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import PAUSE_SECONDS, eventually
+from tests.support.files import rewrite
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
 from tests.support.gateway import Gateway, route
 from tests.support.memory import open_descriptors
@@ -53,7 +54,7 @@ def edit(file: Path, *changes: tuple[str, str | Callable[[re.Match[str]], str]])
     for pattern, new in changes:
         text, count = re.subn(pattern, new, text, flags=re.MULTILINE)
         assert count == 1, f"{pattern} is {count} times in {file.name}"
-    file.write_text(text)
+    rewrite(file, text)
 
 
 def more(by: int, before: str = "") -> Callable[[re.Match[str]], str]:
@@ -96,7 +97,7 @@ def relayout(program: Path) -> Callable[[], None]:
 
     def restore() -> None:
         for file, text in files.items():
-            file.write_text(text)
+            rewrite(file, text)
         edit(program / "version.py", ("VERSION = .*", 'VERSION = "99.1"'))
 
     return restore
@@ -290,7 +291,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
         restore = relayout(program)
         worker = program / "processes" / "worker.py"
         good = worker.read_text()
-        worker.write_text(good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+        rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
         for _ in range(2):
             await fails(gateway, r"worker 2 \(pid \d+\) of the new program does not start")
             assert layouts_of(gateway) == [VERSION, VERSION + 1]
@@ -304,7 +305,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
         opened = len(tunnels) + 2  # one each time, to see whether it serves
         await gateway.tunnels(opened)
         restore()
-        worker.write_text(good)
+        rewrite(worker, good)
         await upgrade(gateway)
         await eventually(lambda: layouts_of(gateway) == [VERSION], "the other tables to be closed")
         scrape = await gateway.tunnels(opened)
@@ -325,9 +326,9 @@ async def test_an_old_worker_that_dies_is_replaced_by_one_of_the_new_layout(
     relayout(program)
     worker = program / "processes" / "worker.py"
     good = worker.read_text()
-    worker.write_text(good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
     await fails(gateway, r"worker 1 \(pid \d+\) of the new program does not start")
-    worker.write_text(good)
+    rewrite(worker, good)
     before = await gateway.tunnels(50)
     (old,) = children(gateway.process.pid)
     gateway.tolerate("worker .* was killed by SIGKILL")
@@ -365,7 +366,7 @@ async def test_a_worker_that_dies_while_tunnels_move(
     at = "            kept = self._deposits.inherited()\n            _, left"
     assert at in good
     kill = f"            os.kill({who.replace('OLD', pids[0])}, 9)\n            time.sleep(0.3)\n"
-    worker.write_text(good.replace(at, kill + at))
+    rewrite(worker, good.replace(at, kill + at))
     if who == "OLD":
         gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now|was replaced")
         since = time.time()
@@ -377,7 +378,7 @@ async def test_a_worker_that_dies_while_tunnels_move(
         await fails(gateway, "the new worker .* died")
         assert layouts_of(gateway) == [VERSION, VERSION + 1]
         await serves_as_before(gateway, play, tunnels, pids)
-        worker.write_text(good)
+        rewrite(worker, good)
         await upgrade(gateway)
         await eventually(lambda: layouts_of(gateway) == [VERSION + 1], "the other table to be closed")
     for tunnel in tunnels:

@@ -1,0 +1,11 @@
+"""Files that others read while a test writes them."""
+
+import os
+from pathlib import Path
+
+
+def rewrite(path: Path, text: str) -> None:
+    """Give a file another text. Whoever opens it finds the one or the other, and never a part."""
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    os.replace(new, path)
