@@ -37,10 +37,11 @@ format: dev
 	$(BIN)/ruff format .
 
 test: dev  ## all tests that need nothing but the venv
+	@$(BIN)/pytest --collect-only tests --ignore tests/peers > /dev/null  # rewrites asserts once, not in each process
 	$(MAKE) --no-print-directory -j2 --output-sync=target test-compiled test-pure
 
 # Gateways start by the hundred: their bytecode is to be kept, whatever the environment says.
-test-compiled test-pure: export PYTHONDONTWRITEBYTECODE :=
+test test-compiled test-pure: export PYTHONDONTWRITEBYTECODE :=
 # It has half as many tests again, and so one more at once: both end at about the same time.
 test-compiled: JOBS := $(shell expr $(JOBS) + 1)
 test-compiled: dev

@@ -40,7 +40,9 @@ pytestmark = [
 ]
 
 SOURCES = ("gateway", "pyproject.toml", "setup.py", "README.md", "LICENSE")
-BUILT = ("*.so", "*.c", "__pycache__")
+BUILT = ("*.so", "__pycache__")
+"""What is left out. C sources that Cython has made of these very files are as good as new ones, and half the time."""
+
 COMPILED = {
     "gateway/protocol/pings",
     "gateway/protocol/scanner",
