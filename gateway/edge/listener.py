@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import select
@@ -29,7 +30,7 @@ _EXHAUSTED = (*EXHAUSTED, ENOBUFS, ENOMEM)
 log = logging.getLogger("gateway")
 
 
-SO_ATTACH_FILTER = 26
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 _DROP_SYN = b"".join(
     struct.pack("HBBI", *instruction)
     for instruction in (
@@ -73,6 +74,8 @@ class Listener:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+            with contextlib.suppress(OSError):  # a worker may have given it up just before everything was resumed
+                sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
     def start(self) -> None:
         """Begin to accept, if not begun."""
@@ -90,13 +93,17 @@ class Listener:
             self._edge.poller.unwatch(self._sock.fileno())
 
     def close(self) -> None:
-        """Accept what waits already, and close the socket."""
+        """Accept what waits already, and let go of the socket. Others may go on with it."""
         self.stop()
         self._closed = True
-        if self._sock.family != socket.AF_UNIX:
-            take_no_more(self._sock)
         self._accept(0, MOST_WAITING)
         self._sock.close()
+
+    def give_up(self) -> None:
+        """Accept what waits already, and have the socket end: nobody else goes on with it."""
+        if self._sock.family != socket.AF_UNIX:
+            take_no_more(self._sock)
+        self.close()
 
     def _accept(self, mask: int, at_once: int = ACCEPTS_AT_ONCE) -> None:
         edge = self._edge

@@ -230,7 +230,7 @@ class Worker:
 
     def _unlisten(self, message: Unlisten) -> None:
         if message.address in self._listeners:
-            self._listeners.pop(message.address).close()
+            self._listeners.pop(message.address).give_up()
         for sent in [sent for sent in self._sockets if sent.address == message.address]:
             self._sockets.remove(sent)
             if sent.fd != NO_DESCRIPTOR:

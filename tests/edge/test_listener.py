@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway.edge.listener import take_no_more
+from gateway.edge.listener import Listener, take_no_more
 
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
@@ -39,3 +39,12 @@ def test_who_comes_later_is_not_connected(listening: socket.socket) -> None:
         assert select.select([], [later], [], 0.2)[1] == [], "it waits"
         with pytest.raises(BlockingIOError):
             listening.accept()
+
+
+def test_who_listens_anew_takes_everybody(listening: socket.socket) -> None:
+    """A socket that was given up, and whose end nobody noted before the gateway died and was resumed."""
+    take_no_more(listening)
+    Listener(None, listening)  # type: ignore[arg-type]  # it is only made
+    with socket.socket(listening.family) as client:
+        client.settimeout(5)
+        client.connect(listening.getsockname())
