@@ -22,7 +22,6 @@ cdef class Relay(Pinging):
     cpdef list poll(self, int timeout_ms)
     @cython.locals(left=int64_t)
     cdef int _wait_ms(self, int64_t until) except? -2
-    @cython.locals(kernel=Kernel, here=int64_t)
     cdef void _prefetch(self, int64_t row, int64_t side) noexcept
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *

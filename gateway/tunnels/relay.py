@@ -162,17 +162,13 @@ class Relay(Pinging):
         return 0 if left <= 0 else min((left + MILLISECOND - 1) // MILLISECOND, MAX_WAIT_MS)
 
     def _prefetch(self, row: int, side: int) -> None:
-        """Fetch what the hot path touches of a row, while another one is served.
+        """Fetch what of a row is touched first, while another one is served.
 
         Over thousands of tunnels none of it is in the processor's caches, and waiting for it is half of what is not the
         kernel's (``make bench``, scenario ``echo-64-2000``).
         """
-        kernel = self.kernel
-        here = row + SIDE_0 + side * SIDE_CELLS
-        kernel.prefetch(self.cells, row)
-        kernel.prefetch(self.cells, here)
-        kernel.prefetch(self.cells, here + SCANNER)
-        kernel.prefetch(self.cells, row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS)
+        self.kernel.prefetch(self.cells, row)
+        self.kernel.prefetch(self.cells, row + SIDE_0 + side * SIDE_CELLS)
 
     def _ready(self, row: int, side: int, mask: int) -> None:
         cells = self.cells
@@ -200,6 +196,9 @@ class Relay(Pinging):
         there = row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS
         cells[row + DIRTY] = 1
         if got == NOT_READ:
+            if COMPILED:  # what is touched next is there when the kernel returns
+                self.kernel.prefetch(cells, here + SCANNER)
+                self.kernel.prefetch(cells, there)
             got = self.kernel.recv(cells[here + FD])
             if got <= 0:
                 self._read_nothing(row, side, got)
