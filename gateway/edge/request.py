@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
@@ -192,4 +193,14 @@ def _request_id(head: RequestHead, peer: Peer) -> str:
         given = head.first.get(b"x-request-id", b"").decode("latin-1")
         if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
             return given
-    return os.urandom(16).hex()
+    return next(_numbers)
+
+
+def _random_numbers() -> Iterator[str]:
+    """Numbers of 16 bytes in hexadecimal; the kernel is asked for some at a time."""
+    while True:
+        many = os.urandom(64 * 16).hex()
+        yield from (many[at : at + 32] for at in range(0, len(many), 32))
+
+
+_numbers = _random_numbers()

@@ -22,7 +22,6 @@ from gateway.protocol.http import BadResponse, ResponseReader
 from gateway.protocol.websocket import accept_of, refusal_of_101
 from gateway.routing.balancing import Target
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, LIVE, NEVER, STATE
-from gateway.tunnels.sweep import set_deadline
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge
@@ -319,7 +318,6 @@ class Upgrade:
         poller.let_go(client_fd)
         poller.let_go(self._backend_fd)
         edge.relay.open(row, client_fd, self._backend_fd)
-        set_deadline(edge.slice.cells, row)
         edge.waiting.discard(self)
         edge.count_handshake(request.route, "upgraded", request.started_ns)
         self._log("upgraded", 101, None)

@@ -57,6 +57,7 @@ class Form:
         return " ".join(words) + "\n"
 
 
+_FRACTIONS = [f".{millisecond:03d}+00:00" for millisecond in range(1000)]
 _escaped = json.encoder.encode_basestring_ascii
 
 
@@ -116,7 +117,7 @@ class AccessLog:
         if second != self._second:
             self._second = second
             self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second_text}.{int((at - second) * 1000):03d}+00:00"
+        return f"{self._second_text}{_FRACTIONS[int((at - second) * 1000)]}"
 
     def flush(self) -> None:
         """Write what was gathered, or hand it to the thread that does."""

@@ -8,6 +8,7 @@ costs a third (``make bench``, scenario ``handshake``). So it waits a moment, ne
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -31,18 +32,18 @@ class Batch:
         self._loop = loop
         self._calls: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._counts: dict[Count, int] = {}
-        self._observed: dict[Distribution, list[float]] = {}
+        self._counts: defaultdict[Count, int] = defaultdict(int)
+        self._observed: defaultdict[Distribution, list[float]] = defaultdict(list)
 
     def count(self, counter: Count) -> None:
         """Count an event; ``counter`` is called with the number of those that have come by the next time."""
-        self._counts[counter] = self._counts.get(counter, 0) + 1
+        self._counts[counter] += 1
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
 
     def observe(self, distribution: Distribution, value: float) -> None:
         """Observe a value; ``distribution`` is told of all those that have come by the next time."""
-        self._observed.setdefault(distribution, []).append(value)
+        self._observed[distribution].append(value)
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
 
@@ -59,10 +60,10 @@ class Batch:
         calls, self._calls = self._calls, []
         for call, arguments in calls:
             self._call(call, *arguments)
-        counts, self._counts = self._counts, {}
+        counts, self._counts = self._counts, defaultdict(int)
         for counter, count in counts.items():
             self._call(counter, count)
-        observed, self._observed = self._observed, {}
+        observed, self._observed = self._observed, defaultdict(list)
         for distribution, values in observed.items():
             self._call(distribution.observe_all, values)
         if self._timer is not None and not self._calls:

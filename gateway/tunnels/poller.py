@@ -166,19 +166,17 @@ class Poller(selectors.EpollSelector):
             self.kernel.watch(fd, True, READING)
         return data
 
-    @staticmethod
-    def _result_of(call: Call) -> int:
-        try:
-            return call()
-        except Exception:  # as for callbacks
-            log.exception("%r failed", call)
-            return -EINVAL
-
     def _make_up(self) -> None:
         """Do what was put off, and what that leads to."""
         while self._put_off:
             put_off, self._put_off = self._put_off, []
-            results = [self._result_of(call) for call, _ in put_off]
+            results = []
+            for call, _ in put_off:
+                try:
+                    results.append(call())
+                except Exception:  # as for callbacks
+                    log.exception("%r failed", call)
+                    results.append(-EINVAL)
             for (_, done), result in zip(put_off, results, strict=True):
                 try:
                     done(result)

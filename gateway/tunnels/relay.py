@@ -291,6 +291,7 @@ class Relay(Pinging):
                 cells[here + SCANNER + STATUS] = BROKEN
             self.owners[fd] = 2 * row + side
         cells[row + OPENED_NS] = self.now
+        cells[row + DEADLINE_NS] = min(next_deadline(cells, row), NEVER)
         cells[row + STATE] = LIVE
 
     def feed(self, row: int, side: int, data: bytes) -> None:

@@ -11,7 +11,7 @@ import os
 import struct
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 
 from gateway.tunnels import description
@@ -58,6 +58,7 @@ from gateway.tunnels.layout import (
 )
 
 TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
+_TEXT_SIZES = tuple(TEXTS.items())
 _TEXTS = struct.Struct("<" + "".join(f"H{size}s" for size in TEXTS.values()))  # which cuts and fills up
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 
@@ -315,12 +316,14 @@ class Slice:
         """Note how an attempt to connect to a backend went. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
         self.cells[self.table.backend_at(self.slot, backend) + B_CONNECT_NS] = now if ok else -now
 
-    def write_texts(self, row: int, texts: dict[str, bytes]) -> None:
-        """Write the texts of a row; one that does not fit is cut."""
+    def write_texts(self, row: int, texts: Mapping[str, bytes]) -> None:
+        """Write the texts of a row, those named in ``layout.TEXTS``; one that does not fit is cut."""
         parts: list[int | bytes] = []
-        for name, size in TEXTS.items():
+        for name, size in _TEXT_SIZES:
             text = texts.get(name, b"")
-            parts += (min(len(text), size), text)
+            length = len(text)
+            parts.append(length if length < size else size)
+            parts.append(text)
         _TEXTS.pack_into(self.table.bytes, (row + TEXT_CELL) * CELL_BYTES, *parts)
 
     def _empty(self, row: int) -> None:

@@ -71,7 +71,7 @@ from gateway.tunnels.layout import (
     WROTE_NS,
 )
 from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import Sweep, set_deadline
+from gateway.tunnels.sweep import Sweep
 from gateway.tunnels.table import Slice, Table
 from tests.support.deadline import DEADLINE_SECONDS
 
@@ -338,7 +338,6 @@ class Rig:
         for fd in fds:
             self.poller.let_go(fd)
         self.relay.open(row, *fds)
-        set_deadline(self.cells, row)
         peers = Peer(client), Peer(backend)
         self._peers += peers
         number = self.cells[row + ID]
