@@ -119,6 +119,10 @@ async def test_a_flood_takes_no_memory_and_others_keep_their_latency(
     await probe.send(handshake("/echo"))
     assert (await probe.head()).status == 101
     idle = statistics.median(await round_trips(probe, 1.0))
+    plain = await connect(gateway.address)
+    await plain.send(request("/echo"))  # what is imported for plain HTTP is no flow's
+    assert (await plain.head()).status
+    await plain.close()
     before = private_bytes(worker)
 
     tasks = []
