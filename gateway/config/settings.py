@@ -1,9 +1,9 @@
 """What of a configuration a worker needs, and the form in which it gets it.
 
 Plain data (named tuples, as a dataclass takes five times as long to be made): a worker imports neither pydantic nor the
-schema, which took a third of its start. Whatever several keys of
-the file say together has been settled (a route's timeouts are those that apply), so there is no
-other way to read it. Names are those of the file, and units those of the schema.
+schema, which took a third of its start. Whatever several keys of the file say together has been settled (a route's
+timeouts are those that apply), so there is no other way to read it. Names are those of the file, and units those of the
+schema.
 """
 
 from __future__ import annotations
