@@ -121,20 +121,27 @@ class Counters:
         self.scrapes = 0
         self.latest: dict[object, float] = {}
         self._gateway = gateway
+        self._one_at_a_time = asyncio.Lock()
         self._task = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
         while True:
             with contextlib.suppress(aiohttp.ClientError):  # the supervisor executes the other program
-                self.see(await self._gateway.scrape())
+                await self.look()
             await asyncio.sleep(PAUSE_SECONDS)  # what is looked at needs the CPU, too
 
-    def see(self, scrape: Scrape) -> None:
-        """:raises AssertionError: a counter is less than it was"""
-        for series, value in scrape.counters().items():
-            assert value >= self.latest.get(series, 0), series
-            self.latest[series] = value
-        self.scrapes += 1
+    async def look(self) -> Scrape:
+        """Scrape once more, when the scrape before has ended: two at once may end in either order.
+
+        :raises AssertionError: a counter is less than it was
+        """
+        async with self._one_at_a_time:
+            scrape = await self._gateway.scrape()
+            for series, value in scrape.counters().items():
+                assert value >= self.latest.get(series, 0), series
+                self.latest[series] = value
+            self.scrapes += 1
+            return scrape
 
     async def __aenter__(self) -> Counters:
         return self
@@ -242,8 +249,8 @@ async def test_there_and_back(
                 expected[tunnel] += begun + rest
             await eventually(lambda: all(received[each] == expected[each] for each in cut), "the rest of the messages")
             await answer(gateway, clients)
-            scrape = await gateway.tunnels(open_tunnels)
-            counters.see(scrape)
+            await gateway.tunnels(open_tunnels)
+            scrape = await counters.look()
             adopted = scrape.value("gateway_tunnels_adopted_total") - before.value("gateway_tunnels_adopted_total")
             assert adopted == open_tunnels
             assert scrape.value("gateway_relayed_frames_total", route="quiet", opcode="binary") >= len(cut) * (
