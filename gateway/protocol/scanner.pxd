@@ -5,13 +5,13 @@ from libc.stdint cimport int64_t
 
 cdef int64_t BINARY, BROKEN, CLOSE, CLOSE_CODE, CLOSED, CONTINUATION, CONTROL_READ, DATA_AT, FRAMES, HEADER_HIGH
 cdef int64_t HEADER_LENGTH, HEADER_LOW, MASK, MASKING, MESSAGE, NO_STATUS, OPCODE, OPCODES, PING, PING_AT, PING_ID, PONG, PONG_AT, PONG_ID
-cdef int64_t DIGEST, DIGEST_FACTOR, DIGEST_MODULUS, PEER, EXTENDED, PLAIN, REMAINING, SCANNER_CELLS, SHORT, STATUS, STOP, WHOLE_BINARY, WHOLE_TEXT
+cdef int64_t DIGEST, DIGEST_FACTOR, DIGEST_MODULUS, PEER, EXTENDED, PLAIN, REMAINING, REST, REST_MASKED, REST_UNMASKED, SCANNER_CELLS, STATUS, STOP
 
 
 @cython.locals(
     pos=Py_ssize_t, remaining=int64_t, opcode=int64_t, kept=int64_t, masking=int64_t, message=int64_t, before=int64_t, partial=int64_t, frames=int64_t,
     seen_data=bint, broken=bint, low=int64_t, high=int64_t, need=int64_t, first=int64_t, second=int64_t, size=int64_t,
-    mask=int64_t, i=Py_ssize_t, head=Py_ssize_t,
+    mask=int64_t, i=Py_ssize_t, head=Py_ssize_t, rest=int64_t,
 )
 cpdef Py_ssize_t scan(
     int64_t[::1] cells, Py_ssize_t s, Py_ssize_t c, const unsigned char[::1] data, Py_ssize_t start, Py_ssize_t end,

@@ -48,6 +48,8 @@ from gateway.protocol.scanner_state import (
     PONG_AT,
     PONG_ID,
     REMAINING,
+    REST,
+    RESTS,
     SCANNER_CELLS,
     STATUS,
     STOP,
@@ -57,10 +59,7 @@ if TYPE_CHECKING:
     Bytes = bytes | bytearray | memoryview
     Cells = MutableSequence[int] | memoryview[int]
 
-WHOLE_TEXT, WHOLE_BINARY = 0x81, 0x82
-"""First byte of a message of one frame, with no extension."""
-
-SHORT = 126  # bytes; a frame of less than so many has its length in seven bits
+REST_UNMASKED, REST_MASKED = RESTS
 DIGEST_MODULUS = 2**52 - 47  # a prime: with the factor below, what is reduced fits in 63 bits
 DIGEST_FACTOR = 1031
 
@@ -78,20 +77,6 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
     """
     pos = start
     remaining = cells[s + REMAINING]
-    if not remaining and not stop and 1 < end - start < SHORT:
-        # Most often one whole message has come, in one short frame.
-        first = data[start]
-        second = data[start + 1]
-        if (
-            first in (WHOLE_TEXT, WHOLE_BINARY)
-            and end - start == (second & 0x7F) + (6 if second & 0x80 else 2)
-            and second >> 7 == cells[s + MASKING]
-            and not (cells[s + STATUS] or cells[s + HEADER_LENGTH] or cells[s + MESSAGE])
-        ):
-            cells[c + (first & 0x0F)] += 1
-            cells[s + FRAMES] += 1
-            cells[s + DATA_AT] = now
-            return end
     if remaining:
         # Payload of a frame whose header came earlier.
         opcode = cells[s + OPCODE]
@@ -223,6 +208,12 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
     elif remaining:
         cells[s + OPCODE] = opcode
         cells[s + REMAINING] = remaining
+    if kept or message or broken or remaining or cells[s + STATUS]:
+        rest = 0
+    else:
+        rest = REST_MASKED if masking else REST_UNMASKED
+    if cells[s + REST] != rest:
+        cells[s + REST] = rest
     return pos if stop else end
 
 

@@ -6,6 +6,7 @@ They live in a row of the shared table, or in a :class:`gateway.protocol.scanner
 (
     # The first eight are what a message of whole frames touches.
     STATUS,  # OPEN, CLOSED or BROKEN
+    REST,  # between two messages of an OPEN stream RESTS[MASKING]; else 0
     REMAINING,  # payload bytes of the current frame still to come
     HEADER_LENGTH,  # bytes of a header that TCP cut, kept in HEADER_LOW and HEADER_HIGH
     MASKING,  # 1 where this direction must mask (client to backend), 0 where it must not
@@ -24,13 +25,16 @@ They live in a row of the shared table, or in a :class:`gateway.protocol.scanner
     PONG_AT,  # clock of the latest whole Pong; 0 for none
     PONG_ID,
     PEER,  # where the other direction's scanner is, as an offset from this one; 0 where there is none
-) = range(19)
-SCANNER_CELLS = 19
+) = range(20)
+SCANNER_CELLS = 20
 
 # STATUS
 OPEN = 0
 CLOSED = 1  # a whole Close frame has gone by; what follows is not looked at
 BROKEN = 2  # the stream broke RFC 6455; scanning stopped for good
+
+# REST: by how much the second byte of a short frame is above the frame's size, where it is not masked and where it is.
+RESTS = (-2, 0x80 - 6)
 
 # MESSAGE
 PLAIN = 1

@@ -112,6 +112,7 @@ SIDE: Defaults = {
 }
 SCANNER: Defaults = {
     "STATUS": REQUIRED,
+    "REST": 0,  # the next scan works it out
     "REMAINING": REQUIRED,
     "HEADER_LENGTH": REQUIRED,
     "MASKING": REQUIRED,

@@ -23,7 +23,7 @@ from select import EPOLLET, EPOLLIN, EPOLLPRI, EPOLLRDHUP
 
 from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
 
-VERSION = 1
+VERSION = 2
 """Of this layout. A process that maps a table of another one must convert it or leave it alone."""
 
 CELL_BYTES = 8
@@ -124,11 +124,11 @@ SIDE_CELLS = 48
     LAST_NS,  # clock of the latest byte from this side that was for the other
     BYTES,  # from this side
     INTEREST,  # events that epoll watches on it; 0 where it is not registered
-) = range(6)
+    ENDED,  # 1 once this side's FIN was read
+) = range(7)
 SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
 (
     STALLED_NS,  # since when bytes are pending for this side; 0 while none are
-    ENDED,  # 1 once this side's FIN was read
     SHUT,  # 1 once FIN was sent to this side
     PING_AFTER_NS,  # keepalive interval in force; NEVER for off
     PONG_TIMEOUT_NS,
@@ -148,7 +148,7 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
     END_QUIET_NS,  # and how long nothing had gone either way on its connection
     END_QUEUED,  # and how many bytes were pending for it
     TALKS,  # how often in a row this side spoke again by itself before it had been silent for PING_AFTER_NS
-) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 21)
+) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 20)
 ROW_CELLS = 184
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
 

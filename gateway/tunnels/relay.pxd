@@ -8,10 +8,10 @@ from gateway.tunnels.deadlines cimport next_deadline
 from gateway.tunnels.kernel cimport Kernel
 from gateway.tunnels.pinging cimport Pinging
 
-cdef int64_t BACKEND_SIDE, BROKEN, BYTES, CLIENT, COMPILED, CUT, DEADLINE_NS, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP
-cdef int64_t EPOLLIN, EPOLLOUT, FD, GATE, HELD, INTEREST, KIND, LAST_NS, LIVE, MASKING, MAX_WAIT_MS, MILLISECOND
-cdef int64_t NEVER, NOT_READ, NO_OWNER, OPEN, OPENED_NS, PEER, PENDING, PHASE, PONG_DUE, REGISTERED, RELEASED, SCANNER
-cdef int64_t SECOND, SIDE_0, SIDE_CELLS, STATE, STATUS, TOTALS, TOTAL_CELLS, T_BYTES, WEBSOCKET
+cdef int64_t BACKEND_SIDE, BROKEN, BYTES, CLIENT, COMPILED, CUT, DATA_AT, DEADLINE_NS, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP
+cdef int64_t EPOLLIN, EPOLLOUT, FD, FRAMES, GATE, HELD, INTEREST, KIND, LAST_NS, LIVE, LONGEST, MASKING, MAX_WAIT_MS, MILLISECOND
+cdef int64_t NEVER, NOT_READ, NO_OWNER, OPEN, OPENED_NS, PEER, PENDING, PHASE, PONG_DUE, REGISTERED, RELEASED, REST, SCANNER
+cdef int64_t SECOND, SHORTEST, SIDE_0, SIDE_CELLS, STATE, STATUS, TOTALS, TOTAL_CELLS, T_BYTES, WEBSOCKET
 
 
 cdef class Relay(Pinging):
@@ -25,7 +25,7 @@ cdef class Relay(Pinging):
     cdef void _prefetch(self, int64_t row, int64_t side) noexcept
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
-    @cython.locals(here=int64_t, there=int64_t, totals=int64_t, now=int64_t, sent=Py_ssize_t)
+    @cython.locals(kernel=Kernel, here=int64_t, there=int64_t, totals=int64_t, now=int64_t, rest=int64_t, sent=Py_ssize_t, dirty=int64_t)
     cdef void _relay(self, int64_t row, int64_t side, Py_ssize_t got) except *
     @cython.locals(released=Py_ssize_t)
     cdef void _read_nothing(self, int64_t row, int64_t side, Py_ssize_t got) except *

@@ -33,9 +33,12 @@ from gateway.protocol.scanner import (
 )
 from gateway.protocol.scanner_state import (
     BROKEN,
+    DATA_AT,
+    FRAMES,
     MASKING,
     OPEN,
     PEER,
+    REST,
     STATUS,
 )
 from gateway.tunnels.deadlines import (
@@ -83,6 +86,8 @@ if TYPE_CHECKING:
     from gateway.tunnels.kernel import Kernel
 
 NOT_READ = -1
+SHORTEST, LONGEST = 6, 125
+"""Bytes of a frame with its length in seven bits: that have room for a mask, and that a mask leaves room for."""
 MILLISECOND = 1_000_000
 MAX_WAIT_MS = 2**31 - 1
 
@@ -192,18 +197,20 @@ class Relay(Pinging):
         :param got: ``NOT_READ``, or how many bytes of the side lie in the buffer already
         """
         cells = self.cells
+        kernel = self.kernel
         here = row + SIDE_0 + side * SIDE_CELLS
         there = row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS
+        dirty = cells[row + DIRTY]  # 0 says that nothing is pending, too
         cells[row + DIRTY] = 1
         if got == NOT_READ:
             if COMPILED:  # what is touched next is there when the kernel returns
-                self.kernel.prefetch(cells, here + SCANNER)
-                self.kernel.prefetch(cells, there)
-            got = self.kernel.recv(cells[here + FD])
+                kernel.prefetch(cells, here + SCANNER)
+                kernel.prefetch(cells, there)
+            got = kernel.recv(cells[here + FD])
             if got <= 0:
                 self._read_nothing(row, side, got)
                 return
-            if got == self.kernel.receive_bytes:
+            if got == kernel.receive_bytes:
                 self._ask_anew(here)
         totals = cells[row + TOTALS] + side * TOTAL_CELLS
         if cells[there + GATE]:
@@ -215,18 +222,30 @@ class Relay(Pinging):
         cells[here + LAST_NS] = now
         cells[here + BYTES] += got
         cells[totals + T_BYTES] += got
-        if cells[here + SCANNER + STATUS] == OPEN:
-            scan(cells, here + SCANNER, totals, self.kernel.data, 0, got, now, 0)
+        rest = cells[here + SCANNER + REST]
+        if (
+            rest
+            and SHORTEST <= got <= LONGEST
+            and kernel.data[1] - got == rest
+            and kernel.data[0] in (0x81, 0x82, 0xC1, 0xC2)
+        ):
+            # One whole message of text or binary, compressed or not, in one short frame: that is most of them.
+            cells[totals + (kernel.data[0] & 0x0F)] += 1
+            cells[here + SCANNER + FRAMES] += 1
+            cells[here + SCANNER + DATA_AT] = now
+        elif cells[here + SCANNER + STATUS] == OPEN:
+            scan(cells, here + SCANNER, totals, kernel.data, 0, got, now, 0)
             if cells[here + SCANNER + STATUS]:
                 self._stream_stopped(row, side)
-        if cells[there + PENDING]:
-            self._keep(row, 1 - side, self.kernel.buffer[:got])
+                dirty = 1
+        if dirty and cells[there + PENDING]:
+            self._keep(row, 1 - side, kernel.buffer[:got])
             return
-        sent = self.kernel.send(cells[there + FD], 0, got)
+        sent = kernel.send(cells[there + FD], 0, got)
         if sent != got:
             self._sent(row, 1 - side, sent, got)
             self.served(row)
-        elif not cells[here + PENDING]:
+        elif not dirty or not cells[here + PENDING]:
             # Nothing of this tunnel is in this process's hands, unless the other direction is stalled.
             cells[row + DIRTY] = 0
 
