@@ -14,7 +14,7 @@ import socket
 import struct
 from array import array
 from collections import deque
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from gateway.config.address import Address
 from gateway.config.settings import Settings
@@ -26,8 +26,7 @@ NO_DESCRIPTOR = -1
 _HEAD = struct.Struct("!I?")  # length of the message, and whether a descriptor comes with it
 
 
-@dataclass(frozen=True, slots=True)
-class Listen:
+class Listen(NamedTuple):
     """To a worker: a listening socket of its own, to accept on as soon as the next configuration is in force."""
 
     address: Address
@@ -36,15 +35,13 @@ class Listen:
     there were no descriptors left"""
 
 
-@dataclass(frozen=True, slots=True)
-class Unlisten:
+class Unlisten(NamedTuple):
     """To a worker: accept what waits at this address, and then no more."""
 
     address: Address
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(NamedTuple):
     """To a worker: refuse what is new, close every tunnel in its turn, and say :class:`Drained`.
 
     A second one sets another period for those that are left.
@@ -54,8 +51,7 @@ class Drain:
     close_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class Configure:
+class Configure(NamedTuple):
     """To a worker: put this configuration in force, and say :class:`Configured`."""
 
     generation: int
@@ -69,8 +65,7 @@ class Configure:
     """for a new worker: accept nothing before it is told to (:class:`Accept`)"""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainBackends:
+class DrainBackends(NamedTuple):
     """To a worker: send these backends nothing new, and close their tunnels, each in its turn."""
 
     backends: frozenset[int]
@@ -78,64 +73,55 @@ class DrainBackends:
     close_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(NamedTuple):
     """To a worker: exit at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReopenLogs:
+class ReopenLogs(NamedTuple):
     """To a worker: open log files anew, they were moved away."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configured:
+class Configured(NamedTuple):
     """From a worker: this configuration is in force; where it is the first one, connections are accepted."""
 
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(NamedTuple):
     """From a worker: it could not put this configuration in force."""
 
     generation: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Learned:
+class Learned(NamedTuple):
     """From a worker to the others: what it has learned of paths."""
 
     news: News
 
 
-@dataclass(frozen=True, slots=True)
-class Drained:
+class Drained(NamedTuple):
     """From a worker: its last tunnel has ended, and its last request, or they had their time."""
 
 
 # --- an upgrade (``upgrade.py``) -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(NamedTuple):
     """To a worker that is being replaced: accept nothing more, stop serving some tunnels, and say :class:`Released`."""
 
     tunnels: int
     """how many at most"""
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(NamedTuple):
     """From a worker: these tunnels are for another to carry on."""
 
     fd: int
     """a ``memfd`` that tells which, and has what is pending of them (``tunnels/parcel.py``)"""
 
 
-@dataclass(frozen=True, slots=True)
-class TakeOver:
+class TakeOver(NamedTuple):
     """To a new worker: carry on tunnels of the worker that it replaces, and say :class:`TakenOver`.
 
     Their connections come through the store's socket.
@@ -145,39 +131,33 @@ class TakeOver:
     """as of :class:`Released`"""
 
 
-@dataclass(frozen=True, slots=True)
-class TakenOver:
+class TakenOver(NamedTuple):
     """From a new worker: they are carried on. The worker before has no part in them any more."""
 
     left: tuple[int, ...] = ()
     """ids of tunnels that it could not carry on, for lack of their connections or of room"""
 
 
-@dataclass(frozen=True, slots=True)
-class Accept:
+class Accept(NamedTuple):
     """To a new worker: accept connections from now on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(NamedTuple):
     """To a worker that is being replaced: another one carries on what it has released last."""
 
     left: tuple[int, ...] = ()
     """ids of tunnels that nobody carries on: serve these as before"""
 
 
-@dataclass(frozen=True, slots=True)
-class Resume:
+class Resume(NamedTuple):
     """To a worker that was to be replaced: serve again what it has released, and accept connections again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retire:
+class Retire(NamedTuple):
     """To a worker that is being replaced: finish what cannot be handed over, and say :class:`Retired`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retired:
+class Retired(NamedTuple):
     """From a worker: nothing is left to do."""
 
 
@@ -200,7 +180,7 @@ ToWorker = (
 FromWorker = Configured | Failed | Drained | Learned | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
 _ABOUT_DESCRIPTORS = (Listen, Released, TakeOver)
-VERSION = 2
+VERSION = 3
 """Of what is said here. Old workers and a new supervisor have to understand each other during an upgrade."""
 
 
@@ -332,7 +312,7 @@ class Channel:
         del self._received[:end]
         if isinstance(message, _ABOUT_DESCRIPTORS):
             arrived = brings_descriptor and self._descriptors
-            message = replace(message, fd=self._descriptors.popleft() if arrived else NO_DESCRIPTOR)
+            message = message._replace(fd=self._descriptors.popleft() if arrived else NO_DESCRIPTOR)
         return message
 
     def _end(self) -> None:

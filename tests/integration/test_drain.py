@@ -497,6 +497,7 @@ async def test_a_backend_that_there_is_not(start_gateway: StartGateway, backends
 # --- the commands -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_the_drain_command_waits_for_the_gateways_end(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -511,6 +512,7 @@ async def test_the_drain_command_waits_for_the_gateways_end(
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_the_drain_command_tells_when_it_was_cut_short(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -527,6 +529,7 @@ async def test_the_drain_command_tells_when_it_was_cut_short(
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_the_stop_command(start_gateway: StartGateway, backends: Backends, open_connection: Open) -> None:
     echo = await backends.echo()
     gateway = await start_gateway({"workers": 2, **to_one(echo.address)})

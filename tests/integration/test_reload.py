@@ -72,6 +72,7 @@ async def test_a_changed_route_takes_effect_and_busy_tunnels_go_on(
     assert all(worker["pid"] for worker in status["workers"])
 
 
+@pytest.mark.either_build
 async def test_a_broken_file_changes_nothing(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -206,6 +207,7 @@ async def test_listeners_come_and_go_and_their_tunnels_stay(
     assert (await gateway.scrape()).value("gateway_tunnels_closed_total") == 0
 
 
+@pytest.mark.either_build
 async def test_an_address_that_is_part_of_the_one_before(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -221,6 +223,7 @@ async def test_an_address_that_is_part_of_the_one_before(
             await tunnel(open_connection, local_one)
 
 
+@pytest.mark.either_build
 async def test_a_listener_that_cannot_be_opened_changes_nothing(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -245,6 +248,7 @@ async def test_a_listener_that_cannot_be_opened_changes_nothing(
     await tunnel(open_connection, possible)
 
 
+@pytest.mark.either_build
 async def test_a_reload_that_workers_cannot_put_in_force_leaves_the_listeners(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -259,6 +263,7 @@ async def test_a_reload_that_workers_cannot_put_in_force_leaves_the_listeners(
     await tunnel(open_connection, before)
 
 
+@pytest.mark.either_build
 async def test_a_worker_that_comes_after_a_reload_listens_where_the_others_do(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

@@ -266,6 +266,7 @@ async def test_a_kill_right_after(make_service: MakeService, play: Play) -> None
     assert scrape.value("gateway_tunnels_closed_total") == 0
 
 
+@pytest.mark.either_build
 async def test_a_supervisor_waits_for_workers_that_are_still_there(make_service: MakeService, play: Play) -> None:
     """Started while a worker still runs, it does nothing before that has handed back its tunnels."""
     service = make_service()
@@ -286,6 +287,7 @@ async def test_a_supervisor_waits_for_workers_that_are_still_there(make_service:
     await all_complete(tunnels)
 
 
+@pytest.mark.either_build
 async def test_a_worker_that_does_not_go_is_killed(make_service: MakeService, play: Play, program: Path) -> None:
     file = program / "processes" / "resumption.py"
     file.write_text(re.sub(r"PATIENCE_SECONDS = [\d.]+", "PATIENCE_SECONDS = 0.5", file.read_text()))
@@ -306,7 +308,14 @@ async def test_a_worker_that_does_not_go_is_killed(make_service: MakeService, pl
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("when", ["becomes it now", "gateway .* configuration", "upgraded from"])
+@pytest.mark.parametrize(
+    "when",
+    [
+        pytest.param("becomes it now", marks=pytest.mark.either_build),
+        pytest.param("gateway .* configuration", marks=pytest.mark.either_build),
+        "upgraded from",
+    ],
+)
 async def test_a_kill_in_an_upgrade(make_service: MakeService, play: Play, when: str) -> None:
     """Tunnels are in one worker, in the other, or between them; afterwards each is in one, and none is lost."""
     service = make_service()
@@ -333,6 +342,7 @@ async def test_a_kill_in_an_upgrade(make_service: MakeService, play: Play, when:
     await all_complete(tunnels)
 
 
+@pytest.mark.either_build
 async def test_an_upgrade_goes_on_with_the_store(make_service: MakeService, play: Play) -> None:
     service = make_service()
     gateway = await service.start({"workers": 2, **NO_PINGS, **to_one(play.address)})
@@ -354,6 +364,7 @@ async def test_an_upgrade_goes_on_with_the_store(make_service: MakeService, play
 # --- an orderly end ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_orderly_end_leaves_nothing(make_service: MakeService, play: Play, number: signal.Signals) -> None:
     service = make_service()
@@ -407,6 +418,7 @@ async def test_a_death_in_a_drain_does_not_stop_it(make_service: MakeService, pl
 # --- what does not fit ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_a_store_that_is_too_small_is_not_used(make_service: MakeService, play: Play) -> None:
     """Workers drain then, as without one."""
     service = make_service(most=3)
@@ -418,6 +430,7 @@ async def test_a_store_that_is_too_small_is_not_used(make_service: MakeService, 
     await drains_when_killed(service, play)
 
 
+@pytest.mark.either_build
 async def test_a_store_that_is_smaller_than_it_says(make_service: MakeService, play: Play) -> None:
     """What the manager drops, it drops without a word; that shows all the same."""
     service = make_service(most=4, said=64)
@@ -442,6 +455,7 @@ async def drains_when_killed(service: Service, play: Play) -> None:
         await connect(service.gateway.address)
 
 
+@pytest.mark.either_build
 async def test_without_a_store_nothing_is_sent_to_one(make_service: MakeService, play: Play) -> None:
     service = make_service(most=0)
     await service.start({**NO_PINGS, **to_one(play.address, drain={"period": "10ms"}, timeouts={"close": "1s"})})
@@ -462,6 +476,7 @@ def ports_in_store(service: Service) -> list[int]:
     return found
 
 
+@pytest.mark.either_build
 async def test_listeners_and_admin_may_change_meanwhile(make_service: MakeService, play: Play, tmp_path: Path) -> None:
     """Those that stay go on, what waits there included; others are opened or closed."""
     service = make_service()
@@ -532,6 +547,7 @@ async def test_what_cannot_be_carried_on_is_ended_with_a_close_frame(make_servic
     await all_complete(tunnels)
 
 
+@pytest.mark.either_build
 async def test_what_the_gateway_knew_is_known(make_service: MakeService, play: Play) -> None:
     """A backend that was drained stays so; what is not of this program is left alone."""
     service = make_service()
@@ -581,6 +597,7 @@ async def test_a_tunnel_whose_connections_are_not_in_store_is_lost(make_service:
     assert scrape.value("gateway_tunnels_adopted_total") == 0
 
 
+@pytest.mark.either_build
 async def test_a_busy_manager_is_waited_for(make_service: MakeService, play: Play) -> None:
     """Its socket is full: workers rely on nothing before it has been told everything, and the gateway serves."""
     service = make_service()

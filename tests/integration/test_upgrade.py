@@ -22,6 +22,7 @@ import pytest
 import pytest_asyncio
 
 import gateway as package
+from gateway.processes import control
 from gateway.tunnels.layout import DIRTY, PENDING, SIDE_0, SIDE_CELLS
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually, within
@@ -275,7 +276,7 @@ def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
 
 def speak_another_language(program: Path, gateway: Gateway) -> str:
     file = program / "processes" / "control.py"
-    rewrite(file, file.read_text().replace("\nVERSION = 2\n", "\nVERSION = 1001\n"))
+    rewrite(file, file.read_text().replace(f"\nVERSION = {control.VERSION}\n", "\nVERSION = 1001\n"))
     return "of another form: restart the gateway"
 
 
@@ -326,6 +327,7 @@ async def test_a_program_that_hangs_at_start(start_gateway: StartGateway, play: 
     await serves_as_before(gateway, play, tunnels, pids)
 
 
+@pytest.mark.either_build
 async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
     """The program itself starts, and becomes the supervisor; its workers do not."""
     gateway = await start_gateway({"workers": 2, **NO_PINGS, **to_one(play.address)}, env=of(program))

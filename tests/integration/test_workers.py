@@ -131,6 +131,7 @@ async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGa
     await gateway.stderr.containing("/nowhere/at/all.log")
 
 
+@pytest.mark.either_build
 async def test_addresses_that_are_taken_are_refused(start_gateway: StartGateway, backends: Backends) -> None:
     """SO_REUSEPORT would let a second gateway of the same user join in silently."""
     echo = await backends.echo()
@@ -147,6 +148,7 @@ async def test_addresses_that_are_taken_are_refused(start_gateway: StartGateway,
         await shake_hands(first)
 
 
+@pytest.mark.either_build
 async def test_signals_to_the_whole_group_do_not_end_workers(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -163,6 +165,7 @@ async def test_signals_to_the_whole_group_do_not_end_workers(
     assert await gateway.worker_pids() == [worker]
 
 
+@pytest.mark.either_build
 async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
     start_gateway: StartGateway, backends: Backends
 ) -> None:
@@ -178,6 +181,7 @@ async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
         assert not [pid for pid in pids if is_alive(pid)]
 
 
+@pytest.mark.either_build
 async def test_a_command_that_is_no_worker_says_so() -> None:
     status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.boot"])
     assert status != 0
