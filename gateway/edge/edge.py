@@ -19,7 +19,7 @@ from gateway.edge.request import Refused, Request, Trust
 from gateway.observe.access_log import AccessLog, Form
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ended, Ends
-from gateway.observe.events import NO_ROUTE, Events
+from gateway.observe.events import CLIENT_GONE, NO_ROUTE, Events
 from gateway.protocol.known_heads import KnownHeads
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
@@ -306,16 +306,33 @@ class Edge:
     # --- what is told ----------------------------------------------------------------------------------------------
 
     def count_handshake(self, route: Route | None, result: str, started_ns: int) -> None:
-        """Count a handshake that is over. :param started_ns: 0 if not a byte of it has come"""
+        """Count a handshake that was refused for what it says. :param started_ns: 0 if not a byte of it has come"""
         events = self.events.route(route.name if route else NO_ROUTE)
         self.batch.count(events.handshakes(result))
         if started_ns:
             self.batch.observe(events.handshake_seconds, (time.monotonic_ns() - started_ns) / 1e9)
 
-    def log_handshake(
+    def tell_handshake(
         self, request: Request, result: str, status: int | None, reason: str | None, target: Target | None
     ) -> None:
-        """Log a handshake that is over."""
+        """Log a handshake that is over, and count it, unless its client has gone."""
+        self.batch.add(self._tell_handshake, request, result, status, reason, target, time.monotonic_ns(), time.time())
+
+    def _tell_handshake(
+        self,
+        request: Request,
+        result: str,
+        status: int | None,
+        reason: str | None,
+        target: Target | None,
+        at_ns: int,
+        at_unix: float,
+    ) -> None:
+        seconds = (at_ns - request.started_ns) / 1e9
+        if result != CLIENT_GONE:
+            events = self.events.route(request.route.name)
+            self.batch.count(events.handshakes(result))
+            self.batch.observe(events.handshake_seconds, seconds)
         if self.log.enabled:
             values = (
                 request.request_id,
@@ -327,9 +344,9 @@ class Edge:
                 result,
                 status,
                 reason,
-                (time.monotonic_ns() - request.started_ns) / 1e9,
+                seconds,
             )
-            self.batch.add(self.log.write, HANDSHAKE, values, time.time())
+            self.log.write(HANDSHAKE, values, at_unix)
 
     def log_refusal(self, client: str, refused: Refused) -> None:
         """Log a request that was refused before it had a route, or for what it says."""

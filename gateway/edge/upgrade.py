@@ -18,6 +18,7 @@ from gateway.edge.forwarding import answer_to_client, upgrade_to_backend
 from gateway.edge.names import SocketAddress
 from gateway.edge.request import Refused, Request
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
+from gateway.observe.events import CLIENT_GONE
 from gateway.protocol.http import BadResponse, ResponseReader
 from gateway.protocol.websocket import accept_of, refusal_of_101
 from gateway.routing.balancing import Target
@@ -109,7 +110,7 @@ class Upgrade:
         self._client_gone()
 
     def _client_gone(self) -> None:
-        self._log("client_gone", None, "the client went away before the answer")
+        self._tell(CLIENT_GONE, None, "the client went away before the answer")
         self._let_go()
         self._edge.poller.unwatch(self._client_fd)
         self._edge.drop(self._client_fd)
@@ -319,8 +320,7 @@ class Upgrade:
         poller.let_go(self._backend_fd)
         edge.relay.open(row, client_fd, self._backend_fd)
         edge.waiting.discard(self)
-        edge.count_handshake(request.route, "upgraded", request.started_ns)
-        self._log("upgraded", 101, None)
+        self._tell("upgraded", 101, None)
         poller.put_off(partial(self._say_it, answer), partial(self._opened, early))
 
     def _say_it(self, answer: bytes) -> int:
@@ -342,8 +342,7 @@ class Upgrade:
         edge = self._edge
         edge.poller.unwatch(self._client_fd)
         edge.poller.unwatch(self._backend_fd)
-        edge.count_handshake(self._request.route, "refused_by_backend", self._request.started_ns)
-        self._log("refused_by_backend", reader.head.status, None)
+        self._tell("refused_by_backend", reader.head.status, None)
         client, backend = socket.socket(fileno=self._client_fd), socket.socket(fileno=self._backend_fd)
         client.setblocking(False)
         backend.setblocking(False)
@@ -355,8 +354,7 @@ class Upgrade:
         refused.route = self._request.route
         self._let_go()
         self._edge.poller.unwatch(self._client_fd)
-        self._edge.count_handshake(refused.route, refused.result, self._request.started_ns)
-        self._log(refused.result, refused.status, refused.reason)
+        self._tell(refused.result, refused.status, refused.reason)
         self._edge.answer(self._client_fd, refused)
 
     def _drop_backend(self) -> None:
@@ -374,5 +372,5 @@ class Upgrade:
             self._edge.slice.release(self._row)
             self._row = -1
 
-    def _log(self, result: str, status: int | None, reason: str | None) -> None:
-        self._edge.log_handshake(self._request, result, status, reason, self._target)
+    def _tell(self, result: str, status: int | None, reason: str | None) -> None:
+        self._edge.tell_handshake(self._request, result, status, reason, self._target)

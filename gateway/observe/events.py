@@ -30,6 +30,9 @@ RESULTS = (
     "timeout",
     "unavailable",
 )
+CLIENT_GONE = "client_gone"
+"""The result of a handshake whose client did not wait for one: in the access log only."""
+
 HANDSHAKE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 DROP_BUCKETS = (5, 10, 25, 30, 55, 60, 100, 120, 240, 300, 350, 600, 1800, 3600)
 TUNNEL_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)

@@ -41,11 +41,10 @@ class KnownHeads:
         known = self._known.get(data[end:at] + data[at + _KEY_BYTES :])
         if known is None:
             return None
-        line = _LINE.match(data[:end])
-        key = data[at : at + _KEY_BYTES]
-        if line is None or not _KEY.match(key):
+        line = _LINE.match(data, 0, end)
+        if line is None or not _KEY.match(data, at, at + _KEY_BYTES):
             return None
-        return known.like_this(data, line[1], key)
+        return known.like_this(data, line[1], data[at : at + _KEY_BYTES])
 
     def remember(self, head: RequestHead) -> None:
         """Know a head from now on, if it is of the kind that is found: of a handshake, found to be right."""

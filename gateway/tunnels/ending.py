@@ -288,7 +288,10 @@ class Ending(Streams):
             self._drop_pending(row, side)
             self.owners[fd] = NO_OWNER
             cells[here + FD] = -1
-            self.hang_up(fd)
+            if cells[here + ENDED] and cells[here + SHUT] and cells[here + GATE] != DISCARD:
+                self.closing_fds.append(fd)  # FIN has gone both ways: no connection is left to end
+            else:
+                self.hang_up(fd)
         cells[row + PHASE] = CUT
         cells[row + DEADLINE_NS] = NEVER
         self.called = True
