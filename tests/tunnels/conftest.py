@@ -6,9 +6,27 @@ from contextlib import closing
 import pytest
 
 from .harness import Rig
+from .learning_path import Path, S
 
 
 @pytest.fixture
 def rig() -> Iterator[Rig]:
     with closing(Rig()) as made:
         yield made
+
+
+@pytest.fixture
+def path() -> Path:
+    """A path that nothing is known of yet."""
+    return Path()
+
+
+@pytest.fixture
+def proven() -> Path:
+    """A path that tolerates as much as is allowed, and where the interval is that."""
+    path = Path()
+    path.climb(240)
+    path.learner.changed()
+    path.learner.news()
+    assert path.interval == 240 * S
+    return path
