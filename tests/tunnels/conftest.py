@@ -1,12 +1,13 @@
 """What the tests of this folder are given."""
 
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 
 import pytest
 
 from .harness import Rig
 from .learning_path import Path, S
+from .transition import Begin, Transition
 
 
 @pytest.fixture
@@ -30,3 +31,15 @@ def proven() -> Path:
     path.learner.news()
     assert path.interval == 240 * S
     return path
+
+
+@pytest.fixture
+def transition() -> Iterator[Begin]:
+    with ExitStack() as stack:
+
+        def begin(rig: Rig, seed: int = 0, drop: bool = False) -> Transition:
+            made = Transition(rig, seed, drop)
+            stack.callback(made.close)
+            return made
+
+        yield begin

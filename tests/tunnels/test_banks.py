@@ -30,7 +30,7 @@ from gateway.tunnels.layout import (
 from gateway.tunnels.table import Slice, Table
 
 from .harness import Rig
-from .test_handover import Pair
+from .pair import Pair
 
 WORKERS, ROWS = 2, 8
 NAMES = (4, 4)

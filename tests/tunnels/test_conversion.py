@@ -21,7 +21,7 @@ from gateway.tunnels.layout import SIDE_0, SIDE_CELLS, SIDES
 from gateway.tunnels.table import Table, texts_of
 
 from .other_layouts import bare, other
-from .test_adoption import PACKAGE, numbered
+from .row_cells import PACKAGE, numbered
 
 pytestmark = pytest.mark.either_build
 

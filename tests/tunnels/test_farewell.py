@@ -12,7 +12,7 @@ from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, OPAQUE, RELEASED, STATE
 from tests.support.frames import TEXT
 
 from .harness import Rig, Tunnel
-from .test_adoption import BUFFERS, FLOOD, HELLO, both_families
+from .states import BUFFERS, HELLO, both_families, stalled
 from .wire import close_frames, closing, frame
 
 
@@ -42,10 +42,6 @@ def test_both_sides_are_told(rig: Rig, family: str) -> None:
 def within_a_frame(rig: Rig, tunnel: Tunnel) -> None:
     tunnel.backend.send(frame(TEXT, b"x" * 300)[:100])
     rig.until(lambda: tunnel.client.read() or tunnel.client.received, "a piece of a frame")
-
-
-def stalled(rig: Rig, tunnel: Tunnel) -> None:
-    rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
 
 
 def closed_already(rig: Rig, tunnel: Tunnel) -> None:

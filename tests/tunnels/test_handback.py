@@ -13,7 +13,8 @@ from gateway.tunnels.handover import Handover
 from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, DIRTY, RELEASED, ROW_CELLS, SIDES, STATE
 
 from .harness import Rig
-from .test_adoption import BOTH, BUFFERS, FLOOD, HELLO, STATES, both_families, names_of_cells
+from .row_cells import names_of_cells
+from .states import BOTH, BUFFERS, FLOOD, HELLO, STATES, both_families
 
 
 @pytest.mark.parametrize("bring_about", STATES)

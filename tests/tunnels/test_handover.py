@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from gateway.tunnels import parcel
-from gateway.tunnels.handover import Handover, take_over
 from gateway.tunnels.layout import (
     B_LIVE,
     BACKEND_SIDE,
@@ -27,42 +26,12 @@ from gateway.tunnels.layout import (
     TOTALS,
     W_ADOPTED,
 )
-from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import Sweep, set_deadline
-from gateway.tunnels.table import Slice
+from gateway.tunnels.sweep import set_deadline
 
-from .harness import DESCRIPTORS, Rig, Tunnel
-from .test_adoption import BOTH, BUFFERS, FLOOD, HELLO, STATES, names_of_cells
-
-
-def stalled(rig: Rig, tunnel: Tunnel) -> None:
-    rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
-
-
-class Pair:
-    """A worker in slot 0, which is the rig's, and one that replaces it in slot 1."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.handover = Handover(rig.slice, rig.relay)
-        self.slice = Slice(rig.table, 1)
-        self.poller = Poller(rig.table, DESCRIPTORS, self.slice.release)
-        self.old = (rig.poller, rig.slice)
-
-    def move(self, most: int = 100, keep: bool = True) -> tuple[int, list[int]]:
-        """One round, as the supervisor has it done."""
-        fd = self.handover.release(most)
-        kept = {each.id: tuple(map(os.dup, self.rig.kept[each.id])) for each in parcel.unpack(fd)} if keep else {}
-        moved = take_over(self.slice, self.poller.relay, self.rig.table.copy_of, fd, kept)
-        os.close(fd)
-        self.handover.forget(moved[1])
-        return moved
-
-    def go_on_with_the_new_one(self) -> None:
-        """The rig drives the new worker from now on."""
-        self.rig.poller.select(0)
-        self.rig.poller, self.rig.slice, self.rig.relay = self.poller, self.slice, self.poller.relay
-        self.rig.sweeper = Sweep(self.slice, self.poller.relay)
+from .harness import Rig, Tunnel
+from .pair import Pair
+from .row_cells import names_of_cells
+from .states import BOTH, BUFFERS, FLOOD, HELLO, STATES, stalled
 
 
 @pytest.fixture

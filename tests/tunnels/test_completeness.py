@@ -1,0 +1,81 @@
+"""Nothing of a tunnel is anywhere but in its row, and of its row no cell and no state is left out by the tests."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+
+from gateway.tunnels import layout
+from gateway.tunnels.layout import ROW_CELLS
+
+from .harness import NS, Rig
+from .row_cells import IN_THE_ROW, PACKAGE, REBUILT, ZERO_IN_A_CLEAN_ROW, names_of_cells, numbered, words
+from .states import BUFFERS, STATES
+
+HOLDINGS = {
+    # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
+    "tunnels/streams.py Streams": words("kernel cells owners pending closing_fds called now"),
+    "tunnels/ending.py Ending": words("on_end on_loss called now"),
+    "tunnels/pinging.py Pinging": words("on_answer called now"),
+    "tunnels/relay.py Relay": words("on_tick tick_ns called now"),
+    "tunnels/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
+    "tunnels/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
+    "edge/edge.py Edge": words("""
+        loop poller relay kernel slice registry events log store descriptors batch names plain accepted known_heads
+        waiting draining drained ends config routes trust sweep intervals on_learned drained_backends
+        _next_walk _losses _pacing_until_ns _tasks
+        """),
+    "observe/ends.py Ends": {"_table", "_registry", "_events", "_batch"},
+}
+"""What objects of a worker that see tunnels have as attributes. None of them holds anything of a tunnel by itself."""
+
+
+def test_each_cell_of_a_row_is_carried_on_or_rebuilt() -> None:
+    """A new cell stands in one of the sets in ``row_cells.py``; whoever puts it there has thought about a successor."""
+    elsewhere = {cause.upper() for cause in layout.CAUSES}
+    cells = {name for name in numbered("tunnels/layout.py") - elsewhere if name[:2] not in ("H_", "W_", "B_", "T_")}
+    cells |= numbered("protocol/scanner_state.py")
+    assert {"STATE", "FD", "ENDED", "STATUS"} <= cells
+    assert cells == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW
+    assert len(cells) == len(IN_THE_ROW) + len(REBUILT) + len(ZERO_IN_A_CLEAN_ROW)
+
+
+@pytest.mark.parametrize("where", HOLDINGS)
+def test_nothing_of_a_tunnel_is_outside_of_its_row(where: str) -> None:
+    """A new attribute is listed above if it is not about single tunnels. If it is, it belongs into the row."""
+    path, name = where.split()
+    tree = ast.parse((PACKAGE / path).read_text())
+    (body,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name]
+    found = {
+        node.attr
+        for node in ast.walk(body)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.ctx, ast.Store)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "self"
+    }
+    assert found == HOLDINGS[where]
+
+
+def test_no_state_is_left_out() -> None:
+    """The states of ``states.py`` are different ones: together they touch each cell that a state can be in."""
+    names = names_of_cells()
+    touched: set[str | None] = set()
+    for bring_about in STATES:
+        rig = Rig()
+        try:
+            tunnel = rig.open(buffers=BUFFERS, idle=60 * NS)
+            start = rig.cells[tunnel.row : tunnel.row + ROW_CELLS].tolist()
+            bring_about(rig, tunnel)
+            rig.rest()
+            now = rig.cells[tunnel.row : tunnel.row + ROW_CELLS].tolist()
+            touched |= {names.get(offset) for offset in range(ROW_CELLS) if start[offset] != now[offset]}
+        finally:
+            rig.close()
+    fixed_at_the_opening = words("""
+        STATE ID ROUTE BACKEND TOTALS OPENED_NS OPENED_UNIX_NS KIND WRITE_STALL_NS CLOSE_NS IDLE_NS LIFETIME_NS FD
+        MASKING PEER PING_AFTER_NS PONG_TIMEOUT_NS NETWORK ON_LOSS_CODE
+        """)
+    found = {name.split()[-1] for name in touched if name}
+    assert found | fixed_at_the_opening | ZERO_IN_A_CLEAN_ROW == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW
