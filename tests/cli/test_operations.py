@@ -11,7 +11,7 @@ from gateway.cli.reload import reload
 from gateway.cli.stop import stop
 
 from ..observe.gateways import CONFIG, FakeGateway
-from .test_status import run, serving
+from .commands import run, serving
 
 
 @pytest.fixture

@@ -1,50 +1,24 @@
 """``gateway status`` and ``gateway tunnels``, against a real admin address."""
 
-import asyncio
 import json
 import re
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from click.testing import CliRunner, Result
 
 from gateway.cli.output import duration, interval, round_trip, size
 from gateway.cli.status import status
 from gateway.cli.tunnels import tunnels
-from gateway.observe.admin import start_admin
 from gateway.tunnels.layout import T_CUTOFF_NS, T_INTERVAL_NS
 
 from ..observe.gateways import CONFIG, NS, FakeGateway
+from .commands import run, serving
 
 FEED = ("feed", ("feed", "unix:/run/feed.sock"))
-
-
-@contextmanager
-def serving(gateway: FakeGateway, sock: socket.socket, directory: object) -> Iterator[None]:
-    """Serve a gateway's admin address from a thread, as commands block."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-
-    def wait_for(work):
-        return asyncio.run_coroutine_threadsafe(work, loop).result(10)
-
-    server = wait_for(start_admin(gateway.state, sock, str(directory), gateway.operations))
-    try:
-        yield
-    finally:
-        wait_for(server.close())
-        wait_for(loop.shutdown_default_executor())
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-        gateway.table.close()
 
 
 @pytest.fixture
@@ -58,10 +32,6 @@ def gateway(tmp_path, monkeypatch):
     gateway = FakeGateway()
     with serving(gateway, sock, tmp_path):
         yield gateway
-
-
-def run(command, *args: str) -> Result:
-    return CliRunner().invoke(command, args)
 
 
 def row_with(output: str, text: str) -> str:

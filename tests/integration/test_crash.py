@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from gateway.observe.ends import tunnel_id
 from gateway.tunnels.layout import DIRTY, ID, W_PID
@@ -22,8 +19,8 @@ from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually
 from tests.support.frames import CLOSE, close, from_client, read_frame
 from tests.support.gateway import Gateway, to_one
 from tests.support.memory import open_descriptors
-from tests.support.numbered import Play, Tunnel
-from tests.support.process import gone
+from tests.support.numbered import Play, Tunnel, get_busy
+from tests.support.process import children, gone
 from tests.support.raw import handshake
 from tests.support.rest import stop_at_rest, table_of
 
@@ -31,15 +28,6 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 IDLE, BUSY, KILLS = (4000, 100, 10) if SOAK else (400, 30, 3)
 PING_AFTER = "10s" if SOAK else "1s"
-PAUSE_SECONDS = 0.05
-"""Of a busy endpoint, between two messages."""
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def play() -> AsyncIterator[Play]:
-    made = await Play.start()
-    yield made
-    await made.close()
 
 
 async def kill(gateway: Gateway, table: Table, slot: int) -> tuple[set[str], set[str]]:
@@ -119,13 +107,6 @@ async def test_tunnels_outlive_their_worker(start_gateway: StartGateway, play: P
     pid = gateway.process.pid
     await eventually(lambda: open_descriptors(pid) <= descriptors, "the supervisor to let go of all connections")
     table.close()
-
-
-def get_busy(tunnels: list[Tunnel]) -> None:
-    """Have all of them send, one in ten faster than its ends read."""
-    for n, tunnel in enumerate(tunnels):
-        slow = n % 10 == 0
-        tunnel.be_busy(0 if slow else PAUSE_SECONDS, slow)
 
 
 async def until_lost(gateway: Gateway, lost: set[str]) -> list[dict[str, object]]:
@@ -218,11 +199,6 @@ async def gone_for_good(gateway: Gateway) -> None:
     await stop_at_rest(gateway.process.pid, pid)
     os.kill(pid, signal.SIGKILL)
     await gone(pid)
-
-
-def children(pid: int) -> list[str]:
-    """Processes that a process has started."""
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
 
 
 async def test_a_drain_goes_on_with_the_next_worker(

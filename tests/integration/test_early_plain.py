@@ -21,7 +21,7 @@ from tests.support.memory import open_sockets
 from tests.support.process import gone, is_alive
 from tests.support.raw import Connection, handshake, request
 
-from .test_upgrade import upgrade
+from .upgrades import upgrade
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,17 +9,17 @@ import time
 from collections import Counter
 
 import pytest
-import websockets
-from websockets.asyncio.client import ClientConnection
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import SCALE, SOAK, eventually, within
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
-from tests.support.gateway import Gateway, route, to_one
+from tests.support.gateway import route, to_one
 from tests.support.pace import Pace
 from tests.support.ports import free_port
 from tests.support.process import Process
-from tests.support.raw import Connection, handshake, switching
+from tests.support.raw import Connection, switching
+
+from .clients import clients_of, closed_at, tunnel
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
 
@@ -39,19 +39,6 @@ asyncio.run(main())
 """
 
 
-async def tunnel(gateway: Gateway, open_connection: Open, path: str = "/") -> Connection:
-    client = await open_connection(gateway)
-    await client.send(handshake(path))
-    assert (await client.head()).status == 101
-    return client
-
-
-async def closed_at(client: ClientConnection) -> float:
-    """Wait for the end of a connection; the clock of it."""
-    await client.wait_closed()
-    return time.monotonic()
-
-
 @pytest.mark.timeout(180 if SOAK else 60)
 async def test_a_whole_backend_dies(start_gateway: StartGateway) -> None:
     port = free_port()
@@ -59,13 +46,7 @@ async def test_a_whole_backend_dies(start_gateway: StartGateway) -> None:
     try:
         await backend.stdout.containing("ready")
         gateway = await start_gateway({"workers": 2, **to_one(f"127.0.0.1:{port}")})
-        at_once = asyncio.Semaphore(20)
-
-        async def connected() -> ClientConnection:
-            async with at_once:
-                return await websockets.connect(gateway.ws(), ping_interval=None, compression=None, close_timeout=None)
-
-        clients = await asyncio.gather(*(connected() for _ in range(TUNNELS)))
+        clients = await clients_of(gateway, TUNNELS)
         await asyncio.gather(*(client.send("hello") for client in clients))
         assert await asyncio.gather(*(client.recv() for client in clients)) == ["hello"] * TUNNELS
         ends = [asyncio.create_task(closed_at(client)) for client in clients]

@@ -1,6 +1,6 @@
 """The supervisor dies, and tables have several layouts: in or after an upgrade, or as the next program has another.
 
-Programs are made as in ``test_upgrade_layout.py``, and the service manager is that of ``test_resume.py``.
+Programs are made as in ``layouts.py``, and the service manager is that of ``services.py``.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ from gateway.tunnels.layout import VERSION
 from tests.support.deadline import eventually
 from tests.support.files import rewrite
 from tests.support.frames import CLOSE, close, frame
-from tests.support.gateway import to_one
-from tests.support.numbered import Play, Tunnel
+from tests.support.gateway import NO_PINGS, to_one
+from tests.support.numbered import Play, Tunnel, all_complete, get_busy
 from tests.support.process import gone
 
-from .test_crash import get_busy
-from .test_resume import Counters, MakeService, Service, all_complete, keepers, make_service, play
-from .test_upgrade import NO_PINGS, UPGRADE_SECONDS, fails, of, program, upgrade
-from .test_upgrade_layout import edit, layouts_of, relayout
-
-__all__ = ["keepers", "make_service", "play", "program"]  # fixtures
+from .layouts import edit, layouts_of, relayout
+from .services import Counters, MakeService, Service
+from .upgrades import UPGRADE_SECONDS, fails, of, upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 

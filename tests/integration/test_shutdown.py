@@ -12,18 +12,13 @@ import pytest
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import SCALE, within
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
-from tests.support.gateway import Gateway, to_one
+from tests.support.gateway import to_one
 from tests.support.process import gone
 from tests.support.raw import Connection, connect, handshake, request, switching
 
+from .clients import tunnel
+
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-async def tunnel(gateway: Gateway, open_connection: Open) -> Connection:
-    client = await open_connection(gateway)
-    await client.send(handshake("/"))
-    assert (await client.head()).status == 101
-    return client
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -25,7 +25,7 @@ from tests.support.deadline import eventually
 from tests.support.fdstore import DescriptorKeeper
 from tests.tunnels.other_layouts import other, translated
 
-from .test_resumption import GOOD, config
+from .records import GOOD, config
 
 NAMES = (1, 1)
 

@@ -11,14 +11,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from gateway.config import Config, parse
 from gateway.processes import record, resumption
 from gateway.processes.inheritance import CannotInherit
 from gateway.processes.keeping import number_of, prefix_of
 from gateway.processes.resumption import Kept, StillServed, find
 from gateway.tunnels.table import Table
-from tests.config.files import MINIMAL
 from tests.support.process import gone
+
+from .records import GOOD, config
 
 
 def open_fds() -> int:
@@ -65,10 +65,6 @@ def test_what_is_not_ours_is_left_alone(caplog: pytest.LogCaptureFixture, name: 
 # --- whether it can be carried on -------------------------------------------------------------------------------------
 
 
-def config(workers: int = 1, max_tunnels: int = 16) -> Config:
-    return parse(f"workers: {workers}\nmax_tunnels: {max_tunnels}\n{MINIMAL}", "gateway.yaml", {})
-
-
 @contextmanager
 def kept(text: bytes, table: bytes | None = None) -> Iterator[Kept]:
     made = Table.create(1, 16)
@@ -83,14 +79,6 @@ def kept(text: bytes, table: bytes | None = None) -> Iterator[Kept]:
     yield found
     assert open_fds() == before, "something was left open"
     found.close()
-
-
-GOOD = (
-    b'{"version": "1", "path": "x", "workers": 1, "max_tunnels": 16, "admin": ["127.0.0.1:9", 4], "listen": [],'
-    b'"table": -1, "metrics": "/nowhere", "generation": 3, "routes": ["r"], "backends": [["a", "127.0.0.1:2"]],'
-    b'"learned": [], "started_unix": 1.0, "last_reload_unix": 1.0, "worker_restarts": 0, "signals": [], "asking": [],'
-    b'"drained_backends": [], "running": [], "mirrors": [], "store": null, "control": 77, "form": 1}'
-)
 
 
 def test_what_is_whole_is_read_whatever_its_workers_spoke() -> None:

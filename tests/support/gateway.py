@@ -39,6 +39,9 @@ _ALARMING_AT_THE_END = re.compile(r"Traceback \(most recent|RuntimeWarning| (ERR
 Config = dict[str, Any]
 Record = dict[str, Any]
 
+NO_PINGS: Config = {"keepalive": {"client": "off", "backend": "off"}}
+"""For ends that do not answer them."""
+
 
 def route(name: str, upstream: str, path: str | None = None, **keys: Any) -> Config:
     """A route of a configuration. :param path: defaults to ``/`` and its name"""

@@ -11,12 +11,12 @@ import itertools
 import random
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 
 from websockets.frames import apply_mask
 
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, eventually, within
 from tests.support.frames import BINARY, PING, PONG, frame
 from tests.support.ports import free_port
 from tests.support.raw import handshake, switching
@@ -31,6 +31,8 @@ _MASKED_BLOCK = apply_mask(_BLOCK, KEY)
 CLIENT, BACKEND = 0, 1
 SLOW_SECONDS = 0.05
 """Between two reads of an end that is slow."""
+PAUSE_SECONDS = 0.05
+"""Of a busy end, between two messages."""
 
 
 @cache
@@ -233,6 +235,21 @@ class Tunnel:
         """Neither end sends any more."""
         for end in self.ends:
             end.rest()
+
+
+def get_busy(tunnels: list[Tunnel]) -> None:
+    """Have all of them send, one in ten faster than its ends read."""
+    for n, tunnel in enumerate(tunnels):
+        slow = n % 10 == 0
+        tunnel.be_busy(0 if slow else PAUSE_SECONDS, slow)
+
+
+async def all_complete(tunnels: Iterable[Tunnel], what: str = "everything to arrive") -> None:
+    """Wait until each end of them has all that the other sent; nothing was wrong, and none has ended."""
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), what)
+    for tunnel in tunnels:
+        assert tunnel.lives
+        tunnel.check()
 
 
 class Play:

@@ -109,6 +109,11 @@ def is_alive(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] != "Z"
 
 
+def children(pid: int) -> list[str]:
+    """Processes that a process has started."""
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
 async def gone(pid: int, seconds: float = DEADLINE_SECONDS) -> None:
     """Wait until a process has ended that need not be a child of this one."""
     try:

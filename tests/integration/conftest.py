@@ -1,0 +1,53 @@
+"""Fixtures of the integration tests: tunnels full of messages, programs to upgrade to, services that are kept."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+import gateway as package
+from tests.conftest import StartGateway
+from tests.support.fdstore import DescriptorKeeper
+from tests.support.numbered import Play
+
+from .services import MOST, MakeService, Service
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def play() -> AsyncIterator[Play]:
+    made = await Play.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A copy of the package that a test may change; run a gateway with ``upgrades.of`` it."""
+    copy = tmp_path / "program" / "gateway"
+    shutil.copytree(Path(package.__file__).parent, copy, ignore=shutil.ignore_patterns("*.c"))
+    return copy
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def keepers() -> AsyncIterator[list[DescriptorKeeper]]:
+    """Service managers, which are there until the last gateway has ended."""
+    made: list[DescriptorKeeper] = []
+    yield made
+    for keeper in made:
+        keeper.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def make_service(keepers: list[DescriptorKeeper], start_gateway: StartGateway, tmp_path: Path) -> MakeService:
+    def make(most: int = MOST, said: int | None = None, env: Mapping[str, str] | None = None) -> Service:
+        keeper = DescriptorKeeper(tmp_path / f"notify-{len(keepers)}", most, said)
+        keepers.append(keeper)
+        runtime = tmp_path / f"run-{len(keepers)}"
+        runtime.mkdir()
+        return Service(start_gateway, keeper, {"RUNTIME_DIRECTORY": str(runtime), **(env or {})})
+
+    return make

@@ -1,0 +1,206 @@
+"""Programs and workers that cannot take over: the upgrade fails, and every tunnel goes on all the same.
+
+Whoever wants another program on disk runs a copy of the package, and changes that.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gateway.processes import control
+from tests.conftest import Open, StartGateway
+from tests.support.deadline import eventually
+from tests.support.files import rewrite
+from tests.support.gateway import NO_PINGS, Gateway, to_one
+from tests.support.memory import open_descriptors
+from tests.support.numbered import Play
+from tests.support.process import children, gone
+from tests.support.raw import request
+
+from .upgrades import UPGRADE_SECONDS, fails, of, serves_as_before, status_of_upgrade, upgrade
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def have_plain_http_imported(gateway: Gateway, open_connection: Open) -> None:
+    """The running program is not to look for modules of its own any more, as after some seconds."""
+    client = await open_connection(gateway)
+    await client.send(request("/", "Sec-WebSocket-Key: x", "Connection: close"))
+    assert (await client.answer()).status == 426
+    await client.close()
+
+
+def crash_at_start(program: Path, gateway: Gateway) -> str:
+    file = program / "processes" / "supervisor.py"
+    rewrite(file, 'raise RuntimeError("not today")\n')
+    return "does not start, it exits with status 1:\n(.*\n)*RuntimeError: not today"
+
+
+def miss_a_module(program: Path, gateway: Gateway) -> str:
+    (program / "edge" / "plain.py").unlink()
+    return "No module named 'gateway.edge.plain'"
+
+
+def hang_at_start(program: Path, gateway: Gateway) -> str:
+    for file in (program / "processes" / "upgrade.py", program / "cli" / "run.py"):
+        text = file.read_text()
+        rewrite(file, text.replace("import sys\n", "import sys\nimport time\n\ntime.sleep(3600)\n", 1))
+    return "did not start within"
+
+
+def break_the_configuration(program: Path, gateway: Gateway) -> str:
+    gateway.write(gateway.file.read_text() + "nonsense: 1\n")
+    return r"gateway.yaml:\d+:\d+: nonsense"
+
+
+def change_what_is_fixed(program: Path, gateway: Gateway) -> str:
+    gateway.write(gateway.file.read_text().replace("workers: 1", "workers: 2"))
+    return "workers cannot change in an upgrade"
+
+
+def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
+    layout, fields = (program / "tunnels" / name for name in ("layout.py", "fields.py"))
+    rewrite(
+        layout,
+        re.sub(
+            r"^\) = range\((\d+)\)\nSIDE_0", r"    WEATHER,\n) = range(\1 + 1)\nSIDE_0", layout.read_text(), flags=re.M
+        ),
+    )
+    rewrite(fields, fields.read_text().replace("ROW: Defaults = {\n", 'ROW: Defaults = {\n    "WEATHER": REQUIRED,\n'))
+    return r"the table of layout \d+ has no WEATHER, which \d+ needs"
+
+
+def speak_another_language(program: Path, gateway: Gateway) -> str:
+    file = program / "processes" / "control.py"
+    rewrite(file, file.read_text().replace(f"\nVERSION = {control.VERSION}\n", "\nVERSION = 1001\n"))
+    return "of another form: restart the gateway"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        crash_at_start,
+        # What tunnels go through is the same for all: the running program goes on.
+        *(
+            pytest.param(spoil, marks=pytest.mark.either_build)
+            for spoil in (
+                miss_a_module,
+                break_the_configuration,
+                change_what_is_fixed,
+                need_what_nobody_has_kept,
+                speak_another_language,
+            )
+        ),
+    ],
+)
+async def test_a_program_that_does_not_start(
+    start_gateway: StartGateway,
+    play: Play,
+    program: Path,
+    open_connection: Open,
+    spoil: Callable[[Path, Gateway], str],
+) -> None:
+    gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
+    tunnels = await play.open_many(gateway.address, 20)
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 50, "all of them to be in store")
+    await have_plain_http_imported(gateway, open_connection)  # it may be gone next
+    pids = children(gateway.process.pid)
+    before = open_descriptors(gateway.process.pid)
+    reason = spoil(program, gateway)
+    await fails(gateway, reason)
+    await serves_as_before(gateway, play, tunnels, pids)
+    await eventually(lambda: open_descriptors(gateway.process.pid) <= before + 6, "descriptors to be closed")
+
+
+@pytest.mark.timeout(120)
+async def test_a_program_that_hangs_at_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
+    upgrade_py = program / "processes" / "upgrade.py"
+    rewrite(upgrade_py, re.sub(r"TRY_SECONDS = [\d.]+", "TRY_SECONDS = 2.0", upgrade_py.read_text()))
+    gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
+    tunnels = await play.open_many(gateway.address, 20)
+    pids = children(gateway.process.pid)
+    await fails(gateway, hang_at_start(program, gateway))
+    await serves_as_before(gateway, play, tunnels, pids)
+
+
+# --- workers that do not take over ------------------------------------------------------------------------------------
+
+
+@pytest.mark.either_build
+async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
+    """The program itself starts, and becomes the supervisor; its workers do not."""
+    gateway = await start_gateway({"workers": 2, **NO_PINGS, **to_one(play.address)}, env=of(program))
+    tunnels = await play.open_many(gateway.address, 20)
+    pids = children(gateway.process.pid)
+    worker = program / "processes" / "worker.py"
+    good = worker.read_text()
+    rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    await fails(gateway, r"worker 2 \(pid \d+\) of the new program does not start")
+    await serves_as_before(gateway, play, tunnels, pids)
+    rewrite(worker, good)
+    await upgrade(gateway)
+    await eventually(lambda: not set(children(gateway.process.pid)) & set(pids), "the old workers to be gone")
+    assert all(tunnel.lives for tunnel in tunnels)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_worker_that_dies_while_it_takes_over(
+    start_gateway: StartGateway, play: Play, program: Path, when: str
+) -> None:
+    """Before it said that it has, the old one goes on; after that, its successor does."""
+    gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
+    tunnels = await play.open_many(gateway.address, 300)
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 600, "all of them to be in store")
+    pids = children(gateway.process.pid)
+    worker = program / "processes" / "worker.py"
+    good = worker.read_text()
+    at = {
+        "before": "            kept = self._deposits.inherited()\n            _, left",
+        "after": "            os.close(message.fd)\n",
+    }[when]
+    assert at in good
+    rewrite(worker, good.replace(at, "            os.kill(os.getpid(), 9)\n" + at))
+    if when == "before":
+        await fails(gateway, "the new worker .* died")
+        await serves_as_before(gateway, play, tunnels, pids)
+        return
+    gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now")
+    since = time.time()
+    gateway.process.signal(signal.SIGUSR2)
+    await eventually(lambda: "becomes it now" in "\n".join(gateway.stderr.lines), "the new program", UPGRADE_SECONDS)
+    assert not (await status_of_upgrade(gateway, since))["ok"]
+    rewrite(worker, good)
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages", UPGRADE_SECONDS)
+    assert all(tunnel.lives for tunnel in tunnels)
+    await gone(int(pids[0]), UPGRADE_SECONDS)
+    scrape = await gateway.tunnels(300)
+    assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == 0
+
+
+async def test_the_old_worker_dies_meanwhile(start_gateway: StartGateway, play: Play, program: Path) -> None:
+    gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
+    worker = program / "processes" / "worker.py"
+    at = "            kept = self._deposits.inherited()\n            _, left"
+    # Longer than a successor takes to start: it has to wait until it is certain whose the tunnels are.
+    rewrite(worker, worker.read_text().replace(at, "            os.kill(PID, 9)\n            time.sleep(1)\n" + at))
+    tunnels = await play.open_many(gateway.address, 50)
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 100, "all of them to be in store")
+    (old,) = children(gateway.process.pid)
+    rewrite(worker, worker.read_text().replace("PID, 9", f"{old}, 9"))
+    gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now|was replaced")
+    since = time.time()
+    gateway.process.signal(signal.SIGUSR2)
+    await status_of_upgrade(gateway, since)
+    for tunnel in tunnels:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages", UPGRADE_SECONDS)
+    assert all(tunnel.lives for tunnel in tunnels)
+    await gateway.tunnels(50)
