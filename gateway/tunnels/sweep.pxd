@@ -10,7 +10,7 @@ from gateway.tunnels.relay cimport Relay
 cdef int64_t BACKEND_SIDE, CLIENT, CLOSING_NS, DEADLINE_NS, DIRTY, FD, GOING_AWAY, ID, IDLE, LIVE, MAX_LIFETIME
 cdef int64_t ON_LOSS_CODE, PING_AFTER_NS, PING_TIMEOUT, PINGED_NS, PONG_TIMEOUT_NS, SECOND, SERVICE_RESTART, SIDE_0
 cdef int64_t SIDE_CELLS, STATE, STEP_NS, STEPS, T_TIMEOUTS, TOTAL_CELLS, TOTALS, W_HEARTBEAT_NS, WRITE_STALL, WROTE_NS
-cdef int64_t EARLIEST, HABIT, SPREAD_FROM, TALKS
+cdef int64_t CORRECTIONS, EARLIEST, HABIT, SPREAD_FROM, TALKS
 
 
 cdef class Sweep:
@@ -24,8 +24,10 @@ cdef class Sweep:
     cdef int64_t[::1] _counts
     cdef Py_ssize_t _steps
 
-    @cython.locals(until=int64_t, most=int64_t, row=int64_t, rows=list, plan=list)
+    @cython.locals(until=int64_t, most=int64_t, row=int64_t, rows=list, plan=list, carried=double)
     cpdef bint walk(self, int64_t now) except *
+    @cython.locals(row=int64_t, deadline=int64_t, found=bint)
+    cdef bint _correct(self, int64_t until) except *
     @cython.locals(total=int64_t, now_due=int64_t, rate=double, step=Py_ssize_t, most=int64_t, until=int64_t, left=int64_t)
     cdef tuple _horizon(self, int64_t now)
     @cython.locals(side=int64_t, due=int64_t)

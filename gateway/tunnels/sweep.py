@@ -77,6 +77,9 @@ STEPS = SECOND // STEP_NS
 SPREAD_FROM = 10
 """Pings a second that may fall due together as they like."""
 
+CORRECTIONS = 16
+"""How often a walk looks for rows in the place of those that are not due after all."""
+
 EARLIEST = 4
 """No Ping is sent ahead of its time before this part of the interval: an interval divided by this."""
 
@@ -109,7 +112,13 @@ class Sweep:
         self.tick(now)
         slice_, cells = self._slice, self._cells
         cells[slice_.block + W_HEARTBEAT_NS] = now
+        carried = self._carried
         until, most = self._horizon(now)
+        for _ in range(CORRECTIONS):
+            if not self._correct(until):
+                break
+            self._carried = carried
+            until, most = self._horizon(now)
         rows = due_rows(cells, slice_.first, slice_.used_rows, until)
         if len(rows) > most:
             rows = self._earliest(rows, most)
@@ -124,6 +133,20 @@ class Sweep:
         self._next = 0
         self._planned_ns = now
         return self.tick(now)
+
+    def _correct(self, until: int) -> bool:
+        """Correct rows that seem to fall due, and do not: they were heard since their deadline was worked out.
+
+        :returns: whether there are any: others fall due in their place
+        """
+        cells = self._cells
+        found = False
+        for row in due_rows(cells, self._slice.first, self._slice.used_rows, until):
+            deadline = next_deadline(cells, row)
+            if deadline >= until and deadline > cells[row + DEADLINE_NS]:
+                cells[row + DEADLINE_NS] = deadline
+                found = True
+        return found
 
     def _earliest(self, rows: list[int], most: int) -> list[int]:
         return sorted(rows, key=lambda row: self._cells[row + DEADLINE_NS])[:most]

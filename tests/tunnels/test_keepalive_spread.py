@@ -138,6 +138,27 @@ def test_the_same_broadcast_to_all(simulate: Callable[..., Simulation]) -> None:
 
 
 @pytest.mark.either_build
+@pytest.mark.parametrize(("opening", "spoken"), [(0.9, 0.95), (2, 2.1), (2, 3.5)])
+def test_all_speak_soon_after_they_have_opened(
+    simulate: Callable[..., Simulation], opening: float, spoken: float
+) -> None:
+    """When they fall due their rows say as of before, and that must cost none of the time that there is."""
+    after = (10 * NS, NEVER)
+    simulation = simulate(4000)
+    rows = open_within(simulation, 4000, opening, after)
+
+    def speak() -> None:
+        for row in rows:
+            simulation.hear(row, CLIENT)
+
+    simulation.at(spoken, speak)
+    simulation.run(40)
+    assert_none_late(simulation, after)
+    assert min(ping.silence for ping in simulation.pings) >= 10 * NS // 4
+    assert max(simulation.each_second().values()) <= 1.5 * 4000 / 10
+
+
+@pytest.mark.either_build
 def test_those_who_talk_are_sent_nothing(simulate: Callable[..., Simulation]) -> None:
     simulation = simulate(2000)
     rows = open_within(simulation, 2000, 0, (10 * NS, NEVER))
