@@ -13,13 +13,13 @@ from setuptools.command.build_ext import build_ext
 MODULES = (
     "gateway/protocol/pings.py",
     "gateway/protocol/scanner.py",
-    "gateway/tunnels/deadlines.py",
-    "gateway/tunnels/ending.py",
-    "gateway/tunnels/kernel.pyx",
-    "gateway/tunnels/pinging.py",
-    "gateway/tunnels/relay.py",
-    "gateway/tunnels/streams.py",
-    "gateway/tunnels/sweep.py",
+    "gateway/tunnels/relay/deadlines.py",
+    "gateway/tunnels/relay/ending.py",
+    "gateway/tunnels/relay/kernel.pyx",
+    "gateway/tunnels/relay/pinging.py",
+    "gateway/tunnels/relay/relay.py",
+    "gateway/tunnels/relay/streams.py",
+    "gateway/tunnels/upkeep/sweep.py",
 )
 
 

@@ -14,13 +14,13 @@ TWO_BUILDS = frozenset(
     {
         "gateway.protocol.pings",
         "gateway.protocol.scanner",
-        "gateway.tunnels.deadlines",
-        "gateway.tunnels.ending",
-        "gateway.tunnels.kernel",
-        "gateway.tunnels.pinging",
-        "gateway.tunnels.relay",
-        "gateway.tunnels.streams",
-        "gateway.tunnels.sweep",
+        "gateway.tunnels.relay.deadlines",
+        "gateway.tunnels.relay.ending",
+        "gateway.tunnels.relay.kernel",
+        "gateway.tunnels.relay.pinging",
+        "gateway.tunnels.relay.relay",
+        "gateway.tunnels.relay.streams",
+        "gateway.tunnels.upkeep.sweep",
     }
 )
 
@@ -52,6 +52,6 @@ def prefer_pure_sources() -> None:
 
 def relay_build() -> str:
     """``compiled`` or ``pure``: what this process runs."""
-    from gateway.tunnels.kernel import COMPILED
+    from gateway.tunnels.relay.kernel import COMPILED
 
     return "compiled" if COMPILED else "pure"

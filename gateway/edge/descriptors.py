@@ -16,7 +16,7 @@ from gateway.observe.seldom import Seldom
 
 if TYPE_CHECKING:
     from gateway.routing.routes import Route
-    from gateway.tunnels.kernel import Kernel
+    from gateway.tunnels.relay.kernel import Kernel
 
 SPARE = 256
 """Descriptors that tunnels leave for all else: refusals, logs, metrics, an operator's questions, a new worker."""

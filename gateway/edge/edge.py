@@ -24,15 +24,15 @@ from gateway.protocol.known_heads import KnownHeads
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Route, Routes
-from gateway.tunnels.intervals import Intervals, News
-from gateway.tunnels.layout import B_LIVE, BACKEND, FD, ID, LIVE, NEVER, PACED_NS, SIDE_0, SIDE_CELLS, STATE
-from gateway.tunnels.learning import Bounds
-from gateway.tunnels.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
-from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
+from gateway.tunnels.learning.intervals import Intervals, News
+from gateway.tunnels.learning.learning import Bounds
+from gateway.tunnels.relay.poller import Poller
+from gateway.tunnels.table.layout import B_LIVE, BACKEND, FD, ID, LIVE, NEVER, PACED_NS, SIDE_0, SIDE_CELLS, STATE
+from gateway.tunnels.upkeep.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
+from gateway.tunnels.upkeep.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
 
 if TYPE_CHECKING:
-    from gateway.tunnels.table import Slice
+    from gateway.tunnels.table.table import Slice
 
 WAITING_INTERVAL_SECONDS = 0.25
 UNUSED_SECONDS = 0.05

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.edge.request import Peer, Refused, examine
 from gateway.edge.upgrade import NOT_NOW, Upgrade
 from gateway.protocol.http import BadHead, RequestReader
-from gateway.tunnels.layout import NEVER
+from gateway.tunnels.table.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge

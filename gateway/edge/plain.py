@@ -45,7 +45,7 @@ from gateway.protocol.http import (
 )
 from gateway.protocol.websocket import has_body, requested_upgrades
 from gateway.routing.balancing import Target
-from gateway.tunnels.layout import NEVER, SECOND
+from gateway.tunnels.table.layout import NEVER, SECOND
 
 if TYPE_CHECKING:
     from gateway.config.address import Address

@@ -14,7 +14,7 @@ from gateway.edge.plain_fields import decoded
 from gateway.edge.refusal import refusal_bytes
 from gateway.edge.request import Peer, Refused
 from gateway.protocol.http import MAX_FIELDS, MAX_HEAD_BYTES, RequestHead, ResponseHead
-from gateway.tunnels.layout import NEVER
+from gateway.tunnels.table.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.edge.plain import PlainHTTP

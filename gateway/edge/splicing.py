@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from gateway.edge.networks import network_of
 from gateway.edge.request import Request
 from gateway.protocol.websocket import WEBSOCKET
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND,
     CLIENT,
     CLOSE_NS,
@@ -24,11 +24,11 @@ from gateway.tunnels.layout import (
     SIDE_CELLS,
     WRITE_STALL_NS,
 )
-from gateway.tunnels.layout import WEBSOCKET as WEBSOCKET_KIND
+from gateway.tunnels.table.layout import WEBSOCKET as WEBSOCKET_KIND
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge
-    from gateway.tunnels.kernel import Kernel
+    from gateway.tunnels.relay.kernel import Kernel
 
 STALL_SLACK_MS = 2000
 MAX_USER_TIMEOUT_MS = 2**31 - 1

@@ -22,7 +22,7 @@ from gateway.observe.events import CLIENT_GONE
 from gateway.protocol.http import BadResponse, ResponseReader
 from gateway.protocol.websocket import accept_of, refusal_of_101
 from gateway.routing.balancing import Target
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, LIVE, NEVER, STATE
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, NEVER, STATE
 
 if TYPE_CHECKING:
     from gateway.edge.edge import Edge

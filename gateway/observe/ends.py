@@ -11,8 +11,7 @@ from gateway.observe.batch import Batch
 from gateway.observe.events import Events
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
-from gateway.tunnels.attribution import NEITHER, Attribution, attribute_row
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND,
     BACKEND_SIDE,
     BYTES,
@@ -30,11 +29,12 @@ from gateway.tunnels.layout import (
     SIDES,
     WEBSOCKET,
 )
-from gateway.tunnels.table import texts_of
+from gateway.tunnels.table.table import texts_of
+from gateway.tunnels.upkeep.attribution import NEITHER, Attribution, attribute_row
 
 if TYPE_CHECKING:
     from gateway.routing.registry import Registry
-    from gateway.tunnels.table import Table
+    from gateway.tunnels.table.table import Table
 
 NS = 1e9
 DIRECTIONS = ("client_to_backend", "backend_to_client")

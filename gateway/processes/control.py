@@ -19,7 +19,7 @@ from typing import NamedTuple
 from gateway.config.address import Address
 from gateway.config.settings import Settings
 from gateway.routing.registry import Registry
-from gateway.tunnels.intervals import News
+from gateway.tunnels.learning.intervals import News
 
 RECEIVE_BYTES = 64 * 1024
 NO_DESCRIPTOR = -1
@@ -118,7 +118,7 @@ class Released(NamedTuple):
     """From a worker: these tunnels are for another to carry on."""
 
     fd: int
-    """a ``memfd`` that tells which, and has what is pending of them (``tunnels/parcel.py``)"""
+    """a ``memfd`` that tells which, and has what is pending of them (``tunnels/moving/parcel.py``)"""
 
 
 class TakeOver(NamedTuple):

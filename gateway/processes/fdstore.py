@@ -4,8 +4,8 @@ A connection lives as long as any process has it open, so the tunnels of a worke
 successor comes. Over a socket pair beside the control channel the worker says which tunnels have opened
 (:class:`Deposits`), with duplicates of their descriptors, and which have ended; the supervisor's end of it
 (:class:`DescriptorStore`, one for each slot) closes its copies of those at once. A new worker is first sent all that
-its slot has in store, and carries on what it can (``tunnels/adoption.py``). In an upgrade tunnels move from one slot to
-another while both have a worker, and their descriptors with them.
+its slot has in store, and carries on what it can (``tunnels/moving/adoption.py``). In an upgrade tunnels move from one
+slot to another while both have a worker, and their descriptors with them.
 
 A message is a run of 64-bit integers: how many tunnels have ended, their ids, then ids of those that have opened, each
 of which brings two descriptors along (``SCM_RIGHTS``, unix(7)). One of tunnels in store ends with an empty message.
@@ -28,7 +28,7 @@ from typing import Protocol
 
 from gateway.observe.seldom import Seldom
 from gateway.processes.rights import Ancillary, connections_of
-from gateway.tunnels.adoption import Connections
+from gateway.tunnels.moving.adoption import Connections
 
 OPENED_AT_ONCE = 120
 """Tunnels whose descriptors go in one message: the kernel takes 253 (SCM_MAX_FD)."""

@@ -13,12 +13,12 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gateway.admin.state import DrainState, GatewayState
 from gateway.config.schema import Config
-from gateway.observe.state import DrainState, GatewayState
 from gateway.processes import control
-from gateway.tunnels.adoption import Connections
-from gateway.tunnels.learning import Key, State
-from gateway.tunnels.mirrors import Mirrors, Names
+from gateway.tunnels.learning.learning import Key, State
+from gateway.tunnels.moving.adoption import Connections
+from gateway.tunnels.moving.mirrors import Mirrors, Names
 
 FORM = 1
 """Of what is written. Another one cannot be read."""
@@ -87,7 +87,7 @@ class Inheritance:
     """number, period in seconds, tunnels when it began, when that was, and how many seconds ago"""
     running: list[InheritedWorker]
     mirrors: list[tuple[int, int]]
-    """slots whose workers write another table than ``table``, and its descriptor (``tunnels/mirrors.py``)"""
+    """slots whose workers write another table than ``table``, and its descriptor (``tunnels/moving/mirrors.py``)"""
     store: InheritedStore | None = None
     control: int = control.VERSION
     form: int = FORM

@@ -29,7 +29,7 @@ from errno import EAGAIN, ENOBUFS
 from gateway.observe.seldom import Seldom
 from gateway.processes.manager_store import ManagerStore
 from gateway.processes.rights import connections_of
-from gateway.tunnels.adoption import Connections
+from gateway.tunnels.moving.adoption import Connections
 
 AT_ONCE = 120
 """Tunnels in one message: the kernel takes 253 descriptors (SCM_MAX_FD)."""

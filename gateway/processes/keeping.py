@@ -22,10 +22,10 @@ from gateway.processes import record
 from gateway.processes.inheritance import Inheritance, InheritedStore
 from gateway.processes.journal import Journal
 from gateway.processes.manager_store import ManagerStore
-from gateway.tunnels.adoption import Connections
-from gateway.tunnels.layout import H_STARTED_UNIX_NS
-from gateway.tunnels.mirrors import Mirrors
-from gateway.tunnels.table import Table
+from gateway.tunnels.moving.adoption import Connections
+from gateway.tunnels.moving.mirrors import Mirrors
+from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
+from gateway.tunnels.table.table import Table
 
 SEND_SECONDS = 5.0
 """For the manager to take what it is given before workers are started, and what it is to forget before the end."""

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 
-from gateway.observe.state import GatewayState
+from gateway.admin.state import GatewayState
 
 STATUS_SECONDS = 15.0
 """How often the status is told, at least."""

@@ -23,12 +23,12 @@ from gateway.processes.listening import CannotListen, Listeners, forget_unix_soc
 from gateway.processes.manager_store import ManagerStore, offered, take_passed
 from gateway.processes.notify import manager_address
 from gateway.routing.registry import Registry, RegistryFull
-from gateway.tunnels.adoption import Connections
-from gateway.tunnels.banks import settle
-from gateway.tunnels.farewell import end_all
-from gateway.tunnels.layout import ID
-from gateway.tunnels.mirrors import Mirrors
-from gateway.tunnels.table import Table
+from gateway.tunnels.moving.adoption import Connections
+from gateway.tunnels.moving.final_close import end_all
+from gateway.tunnels.moving.mirrors import Mirrors
+from gateway.tunnels.table.layout import ID
+from gateway.tunnels.table.slots import settle
+from gateway.tunnels.table.table import Table
 
 FORGET_SECONDS = 2.0
 """For the manager to forget sockets: until then their addresses are taken."""

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.observe.operations import NotDone
-from gateway.observe.state import DrainState
+from gateway.admin.operations import NotDone
+from gateway.admin.state import DrainState
 
 DRAIN_BACKENDS = "drain backends"
 FATAL = "fatal"
@@ -41,7 +41,7 @@ class Order:
 
 
 class Orders:
-    """Orders in the queue, and the way into it: :class:`gateway.observe.operations.Operations`."""
+    """Orders in the queue, and the way into it: :class:`gateway.admin.operations.Operations`."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Order] = asyncio.Queue()

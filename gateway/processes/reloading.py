@@ -8,9 +8,9 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 
+from gateway.admin.state import DrainState
 from gateway.config import ConfigError
 from gateway.config.schema import Address, Config
-from gateway.observe.state import DrainState
 from gateway.processes.control import DrainBackends, Unlisten
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.workers import Workers

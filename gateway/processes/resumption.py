@@ -20,9 +20,9 @@ from gateway.config.schema import Config
 from gateway.processes import journal, record
 from gateway.processes.inheritance import CannotInherit, Inheritance
 from gateway.processes.keeping import prefix_of
-from gateway.tunnels.adoption import Connections
-from gateway.tunnels.farewell import end_all
-from gateway.tunnels.mirrors import Mirrors
+from gateway.tunnels.moving.adoption import Connections
+from gateway.tunnels.moving.final_close import end_all
+from gateway.tunnels.moving.mirrors import Mirrors
 
 PATIENCE_SECONDS = 10.0
 """For workers of the supervisor before to hand back their tunnels, and again for those that were killed to be gone."""

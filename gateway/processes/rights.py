@@ -7,7 +7,7 @@ import socket
 from array import array
 from collections.abc import Iterable
 
-from gateway.tunnels.adoption import Connections
+from gateway.tunnels.moving.adoption import Connections
 
 Ancillary = Iterable[tuple[int, int, bytes]]
 """What ``recvmsg`` returns beside the data."""

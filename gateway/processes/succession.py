@@ -12,15 +12,15 @@ import socket
 import time
 from collections.abc import Callable
 
-from gateway.observe.operations import tell_of_upgrade
-from gateway.observe.state import GatewayState, UpgradeState
+from gateway.admin.operations import tell_of_upgrade
+from gateway.admin.state import GatewayState, UpgradeState
 from gateway.processes import upgrade
 from gateway.processes.children import InheritedChild
 from gateway.processes.control import Accept, Channel, Drain, Retire, Stop
 from gateway.processes.inheritance import Inheritance
 from gateway.processes.orders import Order, Orders
 from gateway.processes.workers import BOOT_SECONDS, WorkerProcess, Workers
-from gateway.tunnels.layout import W_READY
+from gateway.tunnels.table.layout import W_READY
 from gateway.version import VERSION
 
 Leave = Callable[[dict[int, bytes], list[int]], Inheritance]

@@ -14,13 +14,13 @@ import signal
 from collections.abc import Callable
 from dataclasses import replace
 
+from gateway.admin.server import AdminServer, start_admin
+from gateway.admin.state import DrainState, GatewayState
 from gateway.build import relay_build
 from gateway.config import load
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
-from gateway.observe.admin import AdminServer, start_admin
 from gateway.observe.events import DIRECTORY
-from gateway.observe.state import DrainState, GatewayState
 from gateway.processes import upgrade
 from gateway.processes.control import Drain, DrainBackends, ReopenLogs
 from gateway.processes.fdstore import DescriptorStore
@@ -36,7 +36,7 @@ from gateway.processes.resumption import StillServed
 from gateway.processes.succession import Succession
 from gateway.processes.workers import Workers
 from gateway.routing.registry import Registry
-from gateway.tunnels.layout import MAX_BACKENDS, MAX_ROUTES
+from gateway.tunnels.table.layout import MAX_BACKENDS, MAX_ROUTES
 from gateway.version import VERSION
 
 DRAIN_MARGIN_SECONDS = 10.0

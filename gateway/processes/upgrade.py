@@ -4,7 +4,7 @@
    configuration file and what it would inherit, and exits. What goes wrong there has changed nothing.
 2. The supervisor executes it (:func:`execute`), and stays what it was for everybody else: the same process, with the
    same children, sockets and table. If the layout of that is another one now, it makes a new table, in which it mirrors
-   what the old workers write (``tunnels/mirrors.py``).
+   what the old workers write (``tunnels/moving/mirrors.py``).
 3. New workers start beside the old ones, each in a slot of its own. Should one not start, all of them are ended.
 4. Each takes over the tunnels of the one that it replaces, some at a time (:func:`hand_over`), so that each tunnel
    pauses for a moment only, however many there are. A tunnel is served by the old worker, or by the new one, or by
@@ -27,12 +27,12 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from gateway.processes.children import exit_status
 from gateway.processes.control import Forget, Message, Release, Released, Resume, TakenOver, TakeOver
 from gateway.processes.inheritance import Inheritance
-from gateway.tunnels import parcel
+from gateway.tunnels.moving import parcel
 
 if TYPE_CHECKING:
     from gateway.processes.fdstore import DescriptorStore
     from gateway.processes.workers import WorkerProcess
-    from gateway.tunnels.mirrors import Mirrors
+    from gateway.tunnels.moving.mirrors import Mirrors
 
 TRY_SECONDS = 30.0
 ANSWER_SECONDS = 10.0

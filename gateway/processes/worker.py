@@ -54,11 +54,12 @@ from gateway.processes.control import (
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.routing.registry import Registry
-from gateway.tunnels.adoption import Connections, adopt
-from gateway.tunnels.handback import hand_back
-from gateway.tunnels.handover import Handover, take_over
-from gateway.tunnels.intervals import News
-from gateway.tunnels.layout import (
+from gateway.tunnels.learning.intervals import News
+from gateway.tunnels.moving.adoption import Connections, adopt
+from gateway.tunnels.moving.handback import hand_back
+from gateway.tunnels.moving.handover import Handover, take_over
+from gateway.tunnels.relay.poller import Poller
+from gateway.tunnels.table.layout import (
     H_KEPT,
     MAX_BACKENDS,
     MAX_ROUTES,
@@ -69,8 +70,7 @@ from gateway.tunnels.layout import (
     W_READY,
     W_STARTED_UNIX_NS,
 )
-from gateway.tunnels.poller import Poller
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.table import Slice, Table
 
 HAND_BACK_SECONDS = 1.0
 """For what is pending to go out before another process carries tunnels on, and as much for the access log."""

@@ -16,10 +16,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from gateway.admin.state import DrainState, GatewayState
 from gateway.config.address import Address
 from gateway.config.schema import Config
 from gateway.config.settings import Settings
-from gateway.observe.state import DrainState, GatewayState
 from gateway.processes.children import InheritedChild, exit_status
 from gateway.processes.control import (
     Channel,
@@ -39,9 +39,9 @@ from gateway.processes.control import (
 from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.listening import Listeners
-from gateway.tunnels.layout import W_HEARTBEAT_NS, W_PID, W_READY
-from gateway.tunnels.learning import MAX_PATHS, Key, State
-from gateway.tunnels.mirrors import Mirrors
+from gateway.tunnels.learning.learning import MAX_PATHS, Key, State
+from gateway.tunnels.moving.mirrors import Mirrors
+from gateway.tunnels.table.layout import W_HEARTBEAT_NS, W_PID, W_READY
 
 BOOT_SECONDS = 30.0
 CONFIGURE_SECONDS = 30.0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from click.testing import CliRunner, Result
 
-from gateway.observe.admin import start_admin
+from gateway.admin.server import start_admin
 
 from ..observe.gateways import FakeGateway
 

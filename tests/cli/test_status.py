@@ -13,7 +13,7 @@ import pytest
 from gateway.cli.output import duration, interval, round_trip, size
 from gateway.cli.status import status
 from gateway.cli.tunnels import tunnels
-from gateway.tunnels.layout import T_CUTOFF_NS, T_INTERVAL_NS
+from gateway.tunnels.table.layout import T_CUTOFF_NS, T_INTERVAL_NS
 
 from ..observe.gateways import CONFIG, NS, FakeGateway
 from .commands import run, serving

@@ -11,10 +11,10 @@ import pytest
 import pytest_asyncio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from gateway.admin.idle import IDLE_BUCKETS_SECONDS
 from gateway.observe.access_log import MAX_LINE, MAX_TEXT
 from gateway.observe.events import DROP_BUCKETS, RESULTS
-from gateway.observe.idle import IDLE_BUCKETS_SECONDS
-from gateway.tunnels.layout import CAUSES, GAP_BOUNDS_NS, SECOND, TEXTS
+from gateway.tunnels.table.layout import CAUSES, GAP_BOUNDS_NS, SECOND, TEXTS
 from tests.conftest import Backends, StartGateway
 from tests.docs.pages import PAGES, ROOT, blocks, codes, rows
 from tests.support.frames import CLOSE, close, from_client

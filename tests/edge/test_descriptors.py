@@ -11,7 +11,7 @@ import pytest
 
 from gateway.edge.descriptors import SPARE, Descriptors
 from gateway.edge.request import Refused
-from gateway.tunnels.kernel import Kernel
+from gateway.tunnels.relay.kernel import Kernel
 
 
 @pytest.fixture

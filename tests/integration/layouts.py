@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from gateway.tunnels import description
+from gateway.tunnels.table import description
 from tests.support.files import rewrite
 from tests.support.gateway import Gateway
 
@@ -29,7 +29,9 @@ def more(by: int, before: str = "") -> Callable[[re.Match[str]], str]:
 
 def relayout(program: Path) -> Callable[[], None]:
     """Give a program another layout. :returns: gives it the old one again"""
-    files = {file: file.read_text() for file in (program / "tunnels/layout.py", program / "tunnels/fields.py")}
+    files = {
+        file: file.read_text() for file in (program / "tunnels/table/layout.py", program / "tunnels/table/fields.py")
+    }
     layout, fields = files
     edit(
         layout,

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gateway.tunnels.table import Table
+from gateway.tunnels.table.table import Table
 from tests.conftest import StartGateway
 from tests.support.deadline import eventually
 from tests.support.fdstore import DescriptorKeeper

@@ -12,8 +12,8 @@ import signal
 import pytest
 
 from gateway.observe.ends import tunnel_id
-from gateway.tunnels.layout import DIRTY, ID, W_PID
-from gateway.tunnels.table import Table
+from gateway.tunnels.table.layout import DIRTY, ID, W_PID
+from gateway.tunnels.table.table import Table
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually
 from tests.support.frames import CLOSE, close, from_client, read_frame

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from gateway.observe.ends import tunnel_id
-from gateway.tunnels.layout import DIRTY, ID
-from gateway.tunnels.table import Table
+from gateway.tunnels.table.layout import DIRTY, ID
+from gateway.tunnels.table.table import Table
 from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually
 from tests.support.gateway import NO_PINGS, to_one
 from tests.support.numbered import Play, Tunnel, all_complete, get_busy

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.tunnels import description
-from gateway.tunnels.layout import VERSION
+from gateway.tunnels.table import description
+from gateway.tunnels.table.layout import VERSION
 from tests.support.deadline import eventually
 from tests.support.files import rewrite
 from tests.support.frames import CLOSE, close, frame
@@ -184,7 +184,7 @@ async def test_a_table_that_cannot_be_converted(make_service: MakeService, play:
         tunnel.ends[0].data_received = received[-1].extend  # type: ignore[method-assign]
     await service.die()
     relayout(program)
-    edit(program / "tunnels/fields.py", ('"W_WEATHER": 0', '"W_WEATHER": REQUIRED'))
+    edit(program / "tunnels/table/fields.py", ('"W_WEATHER": 0', '"W_WEATHER": REQUIRED'))
     gateway = await service.start()
     gateway.tolerate(
         "10 tunnels of the gateway before cannot be carried on, and end .20 sides with a Close frame.: the table of"

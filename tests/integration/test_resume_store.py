@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from gateway.tunnels.layout import H_KEPT
+from gateway.tunnels.table.layout import H_KEPT
 from tests.support.deadline import DEADLINE_SECONDS, eventually
 from tests.support.frames import CLOSE, close, frame
 from tests.support.gateway import NO_PINGS, to_one

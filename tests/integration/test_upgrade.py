@@ -14,7 +14,7 @@ import time
 import aiohttp
 import pytest
 
-from gateway.tunnels.layout import DIRTY, PENDING, SIDE_0, SIDE_CELLS
+from gateway.tunnels.table.layout import DIRTY, PENDING, SIDE_0, SIDE_CELLS
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import SOAK, eventually, within
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client

@@ -15,7 +15,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from gateway.tunnels.layout import VERSION
+from gateway.tunnels.table.layout import VERSION
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import PAUSE_SECONDS, eventually
 from tests.support.files import rewrite

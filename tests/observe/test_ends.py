@@ -12,7 +12,7 @@ from gateway.observe.ends import Ends, tunnel_id
 from gateway.observe.events import Events
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, NO_STATUS, OPEN, STATUS
 from gateway.routing.registry import Registry
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BYTES,
     CAUSE,
     CAUSES,
@@ -36,7 +36,7 @@ from gateway.tunnels.layout import (
     SILENCE_NS,
     WEBSOCKET,
 )
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.table import Slice, Table
 
 SECOND = 10**9
 CLIENT, BACKEND = SIDE_0, SIDE_0 + SIDE_CELLS

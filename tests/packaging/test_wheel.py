@@ -46,13 +46,13 @@ BUILT = ("*.so", "__pycache__")
 COMPILED = {
     "gateway/protocol/pings",
     "gateway/protocol/scanner",
-    "gateway/tunnels/deadlines",
-    "gateway/tunnels/ending",
-    "gateway/tunnels/kernel",
-    "gateway/tunnels/pinging",
-    "gateway/tunnels/relay",
-    "gateway/tunnels/streams",
-    "gateway/tunnels/sweep",
+    "gateway/tunnels/relay/deadlines",
+    "gateway/tunnels/relay/ending",
+    "gateway/tunnels/relay/kernel",
+    "gateway/tunnels/relay/pinging",
+    "gateway/tunnels/relay/relay",
+    "gateway/tunnels/relay/streams",
+    "gateway/tunnels/upkeep/sweep",
 }
 UNCOMPILED = "the relay runs uncompiled"
 # What would have a gateway find another configuration, build or source than those of its wheel.
@@ -178,7 +178,7 @@ async def test_it_holds_the_package_and_nothing_else(installed: Installed) -> No
     modules = {name for name in installed.contents if name.endswith(".so")}
     others = {name for name in installed.contents - modules if ".dist-info/" not in name}
     assert others == sources
-    assert {"gateway/py.typed", "gateway/demo/gateway.yaml", "gateway/observe/page/index.html"} <= others
+    assert {"gateway/py.typed", "gateway/demo/gateway.yaml", "gateway/admin/page/index.html"} <= others
     assert {name.partition(".")[0] for name in modules} == (COMPILED if installed.relay == "compiled" else set())
     assert any(name.endswith(".dist-info/licenses/LICENSE") for name in installed.contents)
 

@@ -17,10 +17,10 @@ from gateway.processes.inheritance import Inheritance, InheritedStore
 from gateway.processes.keeping import Keeping, number_of, prefix_of
 from gateway.processes.manager_store import ManagerStore
 from gateway.processes.resumption import find
-from gateway.tunnels import description
-from gateway.tunnels.layout import W_ADOPTED, W_HIGH_ROWS
-from gateway.tunnels.mirrors import Mirrors
-from gateway.tunnels.table import Table
+from gateway.tunnels.moving.mirrors import Mirrors
+from gateway.tunnels.table import description
+from gateway.tunnels.table.layout import W_ADOPTED, W_HIGH_ROWS
+from gateway.tunnels.table.table import Table
 from tests.support.deadline import eventually
 from tests.support.fdstore import DescriptorKeeper
 from tests.tunnels.other_layouts import other, translated

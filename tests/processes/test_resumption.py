@@ -15,7 +15,7 @@ from gateway.processes import record, resumption
 from gateway.processes.inheritance import CannotInherit
 from gateway.processes.keeping import number_of, prefix_of
 from gateway.processes.resumption import Kept, StillServed, find
-from gateway.tunnels.table import Table
+from gateway.tunnels.table.table import Table
 from tests.support.process import gone
 
 from .records import GOOD, config

@@ -34,12 +34,12 @@ def bound(path):
     [
         ("gateway/protocol/pings", {"PAYLOAD", "PONG"}),
         ("gateway/protocol/scanner", {"BINARY", "STATUS"}),
-        ("gateway/tunnels/deadlines", {"OPEN", "NEVER"}),
-        ("gateway/tunnels/ending", {"CLOSE_FRAME", "DRAIN"}),
-        ("gateway/tunnels/pinging", {"PING_TAG", "SECOND"}),
-        ("gateway/tunnels/relay", {"EAGAIN", "DIRTY", "NOT_READ"}),
-        ("gateway/tunnels/streams", {"REGISTERED", "PENDING"}),
-        ("gateway/tunnels/sweep", {"LIVE", "EARLIEST"}),
+        ("gateway/tunnels/relay/deadlines", {"OPEN", "NEVER"}),
+        ("gateway/tunnels/relay/ending", {"CLOSE_FRAME", "DRAIN"}),
+        ("gateway/tunnels/relay/pinging", {"PING_TAG", "SECOND"}),
+        ("gateway/tunnels/relay/relay", {"EAGAIN", "DIRTY", "NOT_READ"}),
+        ("gateway/tunnels/relay/streams", {"REGISTERED", "PENDING"}),
+        ("gateway/tunnels/upkeep/sweep", {"LIVE", "EARLIEST"}),
     ],
 )
 def test_declared_names_are_bound(module, some):
@@ -53,12 +53,12 @@ def test_declared_names_are_bound(module, some):
     [
         "gateway/protocol/pings",
         "gateway/protocol/scanner",
-        "gateway/tunnels/deadlines",
-        "gateway/tunnels/ending",
-        "gateway/tunnels/pinging",
-        "gateway/tunnels/relay",
-        "gateway/tunnels/streams",
-        "gateway/tunnels/sweep",
+        "gateway/tunnels/relay/deadlines",
+        "gateway/tunnels/relay/ending",
+        "gateway/tunnels/relay/pinging",
+        "gateway/tunnels/relay/relay",
+        "gateway/tunnels/relay/streams",
+        "gateway/tunnels/upkeep/sweep",
     ],
 )
 def test_no_declaration_is_overlooked(module):

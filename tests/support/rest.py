@@ -11,8 +11,8 @@ import os
 import signal
 from pathlib import Path
 
-from gateway.tunnels.layout import DIRTY, FD, SIDE_0, SIDE_CELLS, W_PID
-from gateway.tunnels.table import Table
+from gateway.tunnels.table.layout import DIRTY, FD, SIDE_0, SIDE_CELLS, W_PID
+from gateway.tunnels.table.table import Table
 from tests.support.deadline import eventually
 
 

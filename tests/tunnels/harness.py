@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from gateway.protocol.scanner_state import DATA_AT, FRAMES, OPCODES, PING_AT, PONG_AT
-from gateway.tunnels.adoption import Adoption, adopt
-from gateway.tunnels.attribution import Attribution, attribute_row
-from gateway.tunnels.layout import (
+from gateway.tunnels.moving.adoption import Adoption, adopt
+from gateway.tunnels.relay.poller import Poller
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     BYTES,
     CAUSE,
@@ -70,9 +70,9 @@ from gateway.tunnels.layout import (
     WRITE_STALL_NS,
     WROTE_NS,
 )
-from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import Sweep
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.upkeep.attribution import Attribution, attribute_row
+from gateway.tunnels.upkeep.sweep import Sweep
 from tests.support.deadline import DEADLINE_SECONDS
 
 NS = 1_000_000_000

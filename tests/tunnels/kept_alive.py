@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from gateway.tunnels import deadlines
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, NEVER, PING_TAG, PINGS_SENT
-from gateway.tunnels.sweep import TICK_NS
+from gateway.tunnels.relay import deadlines
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, NEVER, PING_TAG, PINGS_SENT
+from gateway.tunnels.upkeep.sweep import TICK_NS
 from tests.support.frames import PONG
 
 from .harness import NS, PONG_WITHIN, Rig, Tunnel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.tunnels.learning import CUT, UNANSWERED, Bounds, Key, Learner
+from gateway.tunnels.learning.learning import CUT, UNANSWERED, Bounds, Key, Learner
 
 S = 1_000_000_000
 MINUTE = 60 * S

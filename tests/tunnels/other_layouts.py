@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 
-from gateway.tunnels import description
-from gateway.tunnels.conversion import Conversion, Foreign
-from gateway.tunnels.description import CELL_BYTES, Description, Section
-from gateway.tunnels.fields import ESSENTIAL, VALUES, defaults
-from gateway.tunnels.layout import W_HIGH_ROWS
-from gateway.tunnels.table import Table
+from gateway.tunnels.table import description
+from gateway.tunnels.table.conversion import Conversion, Foreign
+from gateway.tunnels.table.description import CELL_BYTES, Description, Section
+from gateway.tunnels.table.fields import ESSENTIAL, VALUES, defaults
+from gateway.tunnels.table.layout import W_HIGH_ROWS
+from gateway.tunnels.table.table import Table
 
 SECTIONS = ("worker", "backend", "totals", "row")
 Defaults = Callable[[str], Mapping[str, int | None]]

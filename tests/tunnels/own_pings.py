@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, SIDES
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, SIDES
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import Rig, Tunnel

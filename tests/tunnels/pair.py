@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from gateway.tunnels import parcel
-from gateway.tunnels.handover import Handover, take_over
-from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import Sweep
-from gateway.tunnels.table import Slice
+from gateway.tunnels.moving import parcel
+from gateway.tunnels.moving.handover import Handover, take_over
+from gateway.tunnels.relay.poller import Poller
+from gateway.tunnels.table.table import Slice
+from gateway.tunnels.upkeep.sweep import Sweep
 
 from .harness import DESCRIPTORS, Rig
 

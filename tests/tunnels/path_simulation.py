@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from random import Random
 
-from gateway.tunnels.learning import CUT, UNANSWERED, Bounds, Key, Learner
+from gateway.tunnels.learning.learning import CUT, UNANSWERED, Bounds, Key, Learner
 
 SECOND = 1_000_000_000
 MINUTE = 60 * SECOND

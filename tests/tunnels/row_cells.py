@@ -7,8 +7,8 @@ from pathlib import Path
 
 import gateway
 from gateway.protocol.scanner_state import SCANNER_CELLS
-from gateway.tunnels import layout
-from gateway.tunnels.layout import SCANNER, SIDE_0, SIDE_CELLS, SIDES
+from gateway.tunnels.table import layout
+from gateway.tunnels.table.layout import SCANNER, SIDE_0, SIDE_CELLS, SIDES
 
 PACKAGE = Path(gateway.__file__).parent
 

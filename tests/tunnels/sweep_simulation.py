@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     CLIENT,
     CLOSE_NS,
@@ -38,7 +38,7 @@ from gateway.tunnels.layout import (
     WRITE_STALL_NS,
     WROTE_NS,
 )
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.table import Slice, Table
 
 from .pure import pure_modules
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     BYTES,
     CAUSE,
@@ -25,7 +25,7 @@ from gateway.tunnels.layout import (
     TEXT_CELL,
     W_ADOPTED,
 )
-from gateway.tunnels.sweep import set_deadline
+from gateway.tunnels.upkeep.sweep import set_deadline
 from tests.support.frames import BINARY, CONTINUATION, PONG, TEXT
 
 from .harness import CLOSE_WITHIN, NS, Rig, Tunnel

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from gateway.tunnels.layout import B_LIVE, BACKEND_SIDE, CLIENT, DIRTY, FREE, ID, LIVE, RESERVED, STATE, W_ADOPTED
+from gateway.tunnels.table.layout import B_LIVE, BACKEND_SIDE, CLIENT, DIRTY, FREE, ID, LIVE, RESERVED, STATE, W_ADOPTED
 
 from .harness import Rig
 from .states import BOTH, BUFFERS, FLOOD, HELLO, both_families, used

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from gateway.tunnels.attribution import NEITHER, Attribution, Side, attribute, attribute_row
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     CAUSE,
     CAUSES,
@@ -34,6 +33,7 @@ from gateway.tunnels.layout import (
     WORKER_LOST,
     WRITE_STALL,
 )
+from gateway.tunnels.upkeep.attribution import NEITHER, Attribution, Side, attribute, attribute_row
 from tests.support.frames import BINARY, PONG, TEXT
 
 from .harness import CLOSE_WITHIN, NS, End, Rig, Tunnel

@@ -7,8 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from gateway.tunnels.banks import settle
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     B_LIVE,
     BACKEND,
     BYTES,
@@ -27,7 +26,8 @@ from gateway.tunnels.layout import (
     W_PID,
     W_READY,
 )
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.slots import settle
+from gateway.tunnels.table.table import Slice, Table
 
 from .harness import Rig
 from .pair import Pair

@@ -6,8 +6,8 @@ import ast
 
 import pytest
 
-from gateway.tunnels import layout
-from gateway.tunnels.layout import ROW_CELLS
+from gateway.tunnels.table import layout
+from gateway.tunnels.table.layout import ROW_CELLS
 
 from .harness import NS, Rig
 from .row_cells import IN_THE_ROW, PACKAGE, REBUILT, ZERO_IN_A_CLEAN_ROW, names_of_cells, numbered, words
@@ -15,12 +15,12 @@ from .states import BUFFERS, STATES
 
 HOLDINGS = {
     # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
-    "tunnels/streams.py Streams": words("kernel cells owners pending closing_fds called now"),
-    "tunnels/ending.py Ending": words("on_end on_loss called now"),
-    "tunnels/pinging.py Pinging": words("on_answer called now"),
-    "tunnels/relay.py Relay": words("on_tick tick_ns called now"),
-    "tunnels/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
-    "tunnels/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
+    "tunnels/relay/streams.py Streams": words("kernel cells owners pending closing_fds called now"),
+    "tunnels/relay/ending.py Ending": words("on_end on_loss called now"),
+    "tunnels/relay/pinging.py Pinging": words("on_answer called now"),
+    "tunnels/relay/relay.py Relay": words("on_tick tick_ns called now"),
+    "tunnels/relay/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
+    "tunnels/table/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
     "edge/edge.py Edge": words("""
         loop poller relay kernel slice registry events log store descriptors batch names plain accepted known_heads
         waiting draining drained ends config routes trust sweep intervals on_learned drained_backends
@@ -34,7 +34,9 @@ HOLDINGS = {
 def test_each_cell_of_a_row_is_carried_on_or_rebuilt() -> None:
     """A new cell stands in one of the sets in ``row_cells.py``; whoever puts it there has thought about a successor."""
     elsewhere = {cause.upper() for cause in layout.CAUSES}
-    cells = {name for name in numbered("tunnels/layout.py") - elsewhere if name[:2] not in ("H_", "W_", "B_", "T_")}
+    cells = {
+        name for name in numbered("tunnels/table/layout.py") - elsewhere if name[:2] not in ("H_", "W_", "B_", "T_")
+    }
     cells |= numbered("protocol/scanner_state.py")
     assert {"STATE", "FD", "ENDED", "STATUS"} <= cells
     assert cells == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW

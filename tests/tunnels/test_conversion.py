@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tunnels import fields, layout
-from gateway.tunnels.conversion import CannotConvert, Conversion, Foreign
-from gateway.tunnels.description import Description, Section
-from gateway.tunnels.fields import ESSENTIAL, REQUIRED, defaults, describe
-from gateway.tunnels.layout import SIDE_0, SIDE_CELLS, SIDES
-from gateway.tunnels.table import Table, texts_of
+from gateway.tunnels.table import fields, layout
+from gateway.tunnels.table.conversion import CannotConvert, Conversion, Foreign
+from gateway.tunnels.table.description import Description, Section
+from gateway.tunnels.table.fields import ESSENTIAL, REQUIRED, defaults, describe
+from gateway.tunnels.table.layout import SIDE_0, SIDE_CELLS, SIDES
+from gateway.tunnels.table.table import Table, texts_of
 
 from .other_layouts import bare, other
 from .row_cells import PACKAGE, numbered
@@ -89,8 +89,8 @@ def test_each_cell_has_a_name_and_a_default_or_a_reason_to_have_none() -> None:
     elsewhere = {cause.upper() for cause in layout.CAUSES} | {
         *("H_MAGIC", "H_VERSION", "H_DESCRIPTION_AT", "H_DESCRIPTION_BYTES")
     }
-    cells = numbered("tunnels/layout.py") - elsewhere | numbered("protocol/scanner_state.py")
-    for node in ast.parse((PACKAGE / "tunnels/layout.py").read_text()).body:
+    cells = numbered("tunnels/table/layout.py") - elsewhere | numbered("protocol/scanner_state.py")
+    for node in ast.parse((PACKAGE / "tunnels/table/layout.py").read_text()).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             cells |= {name for name in (node.targets[0].id,) if name.startswith("T_")}
     known: list[str] = []

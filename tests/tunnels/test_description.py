@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tunnels import description
-from gateway.tunnels.description import CELL_BYTES, Description, Undescribed
-from gateway.tunnels.fields import describe
-from gateway.tunnels.layout import H_DESCRIPTION_AT, H_DESCRIPTION_BYTES, H_MAGIC, H_VERSION, STATE
-from gateway.tunnels.table import OtherLayout, Table
+from gateway.tunnels.table import description
+from gateway.tunnels.table.description import CELL_BYTES, Description, Undescribed
+from gateway.tunnels.table.fields import describe
+from gateway.tunnels.table.layout import H_DESCRIPTION_AT, H_DESCRIPTION_BYTES, H_MAGIC, H_VERSION, STATE
+from gateway.tunnels.table.table import OtherLayout, Table
 
 from .other_layouts import other, translated
 

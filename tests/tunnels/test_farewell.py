@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.tunnels.farewell import end_all
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, OPAQUE, RELEASED, STATE
+from gateway.tunnels.moving.final_close import end_all
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, OPAQUE, RELEASED, STATE
 from tests.support.frames import TEXT
 
 from .harness import Rig, Tunnel

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from gateway.tunnels.handback import hand_back
-from gateway.tunnels.handover import Handover
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, DIRTY, RELEASED, ROW_CELLS, SIDES, STATE
+from gateway.tunnels.moving.handback import hand_back
+from gateway.tunnels.moving.handover import Handover
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, DIRTY, RELEASED, ROW_CELLS, SIDES, STATE
 
 from .harness import Rig
 from .row_cells import names_of_cells

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from gateway.tunnels import parcel
-from gateway.tunnels.layout import (
+from gateway.tunnels.moving import parcel
+from gateway.tunnels.table.layout import (
     B_LIVE,
     BACKEND_SIDE,
     CLIENT,
@@ -26,7 +26,7 @@ from gateway.tunnels.layout import (
     TOTALS,
     W_ADOPTED,
 )
-from gateway.tunnels.sweep import set_deadline
+from gateway.tunnels.upkeep.sweep import set_deadline
 
 from .harness import Rig, Tunnel
 from .pair import Pair

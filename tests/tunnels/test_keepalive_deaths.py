@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, FD, HELD, PINGED_NS, PINGS_SENT, SILENCE_NS
-from gateway.tunnels.sweep import has_unread, is_taking
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, FD, HELD, PINGED_NS, PINGS_SENT, SILENCE_NS
+from gateway.tunnels.upkeep.sweep import has_unread, is_taking
 from tests.support.frames import BINARY, PING, PONG
 
 from .harness import CLOSE_WITHIN, NS, PONG_WITHIN, Rig, Tunnel
@@ -48,7 +48,7 @@ def test_the_silence_that_it_is_put_down_to_is_that_before_the_ping(rig: Rig, si
 
 def tunnel_idle(cells: list[int]) -> bool:
     """Whether the client was heard no earlier than the backend."""
-    from gateway.tunnels.layout import END_IDLE_NS, SIDE_0, SIDE_CELLS
+    from gateway.tunnels.table.layout import END_IDLE_NS, SIDE_0, SIDE_CELLS
 
     return cells[SIDE_0 + END_IDLE_NS] <= cells[SIDE_0 + SIDE_CELLS + END_IDLE_NS]
 

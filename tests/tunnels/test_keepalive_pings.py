@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     CLIENT,
     DEADLINE_NS,
@@ -18,7 +18,7 @@ from gateway.tunnels.layout import (
     PINGED_NS,
     PINGS_SENT,
 )
-from gateway.tunnels.sweep import TICK_NS
+from gateway.tunnels.upkeep.sweep import TICK_NS
 from tests.support.frames import BINARY, PING, PONG
 
 from .harness import CLOSE_WITHIN, NS, PONG_WITHIN, Rig

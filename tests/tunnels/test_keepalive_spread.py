@@ -8,8 +8,8 @@ from contextlib import closing as closes
 
 import pytest
 
-from gateway.tunnels.layout import CLIENT, NEVER
-from gateway.tunnels.sweep import TICK_NS
+from gateway.tunnels.table.layout import CLIENT, NEVER
+from gateway.tunnels.upkeep.sweep import TICK_NS
 
 from .harness import NS, PONG_WITHIN
 from .sweep_simulation import HABIT, Simulation

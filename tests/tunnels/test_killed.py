@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 from websockets.frames import apply_mask
 
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
-from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES, Poller
-from gateway.tunnels.table import Slice
+from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES, Poller
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
+from gateway.tunnels.table.table import Slice
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import DESCRIPTORS, NS, WRITE_STALL_AFTER, Peer, Rig, Tunnel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tunnels.learning import UNANSWERED
+from gateway.tunnels.learning.learning import UNANSWERED
 
 from .learning_path import BOUNDS, KEY, MINUTE, PONG_TIMEOUT, Path, S
 

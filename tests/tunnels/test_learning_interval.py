@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tunnels import learning
-from gateway.tunnels.learning import Bounds, Learner
+from gateway.tunnels.learning import learning
+from gateway.tunnels.learning.learning import Bounds, Learner
 
 from .learning_path import KEY, PONG_TIMEOUT, Path, S
 

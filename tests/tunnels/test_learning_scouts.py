@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tunnels.learning import CUT, UNANSWERED
+from gateway.tunnels.learning.learning import CUT, UNANSWERED
 
 from .learning_path import DAY, MINUTE, PONG_TIMEOUT, Path, S
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tunnels.learning import CUT, UNANSWERED, Bounds, Learner
+from gateway.tunnels.learning.learning import CUT, UNANSWERED, Bounds, Learner
 
 from .path_simulation import (
     BOUNDS,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.tunnels.learning import CUT, UNANSWERED, Bounds, Learner
+from gateway.tunnels.learning.learning import CUT, UNANSWERED, Bounds, Learner
 
 from .learning_path import BOUNDS, KEY, MINUTE, Path, S
 

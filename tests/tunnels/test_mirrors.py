@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from random import Random
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.moving.mirrors import AT_ONCE, Mirrors
+from gateway.tunnels.table.layout import (
     B_CONNECT_NS,
     CLIENT,
     FREE,
@@ -21,8 +22,7 @@ from gateway.tunnels.layout import (
     W_HEARTBEAT_NS,
     W_LAST_ID,
 )
-from gateway.tunnels.mirrors import AT_ONCE, Mirrors
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.table import Slice, Table
 
 from .harness import Rig, Tunnel
 from .other_layouts import other, translated

@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.tunnels import parcel
-from gateway.tunnels.adoption import adopt
-from gateway.tunnels.handover import take_over
-from gateway.tunnels.layout import (
+from gateway.tunnels.moving import parcel
+from gateway.tunnels.moving.adoption import adopt
+from gateway.tunnels.moving.handover import take_over
+from gateway.tunnels.relay.poller import Poller
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     CAUSES,
     CLIENT,
@@ -24,9 +25,8 @@ from gateway.tunnels.layout import (
     TOTAL_CELLS,
     TOTALS,
 )
-from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import set_deadline
-from gateway.tunnels.table import Slice
+from gateway.tunnels.table.table import Slice
+from gateway.tunnels.upkeep.sweep import set_deadline
 
 from .harness import DESCRIPTORS, Rig, Tunnel
 from .row_cells import names_of_cells

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND,
     CLOSING_NS,
     DEADLINE_NS,
@@ -17,8 +17,8 @@ from gateway.tunnels.layout import (
     RESERVED,
     STATE,
 )
-from gateway.tunnels.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, cancel_drain, plan_drain
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.upkeep.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, cancel_drain, plan_drain
 
 from .harness import NS, Rig
 from .wire import close_frames, closing

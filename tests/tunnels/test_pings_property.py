@@ -30,7 +30,7 @@ from wsproto.connection import Connection, ConnectionState, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, TextMessage
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, PING_TAG, PINGS_SENT, SIDES
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, PING_TAG, PINGS_SENT, SIDES
 from tests.support.frames import CLOSE, PING, PONG
 
 from .harness import Rig, Tunnel

@@ -17,8 +17,8 @@ from errno import ECONNRESET, EINVAL
 
 import pytest
 
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, NEVER
-from gateway.tunnels.poller import RECEIVE_BYTES, Poller
+from gateway.tunnels.relay.poller import RECEIVE_BYTES, Poller
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, NEVER
 from tests.support.frames import TEXT
 
 from .harness import DESCRIPTORS, Rig

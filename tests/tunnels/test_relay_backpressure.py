@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tunnels.layout import BACKEND_SIDE, BYTES, CLIENT, DEADLINE_NS, NEVER, OPAQUE, STALLED_NS, WEBSOCKET
-from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES
+from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES
+from gateway.tunnels.table.layout import BACKEND_SIDE, BYTES, CLIENT, DEADLINE_NS, NEVER, OPAQUE, STALLED_NS, WEBSOCKET
 from tests.support.frames import BINARY, TEXT
 
 from .harness import CLOSE_WITHIN, NS, WRITE_STALL_AFTER, Rig, Tunnel

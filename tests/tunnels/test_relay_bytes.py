@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.protocol.scanner_state import FRAMES
-from gateway.tunnels.layout import BACKEND_SIDE, BYTES, CLIENT, OPAQUE, SCANNER, WEBSOCKET
-from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES
+from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES
+from gateway.tunnels.table.layout import BACKEND_SIDE, BYTES, CLIENT, OPAQUE, SCANNER, WEBSOCKET
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 from .harness import Peer, Rig, Tunnel, end_counts

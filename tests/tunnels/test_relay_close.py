@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     BYTES,
     CLIENT,

@@ -6,8 +6,8 @@ import socket
 
 import pytest
 
-from gateway.tunnels.layout import OPAQUE
-from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES
+from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES
+from gateway.tunnels.table.layout import OPAQUE
 
 from .harness import Rig
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.protocol.scanner_state import CLOSE_CODE
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     BYTES,
     CLIENT,

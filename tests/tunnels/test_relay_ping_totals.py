@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gateway.protocol.scanner_state import SCANNER_CELLS
-from gateway.tunnels.layout import GAP_BOUNDS_NS, PONG_NS, RTT_BOUNDS_NS, RTT_NS, SCANNER, SIDE_0, SIDE_CELLS
+from gateway.tunnels.table.layout import GAP_BOUNDS_NS, PONG_NS, RTT_BOUNDS_NS, RTT_NS, SCANNER, SIDE_0, SIDE_CELLS
 
 from .harness import NS, Rig
 from .own_pings import BOTH, HELLO, answer, both_sides, ping, send

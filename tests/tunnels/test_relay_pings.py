@@ -7,7 +7,7 @@ import termios
 
 import pytest
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     AT_BOUNDARY,
     BACKEND_SIDE,
     BYTES,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.tunnels.layout import CLIENT, GATE, HELD, PASS, PINGED_NS, PINGS_ANSWERED, PONG_DUE, RTT_NS
+from gateway.tunnels.table.layout import CLIENT, GATE, HELD, PASS, PINGED_NS, PINGS_ANSWERED, PONG_DUE, RTT_NS
 from tests.support.frames import PING, PONG, TEXT
 
 from .harness import Rig

@@ -6,7 +6,18 @@ import itertools
 
 import pytest
 
-from gateway.tunnels.layout import AT_BOUNDARY, BACKEND_SIDE, CLIENT, DISCARD, DRAIN, ENDED, GATE, HELD, PASS, SIDES
+from gateway.tunnels.table.layout import (
+    AT_BOUNDARY,
+    BACKEND_SIDE,
+    CLIENT,
+    DISCARD,
+    DRAIN,
+    ENDED,
+    GATE,
+    HELD,
+    PASS,
+    SIDES,
+)
 from tests.support.frames import CLOSE as CLOSE_OPCODE
 
 from .harness import Rig

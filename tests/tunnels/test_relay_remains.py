@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     CLIENT,
     DEADLINE_NS,

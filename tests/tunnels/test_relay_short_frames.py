@@ -30,7 +30,7 @@ from gateway.protocol.scanner_state import (
     STATUS,
     TEXT,
 )
-from gateway.tunnels.layout import BACKEND_SIDE, CLIENT, OPAQUE, SCANNER, SIDE_0, SIDE_CELLS, TOTAL_CELLS, TOTALS
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, OPAQUE, SCANNER, SIDE_0, SIDE_CELLS, TOTAL_CELLS, TOTALS
 
 from .harness import Rig
 from .wire import frame

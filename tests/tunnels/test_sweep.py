@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.tunnels import deadlines
-from gateway.tunnels.layout import (
+from gateway.tunnels.relay import deadlines
+from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
     CLIENT,
     CLOSING_NS,

@@ -12,7 +12,7 @@ from contextlib import closing
 
 import pytest
 
-from gateway.tunnels.layout import (
+from gateway.tunnels.table.layout import (
     B_LIVE,
     BACKEND,
     CAUSE,
@@ -32,7 +32,7 @@ from gateway.tunnels.layout import (
     TOTALS,
     W_HIGH_ROWS,
 )
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.table import Slice, Table
 
 pytestmark = pytest.mark.either_build
 
@@ -267,8 +267,8 @@ def test_rows_that_were_never_used_cost_no_memory() -> None:
 
 OTHER_PROCESS = """
 import json, sys
-from gateway.tunnels.layout import BACKEND, STATE
-from gateway.tunnels.table import Slice, Table
+from gateway.tunnels.table.layout import BACKEND, STATE
+from gateway.tunnels.table.table import Slice, Table
 table = Table(int(sys.argv[1]))
 row = next(table.rows(0))
 mine = Slice(table, 1).allocate(0, 9)

@@ -19,14 +19,14 @@ import pytest
 
 import gateway
 from gateway.build import TWO_BUILDS, VARIABLE, relay_build
-from gateway.tunnels.kernel import Kernel
+from gateway.tunnels.relay.kernel import Kernel
 from tests.support.ports import free_port
 
 PACKAGE = Path(gateway.__file__).parent
 SHOW = """
 import importlib, sys
 from gateway.build import relay_build
-from gateway.tunnels import kernel
+from gateway.tunnels.relay import kernel
 print(kernel.COMPILED, relay_build(), *(importlib.import_module(name).__file__ for name in sys.argv[1:]))
 """
 
@@ -51,7 +51,7 @@ def test_the_pure_build_is_python_throughout() -> None:
     assert result.stdout.split() == ["False", "pure", *(f"{path}.py" for path in sources().values())], result.stderr
 
 
-@pytest.mark.skipif(not list(PACKAGE.glob("tunnels/kernel*.so")), reason="installed without a C compiler")
+@pytest.mark.skipif(not list(PACKAGE.glob("tunnels/relay/kernel*.so")), reason="installed without a C compiler")
 @pytest.mark.parametrize("build", ["", "compiled"])
 def test_the_compiled_build_is_compiled_throughout(build: str) -> None:
     result = run(build, "-c", SHOW, *sources())
@@ -77,7 +77,7 @@ def test_these_tests_run_on_the_build_that_was_chosen() -> None:
 
 def pure_kernel() -> dict[str, list[str]]:
     """Methods of the pure kernel and their arguments."""
-    tree = ast.parse((PACKAGE / "tunnels/kernel.py").read_text())
+    tree = ast.parse((PACKAGE / "tunnels/relay/kernel.py").read_text())
     kernel = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Kernel")
     return {
         method.name: [argument.arg for argument in method.args.args]
@@ -88,7 +88,7 @@ def pure_kernel() -> dict[str, list[str]]:
 
 def compiled_kernel(ending: str) -> dict[str, list[str]]:
     """Methods of the compiled kernel and their arguments, as its source (pyx) or its declaration (pxd) has them."""
-    _, text = (PACKAGE / f"tunnels/kernel.{ending}").read_text().split("cdef class Kernel:")
+    _, text = (PACKAGE / f"tunnels/relay/kernel.{ending}").read_text().split("cdef class Kernel:")
     found = re.findall(r"^    (?:def|cpdef|cdef)\b[^(\n]*?(\w+)\((self[^)]*)\)", text, re.MULTILINE)
     return {name: [argument.split()[-1] for argument in arguments.split(",")] for name, arguments in found}
 
@@ -101,8 +101,8 @@ def test_both_kernels_have_the_same_methods_with_the_same_arguments() -> None:
 
 
 def test_both_kernels_take_as_many_events_at_once() -> None:
-    pure = re.search(r"^MAX_EVENTS = (\d+)", (PACKAGE / "tunnels/kernel.py").read_text(), re.MULTILINE)
-    compiled = re.search(r"^    EVENTS = (\d+)", (PACKAGE / "tunnels/kernel.pxd").read_text(), re.MULTILINE)
+    pure = re.search(r"^MAX_EVENTS = (\d+)", (PACKAGE / "tunnels/relay/kernel.py").read_text(), re.MULTILINE)
+    compiled = re.search(r"^    EVENTS = (\d+)", (PACKAGE / "tunnels/relay/kernel.pxd").read_text(), re.MULTILINE)
     assert pure is not None
     assert compiled is not None
     assert pure[1] == compiled[1]

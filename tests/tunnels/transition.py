@@ -11,12 +11,12 @@ import os
 from collections.abc import Callable
 from random import Random
 
-from gateway.tunnels import parcel
-from gateway.tunnels.handover import Handover, take_over
-from gateway.tunnels.mirrors import Mirrors
-from gateway.tunnels.poller import Poller
-from gateway.tunnels.sweep import Sweep
-from gateway.tunnels.table import Slice
+from gateway.tunnels.moving import parcel
+from gateway.tunnels.moving.handover import Handover, take_over
+from gateway.tunnels.moving.mirrors import Mirrors
+from gateway.tunnels.relay.poller import Poller
+from gateway.tunnels.table.table import Slice
+from gateway.tunnels.upkeep.sweep import Sweep
 
 from .harness import DESCRIPTORS, Rig
 from .other_layouts import address_in, other, translated

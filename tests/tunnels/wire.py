@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from gateway.tunnels.poller import RECEIVE_BUFFER_BYTES
+from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES
 from tests.support import frames
 from tests.support.frames import CLOSE
 

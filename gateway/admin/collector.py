@@ -1,0 +1,315 @@
+"""What Prometheus scrapes: the shared table and the supervisor, merged with the files that the workers keep.
+
+:class:`TableCollector` is the part that workers are never asked for; :func:`render` is a whole scrape.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import struct
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from prometheus_client.core import (
+    CollectorRegistry,
+    CounterMetricFamily,
+    GaugeHistogramMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
+from gateway.admin.keepalive import keepalive_now
+from gateway.admin.live import LiveRow, live_rows
+from gateway.admin.state import GatewayState
+from gateway.admin.totals import blocks_of, summed
+from gateway.build import relay_build
+from gateway.observe.ends import DIRECTIONS
+from gateway.protocol.scanner_state import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
+from gateway.tunnels.table.layout import (
+    GAP_BOUNDS_NS,
+    RTT_BOUNDS_NS,
+    SIDES,
+    T_BYTES,
+    T_FRAMES,
+    T_GAPS,
+    T_GAPS_SUM_NS,
+    T_PINGS,
+    T_PONGS,
+    T_RTT_SUM_NS,
+    T_RTTS,
+    T_TIMEOUTS,
+    T_VIOLATIONS,
+    TOTAL_CELLS,
+    W_LOG_LINES_LOST,
+)
+from gateway.version import VERSION
+
+NS = 1e9
+_OPCODES = {
+    "text": TEXT,
+    "binary": BINARY,
+    "continuation": CONTINUATION,
+    "close": CLOSE,
+    "ping": PING,
+    "pong": PONG,
+}
+# As the workers' histograms write their bounds.
+_LE = (*(str(float(seconds)) for seconds in IDLE_BUCKETS_SECONDS), "+Inf")
+
+log = logging.getLogger("gateway")
+
+
+def render(state: GatewayState, multiproc_dir: str, accept: str = "") -> tuple[bytes, str]:
+    """Return a whole scrape and its content type. It takes a while: call it off the event loop.
+
+    :param multiproc_dir: where the workers keep their files (``events.py``)
+    :param accept: the scraper's ``Accept`` field: OpenMetrics 1.0 where it names that first, else Prometheus's text
+    """
+    registry = CollectorRegistry()
+    registry.register(TableCollector(state))
+    registry.register(WorkerFiles(multiproc_dir))
+    if _prefers_openmetrics(accept):
+        encode = openmetrics.generate_latest
+        body: bytes = encode(registry)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
+        return body, openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class TableCollector(Collector):
+    """Metrics from the table and from what the supervisor knows."""
+
+    def __init__(self, state: GatewayState) -> None:
+        self._state = state
+
+    def collect(self) -> Iterator[Metric]:
+        """Read everything anew; called once a scrape."""
+        self._state.refresh(True)
+        rows = live_rows(self._state.table, self._state.registry)
+        yield self._tunnels(rows)
+        yield self._idle(rows)
+        yield from self._totals()
+        yield from self._keepalive()
+        yield from self._backends()
+        yield from self._drains(rows)
+        yield from self._processes()
+        yield from self._configuration()
+
+    def _tunnels(self, rows: list[LiveRow]) -> Metric:
+        registry, config = self._state.registry, self._state.config
+        counts: Counter[tuple[str, str]] = Counter()
+        for route in config.routes:
+            for backend in config.upstreams[route.upstream].backends:
+                counts[route.name, str(backend.address)] = 0
+        for (route_number, backend_number), count in Counter((row.route, row.backend) for row in rows).items():
+            counts[registry.routes[route_number], registry.backends[backend_number][1]] += count
+        metric = GaugeMetricFamily("gateway_tunnels", "Tunnels open now", labels=("route", "backend"))
+        for labels, count in counts.items():
+            metric.add_metric(labels, count)
+        return metric
+
+    def _idle(self, rows: list[LiveRow]) -> Metric:
+        metric = GaugeHistogramMetricFamily(
+            "gateway_tunnel_idle_seconds",
+            "Tunnels open now, by how long neither side has sent a byte",
+            labels=("route",),
+        )
+        routes = list(self._state.registry.routes)
+        configured = {route.name for route in self._state.config.routes}
+        for name, idle in zip(routes, idle_by_route(rows, len(routes)), strict=True):
+            if idle.tunnels or name in configured:
+                buckets = list(zip(_LE, idle.cumulative, strict=True))
+                metric.add_metric((name,), buckets, idle.sum_ns / NS)
+        return metric
+
+    def _totals(self) -> Iterator[Metric]:
+        relayed_bytes = CounterMetricFamily(
+            "gateway_relayed_bytes", "Bytes read from tunnels' sockets", labels=("route", "direction")
+        )
+        frames = CounterMetricFamily(
+            "gateway_relayed_frames", "WebSocket frames that went by", labels=("route", "direction", "opcode")
+        )
+        violations = CounterMetricFamily(
+            "gateway_protocol_violations",
+            "Streams that broke RFC 6455; relayed as they are, for the endpoints to judge",
+            labels=("route", "direction"),
+        )
+        for name, side, total, _ in self._blocks():
+            direction = DIRECTIONS[side]
+            relayed_bytes.add_metric((name, direction), total[T_BYTES])
+            violations.add_metric((name, direction), total[T_VIOLATIONS])
+            for opcode, cell in _OPCODES.items():
+                frames.add_metric((name, direction, opcode), total[T_FRAMES + cell])
+        yield relayed_bytes
+        yield frames
+        yield violations
+
+    def _keepalive(self) -> Iterator[Metric]:
+        labels = ("route", "side")
+        pings = CounterMetricFamily("gateway_keepalive_pings_sent", "Pings of the gateway's own", labels=labels)
+        pongs = CounterMetricFamily("gateway_keepalive_pongs_received", "Pongs that answered them", labels=labels)
+        timeouts = CounterMetricFamily(
+            "gateway_keepalive_timeouts", "Sides that sent nothing at all in time after a Ping", labels=labels
+        )
+        gaps = HistogramMetricFamily(
+            "gateway_idle_gap_seconds", "Silences of a second or more that ended in activity", labels=labels
+        )
+        rtts = HistogramMetricFamily("gateway_keepalive_rtt_seconds", "From each Ping to its Pong", labels=labels)
+        interval = GaugeMetricFamily(
+            "gateway_keepalive_interval_seconds",
+            "Silence after which a Ping is sent: the shortest in force, where networks differ",
+            labels=labels,
+        )
+        cutoff = GaugeMetricFamily(
+            "gateway_learned_cutoff_seconds", "Shortest silence that was learned to be cut", labels=labels
+        )
+        config = self._state.config
+        configured = {route.name: route for route in config.routes}
+        for name, side, total, blocks in self._blocks():
+            key = (name, SIDES[side])
+            pings.add_metric(key, total[T_PINGS])
+            pongs.add_metric(key, total[T_PONGS])
+            timeouts.add_metric(key, total[T_TIMEOUTS])
+            gaps.add_metric(key, *_histogram(total[T_GAPS:T_RTT_SUM_NS], GAP_BOUNDS_NS, total[T_GAPS_SUM_NS]))
+            rtts.add_metric(key, *_histogram(total[T_RTTS:TOTAL_CELLS], RTT_BOUNDS_NS, total[T_RTT_SUM_NS]))
+            if name in configured:
+                now = keepalive_now(blocks, side, config, configured[name])
+                for metric, seconds in ((interval, now.interval_seconds), (cutoff, now.learned_cutoff_seconds)):
+                    if seconds is not None:
+                        metric.add_metric(key, seconds)
+        yield from (pings, pongs, timeouts, gaps, rtts, interval, cutoff)
+
+    def _blocks(self) -> Iterator[tuple[str, int, list[int], list[list[int]]]]:
+        """Route, side, the workers' totals of these summed, and each worker's own."""
+        for number, name in enumerate(list(self._state.registry.routes)):
+            for side in range(2):
+                blocks = blocks_of(self._state.table, number, side)
+                yield name, side, summed(blocks), blocks
+
+    def _backends(self) -> Iterator[Metric]:
+        up = GaugeMetricFamily(
+            "gateway_backend_up",
+            "1 where the latest connection to the backend could be made, or none was tried yet",
+            labels=("upstream", "backend"),
+        )
+        drained = GaugeMetricFamily(
+            "gateway_backend_drained",
+            "1 where a backend is sent nothing new, as somebody asked for that",
+            labels=("upstream", "backend"),
+        )
+        for name, upstream in self._state.config.upstreams.items():
+            for backend in upstream.backends:
+                address = str(backend.address)
+                number = self._state.registry.backend(name, address)
+                up.add_metric((name, address), self._state.table.is_up(number))
+                drained.add_metric((name, address), number in self._state.drained_backends)
+        yield up
+        yield drained
+
+    def _drains(self, rows: list[LiveRow]) -> Iterator[Metric]:
+        state = self._state
+        yield GaugeMetricFamily(
+            "gateway_draining", "1 while the gateway drains before it exits", state.drain is not None
+        )
+        left = sum(state.drain is not None or row.backend in state.drained_backends for row in rows)
+        yield GaugeMetricFamily("gateway_drain_tunnels_left", "Tunnels open now that a drain is to close", left)
+
+    def _processes(self) -> Iterator[Metric]:
+        state, table = self._state, self._state.table
+        running = sum(worker.pid != 0 for worker in state.workers)
+        yield GaugeMetricFamily("gateway_workers", "Worker processes that run", running)
+        yield CounterMetricFamily(
+            "gateway_worker_restarts", "Workers that died and were replaced", state.worker_restarts
+        )
+        yield CounterMetricFamily(
+            "gateway_tunnels_adopted",
+            "Tunnels that a new worker carried on after the death of their own",
+            state.tunnels_adopted,
+        )
+        lost = sum(table.cells[table.worker(slot) + W_LOG_LINES_LOST] for slot in range(table.slots))
+        yield CounterMetricFamily(
+            "gateway_access_log_lines_lost", "Access-log lines given up, as nobody took them", lost
+        )
+
+    def _configuration(self) -> Iterator[Metric]:
+        state = self._state
+        yield GaugeMetricFamily(
+            "gateway_config_last_reload_successful",
+            "1 where the latest reload of the configuration went well",
+            state.last_reload_ok,
+        )
+        yield GaugeMetricFamily(
+            "gateway_config_last_reload_success_timestamp_seconds",
+            "When a configuration was last put in force",
+            state.last_reload_unix,
+        )
+        build = {"version": VERSION, "python": platform.python_version(), "relay": relay_build()}
+        yield InfoMetricFamily("gateway_build", "What runs", build)
+
+
+def _histogram(counts: list[int], bounds_ns: Sequence[int], sum_ns: int) -> tuple[list[tuple[str, float]], float]:
+    """Buckets and sum in seconds, as prometheus-client takes them. :param counts: one more than bounds"""
+    les = [*(str(bound / NS) for bound in bounds_ns), "+Inf"]
+    return list(zip(les, map(float, accumulate(counts)), strict=True)), sum_ns / NS
+
+
+class WorkerFiles(Collector):
+    """Metrics that the workers keep in files, summed over them."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+
+    def collect(self) -> Iterable[Metric]:
+        """Merge what the files hold now. One that cannot be read is left out, and the log says so."""
+        # A file that a worker has only just created is empty, which prometheus-client cannot read.
+        files = [str(file) for file in sorted(self._directory.glob("*.db")) if _size(file)]
+        try:
+            return _merge(files)
+        except _UNREADABLE:
+            return _merge([file for file in files if _is_readable(file)])
+
+
+# What prometheus-client raises for a file that has gone, or that holds something else than it should.
+_UNREADABLE = (OSError, ValueError, RuntimeError, struct.error)
+
+
+def _merge(files: list[str]) -> Iterable[Metric]:
+    merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]  # as above
+    return merged
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _is_readable(file: str) -> bool:
+    try:
+        list(MmapedDict.read_all_values_from_file(file))  # type: ignore[no-untyped-call]  # as above
+        _merge([file])
+    except _UNREADABLE as error:
+        log.error("metrics: left out %s, which cannot be read: %s", os.path.basename(file), error)
+        return False
+    return True
+
+
+def _prefers_openmetrics(accept: str) -> bool:
+    # Scrapers list what they like best first; prometheus-client's own choice repeats the field's text in its answer.
+    for entry in accept.split(","):
+        media_type = entry.partition(";")[0].strip().lower()
+        if media_type in ("application/openmetrics-text", "text/plain"):
+            return media_type == "application/openmetrics-text"
+    return False

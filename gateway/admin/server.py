@@ -1,0 +1,189 @@
+"""The admin address: metrics, health checks, the API and the status page, served by the supervisor.
+
+=================== =====================================================================
+``/metrics``        a scrape for Prometheus
+``/healthz``        200 while the supervisor lives
+``/readyz``         200 while handshakes are accepted, else 503
+``/api/v1/status``  JSON; see ``api.py``
+``/api/v1/tunnels`` JSON; see ``api.py``
+``/api/v1/…``       what can be done by ``POST``; see ``operations.py``
+``/``               the status page, made of the files in ``page/``
+=================== =====================================================================
+
+No other origin may read it: there are no CORS fields, and ``Cross-Origin-Resource-Policy`` keeps the answers out of
+other sites' pages. Nor may it do anything (``operations.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from importlib.resources import files
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from gateway.admin import api
+from gateway.admin.collector import render
+from gateway.admin.operations import Handler, Handlers, NotDone, Operations, refuse_other_sites
+from gateway.admin.state import GatewayState
+
+MAX_THREADS = 2
+"""Scrapes and listings made at once; more of them wait."""
+
+SHUTDOWN_SECONDS = 2.0
+_API = "/api/"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_HEADERS = {
+    "Server": "upgrade-gateway",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+_Result = TypeVar("_Result")
+
+
+class AdminServer:
+    """A running admin address."""
+
+    def __init__(self, runner: web.AppRunner, threads: ThreadPoolExecutor) -> None:
+        self._runner = runner
+        self._threads = threads
+
+    async def close(self) -> None:
+        """Stop serving and close the socket. Nothing reads the table any more when this returns."""
+        await self._runner.cleanup()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+
+
+async def start_admin(
+    state: GatewayState, sock: socket.socket, multiproc_dir: str, operations: Operations
+) -> AdminServer:
+    """Serve the admin address.
+
+    :param operations: does what ``POST`` asks for
+    :param sock: bound, of any family; it belongs to the server from now on
+    :param multiproc_dir: where the workers keep their metrics' files (``events.py``)
+    """
+    threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="admin")
+    app = _Admin(state, multiproc_dir, threads, Handlers(state, operations)).application()
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    await web.SockSite(runner, sock).start()
+    return AdminServer(runner, threads)
+
+
+class _Admin:
+    """The handlers, and what they need."""
+
+    def __init__(
+        self, state: GatewayState, multiproc_dir: str, threads: ThreadPoolExecutor, handlers: Handlers
+    ) -> None:
+        self._state = state
+        self._handlers = handlers
+        self._multiproc_dir = multiproc_dir
+        self._threads = threads
+
+    def application(self) -> web.Application:
+        app = web.Application(middlewares=[_errors_as_json, refuse_other_sites])
+        app.on_response_prepare.append(_add_headers)
+        app.router.add_get("/metrics", self.metrics)
+        app.router.add_get("/healthz", self.healthz)
+        app.router.add_get("/readyz", self.readyz)
+        app.router.add_get("/api/v1/status", self.status)
+        app.router.add_get("/api/v1/tunnels", self.tunnels)
+        app.router.add_routes(self._handlers.routes())
+        for name, body in _page_files().items():
+            app.router.add_get("/" if name == "index.html" else f"/{name}", self._file(name, body))
+        return app
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        accept = ",".join(request.headers.getall("Accept", []))
+        body, content_type = await self._in_thread(lambda: render(self._state, self._multiproc_dir, accept))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def readyz(self, _: web.Request) -> web.Response:
+        if self._state.ready:
+            return web.Response(text="ready\n")
+        why = "the gateway is shutting down" if self._state.stopping else "no worker accepts connections"
+        return web.Response(status=503, text=f"not ready: {why}\n")
+
+    async def status(self, _: web.Request) -> web.Response:
+        return _json(await self._in_thread(lambda: _encoded(api.status(self._state))))
+
+    async def tunnels(self, request: web.Request) -> web.Response:
+        query = api.parse_query(request.query.items(), self._state.registry)
+        return _json(await self._in_thread(lambda: _encoded(api.tunnels(self._state, query))))
+
+    def _file(self, name: str, body: bytes) -> Handler:
+        content_type = _TYPES[name[name.rindex(".") :]]
+
+        async def serve(_: web.Request) -> web.Response:
+            return web.Response(
+                body=body,
+                content_type=content_type,
+                charset="utf-8",
+                headers={"Content-Security-Policy": self._policy()},
+            )
+
+        return serve
+
+    def _policy(self) -> str:
+        connect = "'self'"
+        if self._state.demo and (url := api.demo_url(self._state.config)):
+            # CSP has no way to write an IPv6 address.
+            connect += " ws:" if "[" in url else f" ws://{urlsplit(url).netloc}"
+        return f"default-src 'self'; connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+    async def _in_thread(self, work: Callable[[], _Result]) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+
+def _page_files() -> dict[str, bytes]:
+    """The files of the page, by name. They are small, and are read once."""
+    page = files("gateway.admin").joinpath("page")
+    return {
+        entry.name: entry.read_bytes()
+        for entry in page.iterdir()
+        if entry.is_file() and entry.name[entry.name.rfind(".") :] in _TYPES
+    }
+
+
+def _encoded(data: api.Object) -> bytes:
+    return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
+
+
+def _json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Whoever asks the API for JSON is told in JSON what was wrong with it."""
+    try:
+        return await handler(request)
+    except api.BadQuery as error:
+        return _json(_encoded({"error": str(error)}), 400)
+    except NotDone as error:
+        return _json(_encoded({"error": str(error)}), 409)
+    except web.HTTPException as error:
+        if not request.path.startswith(_API):
+            raise
+        response = _json(_encoded({"error": error.text or error.reason}), error.status)
+        if "Allow" in error.headers:
+            response.headers["Allow"] = error.headers["Allow"]
+        return response

@@ -1,0 +1,98 @@
+"""What a worker does with the tunnels that another one left in its slice: those that can be carried on are, others end.
+
+A tunnel can be carried on if its row is clean (``DIRTY`` is 0; ``relay.py`` says what that means) and both of its
+connections were kept by the supervisor. Everything else about it is in the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gateway.tunnels.relay.relay import Relay
+from gateway.tunnels.table.layout import (
+    CAUSE,
+    DIRTY,
+    GATEWAY,
+    ID,
+    INITIATOR,
+    LIVE,
+    RELEASED,
+    RESERVED,
+    STATE,
+    W_ADOPTED,
+    WORKER_LOST,
+)
+from gateway.tunnels.table.table import Slice
+
+Connections = tuple[int, int]
+"""Descriptors of a tunnel's two connections: the client's and the backend's."""
+
+
+class Adoption(NamedTuple):
+    """How many tunnels a worker found in its slice, by what became of them."""
+
+    adopted: int = 0
+    dirty: int = 0
+    """lost: the worker before had bytes of them in its hands"""
+    unkept: int = 0
+    """lost: their connections were not kept, or cannot be used"""
+
+
+def adopt(
+    slice_: Slice,
+    relay: Relay,
+    kept: dict[int, Connections],
+    end: Callable[[int], None],
+    forget: Callable[[int], None],
+) -> Adoption:
+    """Carry on the tunnels of a slice whose worker is no more. Its handshakes are gone, and their rows are given back.
+
+    A worker that dies in here leaves its successor the same task, less the tunnel that it died of.
+
+    :param kept: connections by the tunnel's id; they are this worker's from now on
+    :param end: called with the row of a tunnel that is lost, as the relay calls its own; it releases the row
+    :param forget: called with each id in ``kept`` that no tunnel has any more
+    """
+    cells = slice_.cells
+    adopted = dirty = unkept = 0
+    for row in slice_.rows():
+        if cells[row + STATE] == RESERVED:
+            slice_.release(row)
+        if cells[row + STATE] == RELEASED:
+            cells[row + STATE] = LIVE  # nobody has taken it, or it would not be here any more
+        if cells[row + STATE] != LIVE:
+            continue
+        connections = kept.pop(cells[row + ID], None)
+        if connections is not None and not cells[row + DIRTY]:
+            try:
+                relay.adopt(row, *connections)
+                adopted += 1
+            except OSError:
+                unkept += 1
+                _lose(cells, row)
+                relay.finish(row)
+            continue
+        if connections is None:
+            unkept += 1
+        else:
+            dirty += 1
+            _hang_up(relay, connections)
+        _lose(cells, row)
+        end(row)
+    for tunnel, connections in kept.items():
+        # It ended, and its worker died before it could say so.
+        _hang_up(relay, connections)
+        forget(tunnel)
+    cells[slice_.block + W_ADOPTED] += adopted
+    return Adoption(adopted, dirty, unkept)
+
+
+def _lose(cells: memoryview[int], row: int) -> None:
+    cells[row + INITIATOR] = GATEWAY
+    cells[row + CAUSE] = WORKER_LOST
+
+
+def _hang_up(relay: Relay, connections: Connections) -> None:
+    for fd in connections:
+        relay.hang_up(fd)

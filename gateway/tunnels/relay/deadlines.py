@@ -1,0 +1,177 @@
+"""When something is due about a tunnel: time-outs, and Pings of the gateway's own. All of it out of the row.
+
+A row says when it has to be looked at (``DEADLINE_NS``), so that a walk over thousands of quiet tunnels compares one
+integer each. What has happened since only moves that moment away, or says so itself.
+
+This file is compiled by Cython where a compiler is at hand (types: ``deadlines.pxd``) and runs as it is elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.protocol.scanner_state import BROKEN, DATA_AT, OPEN, PING_AT, STATUS
+from gateway.tunnels.table.layout import (
+    CLOSE_NS,
+    CLOSING_NS,
+    DEADLINE_NS,
+    IDLE_NS,
+    LAST_NS,
+    LIFETIME_NS,
+    NEVER,
+    OPENED_NS,
+    PACED_NS,
+    PING_AFTER_NS,
+    PINGED_NS,
+    PONG_NS,
+    PONG_TIMEOUT_NS,
+    ROW_CELLS,
+    SCANNER,
+    SIDE_0,
+    SIDE_CELLS,
+    STALLED_NS,
+    STEP_NS,
+    WRITE_STALL_NS,
+)
+
+if TYPE_CHECKING:
+    Cells = memoryview[int]
+
+
+def next_deadline(cells: Cells, row: int) -> int:
+    """When the row has to be looked at next; ``NEVER`` if nothing can come of itself."""
+    stalled = min(stalled_until(cells, row, 0), stalled_until(cells, row, 1))
+    if cells[row + CLOSING_NS]:
+        return min(closed_by(cells, row), paced_until(cells, row), stalled)
+    return min(
+        paced_until(cells, row),
+        stalled,
+        min(idle_until(cells, row), lives_until(cells, row)),
+        min(keepalive_due(cells, row, 0), keepalive_due(cells, row, 1)),
+    )
+
+
+def closed_by(cells: Cells, row: int) -> int:
+    """When a tunnel that is ending has to be over; ``NEVER`` for others."""
+    if not cells[row + CLOSING_NS]:
+        return NEVER
+    # A client that has not been told yet that its backend has vanished has all the time to answer still before it.
+    return max(cells[row + CLOSING_NS], cells[row + PACED_NS]) + cells[row + CLOSE_NS]
+
+
+def paced_until(cells: Cells, row: int) -> int:
+    """When it is the tunnel's turn to be told of a drain, or of the loss of its backend."""
+    return cells[row + PACED_NS] or NEVER
+
+
+def stalled_until(cells: Cells, row: int, side: int) -> int:
+    """When a side that takes no bytes has to be given up."""
+    since = cells[row + SIDE_0 + side * SIDE_CELLS + STALLED_NS]
+    return since + cells[row + WRITE_STALL_NS] if since else NEVER
+
+
+def idle_until(cells: Cells, row: int) -> int:
+    """When the tunnel has to be closed for want of data frames."""
+    if cells[row + IDLE_NS] == NEVER:
+        return NEVER
+    client = _used_at(cells, row + SIDE_0)
+    backend = _used_at(cells, row + SIDE_0 + SIDE_CELLS)
+    return max(client, backend, cells[row + OPENED_NS]) + cells[row + IDLE_NS]
+
+
+def _used_at(cells: Cells, here: int) -> int:
+    """When a side last sent something that counts: data frames, as Pings would keep any tunnel busy.
+
+    A stream that is not scanned, be it opaque or broken, has bytes only.
+    """
+    if cells[here + SCANNER + STATUS] == BROKEN:
+        return cells[here + LAST_NS]
+    return cells[here + SCANNER + DATA_AT]
+
+
+def lives_until(cells: Cells, row: int) -> int:
+    """When the tunnel has to be closed for its age."""
+    if cells[row + LIFETIME_NS] == NEVER:
+        return NEVER
+    return cells[row + OPENED_NS] + cells[row + LIFETIME_NS]
+
+
+# --- keepalive ----------------------------------------------------------------------------------------------------
+
+
+def heard_at(cells: Cells, row: int, side: int) -> int:
+    """When the latest byte came from a side, Pongs for the gateway included."""
+    here = row + SIDE_0 + side * SIDE_CELLS
+    return max(cells[here + LAST_NS], cells[here + PONG_NS])
+
+
+def keepalive_due(cells: Cells, row: int, side: int) -> int:
+    """When a side has to be sent a Ping, or is dead if nothing has come from it; ``NEVER`` where it is sent none."""
+    here = row + SIDE_0 + side * SIDE_CELLS
+    there = row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS
+    if (
+        cells[here + PING_AFTER_NS] == NEVER
+        or cells[here + SCANNER + STATUS] != OPEN
+        or cells[there + SCANNER + STATUS] != OPEN
+    ):
+        return NEVER
+    heard = heard_at(cells, row, side)
+    if cells[here + PINGED_NS] > heard:
+        return cells[here + PINGED_NS] + cells[here + PONG_TIMEOUT_NS]
+    asked = asked_at(cells, row, side)
+    if asked > heard:
+        return asked + cells[here + PONG_TIMEOUT_NS]
+    due = heard + cells[here + PING_AFTER_NS]
+    return max(due, asked + cells[here + PONG_TIMEOUT_NS]) if asked else due
+
+
+def awaits_answer(cells: Cells, row: int, side: int) -> bool:
+    """Whether nothing has come from a side since it was sent a Ping, the gateway's or the other endpoint's."""
+    heard = heard_at(cells, row, side)
+    return cells[row + SIDE_0 + side * SIDE_CELLS + PINGED_NS] > heard or asked_at(cells, row, side) > heard
+
+
+def asked_at(cells: Cells, row: int, side: int) -> int:
+    """When the Ping of the other endpoint that a side has not answered yet was passed on to it; 0 if there is none.
+
+    A side may answer only the latest Ping (RFC 6455 section 5.5.3): one of the gateway's own behind it could cost the
+    other endpoint its Pong. So the endpoint's Ping does the job, until ``pong_timeout`` is over.
+    """
+    return cells[row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS + SCANNER + PING_AT]
+
+
+# --- many rows ----------------------------------------------------------------------------------------------------
+
+
+def due_rows(cells: Cells, first: int, rows: int, now: int) -> list[int]:
+    """Rows whose deadline has come. :param first: the first row. :param rows: how many to look at."""
+    found = []
+    for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
+        if cells[row + DEADLINE_NS] <= now:
+            found.append(row)
+    return found
+
+
+def demand(cells: Cells, first: int, rows: int, now: int, counts: Cells, used: int) -> int:
+    """Count how many rows fall due in each of the next steps; those overdue count in the first.
+
+    :param first: the first row
+    :param rows: how many to look at
+    :param counts: 64-bit integers, one for each step ahead
+    :param used: how many of them are not 0 yet, as it returned the last time
+    :returns: how many may be other than 0 now
+    """
+    steps = len(counts)
+    for step in range(used):
+        counts[step] = 0
+    used = 0
+    for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
+        ahead = cells[row + DEADLINE_NS] - now
+        if ahead < 0:
+            ahead = 0
+        step = ahead // STEP_NS
+        if step < steps:
+            counts[step] += 1
+            if step >= used:
+                used = step + 1
+    return used

@@ -1,0 +1,274 @@
+"""Pings of the gateway's own in the splice, and their Pongs out of it again.
+
+Between the endpoints' frames the gateway writes Pings (``ping``), and takes the Pongs that answer them out of the
+stream (``_take_pongs``): the bytes of one that TCP cut are held back until it is whole. ``protocol/pings.py`` has the
+form of both, ``sweep.py`` says when one is due.
+
+This file is compiled by Cython where a compiler is at hand (types are in ``pinging.pxd``) and runs as it is elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.protocol.pings import (
+    NOT_OURS,
+    PARTIAL,
+    own_pong,
+    ping_frame,
+    pong_size,
+)
+from gateway.protocol.scanner import (
+    scan,
+)
+from gateway.protocol.scanner_state import (
+    BROKEN,
+    CLOSED,
+    EXTENDED,
+    HEADER_LENGTH,
+    MESSAGE,
+    OPEN,
+    PASS_ONE,
+    REMAINING,
+    STATUS,
+    STOP,
+)
+from gateway.tunnels.relay.deadlines import (
+    asked_at,
+    next_deadline,
+)
+from gateway.tunnels.relay.ending import (
+    Ending,
+)
+from gateway.tunnels.table.layout import (
+    BACKEND_SIDE,
+    CLIENT,
+    CLOSING_NS,
+    DEADLINE_NS,
+    DIRTY,
+    GAP_BOUNDS_NS,
+    GATE,
+    HELD,
+    HELD_HIGH,
+    HELD_LOW,
+    LAST_NS,
+    LIVE,
+    NETWORK,
+    PASS,
+    PENDING,
+    PING_AFTER_NS,
+    PING_TAG,
+    PINGED_NS,
+    PINGS_ANSWERED,
+    PINGS_SENT,
+    PONG_DUE,
+    PONG_NS,
+    PONG_TIMEOUT_NS,
+    RTT_BOUNDS_NS,
+    RTT_NS,
+    SCANNER,
+    SECOND,
+    SIDE_0,
+    SIDE_CELLS,
+    SILENCE_NS,
+    STATE,
+    T_GAPS,
+    T_GAPS_SUM_NS,
+    T_PINGS,
+    T_PONGS,
+    T_RTT_SUM_NS,
+    T_RTTS,
+    TALKS,
+    TOTAL_CELLS,
+    TOTALS,
+    WROTE_NS,
+)
+
+if TYPE_CHECKING:
+    from gateway.tunnels.relay.kernel import Kernel
+
+
+class Pinging(Ending):
+    """The streams of all tunnels of one worker, kept alive."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        cells: memoryview[int],
+        descriptors: int,
+        on_end: Callable[[int], None],
+        on_loss: Callable[[int], int] | None = None,
+        on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
+    ) -> None:
+        """
+        :param on_answer: called with row, side and nanoseconds when a side whose interval is learned has answered what
+            was sent to it after such a silence of its connection
+        """
+        super().__init__(kernel, cells, descriptors, on_end, on_loss)
+        self.on_answer = on_answer
+
+    def ping(self, row: int, side: int) -> bool:
+        """Send a side a Ping. False where it may not be: a frame is under way, or the side is being asked already."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        toward = there + SCANNER  # the stream that the Ping goes into
+        if (
+            cells[row + STATE] != LIVE
+            or cells[row + CLOSING_NS]
+            or cells[here + PENDING]
+            or cells[here + GATE] not in (PASS, PONG_DUE)
+            or cells[there + GATE] not in (PASS, PONG_DUE)
+            or cells[toward + STATUS] != OPEN
+            or cells[here + SCANNER + STATUS] != OPEN
+            or cells[toward + REMAINING]
+            or cells[toward + HEADER_LENGTH]
+            # Many libraries forget that a message is compressed when a control frame comes between its fragments.
+            or cells[toward + MESSAGE] == EXTENDED
+        ):
+            return False
+        self.now = now = self.kernel.now()
+        asked = asked_at(cells, row, side)
+        if asked and now < asked + cells[here + PONG_TIMEOUT_NS]:
+            return False
+        # From here on the row is another worker's to carry on only once the Ping is out.
+        cells[row + DIRTY] = 1
+        quiet = self._quiet(row, side, now)
+        if quiet >= SECOND and quiet > cells[here + SILENCE_NS]:
+            cells[here + SILENCE_NS] = quiet
+        if not cells[here + PING_TAG]:
+            cells[here + PING_TAG] = int.from_bytes(os.urandom(4), "big") | 1
+        number = cells[here + PINGS_SENT] + 1
+        cells[here + PINGS_SENT] = number
+        cells[here + PINGED_NS] = now
+        cells[here + WROTE_NS] = now
+        cells[there + GATE] = PONG_DUE
+        cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_PINGS] += 1
+        mask = int.from_bytes(os.urandom(4), "big") if side == BACKEND_SIDE else -1
+        self._write(row, side, ping_frame(cells[here + PING_TAG], number, mask))
+        self.served(row)
+        return True
+
+    # --- Pongs --------------------------------------------------------------------------------------------------------
+
+    def _take_pongs(self, row: int, side: int, got: int, totals: int) -> int:
+        """Scan what was read from a side, and take Pongs for the gateway out of it; return how many bytes are left.
+
+        What may be the beginning of one is held back in the row, and is not scanned.
+        """
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        scanner = here + SCANNER
+        masked = side == CLIENT
+        data = self.kernel.data
+        now = self.now
+        pos = 0
+        while (
+            pos < got and cells[scanner + STATUS] != BROKEN and cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT]
+        ):
+            if cells[scanner + REMAINING] or cells[scanner + HEADER_LENGTH]:
+                pos = scan(cells, scanner, totals, data, pos, got, now, STOP)
+                continue
+            number = own_pong(
+                data, pos, got, masked, cells[here + PING_TAG], cells[here + PINGS_ANSWERED], cells[here + PINGS_SENT]
+            )
+            if number == NOT_OURS and cells[scanner + STATUS] == CLOSED:
+                # A side that has said Close may still answer, at once. What else it says is not looked at.
+                cells[here + PINGS_ANSWERED] = cells[here + PINGS_SENT]
+            elif number == NOT_OURS:
+                pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
+            elif number == PARTIAL:
+                self._end_silence(row, side, False)
+                cells[here + PONG_NS] = now
+                self._hold(here, pos, got)
+                got = pos
+            else:
+                size = pong_size(masked)
+                if pos + size < got:
+                    buffer = self.kernel.buffer
+                    buffer[pos : got - size] = buffer[pos + size : got]
+                got -= size
+                self._answered(row, side, number, totals)
+        if pos < got and cells[scanner + STATUS] == OPEN:
+            scan(cells, scanner, totals, data, pos, got, now, 0)
+        if cells[here + PINGS_ANSWERED] == cells[here + PINGS_SENT]:
+            cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] = PASS
+        return got
+
+    def _answered(self, row: int, side: int, number: int, totals: int) -> None:
+        """A side has answered a Ping of the gateway's."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        now = self.now
+        self._end_silence(row, side, False)
+        cells[here + PINGS_ANSWERED] = number
+        cells[here + PONG_NS] = now
+        cells[totals + T_PONGS] += 1
+        if number == cells[here + PINGS_SENT] and cells[here + PINGED_NS]:
+            rtt = now - cells[here + PINGED_NS]
+            cells[here + RTT_NS] = rtt
+            cells[here + PINGED_NS] = 0
+            cells[totals + T_RTT_SUM_NS] += rtt
+            cells[totals + T_RTTS + bisect_left(RTT_BOUNDS_NS, rtt)] += 1
+        cells[row + DEADLINE_NS] = next_deadline(cells, row)
+
+    def _hold(self, here: int, start: int, end: int) -> None:
+        """Hold back what may be the beginning of a Pong for the gateway."""
+        held = bytes(self.kernel.buffer[start:end]).ljust(16, b"\0")
+        self.cells[here + HELD] = end - start
+        self.cells[here + HELD_LOW] = int.from_bytes(held[:8], "little", signed=True)
+        self.cells[here + HELD_HIGH] = int.from_bytes(held[8:], "little", signed=True)
+
+    def _unhold(self, here: int, got: int) -> int:
+        """Put what was held back in front of what was read; return how many bytes that makes."""
+        cells = self.cells
+        size = cells[here + HELD]
+        held = cells[here + HELD_LOW].to_bytes(8, "little", signed=True) + cells[here + HELD_HIGH].to_bytes(
+            8, "little", signed=True
+        )
+        buffer = self.kernel.buffer
+        buffer[size : size + got] = buffer[:got]
+        buffer[:size] = held[:size]
+        cells[here + HELD] = 0
+        return size + got
+
+    # --- silences -----------------------------------------------------------------------------------------------------
+
+    def _end_silence(self, row: int, side: int, passed: bool) -> None:
+        """Something has come from a side. Called before ``LAST_NS`` says so; ignored once the end began.
+
+        :param passed: whether it is sent to the other side: not so for a Pong to the gateway
+        """
+        cells = self.cells
+        if cells[row + CLOSING_NS]:
+            return
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        now = self.now
+        if passed:
+            quiet = self._quiet(row, 1 - side, now)
+            if quiet >= SECOND and quiet > cells[there + SILENCE_NS]:
+                cells[there + SILENCE_NS] = quiet
+            talks = now - cells[here + LAST_NS] < cells[here + PING_AFTER_NS]
+            cells[here + TALKS] = cells[here + TALKS] + 1 if talks else 0
+        gap = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
+        if gap < SECOND:
+            return
+        totals = cells[row + TOTALS] + side * TOTAL_CELLS
+        cells[totals + T_GAPS_SUM_NS] += gap
+        cells[totals + T_GAPS + bisect_left(GAP_BOUNDS_NS, gap)] += 1
+        silence = cells[here + SILENCE_NS]
+        if silence:
+            cells[here + SILENCE_NS] = 0
+            if cells[here + NETWORK]:
+                self.called = True
+                self.on_answer(row, side, silence)
+        if passed:
+            cells[here + LAST_NS] = now
+        else:
+            cells[here + PONG_NS] = now
+        # A row that says something else than what is true would have the sweep plan for it.
+        cells[row + DEADLINE_NS] = next_deadline(cells, row)

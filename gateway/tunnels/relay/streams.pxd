@@ -1,0 +1,45 @@
+# cython: language_level=3
+# Types of streams.py in the compiled build; see "One source, two builds" in ARCHITECTURE.md.
+cimport cython
+from libc.stdint cimport int64_t
+
+from gateway.tunnels.relay.kernel cimport Kernel
+
+cdef int64_t BYTES, DEADLINE_NS, DIRTY, DISCARD, EAGAIN, EINTR, ENDED, EPOLLIN, EPOLLOUT, FD, GATE, INTEREST, LAST_NS
+cdef int64_t PENDING, READING, REGISTERED, SHUT, SIDE_0, SIDE_CELLS, STALLED_NS, T_BYTES, WRITE_STALL_NS
+
+
+cdef class Streams:
+    cdef Kernel kernel
+    cdef int64_t[::1] cells
+    cdef int[::1] owners
+    cdef dict pending
+    cdef list closing_fds
+    cdef bint called
+    cdef readonly int64_t now
+
+    @cython.locals(vanished=bint)
+    cdef void _failed(self, int64_t row, int64_t side, int64_t error) except *
+    @cython.locals(client=int64_t, backend=int64_t, done=bint)
+    cdef bint _settle(self, int64_t row) except -1
+    cpdef void served(self, int64_t row) except *
+    cdef void _count(self, int64_t here, int64_t totals, Py_ssize_t got) except *
+    cdef void _look_at(self, int64_t row, int64_t when) except *
+    @cython.locals(there=int64_t)
+    cdef void _send(self, int64_t row, int64_t side, Py_ssize_t end) except *
+    cdef void _sent(self, int64_t row, int64_t side, Py_ssize_t sent, Py_ssize_t end) except *
+    @cython.locals(dirty=int64_t)
+    cpdef void write(self, int64_t row, int64_t side, bytes data) except *
+    @cython.locals(there=int64_t, sent=Py_ssize_t, kept=bytearray)
+    cdef void _write(self, int64_t row, int64_t side, bytes data) except *
+    @cython.locals(there=int64_t)
+    cdef void _keep(self, int64_t row, int64_t side, bytearray data) except *
+    @cython.locals(there=int64_t, sent=Py_ssize_t, data=bytearray)
+    cdef void _flush(self, int64_t row, int64_t side) except *
+    @cython.locals(there=int64_t)
+    cdef void _drop_pending(self, int64_t row, int64_t side) except *
+    @cython.locals(here=int64_t, there=int64_t, events=int64_t, watched=int64_t)
+    cdef void _watch(self, int64_t row, int64_t side) except *
+    cdef void _ask_anew(self, int64_t here) except *
+    cpdef void hang_up(self, int fd) except *
+    cpdef void retire(self, int fd) except *

@@ -1,0 +1,216 @@
+"""The two streams of a tunnel on their way: what a socket takes, what is kept until it takes more, what epoll watches.
+
+What a socket did not take is copied into a buffer made on demand, and until that is empty the other side is not read:
+memory is bounded by the receive buffer, and a slow reader slows its sender down (backpressure).
+
+This file is compiled by Cython where a compiler is at hand (types are in ``streams.pxd``) and runs as it is elsewhere.
+"""
+
+from __future__ import annotations
+
+import mmap
+from errno import EAGAIN, EINTR
+from select import EPOLLIN, EPOLLOUT
+from typing import TYPE_CHECKING
+
+from gateway.tunnels.table.layout import (
+    BYTES,
+    DEADLINE_NS,
+    DIRTY,
+    DISCARD,
+    ENDED,
+    FD,
+    GATE,
+    INTEREST,
+    LAST_NS,
+    PENDING,
+    READING,
+    REGISTERED,
+    SHUT,
+    SIDE_0,
+    SIDE_CELLS,
+    STALLED_NS,
+    T_BYTES,
+    WRITE_STALL_NS,
+)
+
+if TYPE_CHECKING:
+    from gateway.tunnels.relay.kernel import Kernel
+
+
+class Streams:
+    """The streams of all tunnels of one worker."""
+
+    def __init__(self, kernel: Kernel, cells: memoryview[int], descriptors: int) -> None:
+        """
+        :param kernel: the worker's system calls
+        :param cells: the shared table
+        :param descriptors: one more than the largest descriptor that may be seen
+        """
+        self.kernel = kernel
+        self.cells = cells
+        # Which row and side a descriptor belongs to: 2 * row + side. Pages of descriptors that never were cost nothing.
+        self.owners = memoryview(mmap.mmap(-1, 4 * descriptors)).cast("i")
+        self.pending: dict[int, bytearray] = {}
+        self.closing_fds: list[int] = []
+        self.called = False  # whether something outside was called, which may have given asyncio something to do
+        self.now = self.kernel.now()
+
+    def _failed(self, row: int, side: int, error: int) -> None:
+        """A side's connection failed; :class:`Ending` says what then. :param error: a negative errno"""
+        raise AssertionError("streams alone do not end")
+
+    def _settle(self, row: int) -> bool:
+        """Do what the state of both sides asks for, as :class:`Ending` does. True if the tunnel ended."""
+        raise AssertionError("streams alone do not end")
+
+    def served(self, row: int) -> None:
+        """Note that a tunnel's row and its connections agree again, as they do between two events.
+
+        Whoever sets ``DIRTY`` calls this in the end. While bytes are pending the row stays dirty.
+        """
+        cells = self.cells
+        if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
+            cells[row + DIRTY] = 0
+
+    def _count(self, here: int, totals: int, got: int) -> None:
+        self.cells[here + LAST_NS] = self.now
+        self.cells[here + BYTES] += got
+        self.cells[totals + T_BYTES] += got
+
+    def _look_at(self, row: int, when: int) -> None:
+        """Have the sweep look at a row at ``when``, if not before."""
+        if when < self.cells[row + DEADLINE_NS]:
+            self.cells[row + DEADLINE_NS] = when
+
+    # --- to a side ----------------------------------------------------------------------------------------------------
+
+    def _send(self, row: int, side: int, end: int) -> None:
+        """Send the buffer up to ``end`` to a side, off the hot path: something may be pending for it."""
+        there = row + SIDE_0 + side * SIDE_CELLS
+        if self.cells[there + PENDING]:
+            self._keep(row, side, self.kernel.buffer[:end])
+        else:
+            self._sent(row, side, self.kernel.send(self.cells[there + FD], 0, end), end)
+
+    def _sent(self, row: int, side: int, sent: int, end: int) -> None:
+        """A side's socket took ``sent`` bytes of the buffer up to ``end``, or failed: keep what it did not take."""
+        if sent == end:
+            return
+        if sent >= 0:
+            self._keep(row, side, self.kernel.buffer[sent:end])
+        elif sent == -EAGAIN or sent == -EINTR:
+            self._keep(row, side, self.kernel.buffer[:end])
+        else:
+            self._failed(row, side, sent)
+
+    def write(self, row: int, side: int, data: bytes) -> None:
+        """Send a side bytes of the gateway's own, behind whatever is pending. They are not counted or scanned."""
+        dirty = self.cells[row + DIRTY]
+        self.cells[row + DIRTY] = 1
+        self._write(row, side, data)
+        if not dirty:
+            self.served(row)
+
+    def _write(self, row: int, side: int, data: bytes) -> None:
+        cells = self.cells
+        there = row + SIDE_0 + side * SIDE_CELLS
+        if cells[there + SHUT]:
+            return
+        if cells[there + PENDING]:
+            self._keep(row, side, bytearray(data))
+            return
+        kept = bytearray(data)
+        sent = self.kernel.send_bytes(cells[there + FD], kept)
+        if sent < 0 and sent != -EAGAIN and sent != -EINTR:
+            self._failed(row, side, sent)
+        elif sent < len(data):
+            self._keep(row, side, kept[max(sent, 0) :])
+
+    # --- backpressure -------------------------------------------------------------------------------------------------
+
+    def _keep(self, row: int, side: int, data: bytearray) -> None:
+        """Keep bytes for a side whose socket is full, and stop reading the other."""
+        cells = self.cells
+        there = row + SIDE_0 + side * SIDE_CELLS
+        if cells[there + PENDING]:
+            self.pending[2 * row + side] += data
+        else:
+            self.pending[2 * row + side] = data
+            cells[there + STALLED_NS] = self.now
+            self._look_at(row, self.now + cells[row + WRITE_STALL_NS])
+        cells[there + PENDING] = len(self.pending[2 * row + side])
+        self._watch(row, side)
+        self._watch(row, 1 - side)
+
+    def _flush(self, row: int, side: int) -> None:
+        """Send a side what was kept for it."""
+        cells = self.cells
+        there = row + SIDE_0 + side * SIDE_CELLS
+        if not cells[there + PENDING]:
+            return
+        data = self.pending[2 * row + side]
+        sent = self.kernel.send_bytes(cells[there + FD], data)
+        if sent < 0:
+            if sent != -EAGAIN and sent != -EINTR:
+                self._failed(row, side, sent)
+            return
+        del data[:sent]
+        cells[there + PENDING] = len(data)
+        cells[there + STALLED_NS] = self.now if data else 0
+        if not data:
+            del self.pending[2 * row + side]
+            if not self._settle(row):
+                self._watch(row, side)
+                self._watch(row, 1 - side)
+
+    def _drop_pending(self, row: int, side: int) -> None:
+        """Forget what a side that takes nothing any more was to be sent."""
+        cells = self.cells
+        there = row + SIDE_0 + side * SIDE_CELLS
+        if cells[there + PENDING]:
+            del self.pending[2 * row + side]
+            cells[there + PENDING] = 0
+            cells[there + STALLED_NS] = 0
+
+    def _watch(self, row: int, side: int) -> None:
+        """Have epoll watch a side for what can be done with it now."""
+        cells = self.cells
+        here = row + SIDE_0 + side * SIDE_CELLS
+        there = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        events = EPOLLOUT if cells[here + PENDING] else 0
+        if not cells[here + ENDED] and (not cells[there + PENDING] or cells[there + GATE] == DISCARD):
+            events |= EPOLLIN
+        # A descriptor that waits for nothing still reports errors and hang-ups, over and over. That is wanted of a side
+        # that sent FIN, as nothing else would tell of its end; a side that is only not read for a while is let go.
+        if events or (cells[here + ENDED] and not cells[here + SHUT]):
+            events |= REGISTERED
+        if events == cells[here + INTEREST]:
+            return
+        if events == REGISTERED and cells[here + INTEREST] == EPOLLIN | REGISTERED:
+            pass  # its FIN was read: nothing more comes to be read, and epoll tells once of the end it waits for
+        elif events:
+            watched = READING if events == EPOLLIN | REGISTERED else events & (EPOLLIN | EPOLLOUT)
+            self.kernel.watch(cells[here + FD], cells[here + INTEREST] != 0, watched)
+        else:
+            self.kernel.unwatch(cells[here + FD])
+        cells[here + INTEREST] = events
+
+    def _ask_anew(self, here: int) -> None:
+        """Have epoll tell again whether there is something to read of a side."""
+        if self.cells[here + INTEREST] == EPOLLIN | REGISTERED:
+            self.kernel.watch(self.cells[here + FD], True, READING)
+
+    # --- descriptors --------------------------------------------------------------------------------------------------
+
+    def hang_up(self, fd: int) -> None:
+        """End a connection that epoll does not watch, whatever other descriptors there are of it, and close this one.
+
+        What was sent before is still delivered, and FIN behind it.
+        """
+        self.kernel.hang_up(fd)
+        self.closing_fds.append(fd)
+
+    def retire(self, fd: int) -> None:
+        """Close a descriptor that epoll no longer watches, once no event at hand can mean it."""
+        self.closing_fds.append(fd)

@@ -1,0 +1,239 @@
+"""A table of another layout, older or newer, is read and its blocks are converted, cell by cell of the same name.
+
+* A cell that both layouts have is copied. One that only the other has is dropped; one that only this has gets its
+  default (``fields.py``), and a table without a cell that has none cannot be converted.
+* Values that have names (states, causes) are copied by name. Texts are cut where there is less room for them.
+* A count of a histogram goes to the bucket that has the upper end of the bucket that it was in: what was counted up to
+  a bound that both have stays what it was, and nothing is lost.
+* What says where in the table something is (``TOTALS``, ``PEER``) is worked out.
+
+A row that has something in it which this layout has no place for, and without which bytes of its tunnel would be lost,
+is converted all the same, for whoever looks at it; it says so (:attr:`ConvertedRow.unknown`), and must not be carried
+on from.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from operator import itemgetter
+from typing import NamedTuple
+
+from gateway.tunnels.table import description
+from gateway.tunnels.table.description import Description, Section
+from gateway.tunnels.table.fields import defaults
+from gateway.tunnels.table.layout import SIDES
+
+WORKED_OUT = frozenset({"TOTALS", "PEER"})
+
+
+class CannotConvert(ValueError):
+    """A table is of another layout, and nothing can be made of it; ``str()`` says why."""
+
+
+class ConvertedRow(NamedTuple):
+    """One row in the new layout."""
+
+    cells: array[int]
+    unknown: str | None
+    """the cell because of which nobody may carry the tunnel on; None for most"""
+
+
+class _Blocks:
+    """How blocks of one section are converted: a list of integers in, another one out."""
+
+    def __init__(self, old: Description, new: Description, section: str, default: Mapping[str, int | None]) -> None:
+        """:raises CannotConvert: a cell is missing"""
+        before: Section = getattr(old, section)
+        after: Section = getattr(new, section)
+        constants = [0]
+        picks = [before.cells] * after.cells
+        self._named: list[tuple[int, str, dict[int, int | None]]] = []
+        self._counted: list[tuple[int, int, list[int]]] = []
+        for name, (at, size) in after.names.items():
+            bare = name.split()[-1]
+            if bare in WORKED_OUT:
+                continue
+            if name not in before.names:
+                value = default.get(name)
+                if value is None:
+                    raise CannotConvert(f"the table of layout {old.version} has no {name}, which {new.version} needs")
+                picks[at : at + size] = [before.cells + len(constants)] * size
+                constants.append(value)
+                continue
+            there, count = before.names[name]
+            if bare in old.bounds and bare in new.bounds and old.bounds[bare] != new.bounds[bare]:
+                self._counted += _by_bounds(old.bounds[bare], new.bounds[bare], there, at)
+                continue
+            for n in range(min(size, count)):
+                picks[at + n] = there + n
+            values = _by_name(old.values.get(bare, {}), new.values.get(bare, {}))
+            if values:
+                self._named.append((at, name, values))
+        # One more, for itemgetter to return a tuple even of a block of one cell.
+        self._pick: Callable[[list[int]], tuple[int, ...]] = itemgetter(*picks, before.cells)
+        self._constants = constants
+
+    def convert(self, cells: list[int]) -> tuple[list[int], str | None]:
+        """:returns: a block, and the name of a cell in it whose value has no name in the new layout"""
+        unknown = None
+        found = list(self._pick(cells + self._constants))
+        found.pop()
+        for at, name, values in self._named:
+            value = values.get(found[at], found[at])
+            if value is None:
+                unknown, value = name, 0
+            found[at] = value
+        for there, count, buckets in self._counted:
+            for n in range(count):
+                found[buckets[n]] += cells[there + n]
+        return found, unknown
+
+
+class Conversion:
+    """From one layout to another; both are of tables, since it depends on their sizes where things are."""
+
+    def __init__(
+        self, old: Description, new: Description, default: Callable[[str], Mapping[str, int | None]] = defaults
+    ) -> None:
+        """
+        :param default: for cells that ``old`` lacks, by the name of the section
+        :raises CannotConvert: there are not the same slots, or a cell is missing that is needed
+        """
+        if (old.workers, old.slots) != (new.workers, new.slots):
+            raise CannotConvert(
+                f"the table is for {old.workers} workers in {old.slots} slots, and not for {new.workers} in {new.slots}"
+            )
+        self.old = old
+        self.new = new
+        self.header = _Blocks(old, new, "header", default("header"))
+        self.worker = _Blocks(old, new, "worker", default("worker"))
+        self.backend = _Blocks(old, new, "backend", default("backend"))
+        self.totals = _Blocks(old, new, "totals", default("totals"))
+        self._row = _Blocks(old, new, "row", default("row"))
+        names = old.row.names
+        self._lost = [
+            (at + n, name)
+            for name, (at, size) in names.items()
+            if name not in new.row.names and name.split()[-1] in old.essential | new.essential
+            for n in range(size)
+        ]
+        self._texts = [
+            (old.texts[name][0], at, min(size, old.texts[name][1]))
+            for name, (at, size) in new.texts.items()
+            if name in old.texts
+        ]
+        self._route_at = old.row.names.get("ROUTE", (0, 1))[0]
+        self._totals_at = new.row.names.get("TOTALS", (None, 1))[0]
+        self._peers = _peers(old, new)
+
+    def row(self, slot: int, row: bytes) -> ConvertedRow:
+        """
+        :param slot: that it is in
+        :param row: all of it, texts included
+        """
+        cells = memoryview(row).cast("q").tolist()
+        converted, unknown = self._row.convert(cells)
+        for at, name in self._lost:
+            if cells[at]:
+                unknown = name
+        if self._totals_at is not None:
+            route = cells[self._route_at]
+            converted[self._totals_at] = self.new.totals.block(slot, route if 0 <= route < self.new.totals.count else 0)
+        for there, at, distance in self._peers:
+            converted[at] = distance if cells[there] else 0
+        made = array("q", converted)
+        data = memoryview(made).cast("B")
+        for there, at, size in self._texts:
+            length = min(row[there] | row[there + 1] << 8, size)
+            data[at : at + 2] = length.to_bytes(2, "little")
+            data[at + 2 : at + 2 + length] = row[there + 2 : there + 2 + length]
+        return ConvertedRow(made, unknown)
+
+
+class Foreign:
+    """A table of any layout, for reading."""
+
+    def __init__(self, fd: int) -> None:
+        """
+        :param fd: of the table; the object keeps another one of its own
+        :raises Undescribed: as :func:`description.read`
+        :raises CannotConvert: it lacks what every table has
+        """
+        self.description = described = description.read(fd)
+        try:
+            self._used = described.worker.names["W_HIGH_ROWS"][0]
+            self._state = described.row.names["STATE"][0]
+            self._id = described.row.names["ID"][0]
+            self._free = described.values["STATE"]["FREE"]
+        except KeyError as error:
+            raise CannotConvert(f"the table of layout {described.version} has no {error.args[0]}") from None
+        self.fd = os.dup(fd)
+        self._map = mmap.mmap(self.fd, described.size_bytes, prot=mmap.PROT_READ)
+        self.cells = memoryview(self._map).cast("q")
+
+    def close(self) -> None:
+        """Let go of the mapping and of the descriptor, unless that is done."""
+        if not self._map.closed:
+            self.cells.release()
+            self._map.close()
+            os.close(self.fd)
+
+    def block(self, section: Section, slot: int, number: int = 0) -> list[int]:
+        """The cells of one block."""
+        at = section.block(slot, number)
+        return self.cells[at : at + section.cells].tolist()
+
+    def used_rows(self, slot: int) -> int:
+        """Rows of a slot that were ever used."""
+        return min(self.cells[self.description.worker.block(slot) + self._used], self.description.row.count)
+
+    def in_use(self, slot: int, start: int, end: int) -> list[bool]:
+        """Of the rows from one number to another: which are not free."""
+        section = self.description.row
+        first, last = section.block(slot, start) + self._state, section.block(slot, end) + self._state
+        return [state != self._free for state in self.cells[first : last : section.cells].tolist()]
+
+    def row(self, slot: int, number: int) -> bytes | None:
+        """A row, counted from the slot's first; None where it is free, or changes hands just now."""
+        at = self.description.row.block(slot, number)
+        state, tunnel = self.cells[at + self._state], self.cells[at + self._id]
+        if state == self._free:
+            return None
+        row = self.cells[at : at + self.description.row.cells].tobytes()
+        whole = (state, tunnel) == (self.cells[at + self._state], self.cells[at + self._id])
+        return row if whole else None
+
+    def number_of(self, slot: int, row: int) -> int:
+        """The number of a row in its slot. :param row: its first cell. :raises ValueError: the slot has no row there"""
+        section = self.description.row
+        number, rest = divmod(row - section.block(slot), section.cells)
+        if rest or not 0 <= number < section.count:
+            raise ValueError(f"slot {slot} has no row at {row}")
+        return number
+
+
+def _by_name(old: Mapping[str, int], new: Mapping[str, int]) -> dict[int, int | None]:
+    """Values that are other ones in the new layout; None for those that have no name there."""
+    found = {value: new.get(name) for name, value in old.items()}
+    return {value: other for value, other in found.items() if value != other}
+
+
+def _by_bounds(old: tuple[int, ...], new: tuple[int, ...], there: int, at: int) -> list[tuple[int, int, list[int]]]:
+    """Where counts of a histogram go: those beyond the last bound go beyond the last."""
+    return [(there, len(old) + 1, [at + bisect_left(new, bound) for bound in old] + [at + len(new)])]
+
+
+def _peers(old: Description, new: Description) -> list[tuple[int, int, int]]:
+    """The cells that hold the distance of the other side's scanner: where they were, where they are, and it.
+
+    None where a layout has not both of them.
+    """
+    names = [name for name in new.row.names if name.split()[-1] == "PEER" and name in old.row.names]
+    if len(names) != len(SIDES):
+        return []
+    places = [new.row.names[name][0] for name in names]
+    return [(old.row.names[name][0], at, sum(places) - 2 * at) for name, at in zip(names, places, strict=True)]

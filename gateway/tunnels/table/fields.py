@@ -1,0 +1,211 @@
+"""The cells of ``layout.py`` by their names, and what each is where a table of another layout has none of that name.
+
+A new cell is listed here, or a test fails: with what it holds in a tunnel that a program before it has opened, as if
+that had known it and nothing had happened. A cell keeps its name for as long as it keeps its meaning and its unit, and
+no longer: names are all that programs of different layouts have in common.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from gateway.protocol import scanner_state
+from gateway.tunnels.table import layout
+from gateway.tunnels.table.description import Description, Section
+from gateway.tunnels.table.layout import GAP_BOUNDS_NS, NEVER, RTT_BOUNDS_NS, SECOND, SIDES
+
+BANKS = 2
+"""Slots for each worker."""
+
+REQUIRED = None
+"""In place of a default: a table without this cell cannot be converted."""
+
+Defaults = Mapping[str, int | None]
+
+HEADER: Defaults = {
+    "H_WORKERS": REQUIRED,
+    "H_ROWS_PER_WORKER": REQUIRED,
+    "H_STARTED_UNIX_NS": 0,
+    "H_KEPT": 0,
+}
+WORKER: Defaults = {
+    "W_PID": REQUIRED,
+    "W_STARTED_UNIX_NS": 0,
+    "W_HEARTBEAT_NS": REQUIRED,
+    "W_LAST_ID": REQUIRED,
+    "W_HIGH_ROWS": REQUIRED,
+    "W_CONFIG": 0,
+    "W_READY": REQUIRED,
+    "W_LOG_LINES_LOST": 0,
+    "W_ADOPTED": 0,
+}
+BACKEND: Defaults = {"B_LIVE": REQUIRED, "B_CONNECT_NS": 0}
+TOTALS: Defaults = {
+    "T_FRAMES": 0,
+    "T_BYTES": 0,
+    "T_VIOLATIONS": 0,
+    "T_PINGS": 0,
+    "T_PONGS": 0,
+    "T_TIMEOUTS": 0,
+    "T_INTERVAL_NS": 0,
+    "T_CUTOFF_NS": 0,
+    "T_GAPS_SUM_NS": 0,
+    "T_GAPS": 0,
+    "T_RTT_SUM_NS": 0,
+    "T_RTTS": 0,
+}
+"""Of each direction. What was not counted begins at 0."""
+
+ROW: Defaults = {
+    "STATE": REQUIRED,
+    "ID": REQUIRED,
+    "ROUTE": REQUIRED,
+    "BACKEND": REQUIRED,
+    "TOTALS": 0,  # worked out: see conversion.py
+    "DIRTY": REQUIRED,
+    "PHASE": REQUIRED,
+    "DEADLINE_NS": 0,  # whoever carries a tunnel on works it out
+    "OPENED_NS": REQUIRED,
+    "OPENED_UNIX_NS": REQUIRED,
+    "KIND": REQUIRED,
+    "CLOSING_NS": 0,
+    "WRITE_STALL_NS": NEVER,
+    "CLOSE_NS": 10 * SECOND,
+    "IDLE_NS": NEVER,
+    "LIFETIME_NS": NEVER,
+    "INITIATOR": -1,
+    "CAUSE": -1,
+    "CLOSE_CODE_SENT": 0,
+    "END_SIDE": -1,
+    "ON_LOSS_CODE": 0,
+    "PACED_NS": 0,
+    "PACED_CODE": 0,
+}
+SIDE: Defaults = {
+    "FD": -1,  # written anew, as is INTEREST
+    "PENDING": REQUIRED,
+    "GATE": REQUIRED,
+    "LAST_NS": REQUIRED,
+    "BYTES": 0,
+    "INTEREST": 0,
+    "STALLED_NS": 0,
+    "ENDED": REQUIRED,
+    "SHUT": REQUIRED,
+    "PING_AFTER_NS": NEVER,
+    "PONG_TIMEOUT_NS": NEVER,
+    "NETWORK": 0,
+    "PINGS_SENT": 0,
+    "PINGS_ANSWERED": 0,
+    "PING_TAG": 0,
+    "PINGED_NS": 0,
+    "WROTE_NS": 0,
+    "PONG_NS": 0,
+    "RTT_NS": 0,
+    "SILENCE_NS": 0,
+    "HELD": 0,
+    "HELD_LOW": 0,
+    "HELD_HIGH": 0,
+    "END_IDLE_NS": 0,
+    "END_QUIET_NS": 0,
+    "END_QUEUED": 0,
+    "TALKS": 0,
+}
+SCANNER: Defaults = {
+    "STATUS": REQUIRED,
+    "REST": 0,  # the next scan works it out
+    "REMAINING": REQUIRED,
+    "HEADER_LENGTH": REQUIRED,
+    "MASKING": REQUIRED,
+    "MESSAGE": REQUIRED,
+    "FRAMES": 0,
+    "DATA_AT": REQUIRED,
+    "OPCODE": REQUIRED,
+    "HEADER_LOW": REQUIRED,
+    "HEADER_HIGH": REQUIRED,
+    "MASK": REQUIRED,
+    "CONTROL_READ": REQUIRED,
+    "DIGEST": REQUIRED,
+    "CLOSE_CODE": 0,
+    "PING_AT": 0,
+    "PING_ID": 0,
+    "PONG_AT": 0,
+    "PONG_ID": 0,
+    "PEER": 0,  # worked out: see conversion.py
+}
+
+ESSENTIAL = frozenset(
+    {
+        *("STATE", "ID", "ROUTE", "BACKEND", "DIRTY", "PHASE", "KIND", "PENDING", "GATE", "ENDED", "SHUT"),
+        *("PINGS_SENT", "PINGS_ANSWERED", "PING_TAG", "HELD", "HELD_LOW", "HELD_HIGH"),
+        *("STATUS", "REMAINING", "HEADER_LENGTH", "MASKING", "MESSAGE", "OPCODE", "HEADER_LOW", "HEADER_HIGH"),
+        *("MASK", "CONTROL_READ", "DIGEST"),
+    }
+)
+"""What a tunnel's bytes rest on: a program that has no such cell would lose some, or write some into a frame. It must
+not carry on a tunnel in which one is not 0. Everything else that another program does not know is dropped."""
+
+VALUES: Mapping[str, Mapping[str, int]] = {
+    "STATE": {name: getattr(layout, name) for name in ("FREE", "RESERVED", "LIVE", "RELEASED")},
+    "PHASE": {name: getattr(layout, name) for name in ("RELAYING", "CLOSING", "CUT")},
+    "KIND": {name: getattr(layout, name) for name in ("WEBSOCKET", "OPAQUE")},
+    "GATE": {name: getattr(layout, name) for name in ("PASS", "AT_BOUNDARY", "DISCARD", "PONG_DUE")},
+    "INITIATOR": {name: number for number, name in enumerate(("", *layout.INITIATORS), -1)},
+    "END_SIDE": {name: number for number, name in enumerate(("", *SIDES), -1)},
+    "CAUSE": {name: number for number, name in enumerate(("", *layout.CAUSES), -1)},
+    "STATUS": {name: getattr(scanner_state, name) for name in ("OPEN", "CLOSED", "BROKEN")},
+    "MESSAGE": {"": 0, "PLAIN": scanner_state.PLAIN, "EXTENDED": scanner_state.EXTENDED},
+}
+"""Cells whose values have names, all of them; no name is that of what stands for nothing."""
+
+
+def describe(workers: int, rows_per_worker: int) -> Description:
+    """What is where in a table of this layout. :param rows_per_worker: of each slot"""
+    slots = BANKS * workers
+    sides = [layout.SIDE_0 + side * layout.SIDE_CELLS for side in range(len(SIDES))]
+    row = _cells(ROW)
+    for name, at in zip(SIDES, sides, strict=True):
+        row |= _cells(SIDE, name, at) | _cells(SCANNER, name, at + layout.SCANNER)
+    totals: dict[str, tuple[int, int]] = {}
+    for side, name in enumerate(SIDES):
+        totals |= _cells(TOTALS, name, side * layout.TOTAL_CELLS)
+    texts = {}
+    at = layout.TEXT_CELL * layout.CELL_BYTES
+    for name, size in layout.TEXTS.items():
+        texts[name] = (at, size)
+        at += 2 + size
+    header = Section(0, layout.HEADER_CELLS, 1, _cells(HEADER))
+    worker = Section(layout.HEADER_CELLS, layout.WORKER_CELLS, 1, _cells(WORKER))
+    backend = Section(worker.end(slots), layout.BACKEND_CELLS, layout.MAX_BACKENDS, _cells(BACKEND))
+    of_routes = Section(backend.end(slots), layout.ROUTE_CELLS, layout.MAX_ROUTES, totals)
+    rows = Section(of_routes.end(slots), layout.ROW_CELLS, rows_per_worker, row)
+    bounds = {"T_GAPS": GAP_BOUNDS_NS, "T_RTTS": RTT_BOUNDS_NS}
+    return Description(
+        layout.VERSION, workers, slots, header, worker, backend, of_routes, rows, texts, VALUES, bounds, ESSENTIAL
+    )
+
+
+def defaults(section: str) -> dict[str, int | None]:
+    """By name, as :func:`describe` gives names to cells. :param section: an attribute of ``Description``"""
+    if section == "totals":
+        return _of_sides(TOTALS)
+    if section == "row":
+        return {**ROW, **_of_sides(SIDE), **_of_sides(SCANNER)}
+    return dict({"header": HEADER, "worker": WORKER, "backend": BACKEND}[section])
+
+
+def _of_sides(cells: Defaults) -> dict[str, int | None]:
+    return {f"{side} {name}": default for side in SIDES for name, default in cells.items()}
+
+
+_SIZES = {"T_FRAMES": scanner_state.OPCODES, "T_GAPS": len(GAP_BOUNDS_NS) + 1, "T_RTTS": len(RTT_BOUNDS_NS) + 1}
+
+
+def _cells(names: Iterable[str], side: str = "", at: int = 0) -> dict[str, tuple[int, int]]:
+    """Where cells are. :param at: where their numbers in ``layout.py`` count from"""
+    prefix = f"{side} " if side else ""
+    return {prefix + name: (at + _number(name), _SIZES.get(name, 1)) for name in names}
+
+
+def _number(name: str) -> int:
+    number: int = getattr(scanner_state if name in SCANNER else layout, name)
+    return number

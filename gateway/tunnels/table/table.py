@@ -1,0 +1,344 @@
+"""The shared table: one row for each live tunnel, readable by every process, written by the worker that owns it.
+
+:class:`Table` is the whole, as the supervisor and everything that observes see it; :class:`Slice` is what one worker
+may write. Where things stand is in ``layout.py``.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import heappop, heappush
+
+from gateway.tunnels.table import description
+from gateway.tunnels.table.fields import describe
+from gateway.tunnels.table.layout import (
+    B_CONNECT_NS,
+    B_LIVE,
+    BACKEND,
+    BACKEND_CELLS,
+    CAUSE,
+    CELL_BYTES,
+    DEADLINE_NS,
+    END_SIDE,
+    FREE,
+    H_ROWS_PER_WORKER,
+    H_STARTED_UNIX_NS,
+    H_WORKERS,
+    HEADER_CELLS,
+    ID,
+    INITIATOR,
+    LIVE,
+    MAX_BACKENDS,
+    MAX_ROUTES,
+    NEVER,
+    PING_AFTER_NS,
+    RESERVED,
+    ROUTE,
+    ROUTE_CELLS,
+    ROW_CELLS,
+    SIDE_0,
+    SIDE_CELLS,
+    STATE,
+    T_CUTOFF_NS,
+    T_INTERVAL_NS,
+    TEXT_CELL,
+    TEXTS,
+    TOTAL_CELLS,
+    TOTALS,
+    W_HIGH_ROWS,
+    W_LAST_ID,
+    W_PID,
+    W_READY,
+    WORKER_CELLS,
+)
+
+TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
+_TEXT_SIZES = tuple(TEXTS.items())
+_TEXTS = struct.Struct("<" + "".join(f"H{size}s" for size in TEXTS.values()))  # which cuts and fills up
+_EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
+
+
+class OtherLayout(ValueError):
+    """A table of another layout, which ``conversion.py`` can convert."""
+
+
+class Table:
+    """The table of one gateway, over a ``memfd`` that every process maps."""
+
+    def __init__(self, fd: int) -> None:
+        """Map an existing table.
+
+        :raises Undescribed: ``fd`` holds no table, or one that is damaged
+        :raises OtherLayout: it is of another layout
+        """
+        self.fd = fd
+        found = description.read(fd)
+        self.description = describe(found.workers, found.row.count)
+        if found != self.description:
+            raise OtherLayout("this is not a table of this version of the gateway")
+        self._map = mmap.mmap(fd, 0)
+        self.bytes = memoryview(self._map)
+        self.cells = self.bytes.cast("q")
+        self.workers = found.workers
+        self.slots = found.slots
+        self.rows_per_worker = found.row.count
+        self._backends_at = found.backend.at
+        self._totals_at = found.totals.at
+        self._rows_at = found.row.at
+
+    @classmethod
+    def create(cls, workers: int, max_tunnels: int) -> Table:
+        """Make a table for ``workers`` that hold ``max_tunnels`` rows together, and for as many that replace them.
+
+        Pages that no tunnel ever used cost no memory.
+        """
+        described = describe(workers, -(-max_tunnels // workers))
+        fd = os.memfd_create("gateway-tunnels")
+        os.ftruncate(fd, described.size_bytes)
+        description.write(fd, described, HEADER_CELLS * CELL_BYTES)
+        header = {
+            H_WORKERS: workers,
+            H_ROWS_PER_WORKER: described.row.count,
+            H_STARTED_UNIX_NS: time.time_ns(),
+        }
+        for cell, value in header.items():
+            os.pwrite(fd, value.to_bytes(CELL_BYTES, "little"), cell * CELL_BYTES)
+        return cls(fd)
+
+    def close(self) -> None:
+        """Let go of the mapping and of the descriptor."""
+        self.unmap()
+        os.close(self.fd)
+
+    def unmap(self) -> None:
+        """Let go of the mapping."""
+        self.cells.release()
+        self.bytes.release()
+        self._map.close()
+
+    def worker(self, slot: int) -> int:
+        """Where the block of the worker in ``slot`` begins."""
+        return HEADER_CELLS + slot * WORKER_CELLS
+
+    def index_of(self, slot: int) -> int:
+        """Which worker a slot is for, counted from 0."""
+        return slot % self.workers
+
+    def other_slot(self, slot: int) -> int:
+        """Where the worker runs that replaces the one in ``slot`` during an upgrade."""
+        return (slot + self.workers) % self.slots
+
+    def backend_at(self, slot: int, backend: int) -> int:
+        """Where what one worker knows of a backend begins."""
+        return self._backends_at + (slot * MAX_BACKENDS + backend) * BACKEND_CELLS
+
+    def live(self, backend: int) -> int:
+        """Tunnels to a backend, those in their handshake included, across all workers."""
+        cells = self.cells
+        return sum(cells[self.backend_at(slot, backend) + B_LIVE] for slot in range(self.slots))
+
+    def is_up(self, backend: int) -> bool:
+        """Whether the latest attempt of any worker to connect to a backend went well, or none was made."""
+        latest = max(
+            (self.cells[self.backend_at(slot, backend) + B_CONNECT_NS] for slot in range(self.slots)),
+            key=abs,
+        )
+        return latest >= 0
+
+    def totals_at(self, slot: int, route: int) -> int:
+        """Where one worker's totals of a route begin: ``TOTAL_CELLS`` for each direction."""
+        return self._totals_at + (slot * MAX_ROUTES + route) * ROUTE_CELLS
+
+    def first_row(self, slot: int) -> int:
+        """The first row of a worker's slice."""
+        return self._rows_at + slot * self.rows_per_worker * ROW_CELLS
+
+    def rows(self, slot: int | None = None) -> Iterator[int]:
+        """Live rows, of one worker or of all."""
+        cells = self.cells
+        for worker in range(self.slots) if slot is None else (slot,):
+            first = self.first_row(worker)
+            used = cells[self.worker(worker) + W_HIGH_ROWS]
+            for row in range(first, first + used * ROW_CELLS, ROW_CELLS):
+                if cells[row + STATE] == LIVE:
+                    yield row
+
+    def tunnels(self) -> int:
+        """How many tunnels are open, across all workers."""
+        return sum(1 for _ in self.rows())
+
+    def slot_of(self, row: int) -> int:
+        """The worker that a row belongs to."""
+        return (row - self._rows_at) // (self.rows_per_worker * ROW_CELLS)
+
+    def clear(self, slot: int, routes: int, backends: int) -> None:
+        """Empty the slice of a worker that is gone for good. What it has counted stays, and memory is given back.
+
+        :param routes: numbers that were given to routes, as for ``backends``
+        """
+        cells = self.cells
+        block = self.worker(slot)
+        first = self.first_row(slot)
+        for row in range(first, first + cells[block + W_HIGH_ROWS] * ROW_CELLS, ROW_CELLS):
+            cells[row + STATE] = FREE
+            cells[row : row + ROW_CELLS] = _EMPTY_ROW
+        cells[block + W_HIGH_ROWS] = 0
+        cells[block + W_READY] = 0
+        cells[block + W_PID] = 0
+        for backend in range(backends):
+            cells[self.backend_at(slot, backend) + B_LIVE] = 0
+        for route in range(routes):
+            at = self.totals_at(slot, route)
+            for side in (at, at + TOTAL_CELLS):
+                cells[side + T_INTERVAL_NS] = cells[side + T_CUTOFF_NS] = 0
+        start = -(-first * CELL_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
+        end = (first + self.rows_per_worker * ROW_CELLS) * CELL_BYTES // mmap.PAGESIZE * mmap.PAGESIZE
+        if start < end:
+            self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+
+    def texts(self, row: int) -> dict[str, str]:
+        """The texts of a row, by the names in ``layout.TEXTS``."""
+        return dict(zip(TEXTS, texts_of(self.copy_of(row)[1]), strict=True))
+
+    def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
+        """As :meth:`copy_of`, for who looks at few of the cells."""
+        data = bytes(self.bytes[row * CELL_BYTES : (row + ROW_CELLS) * CELL_BYTES])
+        return memoryview(data).cast("q"), data[TEXT_CELL * CELL_BYTES :]
+
+    def copy_of(self, row: int) -> tuple[list[int], bytes]:
+        """A row's cells and, apart, the bytes of its texts, for :func:`texts_of`."""
+        at = (row + TEXT_CELL) * CELL_BYTES
+        return self.cells[row : row + TEXT_CELL].tolist(), bytes(self.bytes[at : at + TEXT_BYTES])
+
+
+def texts_of(data: bytes) -> list[str]:
+    """The texts of a row out of their bytes, in the order of ``layout.TEXTS``."""
+    found = iter(_TEXTS.unpack_from(data))
+    # Of the length no more is believed than there is room for; a slice does not go beyond that.
+    return [text[:length].decode("utf-8", "replace") for length, text in zip(found, found, strict=True)]
+
+
+class Slice:
+    """The part of the table that one worker writes: its block, its totals, its rows."""
+
+    def __init__(self, table: Table, slot: int) -> None:
+        """Take over the slice of a slot, in whatever state its last worker died: the live rows in it are kept."""
+        self.table = table
+        self.slot = slot
+        self.cells = table.cells
+        self.block = table.worker(slot)
+        self.first = table.first_row(slot)
+        self._free: list[int] = []  # a heap: lowest first, so that what is in use stays together
+        self._forget_backends()
+        for row in self.rows():
+            if self.cells[row + STATE] == FREE:
+                self._empty(row)
+                self._free.append(row)
+            else:
+                self._occupy(row, self.cells[row + BACKEND])
+
+    @property
+    def used_rows(self) -> int:
+        """Rows of the slice that were ever used; those beyond are untouched."""
+        return self.cells[self.block + W_HIGH_ROWS]
+
+    @property
+    def rows_in_use(self) -> int:
+        """Tunnels of the slice, those in their handshake included."""
+        return self.used_rows - len(self._free)
+
+    def rows(self) -> range:
+        """All rows that were ever used, whatever their state."""
+        return range(self.first, self.first + self.used_rows * ROW_CELLS, ROW_CELLS)
+
+    def allocate(self, route: int, backend: int) -> int | None:
+        """Reserve a row for a handshake; None when the slice is full. :meth:`release` gives it back."""
+        cells = self.cells
+        if self._free:
+            row = heappop(self._free)
+        else:
+            used = cells[self.block + W_HIGH_ROWS]
+            if used == self.table.rows_per_worker:
+                return None
+            row = self.first + used * ROW_CELLS
+            cells[row + DEADLINE_NS] = NEVER
+            cells[self.block + W_HIGH_ROWS] = used + 1
+        serial = cells[self.block + W_LAST_ID] + 1
+        cells[self.block + W_LAST_ID] = serial
+        cells[row + STATE] = RESERVED
+        cells[row + ID] = self.slot << 48 | serial
+        cells[row + ROUTE] = route
+        cells[row + TOTALS] = self.table.totals_at(self.slot, route)
+        cells[row + DEADLINE_NS] = NEVER
+        cells[row + INITIATOR] = -1
+        cells[row + CAUSE] = -1
+        cells[row + END_SIDE] = -1
+        cells[row + SIDE_0 + PING_AFTER_NS] = NEVER
+        cells[row + SIDE_0 + SIDE_CELLS + PING_AFTER_NS] = NEVER
+        self._occupy(row, backend)
+        return row
+
+    def receive(self, cells: Sequence[int], texts: bytes) -> int | None:
+        """Take a tunnel in that another worker has served, with its id; None when the slice is full.
+
+        :param cells: its row, less the texts. ``STATE`` is to be written when the tunnel is served
+        """
+        row = self.allocate(cells[ROUTE], cells[BACKEND])
+        if row is None:
+            return None
+        own = self.cells
+        totals = own[row + TOTALS]
+        own[row + STATE + 1 : row + TEXT_CELL] = array("q", cells[STATE + 1 :])
+        own[row + TOTALS] = totals
+        at = (row + TEXT_CELL) * CELL_BYTES
+        self.table.bytes[at : at + TEXT_BYTES] = texts
+        return row
+
+    def use_backend(self, row: int, backend: int) -> None:
+        """Move a reserved row to another backend, when the first could not be reached."""
+        self._vacate(row)
+        self._occupy(row, backend)
+
+    def release(self, row: int) -> None:
+        """Give a row back: it is empty then."""
+        self._vacate(row)
+        # FREE first: a reader that finds the row live has found it whole.
+        self.cells[row + STATE] = FREE
+        self._empty(row)
+        heappush(self._free, row)
+
+    def note_connect(self, backend: int, ok: bool, now: int) -> None:
+        """Note how an attempt to connect to a backend went. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
+        self.cells[self.table.backend_at(self.slot, backend) + B_CONNECT_NS] = now if ok else -now
+
+    def write_texts(self, row: int, texts: Mapping[str, bytes]) -> None:
+        """Write the texts of a row, those named in ``layout.TEXTS``; one that does not fit is cut."""
+        parts: list[int | bytes] = []
+        for name, size in _TEXT_SIZES:
+            text = texts.get(name, b"")
+            length = len(text)
+            parts.append(length if length < size else size)
+            parts.append(text)
+        _TEXTS.pack_into(self.table.bytes, (row + TEXT_CELL) * CELL_BYTES, *parts)
+
+    def _empty(self, row: int) -> None:
+        self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
+        self.cells[row + DEADLINE_NS] = NEVER
+
+    def _forget_backends(self) -> None:
+        for backend in range(MAX_BACKENDS):
+            at = self.table.backend_at(self.slot, backend) + B_LIVE
+            if self.cells[at]:
+                self.cells[at] = 0
+
+    def _occupy(self, row: int, backend: int) -> None:
+        self.cells[row + BACKEND] = backend
+        self.cells[self.table.backend_at(self.slot, backend) + B_LIVE] += 1
+
+    def _vacate(self, row: int) -> None:
+        self.cells[self.table.backend_at(self.slot, self.cells[row + BACKEND]) + B_LIVE] -= 1
