@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from gateway.edge.request import Request
+from typing import TYPE_CHECKING
+
 from gateway.protocol.http import (
     Field,
     Head,
+    RequestHead,
     ResponseHead,
     hop_by_hop,
     only_upgrade_is_hop_by_hop,
@@ -13,36 +15,64 @@ from gateway.protocol.http import (
     response_bytes,
 )
 
+if TYPE_CHECKING:
+    from gateway.edge.in_force import InForce
+    from gateway.edge.request import Request
+
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
+"""Fields that the gateway writes itself. What a peer that is not trusted says in them is dropped."""
 
 
-def fields_to_backend(request: Request) -> list[Field]:
-    """A request's fields without those of one connection only, and with X-Forwarded-* and X-Request-Id.
+# --- to the backend ---------------------------------------------------------------------------------------------------
 
-    Order, case and repetitions stay. What a peer that is not trusted says in our fields is dropped.
+
+def lines_to_backend(head: RequestHead, underscores: bool) -> bytes:
+    """A plain request's fields as a backend is sent them, with CRLF behind each, without those of one connection only
+    and those that the gateway adds. Order, case and repetitions stay.
+
+    :param underscores: whether fields with ``_`` in their names go on; a CGI or WSGI backend cannot tell them from ours
     """
-    head = request.head
     dropped = hop_by_hop(head) | _OURS
-    fields = [field for name, field in zip(head.names, head.fields, strict=True) if name not in dropped]
-    fields += _forwarded(request)
-    return fields
+    if not head.http11:
+        dropped |= {b"expect"}  # a client of HTTP/1.0 does not wait, and knows no 100 (RFC 9110 section 10.1.1)
+    lines = []
+    for name, field in zip(head.names, head.fields, strict=True):
+        if name not in dropped and (underscores or b"_" not in name):
+            lines.append(b"%b: %b\r\n" % field)
+    if b"host" not in head.first:
+        lines.insert(0, b"Host: \r\n")  # RFC 9112 section 3.2: one of HTTP/1.1 has it, be it empty
+    return b"".join(lines)
 
 
-def upgrade_to_backend(request: Request) -> bytes:
+def request_to_backend(request: Request, config: InForce) -> bytes:
+    """The head of a plain request as the backend is sent it."""
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
+        request.head.method,
+        request.target,
+        request.facts.lines,
+        _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1")),
+    )
+
+
+def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     """The head of a handshake as the backend is sent it."""
     head = request.head
+    ours = _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1"))
     if (
         only_upgrade_is_hop_by_hop(head)
         and head.first[b"upgrade"].lower() == request.upgrade
         and _OURS.isdisjoint(head.first)
-        and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.target))
+        and (config.underscores or not head.has_underscore)
+        and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, request.target))
     ):
         # Most handshakes are such, and need not be put together anew.
-        return b"%b%b\r\n" % (head.raw[:-2], _FORWARDED % _values_forwarded(request))
+        return b"%b%b\r\n" % (head.raw[:-2], ours)
     dropped = hop_by_hop(head) | _OURS
     fields: list[Field] = []
     written = set()
     for lower, field in zip(head.names, head.fields, strict=True):
+        if b"_" in lower and not config.underscores:
+            continue
         if lower not in dropped:
             fields.append(field)
         elif (lower == b"connection" or lower == b"upgrade") and lower not in written:
@@ -54,44 +84,16 @@ def upgrade_to_backend(request: Request) -> bytes:
             elif value.lower() != request.upgrade:
                 value = request.upgrade or b""
             fields.append((name, value))
-    fields += _forwarded(request)
-    return request_bytes(head.method, head.target, fields)
+    return b"%b%b\r\n" % (request_bytes(head.method, request.target, fields)[:-2], ours)
 
 
-def answer_to_client(head: ResponseHead) -> bytes:
-    """The head of a 101 or of an interim answer as the client is sent it."""
-    if head.raw.startswith(b"HTTP/1.1 ") and only_upgrade_is_hop_by_hop(head):
-        return head.raw
-    return response_bytes(head.status, head.reason, _end_to_end(head, keep=(b"connection", b"upgrade")))
+_FORWARDED = (
+    b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"
+)
 
 
-def last_answer_to_client(head: ResponseHead) -> bytes:
-    """The head of an answer behind which the connection is closed. Its body is relayed framed as it came."""
-    fields = _end_to_end(head, keep=(b"transfer-encoding",))
-    fields.append((b"Connection", b"close"))
-    return response_bytes(head.status, head.reason, fields)
-
-
-def fields_to_client(head: Head) -> list[Field]:
-    """An ordinary answer's fields without those of one connection only."""
-    return _end_to_end(head, keep=())
-
-
-def _end_to_end(head: Head, keep: tuple[bytes, ...]) -> list[Field]:
-    dropped = hop_by_hop(head)
-    return [field for name, field in zip(head.names, head.fields, strict=True) if name not in dropped or name in keep]
-
-
-_FORWARDED_NAMES = (b"X-Forwarded-For", b"X-Forwarded-Proto", b"X-Forwarded-Host", b"X-Request-Id")
-_FORWARDED = b"".join(b"%b: %%b\r\n" % name for name in _FORWARDED_NAMES)
-
-
-def _forwarded(request: Request) -> list[Field]:
-    return list(zip(_FORWARDED_NAMES, _values_forwarded(request), strict=True))
-
-
-def _values_forwarded(request: Request) -> tuple[bytes, bytes, bytes, bytes]:
-    """Values of the fields in ``_FORWARDED_NAMES``."""
+def _forwarded(request: Request) -> tuple[bytes, bytes, bytes]:
+    """Values of X-Forwarded-For, -Proto and -Host."""
     head = request.head
     peer = request.peer
     host = peer.host.encode() or b"unix:"
@@ -103,4 +105,59 @@ def _values_forwarded(request: Request) -> tuple[bytes, bytes, bytes, bytes]:
             host = before + b", " + host if peer.host else before
         proto = head.first.get(b"x-forwarded-proto", proto)
         name = head.first.get(b"x-forwarded-host", name)
-    return host, proto, name, request.request_id.encode("latin-1")
+    return host, proto, name
+
+
+# --- to the client ----------------------------------------------------------------------------------------------------
+
+
+def answer_to_client(head: ResponseHead) -> bytes:
+    """The head of a 101 as the client is sent it. Length fields have no business there (RFC 9110 section 8.6)."""
+    if (
+        head.raw.startswith(b"HTTP/1.1 ")
+        and only_upgrade_is_hop_by_hop(head)
+        and b"content-length" not in head.first
+    ):
+        return head.raw
+    fields = _end_to_end(head, keep=(b"connection", b"upgrade"), drop=(b"content-length", b"transfer-encoding"))
+    return response_bytes(head.status, head.reason, fields)
+
+
+def interim_to_client(head: ResponseHead) -> bytes:
+    """The head of an interim answer as the client is sent it."""
+    return response_bytes(
+        head.status, head.reason, _end_to_end(head, drop=(b"content-length", b"transfer-encoding"))
+    )
+
+
+def fields_to_client(head: ResponseHead, keep_chunked: bool) -> list[Field]:
+    """A final answer's fields without those of one connection only.
+
+    An ``Upgrade`` stays: a 426 needs it, and any other answer may offer it (RFC 9110 sections 7.8 and 15.5.22).
+
+    :param keep_chunked: whether the body is relayed in its chunks
+    """
+    keep: tuple[bytes, ...] = (b"transfer-encoding", b"trailer") if keep_chunked else (b"trailer",)
+    drop: tuple[bytes, ...] = ()
+    if head.status == 204:
+        drop = (b"content-length", b"transfer-encoding")  # RFC 9110 section 8.6
+    elif head.status == 304 and not keep_chunked:
+        drop = (b"transfer-encoding",)
+    offered = b"upgrade" in head.first and b"upgrade" in head.tokens(b"connection")
+    if not offered:
+        return _end_to_end(head, keep, drop)
+    return [*_end_to_end(head, (*keep, b"upgrade"), drop), (b"Connection", b"Upgrade")]
+
+
+def goes_as_it_came(head: ResponseHead) -> bool:
+    """Whether no field of an answer concerns one connection only, so that its bytes can go on as they are."""
+    return head.raw.startswith(b"HTTP/1.1 ") and b"connection" not in head.first
+
+
+def _end_to_end(head: Head, keep: tuple[bytes, ...] = (), drop: tuple[bytes, ...] = ()) -> list[Field]:
+    dropped = hop_by_hop(head)
+    return [
+        field
+        for name, field in zip(head.names, head.fields, strict=True)
+        if (name not in dropped or name in keep) and name not in drop
+    ]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
 
+from gateway.edge.facts import Facts
+from gateway.edge.refused import Refused
 from gateway.protocol.http import BadHead, RequestHead
 from gateway.protocol.target import normal_path, split_target
 from gateway.protocol.websocket import (
@@ -18,83 +19,13 @@ from gateway.protocol.websocket import (
     has_body,
     requested_upgrades,
 )
-from gateway.routing.routes import Route, Routes
 
-Network = IPv4Network | IPv6Network
+if TYPE_CHECKING:
+    from gateway.edge.in_force import InForce
+    from gateway.edge.trust import Peer
+    from gateway.routing.routes import Route
+
 MAX_REQUEST_ID = 128
-
-
-class Refused(Exception):
-    """A request that the gateway answers itself."""
-
-    def __init__(self, status: int, reason: str, result: str, route: Route | None = None) -> None:
-        """
-        :param reason: what the client is told
-        :param result: the ``result`` label of ``gateway_handshakes_total``
-        """
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.result = result
-        self.route = route
-
-
-@dataclass(slots=True)
-class Peer:
-    """The other end of a client's connection."""
-
-    host: str
-    """its address; empty on a unix socket"""
-    port: int
-    trusted: bool
-    """whether its X-Forwarded-* are believed"""
-
-    def __str__(self) -> str:
-        if not self.host:
-            return "unix"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class Trust:
-    """Which peers are proxies of the operator's."""
-
-    def __init__(self, networks: tuple[Network, ...]) -> None:
-        self._networks = networks
-
-    def peer(self, address: object) -> Peer:
-        """Describe a peer by its address and port, or whatever else stands for it on a unix socket."""
-        if not isinstance(address, tuple):
-            # A unix socket: whoever may connect to it is on this machine, by the operator's leave.
-            return Peer("", 0, True)
-        host: str = address[0]
-        if host.startswith("::ffff:") and "." in host:
-            host = host[7:]
-        return Peer(host, address[1], bool(self._networks) and self.trusts(host))
-
-    def trusts(self, host: str) -> bool:
-        """Whether an address is one of a trusted proxy."""
-        try:
-            address: IPv4Address | IPv6Address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks if network.version == address.version)
-
-    def client_of(self, peer: Peer, head: RequestHead) -> str:
-        """The client's address: the last in X-Forwarded-For that no trusted proxy has (nginx: real_ip_recursive)."""
-        if not peer.trusted:
-            return str(peer)
-        found = str(peer)
-        for item in reversed(head.items(b"x-forwarded-for")):
-            text = item.decode("latin-1")
-            host = text.strip("[]")
-            try:
-                ip_address(host)
-            except ValueError:
-                break
-            found = text
-            if not self.trusts(host):
-                break
-        return found
 
 
 @dataclass(slots=True)
@@ -102,6 +33,10 @@ class Request:
     """A request with a route."""
 
     head: RequestHead
+    facts: Facts | None
+    """what its fields say; None for an upgrade"""
+    target: bytes
+    """as the backend is sent it: in origin form"""
     peer: Peer
     client: str
     host: str
@@ -115,15 +50,16 @@ class Request:
     started_ns: int
 
 
-def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started_ns: int | None = None) -> Request:
+def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> Request:
     """Find out what a request asks for.
 
+    :param started_ns: ``CLOCK_MONOTONIC`` at its first byte
     :raises Refused: it cannot be served; with the answer to give
     """
     wants = requested_upgrades(head) if b"upgrade" in head.first else []
     route = None
     try:
-        route, host, path = _find_route(head, routes)
+        route, host, path, target = _find_route(head, config)
         upgrade = key = None
         for protocol in wants:
             if protocol in route.upgrades:
@@ -136,38 +72,51 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
             raise BadHead(400, "a request to upgrade has no body")
         elif upgrade is None:
             check_not_stripped(head)
+        if config.rejects_underscores and head.has_underscore:
+            raise BadHead(400, "a field whose name has an underscore")
+        if b"cdn-loop" in head.first and config.loop_mark in head.items(b"cdn-loop"):
+            raise BadHead(508, "this gateway has sent the request to itself")
     except StrippedUpgrade as error:
         raise Refused(error.status, str(error), "stripped_upgrade", route) from None
     except BadHead as error:
         raise Refused(error.status, str(error), "bad_request", route) from None
+    facts = None
+    if upgrade is None:
+        facts = head.facts
+        if facts is None:
+            facts = head.facts = Facts(head, config.underscores)
     return Request(
-        head=head,
-        peer=peer,
-        client=trust.client_of(peer, head),
-        host=host,
-        path=path,
-        route=route,
-        upgrade=upgrade,
-        key=key,
-        request_id=_request_id(head, peer),
-        started_ns=time.monotonic_ns() if started_ns is None else started_ns,
+        head,
+        facts,
+        target,
+        peer,
+        config.trust.client_of(peer, head),
+        host,
+        path,
+        route,
+        upgrade,
+        key,
+        _request_id(head, peer),
+        started_ns,
     )
 
 
-def _find_route(head: RequestHead, routes: Routes) -> tuple[Route, str, str]:
-    """The route of a request, its host and its path as it came.
+def _find_route(head: RequestHead, config: InForce) -> tuple[Route, str, str, bytes]:
+    """The route of a request, its host, its path as it came, and its target in origin form.
 
     :raises BadHead: its target is malformed
     :raises Refused: there is none
     """
+    routes = config.routes
     field = head.first.get(b"host", b"")
-    authority, path, _query = split_target(head.target)
+    authority, path, query = split_target(head.target)
     if authority is not None and authority.lower() != field.lower():
         raise BadHead(400, "the request target and Host name different hosts")
+    target = head.target if authority is None else path + query
     key = (field, path, *head.values(b"sec-websocket-protocol"))
     found = routes.known.get(key)
     if found is not None:
-        return found
+        return *found, target
     host = _host_of(field)
     normal = normal_path(path)
     offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]
@@ -176,7 +125,7 @@ def _find_route(head: RequestHead, routes: Routes) -> tuple[Route, str, str]:
         raise Refused(404, f"no route for host {host!r} and path {normal[:200]!r}", "no_route")
     found = route, host, path.decode("latin-1")
     routes.remember(key, found)
-    return found
+    return *found, target
 
 
 def _host_of(field: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from gateway.edge.networks import network_of
@@ -27,8 +28,9 @@ from gateway.tunnels.table.layout import (
 from gateway.tunnels.table.layout import WEBSOCKET as WEBSOCKET_KIND
 
 if TYPE_CHECKING:
-    from gateway.edge.edge import Edge
+    from gateway.tunnels.learning.intervals import Intervals
     from gateway.tunnels.relay.kernel import Kernel
+    from gateway.tunnels.table.table import Slice
 
 STALL_SLACK_MS = 2000
 MAX_USER_TIMEOUT_MS = 2**31 - 1
@@ -45,14 +47,20 @@ def give_up_unacknowledged(kernel: Kernel, request: Request, *connections: int) 
         kernel.limit_unacknowledged(fd, milliseconds)
 
 
-def fill_row(edge: Edge, row: int, request: Request, subprotocol: bytes) -> None:
-    """Write down what the request and its route say of a tunnel. :param subprotocol: that the backend has chosen"""
-    cells = edge.slice.cells
+def fill_row(
+    slice_: Slice, intervals: Intervals, row: int, request: Request, subprotocol: bytes, now_ns: int
+) -> None:
+    """Write into its row what the request and its route say of a tunnel.
+
+    :param subprotocol: that the backend has chosen
+    :param now_ns: ``CLOCK_MONOTONIC``
+    """
+    cells = slice_.cells
     route = request.route
     limits = route.limits
     is_websocket = request.upgrade == WEBSOCKET
     cells[row + KIND] = WEBSOCKET_KIND if is_websocket else OPAQUE
-    cells[row + OPENED_UNIX_NS] = edge.unix_ns()
+    cells[row + OPENED_UNIX_NS] = time.time_ns()
     cells[row + WRITE_STALL_NS] = limits.write_stall_ns
     cells[row + CLOSE_NS] = limits.close_ns
     cells[row + IDLE_NS] = limits.idle_ns
@@ -64,9 +72,9 @@ def fill_row(edge: Edge, row: int, request: Request, subprotocol: bytes) -> None
             cells[at + PONG_TIMEOUT_NS] = keepalive.pong_timeout_ns
             if keepalive.adaptive:
                 network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
-                edge.intervals.begin(row, side, network, edge.now())
+                intervals.begin(row, side, network, now_ns)
     cells[row + ON_LOSS_CODE] = route.upstream.on_loss_code
-    edge.slice.write_texts(
+    slice_.write_texts(
         row,
         {
             "client": request.client.encode("latin-1"),

@@ -1,246 +1,195 @@
-"""One upgrade, from a request that asks for it to a tunnel: dial, forward the handshake, check the answer, splice.
-
-Its state is the callback that the poller calls next for the backend's socket: ``_connected``, ``_sending`` or
-``_answer``.
-"""
+"""One upgrade, from a request that asks for it to a tunnel: dial, forward the handshake, check the answer, splice."""
 
 from __future__ import annotations
 
 import os
 import select
-import socket
 from errno import EAGAIN, EINTR
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from gateway.edge.declined import relay_answer
-from gateway.edge.forwarding import answer_to_client, upgrade_to_backend
-from gateway.edge.names import SocketAddress
-from gateway.edge.request import Refused, Request
+from gateway.edge.accepted import Accepted
+from gateway.edge.dialling import Dial
+from gateway.edge.exchange.exchange import Exchange
+from gateway.edge.forwarding import answer_to_client, interim_to_client, upgrade_to_backend
+from gateway.edge.refused import Refused
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
+from gateway.observe.backends import DIAL, TUNNEL
 from gateway.observe.events import CLIENT_GONE
+from gateway.observe.handshakes import Handshake
 from gateway.protocol.http import BadResponse, ResponseReader
 from gateway.protocol.websocket import accept_of, refusal_of_101
-from gateway.routing.balancing import Target
-from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, NEVER, STATE
+from gateway.routing.attempts import Attempts
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, STATE
 
 if TYPE_CHECKING:
-    from gateway.edge.edge import Edge
+    from gateway.edge.addresses import Addresses
+    from gateway.edge.dialling import Dialler
+    from gateway.edge.exchange.shared import Exchanges
+    from gateway.edge.exchange.sides import Downstream
+    from gateway.edge.in_force import InForce
+    from gateway.edge.owner import Owner
+    from gateway.edge.request import Request
+    from gateway.edge.wire import Wire
+    from gateway.observe.handshakes import Handshakes
+    from gateway.routing.attempts import Attempt
+    from gateway.tunnels.relay.poller import Poller, Received
+    from gateway.tunnels.table.table import Slice
 
-MAX_EARLY_BYTES = 64 * 1024
-"""What a client may send ahead of the answer; beyond it, it is not read until the tunnel is open."""
-
-MOST_ADDRESSES = 3
-"""Addresses that a backend's name may have to be tried."""
-
-WATCH_END = select.EPOLLRDHUP
 NOT_NOW = (EAGAIN, EINTR)
 NONE = -1
+
+
+class Upgrading(Downstream, Protocol):
+    """The client's connection, as its upgrade sees it (``edge/client.py``)."""
+
+    task: object
+
+    def handed_over(self) -> None:
+        """The connection is a tunnel's now."""
+
+
+class Upgrades:
+    """Everything outside of itself that an upgrade uses."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        wire: Wire,
+        config: InForce,
+        dialler: Dialler,
+        addresses: Addresses,
+        slice_: Slice,
+        owner: Owner,
+        handshakes: Handshakes,
+        exchanges: Exchanges,
+    ) -> None:
+        """:param exchanges: relay the answer of a backend that declines"""
+        self.poller = poller
+        self.kernel = poller.kernel
+        self.relay = poller.relay
+        self.wire = wire
+        self.config = config
+        self.dialler = dialler
+        self.backends = dialler.backends
+        self.addresses = addresses
+        self.slice = slice_
+        self.owner = owner
+        self.handshakes = handshakes
+        self.exchanges = exchanges
+        self.accepted = Accepted()
 
 
 class Upgrade:
     """An upgrade on its way."""
 
-    __slots__ = (
-        "_addresses",
-        "_backend_fd",
-        "_client_fd",
-        "_connecting",
-        "_dialling",
-        "_early",
-        "_edge",
-        "_failure",
-        "_head",
-        "_reader",
-        "_request",
-        "_row",
-        "_target",
-        "_tried",
-        "deadline_ns",
-    )
+    __slots__ = ("_attempt", "_backend_fd", "_client", "_dial", "_over", "_reader", "_request", "_row", "_shared", "_unsent")
 
-    def __init__(self, edge: Edge, client_fd: int, request: Request, early: bytes, watched: bool) -> None:
-        """
-        :param client_fd: the client's connection; the upgrade owns it from now on
-        :param early: what the client has sent behind its request
-        :param watched: whether the poller reads from ``client_fd`` already
-        """
-        self._edge = edge
-        self._client_fd = client_fd
+    def __init__(self, shared: Upgrades, client: Upgrading, request: Request) -> None:
+        """:param client: read by the poller; what it sends ahead is kept there"""
+        self._shared = shared
+        self._client = client
         self._request = request
-        self._early = early
-        self._tried: list[Target] = []
-        self._addresses: list[SocketAddress] = []
+        self._attempt: Attempt | None = None
+        self._dial: Dial | None = None
         self._backend_fd = NONE
-        self._target: Target | None = None
-        self._failure: Refused | None = None
         self._reader: ResponseReader | None = None
-        self._head = b""
+        self._unsent = b""
         self._row = -1
-        self.deadline_ns = NEVER
-        self._connecting = True
-        self._dialling = False  # whether a connection to the backend is about to be begun
-        edge.waiting.add(self)
-        if watched:
-            edge.poller.read_on(client_fd, self._client_sent)
-        else:
-            edge.poller.read(client_fd, self._client_sent)
-        self._dial()
+        self._over = False
+
+    def start(self) -> None:
+        """Dial."""
+        shared = self._shared
+        request = self._request
+        attempts = Attempts(request.route.upstream, shared.addresses.of)
+        head = upgrade_to_backend(request, shared.config)
+        dial = self._dial = Dial(shared.dialler, self, attempts, head, request.route.limits.connect_ns)
+        dial.start()
+        self._wait_for_dial()
+
+    def _wait_for_dial(self) -> None:
+        if self._dial is not None:
+            self._client.deadline_ns = self._dial.deadline_ns
 
     def late(self) -> None:
-        """The deadline has come."""
-        if self._connecting:
-            self._connect_late()
+        """The deadline has passed."""
+        if self._dial is not None:
+            self._dial.late()
+            self._wait_for_dial()
         else:
             self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
 
-    # --- the client, while it waits --------------------------------------------------------------------------------
-
-    def _client_sent(self, data: bytes | int) -> None:
-        """The client sent something ahead of the answer, or went away."""
-        if isinstance(data, bytes) and data:
-            self._early += data
-            if len(self._early) >= MAX_EARLY_BYTES:
-                self._edge.poller.rewatch(self._client_fd, WATCH_END, self._client_ended)
-        elif data not in NOT_NOW:
-            self._client_gone()
-
-    def _client_ended(self, mask: int) -> None:
-        """The client went away while nothing more of it was read."""
-        self._client_gone()
-
-    def _client_gone(self) -> None:
-        self._tell(CLIENT_GONE, None, "the client went away before the answer")
+    def client_gone(self, error: int) -> None:
+        """The client went away."""
+        self._report(CLIENT_GONE, None, "the client went away before the answer")
         self._let_go()
-        self._edge.poller.unwatch(self._client_fd)
-        self._edge.drop(self._client_fd)
+        self._client.gone()
 
-    # --- connecting ------------------------------------------------------------------------------------------------
+    def abandon(self) -> None:
+        """Something in here failed: close both connections."""
+        if not self._over:
+            self._let_go()
+            self._client.gone()
 
-    def _dial(self) -> None:
-        """Connect to the next address that may do."""
-        while True:
-            if not self._addresses and not self._next_target():
-                self._refuse(self._failure or Refused(503, "no backend", "unavailable"))
-                return
-            edge = self._edge
-            family, address = self._addresses.pop(0)
-            try:
-                fd = edge.descriptors.backend_socket(edge.kernel, family)
-            except Refused as refused:
-                self._refuse(refused)
-                return
-            self._backend_fd = fd
-            self._head = head = upgrade_to_backend(self._request)
-            self._dialling = True
-            edge.poller.put_off(partial(edge.kernel.connect, fd, family, address, head), self._dialled)
-            return
+    # --- the backend --------------------------------------------------------------------------------------------------
 
-    def _dialled(self, sent: int) -> None:
-        """A connection was begun. :param sent: how much of the head it took, or a negative errno"""
-        edge = self._edge
-        fd = self._backend_fd
-        self._dialling = False
-        if fd == NONE:
-            return  # the client has gone meanwhile
-        if sent == len(self._head):
-            edge.poller.read(fd, self._answer)
-            self._answer_due()
-        elif sent >= 0:
-            self._head = self._head[sent:]
-            self.deadline_ns = edge.relay.now + self._request.route.limits.connect_ns
-            self._connecting = True
-            edge.poller.watch(fd, select.EPOLLOUT, self._connected)
-        else:
-            edge.kernel.close(fd)
-            self._connect_failed(-sent)
-            self._dial()
-
-    def _next_target(self) -> bool:
-        """Choose a backend that was not tried; False when there is none, or enough were tried."""
-        upstream = self._request.route.upstream
-        if len(self._tried) > upstream.connect_retries:
+    def chosen(self, attempt: Attempt) -> bool:
+        """A backend was chosen: it counts as the tunnel's from now on."""
+        shared = self._shared
+        self._attempt = attempt
+        if self._row >= 0:
+            shared.slice.use_backend(self._row, attempt.target.number)
+            return True
+        row = shared.slice.allocate(self._request.route.number, attempt.target.number)
+        if row is None:
+            self._dial = None
+            self._refuse(Refused(503, "this gateway is full (max_tunnels)", "unavailable"))
             return False
-        target = upstream.balancer.pick(self._tried)
-        if target is None:
-            return False
-        slice_ = self._edge.slice
-        if self._row < 0:
-            row = slice_.allocate(self._request.route.number, target.number)
-            if row is None:
-                self._failure = Refused(503, "this gateway is full (max_tunnels)", "unavailable", self._request.route)
-                return False
-            self._row = row
-        else:
-            slice_.use_backend(self._row, target.number)
-        self._tried.append(target)
-        self._target = target
-        self._addresses = self._edge.names.addresses(target.address)[:MOST_ADDRESSES]
-        if not self._addresses:
-            self._failed("unresolved", Refused(502, "the backend's name does not resolve", "connect_error"))
-            return self._next_target()
+        self._row = row
         return True
 
-    def _connect_failed(self, error: int) -> None:
-        self._backend_fd = NONE
-        self._failed(
-            os.strerror(error).lower().replace(" ", "_"),
-            Refused(502, f"the backend cannot be reached: {os.strerror(error)}", "connect_error"),
-        )
+    def not_dialled(self, refused: Refused) -> None:
+        """No backend can be reached."""
+        self._dial = None
+        self._refuse(refused)
 
-    def _connect_late(self) -> None:
-        """The backend did not accept the connection in time."""
-        self._drop_backend()
-        self._failed("timeout", Refused(504, "the backend did not accept the connection in time", "timeout"))
-        self._dial()
-
-    def _failed(self, reason: str, failure: Refused) -> None:
-        """Note that a backend cannot be reached; the last failure is what the client is told."""
-        assert self._target is not None
-        failure.route = self._request.route
-        self._failure = failure
-        self._edge.connect_failed(self._target, reason)
-
-    def _connected(self, mask: int) -> None:
-        """The connection was made, or failed."""
-        error = self._edge.kernel.error_of(self._backend_fd)
-        if error:
-            self._drop_backend()
-            self._connect_failed(error)
-            self._dial()
-            return
-        self._answer_due()
-        self._sending(mask)
-
-    def _answer_due(self) -> None:
+    def dialled(self, fd: int, attempt: Attempt, unsent: bytes, known: bool) -> None:
         """The connection stands: from now on the backend has to answer."""
-        assert self._target is not None
-        self._edge.connect_succeeded(self._target)
-        self.deadline_ns = self._edge.relay.now + self._request.route.limits.handshake_ns
-        self._connecting = False
-
-    # --- the handshake ---------------------------------------------------------------------------------------------
+        shared = self._shared
+        self._dial = None
+        self._backend_fd = fd
+        self._client.deadline_ns = shared.relay.now + self._request.route.limits.handshake_ns
+        shared.backends.used(attempt.target, TUNNEL, DIAL)
+        if not unsent:
+            shared.poller.read(fd, self._answer, known)
+            return
+        self._unsent = unsent
+        if known:
+            shared.poller.rewatch(fd, select.EPOLLOUT, self._sending)
+            self._sending(select.EPOLLOUT)
+        else:
+            shared.poller.watch(fd, select.EPOLLOUT, self._sending)
 
     def _sending(self, mask: int) -> None:
-        """Send the backend the request's head."""
-        sent = self._edge.kernel.write(self._backend_fd, self._head)
+        """Send the backend what is left of the request's head."""
+        shared = self._shared
+        sent = shared.wire.write(self._backend_fd, self._unsent)
         if sent < 0:
             if -sent not in NOT_NOW:
                 self._closed_by_backend(os.strerror(-sent))
-                return
-            sent = 0
-        self._head = self._head[sent:]
-        if self._head:
-            self._edge.poller.rewatch(self._backend_fd, select.EPOLLOUT, self._sending)
-        else:
-            self._edge.poller.read(self._backend_fd, self._answer, known=True)
+            return
+        self._unsent = self._unsent[sent:]
+        if not self._unsent:
+            shared.poller.read(self._backend_fd, self._answer, known=True)
 
-    def _closed_by_backend(self, why: str | None) -> None:
+    def _closed_by_backend(self, why: str) -> None:
         self._refuse(Refused(502, f"the backend closed the connection: {why}", "connect_error"))
+
+    # --- the answer ---------------------------------------------------------------------------------------------------
 
     def _answer(self, data: bytes | int) -> None:
         """Read the backend's answer. :param data: what has come, or an errno"""
-        assert self._target is not None
         if isinstance(data, int):
             if data not in NOT_NOW:
                 self._closed_by_backend(os.strerror(data))
@@ -248,20 +197,21 @@ class Upgrade:
         if not data:
             self._refuse(Refused(502, "the backend closed the connection without an answer", "connect_error"))
             return
+        shared = self._shared
         request = self._request
         reader = self._reader
         accept = accept_of(request.key) if reader is None and request.key is not None else b""
         if accept:
-            subprotocol = self._edge.accepted.subprotocol(data, accept)
+            subprotocol = shared.accepted.subprotocol(data, accept)
             if subprotocol is not None:
-                self._accepted(data, subprotocol, b"")
+                self._accept(data, subprotocol, b"")
                 return
-        if reader is None:
-            reader = self._reader = ResponseReader()
         try:
+            if reader is None:
+                reader = self._reader = ResponseReader(shared.config.max_answer_head, shared.config.max_answer_fields)
             head = reader.feed(data)
             while head is not None and head.status < 200 and head.status != 101:
-                if not self._pass_interim(answer_to_client(head)):
+                if not self._pass_interim(interim_to_client(head)):
                     return
                 head = reader.feed(b"")
         except BadResponse as error:
@@ -280,97 +230,119 @@ class Upgrade:
         answer = answer_to_client(head)
         subprotocol = head.first.get(b"sec-websocket-protocol", b"")
         if accept and answer == data:
-            self._edge.accepted.remember(answer, accept, subprotocol)
+            shared.accepted.remember(answer, accept, subprotocol)
         # What refers to itself is left to the garbage collector, which costs a handshake a tenth of its time.
         reader.release()
-        self._accepted(answer, subprotocol, reader.received)
+        self._accept(answer, subprotocol, reader.received)
 
-    def _accepted(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
-        """The backend has accepted. :param early: what it said behind its answer"""
-        assert self._target is not None
-        if self._edge.draining:
+    def _accept(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
+        """The backend has accepted. :param early: what it sent behind its answer"""
+        assert self._attempt is not None
+        config = self._shared.config
+        if config.draining:
             self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
-        elif self._target.number in self._edge.drained_backends:
+        elif self._attempt.target.number in config.drained_backends:
             self._refuse(Refused(503, "the backend is being taken out of service", "unavailable"))
         else:
             self._open(answer, subprotocol, early)
 
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""
-        if self._edge.kernel.write(self._client_fd, data) == len(data):
+        if self._shared.wire.write(self._client.fd, data) == len(data):
             return True
-        # A client that does not even take a few hundred bytes.
-        self._client_gone()
+        self.client_gone(0)  # a client that does not even take a few hundred bytes
         return False
 
-    # --- the end of it ---------------------------------------------------------------------------------------------
+    def _relay_answer(self, reader: ResponseReader) -> None:
+        """The backend declined: relay its answer whole, then close. :param reader: has read the answer's head
+
+        What the client sent ahead is of a protocol that was not agreed on: no request is looked for in it.
+        """
+        assert self._attempt is not None
+        self._report("refused_by_backend", reader.head.status, None)
+        fd, self._backend_fd = self._backend_fd, NONE
+        data = reader.head.raw + reader.received
+        reader.release()
+        self._let_go()
+        exchange = Exchange(self._shared.exchanges, self._client, self._request)
+        self._client.task = exchange
+        exchange.take_declined(fd, self._attempt, data)
+
+    # --- the end of it ------------------------------------------------------------------------------------------------
 
     def _open(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
-        """Splice: from here on the relay has both sockets. Arguments as of :meth:`_accepted`."""
-        edge = self._edge
+        """Splice: from here on the relay has both sockets. Arguments as of :meth:`_accept`."""
+        shared = self._shared
         request = self._request
-        row = self._row
-        give_up_unacknowledged(edge.kernel, request, self._client_fd, self._backend_fd)
-        fill_row(edge, row, request, subprotocol)
-        poller = edge.poller
-        client_fd = self._client_fd
-        if len(self._early) >= MAX_EARLY_BYTES:
-            poller.read(client_fd, self._client_sent, known=True)
-        poller.let_go(client_fd)
-        poller.let_go(self._backend_fd)
-        edge.relay.open(row, client_fd, self._backend_fd)
-        edge.waiting.discard(self)
-        self._tell("upgraded", 101, None)
-        poller.put_off(partial(self._say_it, answer), partial(self._opened, early))
+        client = self._client
+        client_fd, backend_fd, row = client.fd, self._backend_fd, self._row
+        give_up_unacknowledged(shared.kernel, request, client_fd, backend_fd)
+        fill_row(shared.slice, shared.owner.intervals, row, request, subprotocol, shared.relay.now)
+        if client.is_full:
+            client.is_full = False
+            client.watch()
+        from_client = client.ahead + self._take(client_fd)
+        from_backend = early + self._take(backend_fd)
+        shared.relay.open(row, client_fd, backend_fd)
+        self._over = True
+        client.handed_over()
+        self._report("upgraded", 101, None)
+        shared.poller.defer(partial(self._say, answer), partial(self._opened, from_client, from_backend))
 
-    def _say_it(self, answer: bytes) -> int:
-        """Tell the client."""
-        self._edge.relay.write(self._row, CLIENT, answer)
+    def _take(self, fd: int) -> bytes:
+        """Take a connection from its reader. :returns: what has come in this turn, and was not read yet"""
+        received: Received = self._shared.poller.let_go(fd)
+        if received is None:
+            return b""
+        if isinstance(received, bytes) and received:
+            return received
+        self._shared.poller.ask_again(fd)  # its end, which the relay has to see, too
+        return b""
+
+    def _say(self, answer: bytes) -> int:
+        """Send the client the answer."""
+        self._shared.relay.write(self._row, CLIENT, answer)
         return 0
 
-    def _opened(self, early: bytes, result: int) -> None:
-        """The client was told: what both have said ahead of that goes on its way."""
-        edge = self._edge
+    def _opened(self, from_client: bytes, from_backend: bytes, result: int) -> None:
+        """The client has the answer: what both have sent ahead of that goes on its way."""
+        shared = self._shared
         row = self._row
-        for side, data in ((BACKEND_SIDE, early), (CLIENT, self._early)):
-            if data and edge.slice.cells[row + STATE] == LIVE:
-                edge.relay.feed(row, side, data)
-        edge.tunnel_opened(row)
-
-    def _relay_answer(self, reader: ResponseReader) -> None:
-        """The backend declined: relay its answer whole, then close. :param reader: has read the answer's head"""
-        edge = self._edge
-        edge.poller.unwatch(self._client_fd)
-        edge.poller.unwatch(self._backend_fd)
-        self._tell("refused_by_backend", reader.head.status, None)
-        client, backend = socket.socket(fileno=self._client_fd), socket.socket(fileno=self._backend_fd)
-        client.setblocking(False)
-        backend.setblocking(False)
-        self._backend_fd = NONE
-        self._let_go()
-        edge.spawn(relay_answer(edge, client, backend, reader, self._request.route.timeouts.write_stall))
+        for side, data in ((BACKEND_SIDE, from_backend), (CLIENT, from_client)):
+            if data and shared.slice.cells[row + STATE] == LIVE:
+                shared.relay.feed(row, side, data)
+        shared.owner.tunnel_opened(row)
 
     def _refuse(self, refused: Refused) -> None:
         refused.route = self._request.route
         self._let_go()
-        self._edge.poller.unwatch(self._client_fd)
-        self._tell(refused.result, refused.status, refused.reason)
-        self._edge.answer(self._client_fd, refused)
-
-    def _drop_backend(self) -> None:
-        if self._backend_fd != NONE:
-            if not self._dialling:
-                self._edge.poller.unwatch(self._backend_fd)
-            self._edge.drop(self._backend_fd)
-            self._backend_fd = NONE
+        self._report(refused.result, refused.status, refused.reason)
+        self._client.answer(refused, keep=False)
 
     def _let_go(self) -> None:
         """Give back everything but the client's connection."""
-        self._drop_backend()
-        self._edge.waiting.discard(self)
+        self._over = True
+        shared = self._shared
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        if self._backend_fd != NONE:
+            shared.poller.unwatch(self._backend_fd)
+            shared.relay.retire(self._backend_fd)
+            self._backend_fd = NONE
         if self._row >= 0:
-            self._edge.slice.release(self._row)
+            shared.slice.release(self._row)
             self._row = -1
+            shared.owner.note_if_drained()
 
-    def _tell(self, result: str, status: int | None, reason: str | None) -> None:
-        self._edge.tell_handshake(self._request, result, status, reason, self._target)
+    def _report(self, result: str, status: int | None, reason: str | None) -> None:
+        request = self._request
+        self._shared.handshakes.ended(
+            Handshake(
+                request.request_id, request.client, request.route.name, request.host, request.path, request.started_ns
+            ),
+            result,
+            status,
+            reason,
+            self._attempt.target.label if self._attempt is not None else None,
+        )

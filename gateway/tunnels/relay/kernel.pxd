@@ -26,6 +26,7 @@ cdef class Kernel:
     cdef int event_mask(self, int i) noexcept
     cpdef Py_ssize_t recv(self, int fd) noexcept
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
+    cpdef Py_ssize_t send_part(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
     cdef Py_ssize_t send_bytes(self, int fd, bytearray data) noexcept
     cpdef int watch(self, int fd, bint known, unsigned int events) except -1
     cpdef int unwatch(self, int fd) except -1

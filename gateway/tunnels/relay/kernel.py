@@ -81,6 +81,10 @@ class Kernel:
         except OSError as error:
             return -(error.errno or EBADF)
 
+    def send_part(self, fd: int, start: int, end: int) -> int:
+        """As :meth:`send`, for callers outside the relay."""
+        return self.send(fd, start, end)
+
     def send_bytes(self, fd: int, data: bytearray) -> int:
         """Send ``data``; return bytes taken, or a negative errno."""
         try:

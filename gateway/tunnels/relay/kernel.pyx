@@ -119,6 +119,9 @@ cdef class Kernel:
         cdef Py_ssize_t n = c_send(fd, &self.data[start], end - start, MSG_NOSIGNAL)
         return n if n >= 0 else -errno
 
+    cpdef Py_ssize_t send_part(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept:
+        return self.send(fd, start, end)
+
     cdef Py_ssize_t send_bytes(self, int fd, bytearray data) noexcept:
         cdef Py_ssize_t n = c_send(fd, PyByteArray_AS_STRING(data), PyByteArray_GET_SIZE(data), MSG_NOSIGNAL)
         return n if n >= 0 else -errno

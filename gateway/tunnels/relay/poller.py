@@ -1,20 +1,22 @@
-"""asyncio's selector, with the relay and the handshakes served before asyncio hears of anything.
+"""asyncio's selector: ``select()`` serves tunnels, handshakes and requests before asyncio hears of anything.
 
-``select()`` is the one place where a worker waits. Descriptors of tunnels are served by the relay inside it; those
-that were registered with :meth:`Poller.watch` have their callback called there and then, with no task, future or
-handle made for it; asyncio gets the rest.
+``select()`` is the one place where a worker waits. The relay serves the descriptors of tunnels inside it. Descriptors
+registered with :meth:`Poller.watch` and :meth:`Poller.read` have their callback called there and then, with no task,
+future or handle made for it. asyncio gets the rest.
+
+Callbacks are bound methods. If one raises, the error is logged and counted, and ``abandon()`` of its object is called,
+which has to close whatever the object holds: one connection's trouble must not end the worker and every tunnel with it.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import select
 import selectors
 from collections.abc import Callable
 from errno import EINVAL
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.tunnels.relay.kernel import Kernel
 from gateway.tunnels.relay.relay import Relay
@@ -27,13 +29,16 @@ RECEIVE_BUFFER_BYTES = 128 * 1024
 RECEIVE_BYTES = 64 * 1024
 Callback = Callable[[int], None]
 Reader = Callable[[bytes | int], None]
+Received = bytes | int | None
+"""What was received for a reader that is not called any more: bytes, an errno, or None for nothing."""
+
 Call = Callable[[], int]
 Done = Callable[[int], None]
 log = logging.getLogger("gateway")
 
 
 class Poller(selectors.EpollSelector):
-    """An ``EpollSelector`` that serves tunnels and handshakes inline."""
+    """An ``EpollSelector`` that serves tunnels, handshakes and requests inline."""
 
     _selector: select.epoll  # CPython's name for it; there is no public one
     _fd_to_key: dict[int, selectors.SelectorKey]
@@ -46,69 +51,91 @@ class Poller(selectors.EpollSelector):
         on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
         on_loss: Callable[[int], int] | None = None,
         on_tick: Callable[[int], int] = lambda now: NEVER,
+        kernel: Callable[[select.epoll, int], Kernel] = Kernel,
     ) -> None:
         """
         :param descriptors: one more than the largest descriptor this process may have
         :param on_end: see :class:`gateway.tunnels.relay.relay.Relay`, as for the others
+        :param kernel: makes what does the system calls
         """
         super().__init__()
-        kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES)
-        self.kernel = kernel
-        self.relay = Relay(kernel, table.cells, descriptors, on_end, on_answer, on_loss, on_tick)
+        self.kernel = kernel(self._selector, RECEIVE_BUFFER_BYTES)
+        self.relay = Relay(self.kernel, table.cells, descriptors, on_end, on_answer, on_loss, on_tick)
+        self.on_failure: Callable[[], None] = lambda: None
+        """counts a callback that raised"""
         self._callbacks: dict[int, Callback] = {}
         self._readers: dict[int, Reader] = {}
-        self._put_off: list[tuple[Call, Done]] = []
+        self._received: dict[int, bytes | int] = {}
+        """by descriptor: received in this turn, and not given to a reader yet"""
+        self._deferred: list[tuple[Call, Done]] = []
+
+    # --- what is watched ----------------------------------------------------------------------------------------------
 
     def watch(self, fd: int, events: int, callback: Callback) -> None:
-        """Call ``callback(event mask)`` when ``events`` (``EPOLLIN`` …) are there. It must not raise."""
+        """Call ``callback(event mask)`` when ``events`` (``EPOLLIN`` …) are there."""
         self.kernel.watch(fd, False, events)
         self._callbacks[fd] = callback
 
     def read(self, fd: int, reader: Reader, known: bool = False) -> None:
-        """Receive what comes, and call ``reader`` with what :meth:`Kernel.receive` says. It must not raise.
+        """Receive what comes, and call ``reader`` with what :meth:`Kernel.receive` returns.
 
-        The descriptor is watched as the relay does it, which may take it over as it is (:meth:`let_go`).
+        The descriptor is watched as the relay watches its own, so that the relay can take it over (:meth:`let_go`).
 
-        :param known: whether it is watched already
+        :param known: whether epoll watches it already
         """
         self.kernel.watch(fd, known, READING)
         self._callbacks.pop(fd, None)
         self._readers[fd] = reader
 
     def read_on(self, fd: int, reader: Reader) -> None:
-        """Have another reader called with what comes on a descriptor that is read already."""
+        """Replace the reader of a descriptor. It is given what was received for the one before, too."""
         self._readers[fd] = reader
 
-    def put_off(self, call: Call, done: Done) -> None:
-        """Make a heavy system call when everything else of this turn is done, and tell what it returned: a number, or
-        ``-EINVAL`` where it raised anything.
+    def callback_on(self, fd: int, callback: Callback) -> Received:
+        """Replace the reader or the callback of a descriptor that is watched as by :meth:`read`, without asking epoll.
 
-        The network's part of the kernel leaves nothing but its own in a processor's caches: Python code that runs
-        between two of its calls costs two to three times as much as in a row (``make bench``, scenario ``handshake``).
+        The callback reads by itself. It has to read until there is nothing more, or call :meth:`ask_again`.
+
+        :returns: what the reader before was not given
         """
-        self._put_off.append((call, done))
-
-    def rewatch(self, fd: int, events: int, callback: Callback) -> None:
-        """Watch a descriptor that is watched already for other events, or with another callback."""
-        self.kernel.watch(fd, True, events)
         self._readers.pop(fd, None)
         self._callbacks[fd] = callback
+        return self._received.pop(fd, None)
 
-    def let_go(self, fd: int) -> None:
-        """Stop calling back; epoll goes on watching. For a descriptor that the relay takes over."""
+    def rewatch(self, fd: int, events: int, callback: Callback) -> Received:
+        """Watch a descriptor that is watched already for other events. :returns: as :meth:`callback_on`"""
+        self.kernel.watch(fd, True, events)
+        return self.callback_on(fd, callback)
+
+    def ask_again(self, fd: int, events: int = READING) -> None:
+        """Have epoll report again what is there to be read."""
+        self.kernel.watch(fd, True, events)
+
+    def let_go(self, fd: int) -> Received:
+        """Stop calling back; epoll goes on watching. For a descriptor that the relay or a pool takes over.
+
+        :returns: as :meth:`callback_on`: the caller has to pass it on
+        """
         if self._readers.pop(fd, None) is None:
             del self._callbacks[fd]
+        return self._received.pop(fd, None)
 
-    def unwatch(self, fd: int) -> None:
-        """Stop watching a descriptor."""
-        self.let_go(fd)
+    def unwatch(self, fd: int) -> Received:
+        """Stop watching a descriptor. :returns: as :meth:`callback_on`"""
+        received = self.let_go(fd)
         self.kernel.unwatch(fd)
+        return received
 
-    def _abandon(self, fd: int) -> None:
-        """Hear no more of a descriptor whose callback failed: its events would come again and again."""
-        if self._callbacks.pop(fd, None) is not None or self._readers.pop(fd, None) is not None:
-            with contextlib.suppress(OSError):
-                self._selector.unregister(fd)
+    def defer(self, call: Call, done: Done) -> None:
+        """Make a heavy system call when everything else of this turn is done, and pass what it returned to ``done``: a
+        number, or ``-EINVAL`` if it raised anything.
+
+        The network's part of the kernel evicts everything else from a processor's caches: Python code that runs between
+        two of its calls costs two to three times as much as in a row (``make bench``, scenario ``handshake``).
+        """
+        self._deferred.append((call, done))
+
+    # --- a turn -------------------------------------------------------------------------------------------------------
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Wait, serve, and return what is left for asyncio. See :meth:`selectors.BaseSelector.select`."""
@@ -118,32 +145,36 @@ class Poller(selectors.EpollSelector):
             timeout_ms = 0
         else:
             timeout_ms = min(math.ceil(timeout * 1000), 2**31 - 1)
-        if self._put_off:
-            self._make_up()
+        if self._deferred:
+            self._run_deferred()
             timeout_ms = 0
         ready = []
         callbacks = self._callbacks
         readers = self._readers
+        received = self._received
         others = self.relay.poll(timeout_ms)
-        received = [(fd, self._receive(fd, mask)) for fd, mask in others if fd in readers]
-        if received:  # a reader that becomes a callback is not called again for the same event
-            others = [event for event in others if event[0] not in readers]
-        for fd, data in received:
-            reader = readers.get(fd)
-            if reader is not None:
-                try:
-                    reader(data)
-                except Exception:  # one connection's trouble must not end the worker, and every tunnel with it
-                    log.exception("descriptor %d: its reader failed", fd)
-                    self._abandon(fd)
         for fd, mask in others:
+            if fd in readers:
+                received[fd] = self._receive(fd, mask)
+        was_read = frozenset(received)
+        for fd, mask in others:
+            if fd in was_read:
+                # A callback that took the reader's place has the data, too, and is not called for the same event.
+                data = received.pop(fd, None)
+                reader = readers.get(fd)
+                if reader is not None and data is not None:
+                    self._give(fd, reader, data)
+                continue
+            reader = readers.get(fd)
+            if reader is not None:  # it became a reader in this turn
+                self._give(fd, reader, self._receive(fd, mask))
+                continue
             callback = callbacks.get(fd)
             if callback is not None:
                 try:
                     callback(mask)
                 except Exception:
-                    log.exception("descriptor %d: its callback failed", fd)
-                    self._abandon(fd)
+                    self._failed(fd, callback)
                 continue
             key = self._fd_to_key.get(fd)
             if key is None:
@@ -155,30 +186,59 @@ class Poller(selectors.EpollSelector):
                 events |= selectors.EVENT_READ
             if events & key.events:
                 ready.append((key, events & key.events))
-        if self._put_off:
-            self._make_up()
+        if self._deferred:
+            self._run_deferred()
         return ready
 
     def _receive(self, fd: int, mask: int) -> bytes | int:
-        """Receive for a reader, and have epoll tell of what is left."""
+        """Receive for a reader, and have epoll report what is left."""
         data = self.kernel.receive(fd, RECEIVE_BYTES)
         if mask != select.EPOLLIN or (isinstance(data, bytes) and len(data) == RECEIVE_BYTES):
             self.kernel.watch(fd, True, READING)
         return data
 
-    def _make_up(self) -> None:
-        """Do what was put off, and what that leads to."""
-        while self._put_off:
-            put_off, self._put_off = self._put_off, []
+    def _give(self, fd: int, reader: Reader, data: bytes | int) -> None:
+        try:
+            reader(data)
+        except Exception:
+            self._failed(fd, reader)
+
+    def _run_deferred(self) -> None:
+        """Make the deferred calls, and those that they lead to."""
+        while self._deferred:
+            deferred, self._deferred = self._deferred, []
             results = []
-            for call, _ in put_off:
+            for call, done in deferred:
                 try:
                     results.append(call())
-                except Exception:  # as for callbacks
+                except Exception:
                     log.exception("%r failed", call)
                     results.append(-EINVAL)
-            for (_, done), result in zip(put_off, results, strict=True):
+            for (_, done), result in zip(deferred, results, strict=True):
                 try:
                     done(result)
                 except Exception:
-                    log.exception("%r failed", done)
+                    self._failed(-1, done)
+
+    def _failed(self, fd: int, callback: Callable[..., None]) -> None:
+        """A callback raised: log and count it, have its object close what it holds, and hear no more of ``fd``."""
+        log.exception("%r failed (descriptor %d); its connection is closed", callback, fd)
+        self.on_failure()
+        self.abandon(callback)
+        # What the object does not know of: its events would come again and again.
+        if self._callbacks.get(fd) == callback or self._readers.get(fd) == callback:
+            try:
+                self.unwatch(fd)
+            except OSError:
+                log.exception("descriptor %d cannot be unwatched", fd)
+
+    @staticmethod
+    def abandon(callback: Any) -> None:
+        """Have the object of a bound method, or of a ``partial`` of one, close what it holds."""
+        owner = getattr(getattr(callback, "func", callback), "__self__", None)
+        try:
+            abandon = getattr(owner, "abandon", None)
+            if abandon is not None:
+                abandon()
+        except Exception:
+            log.exception("%r cannot be closed", owner)

@@ -1,0 +1,390 @@
+"""A client's connection: one request after another, in order, until it ends or becomes a tunnel (RFC 9112 section 9).
+
+It reads heads, and hands each request to an exchange or an upgrade, its *task*. While that is under way, what the
+client sends ahead is kept, within bounds, and looked at when its turn comes.
+"""
+
+from __future__ import annotations
+
+import time
+from errno import EAGAIN, EINTR
+from select import EPOLLRDHUP
+from typing import TYPE_CHECKING, Protocol
+
+from gateway.edge.exchange.exchange import Exchange
+from gateway.edge.refusal import refusal_bytes
+from gateway.edge.refused import Refused
+from gateway.edge.request import Request, examine
+from gateway.edge.upgrade import Upgrade
+from gateway.observe.requests import Logged
+from gateway.protocol.http import BadHead, RequestHead, RequestReader
+from gateway.protocol.websocket import has_body, requested_upgrades
+
+if TYPE_CHECKING:
+    from gateway.edge.clients import Clients
+    from gateway.edge.pool import BackendConnection
+    from gateway.edge.trust import Peer
+
+MAX_AHEAD_BYTES = 64 * 1024
+"""What a client may send ahead of its turn; beyond it, it is not read until that comes."""
+
+LINGER_NS = 2_000_000_000
+"""For a client to close after its last answer. A socket that is closed with bytes unread resets the connection, and the
+reset may overtake the answer."""
+
+NOT_NOW = (EAGAIN, EINTR)
+_END = EPOLLRDHUP
+
+
+class Task(Protocol):
+    """A request under way."""
+
+    def client_gone(self, error: int) -> None:
+        """The client's connection ended. :param error: an errno; 0 for its end"""
+
+    def late(self) -> None:
+        """The deadline has passed."""
+
+    def abandon(self) -> None:
+        """Something failed: close everything."""
+
+
+class Client:
+    """A client's connection."""
+
+    __slots__ = (
+        "_clients",
+        "_head",
+        "_lingers",
+        "_over",
+        "_reader",
+        "_started_ns",
+        "_taking",
+        "_watched",
+        "ahead",
+        "deadline_ns",
+        "fd",
+        "is_full",
+        "peer",
+        "pinned",
+        "task",
+    )
+
+    def __init__(self, clients: Clients, fd: int, peer: Peer, received: bytes | int) -> None:
+        """
+        :param fd: a connection, non-blocking and not watched; this owns it
+        :param received: what has come on it already, or an errno
+        """
+        self._clients = clients
+        self.fd = fd
+        self.peer = peer
+        self.task: Task | None = None
+        self.ahead = b""
+        self.is_full = False
+        self.pinned: BackendConnection | None = None
+        self._reader: RequestReader | None = None
+        self._head: RequestHead | None = None
+        self._started_ns = 0
+        self._watched = False
+        self._taking = False
+        self._lingers = False
+        self._over = False
+        self.deadline_ns = clients.relay.now + clients.config.request_head_ns
+        clients.deadlines.add(self)
+        self.read(received)
+        if not self._watched and not self._over:
+            self.watch()
+
+    # --- what the poller calls ----------------------------------------------------------------------------------------
+
+    def read(self, data: bytes | int) -> None:
+        """Take what has come, or an errno."""
+        if self.task is not None:
+            self._take_ahead(data)
+        elif self._lingers:
+            if not data or (isinstance(data, int) and data not in NOT_NOW):
+                self._close()
+        elif isinstance(data, int):
+            if data not in NOT_NOW:
+                self._close()
+        elif data:
+            self._take(data)
+        else:
+            self._close()
+
+    def watch(self) -> None:
+        """Have the poller call :meth:`read`."""
+        poller = self._clients.poller
+        if self.is_full:
+            poller.rewatch(self.fd, _END, self._ended)
+        else:
+            poller.read(self.fd, self.read, known=self._watched)
+        self._watched = True
+
+    def _ended(self, mask: int) -> None:
+        """The client went away while nothing more of it was read."""
+        if self.task is not None:
+            self.task.client_gone(0)
+        else:
+            self._close()
+
+    def _take_ahead(self, data: bytes | int) -> None:
+        assert self.task is not None
+        if isinstance(data, int):
+            if data not in NOT_NOW:
+                self.task.client_gone(data)
+        elif data:
+            self.ahead += data
+            if len(self.ahead) >= MAX_AHEAD_BYTES and not self.is_full:
+                self.is_full = True
+                self.watch()
+        else:
+            self.task.client_gone(0)
+
+    def late(self) -> None:
+        """The deadline has passed. A connection on which no request has begun is closed without a word."""
+        if self.task is not None:
+            self.task.late()
+        elif self._reader is not None and not self._lingers:
+            self._refuse(Refused(408, "the request's head did not come in time", "timeout"), None)
+        else:
+            self._close()
+
+    def abandon(self) -> None:
+        """Something in here failed: close the connection, and that of a task."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.abandon()
+        if not self._over:
+            self._close()
+
+    # --- requests -----------------------------------------------------------------------------------------------------
+
+    def _take(self, data: bytes) -> None:
+        """Serve the requests in ``data``, as far as they are whole and one does not wait for another."""
+        self._taking = True
+        try:
+            while data and self.task is None and not self._over and not self._lingers:
+                self.ahead = b""
+                if not self._take_one(data):
+                    return
+                data = self.ahead if self.task is None else b""
+        finally:
+            self._taking = False
+        if self.task is None and not self._over and not self._lingers:
+            self._rest()
+
+    def _take_one(self, data: bytes) -> bool:
+        """Serve the first request in ``data``; False if its head is not whole. What is behind it is put in ``ahead``."""
+        clients = self._clients
+        head = None
+        was_known = False
+        if self._reader is None:
+            self._started_ns = time.monotonic_ns()
+            head = clients.known_heads.find(data) or clients.known_fields.find(data)
+            was_known = head is not None
+        request = None
+        try:
+            if head is None:
+                reader = self._reader
+                if reader is None:
+                    config = clients.config
+                    reader = self._reader = RequestReader(config.max_head, config.max_fields)
+                    self.deadline_ns = clients.relay.now + config.request_head_ns
+                head = reader.feed(data)
+                if head is None:
+                    return False
+                self.ahead = reader.received[head.size :]
+                self._reader = None
+            else:
+                self.ahead = data[head.size :]
+            self._head = head
+            request = examine(head, self.peer, clients.config, self._started_ns)
+            if clients.config.draining:
+                raise Refused(503, "this gateway is shutting down", "unavailable", request.route)
+            if request.upgrade is not None:
+                if not was_known and not self.peer.trusted:  # a proxy says something else of each client
+                    clients.known_heads.remember(head)
+                self._upgrade(request)
+                return True
+            if not request.route.proxies_http:
+                raise Refused(426, "only WebSocket is served here", "bad_request", request.route)
+            if not was_known and not self.peer.trusted:
+                clients.known_fields.remember(head)
+            self._exchange(request)
+        except BadHead as error:
+            self.task = None
+            self._refuse(Refused(error.status, str(error), "bad_request", request.route if request else None), request)
+        except Refused as refused:
+            self.task = None
+            self._refuse(refused, request)
+        return True
+
+    def _upgrade(self, request: Request) -> None:
+        clients = self._clients
+        upgrade = Upgrade(clients.upgrades, self, request)
+        self.task = upgrade
+        if not self._watched:
+            self.watch()
+        upgrade.start()
+
+    def _exchange(self, request: Request) -> None:
+        exchange = Exchange(self._clients.exchanges, self, request)
+        self.task = exchange
+        if not self._watched:
+            self.watch()
+        early, self.ahead = self.ahead, b""
+        exchange.start(early)
+
+    def _rest(self) -> None:
+        """Wait for the next request."""
+        self.deadline_ns = self._clients.relay.now + self._clients.config.http_idle_ns
+        if self._clients.on_rest is not None:
+            self._clients.on_rest(self)
+
+    # --- what a task calls --------------------------------------------------------------------------------------------
+
+    def finished(self, keep: bool) -> None:
+        """The task is over, and its answer sent. :param keep: whether another request may follow"""
+        self.task = None
+        if keep:
+            self._next()
+        else:
+            self._linger()
+
+    def gone(self) -> None:
+        """The task is over, as the client went away."""
+        self.task = None
+        self._close()
+
+    def cut(self, reset: bool) -> None:
+        """The answer broke off: close the connection.
+
+        :param reset: so that this does not look like the answer's end
+        """
+        self.task = None
+        if reset:
+            self._clients.kernel.reset(self.fd)
+            self._close()
+        else:
+            self._linger()
+
+    def answer(self, refused: Refused, keep: bool) -> None:
+        """Answer for the gateway itself. :param keep: whether another request may follow"""
+        self.task = None
+        head = self._head
+        data = refusal_bytes(
+            refused.status,
+            refused.reason,
+            keep,
+            head is not None and head.method == b"HEAD",
+            head is None or head.http11,
+        )
+        # A few hundred bytes: they fit, or the client takes nothing anyway.
+        sent = self._clients.wire.write(self.fd, data)
+        if sent < 0:
+            self._close()
+        elif keep and sent == len(data):
+            self._next()
+        else:
+            self._linger()
+
+    def handed_over(self) -> None:
+        """The connection is a tunnel's now."""
+        self.task = None
+        self._over = True
+        self._clients.deadlines.discard(self)
+
+    def _next(self) -> None:
+        """Go on with what came ahead, or wait for more."""
+        if self.is_full:
+            self.is_full = False
+            self.watch()
+        if self._taking:
+            return  # the loop that has begun the task goes on
+        data, self.ahead = self.ahead, b""
+        if data:
+            self._take(data)
+        else:
+            self._rest()
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _refuse(self, refused: Refused, request: Request | None) -> None:
+        """Answer a request that is refused for what it says, and count and log it."""
+        clients = self._clients
+        head, self._head = self._head, None
+        self._reader = None
+        route = refused.route.name if refused.route else None
+        keep = False
+        if head is None or requested_upgrades(head) or b"sec-websocket-key" in head.first:
+            clients.handshakes.refused(
+                str(self.peer), route, refused.result, refused.status, refused.reason, self._started_ns
+            )
+        else:
+            tokens = head.tokens(b"connection") if b"connection" in head.first else []
+            asked = b"close" not in tokens if head.http11 else b"keep-alive" in tokens
+            # What is left of a body that nobody wants would only be read to be thrown away.
+            keep = asked and refused.status != 400 and not has_body(head) and not clients.config.draining
+            clients.requests.ended(
+                Logged(
+                    request.request_id if request else None,
+                    request.client if request else str(self.peer),
+                    route,
+                    None,
+                    head.method.decode("latin-1"),
+                    request.host if request else head.first.get(b"host", b"").decode("latin-1"),
+                    request.path if request else head.target.decode("latin-1"),
+                    refused.status,
+                    None,
+                    None,
+                    refused.reason,
+                    0,
+                    0,
+                    None,
+                    (time.monotonic_ns() - self._started_ns) / 1e9,
+                )
+            )
+        self._head = head
+        self.answer(refused, keep)
+
+    def close_if_idle(self) -> bool:
+        """Close the connection unless a request is under way, or has begun to come. :returns: whether that was done"""
+        if self.task is None and self._reader is None and not self._lingers:
+            self._close()
+        return self._over
+
+    def leave(self) -> bytes | None:
+        """Let go of a connection on which nothing is under way, for another process to serve.
+
+        :returns: what was read of the next request; None if the connection has to stay. The descriptor is the caller's
+        """
+        if self.task is not None or self._lingers or self.pinned is not None or self._over:
+            return None
+        received = self._clients.poller.unwatch(self.fd)
+        read = self._reader.received if self._reader is not None else b""
+        if isinstance(received, bytes):
+            read += received  # an end of the stream is there to be read again
+        self._over = True
+        self._clients.deadlines.discard(self)
+        return read
+
+    def _linger(self) -> None:
+        """Close when the client has, or soon."""
+        self._lingers = True
+        self.ahead = b""
+        self.is_full = False
+        self._clients.wire.end(self.fd)
+        self.deadline_ns = self._clients.relay.now + LINGER_NS
+        self.watch()
+
+    def _close(self) -> None:
+        self._over = True
+        clients = self._clients
+        clients.deadlines.discard(self)
+        if self._watched:
+            clients.poller.unwatch(self.fd)
+        clients.relay.retire(self.fd)
+        if self.pinned is not None:
+            clients.exchanges.pool.close(self.pinned)
+            self.pinned = None

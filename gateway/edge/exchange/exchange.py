@@ -1,0 +1,340 @@
+"""A whole exchange: which backend is asked, over which connection, whether that is tried again, and how it ends."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from gateway.edge.dialling import Dial
+from gateway.edge.exchange.answer import Answer
+from gateway.edge.exchange.sides import BACKEND, CLIENT, GATEWAY, HEAD
+from gateway.edge.forwarding import request_to_backend
+from gateway.edge.pool import BackendConnection
+from gateway.edge.refused import Refused
+from gateway.observe.backends import DIAL, POOL, REQUEST
+from gateway.observe.requests import CLIENT_CLOSED_REQUEST, Logged
+from gateway.protocol.bodies import BadBody, UntilClose
+from gateway.protocol.framing import request_body
+from gateway.routing.attempts import Attempts
+
+if TYPE_CHECKING:
+    from gateway.edge.exchange.shared import Exchanges
+    from gateway.edge.exchange.sides import Downstream
+    from gateway.edge.request import Request
+    from gateway.routing.attempts import Attempt
+
+IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
+"""Methods whose requests may be sent twice (RFC 9110 section 9.2.2)."""
+
+
+class Exchange(Answer):
+    """One request and its answer."""
+
+    __slots__ = ("_attempt", "_attempts", "_counted", "_dial", "_load", "_repeatable", "_reused")
+
+    def __init__(self, shared: Exchanges, client: Downstream, request: Request) -> None:
+        """:param client: the exchange has its connection until it calls ``finished``, ``answer`` or ``cut``"""
+        super().__init__(shared, client, request)
+        self._attempts: Attempts | None = None
+        self._attempt: Attempt | None = None
+        self._counted = -1
+        """number of the backend that the table counts this request at"""
+        self._dial: Dial | None = None
+        self._load = b""
+        """what goes first on the backend's connection: the head, and the body as far as it came with it"""
+        self._repeatable = False
+        self._reused = False
+        """whether the backend's connection has served another request"""
+
+    # --- the beginning ------------------------------------------------------------------------------------------------
+
+    def start(self, early: bytes) -> None:
+        """Ask a backend. :param early: what came behind the request's head
+
+        :raises BadHead: the body's framing is ambiguous, or a coding is not understood
+        :raises Refused: it is malformed, or too many requests are in flight
+        """
+        shared = self._shared
+        request = self._request
+        self._upload = request_body(request.head)
+        self._repeatable = self._upload is None and request.head.method in IDEMPOTENT
+        if shared.in_flight >= shared.most:
+            raise Refused(503, "this gateway is full (max_tunnels bounds requests, too)", "unavailable", request.route)
+        try:
+            body = self._begin_upload(early)
+        except BadBody as error:
+            raise Refused(400, str(error), "bad_request", request.route) from None
+        shared.in_flight += 1
+        self._load = request_to_backend(request, shared.config) + body
+        if self._upload is not None:
+            self._watch_client()
+        pinned = self._client.pinned
+        upstream = request.route.upstream
+        if pinned is not None and pinned.target.upstream == upstream.name and shared.pool.claim(pinned):
+            self._count(pinned.target.number)
+            self._use(pinned, POOL)
+            return
+        attempts = self._attempts = Attempts(upstream, shared.addresses.of)
+        attempt = attempts.next()
+        if attempt is None or self.chosen(attempt):
+            self._dial_backend(attempt)
+
+    def take_declined(self, fd: int, attempt: Attempt, data: bytes) -> None:
+        """Relay the answer of a backend that declined an upgrade; the client's connection is closed behind it.
+
+        :param fd: the backend's connection, read by the poller
+        :param data: what has come of the answer
+        """
+        shared = self._shared
+        shared.in_flight += 1
+        self._declined = True
+        self._backend = BackendConnection(shared.pool, fd, attempt.target, attempt.address, shared.relay.now)
+        self._backend_mode = HEAD
+        shared.poller.read_on(fd, self._answer_came)
+        self._touch()
+        self._answer_came(data)
+
+    def chosen(self, attempt: Attempt) -> bool:
+        """A backend was chosen. :returns: whether it has to be dialled"""
+        shared = self._shared
+        target = attempt.target
+        self._attempt = attempt
+        self._count(target.number)
+        # A second attempt at the same backend is one after a connection that turned out to be closed.
+        if not self._reused:
+            connection = shared.pool.take(target, shared.relay.now, self._repeatable)
+            if connection is not None:
+                self._use(connection, POOL)
+                return False
+        return True
+
+    def _count(self, backend: int) -> None:
+        """Have the table count the request at a backend. :param backend: its number"""
+        if backend == self._counted:
+            return
+        if self._counted < 0:
+            self._shared.slice.begin_request(self._request.route.number, backend)
+        else:
+            self._shared.slice.move_request(self._counted, backend)
+        self._counted = backend
+
+    def _dial_backend(self, attempt: Attempt | None) -> None:
+        """:param attempt: the one to begin with, where it is chosen already"""
+        assert self._attempts is not None
+        limits = self._request.route.limits
+        dial = self._dial = Dial(self._shared.dialler, self, self._attempts, self._load, limits.connect_ns)
+        dial.start(attempt)
+        self._wait_for_dial()
+
+    def _wait_for_dial(self) -> None:
+        if self._dial is not None and not self._over:
+            self._client.deadline_ns = self._dial.deadline_ns
+
+    def dialled(self, fd: int, attempt: Attempt, unsent: bytes, known: bool) -> None:
+        """A new connection to a backend stands."""
+        shared = self._shared
+        self._dial = None
+        self._reused = False
+        self._attempt = attempt
+        self._backend = BackendConnection(shared.pool, fd, attempt.target, attempt.address, shared.relay.now)
+        self._backend_mode = HEAD
+        shared.poller.read(fd, self._answer_came, known)
+        shared.backends.used(attempt.target, REQUEST, DIAL)
+        if unsent:
+            self._written_to_backend(0, unsent)
+        self._touch()
+        self._resume_client()
+
+    def not_dialled(self, refused: Refused) -> None:
+        """No backend can be reached."""
+        self._dial = None
+        self._refuse(refused)
+
+    def _use(self, connection: BackendConnection, source: str) -> None:
+        """Send the request over a connection that has served another one."""
+        shared = self._shared
+        self._dial = None
+        self._backend = connection
+        self._backend_mode = HEAD
+        self._reused = True
+        shared.poller.read_on(connection.fd, self._answer_came)
+        shared.backends.used(connection.target, REQUEST, source)
+        self._touch()
+        shared.poller.defer(partial(shared.wire.write, connection.fd, self._load), self._load_sent)
+
+    def _load_sent(self, sent: int) -> None:
+        """:param sent: what a used connection took of the request, or a negative errno"""
+        if self._over or self._backend is None or not self._reused:
+            return
+        load = self._load
+        if sent != len(load):
+            self._written_to_backend(sent, load)
+        if not self._over:
+            self._resume_client()
+
+    def _upload_done(self) -> None:
+        if self._complete and not self._to_client and not self._over:
+            self._finish()
+
+    # --- what goes wrong ----------------------------------------------------------------------------------------------
+
+    def _backend_takes_no_more(self, error: int) -> None:
+        """The backend does not take the request. It may have answered before it closed the connection: read on."""
+        self._to_backend = b""
+        if self._reused and self._repeatable and not self._head_bytes_came:
+            self._try_again()
+            return
+        self._unwanted = True
+        assert self._backend is not None
+        self._watch_backend()
+        if not self._over and self._backend is not None:
+            self._ask_backend_again()
+            self._resume_client()
+
+    def _try_again(self) -> None:
+        """The connection was closed before the request came: send it over a new one."""
+        attempt = self._attempt
+        self._drop_backend()
+        if attempt is None or self._attempts is None:  # it was a pinned one
+            self._client.pinned = None
+            self._attempts = Attempts(self._request.route.upstream, self._shared.addresses.of)
+            attempt = None
+        self._dial_backend(attempt)
+
+    def _backend_failed(self, error: int) -> None:
+        if self._answers():
+            self._cut(BACKEND, "reset" if error else "fin")
+            return
+        if self._reused and self._repeatable and not self._head_bytes_came:
+            self._try_again()
+            return
+        why = "broke off its answer" if self._head_bytes_came else "closed the connection without an answer"
+        self._refuse(Refused(502, f"the backend {why}", "connect_error"), BACKEND, "reset" if error else "fin")
+
+    def _client_failed(self, error: int) -> None:
+        if not self._over:
+            self._end(self._status or CLIENT_CLOSED_REQUEST, CLIENT, "reset" if error else "fin", None)
+            self._client.gone()
+
+    def client_gone(self, error: int) -> None:
+        """The client's connection ended. :param error: an errno; 0 for its end"""
+        self._client_failed(error)
+
+    def late(self) -> None:
+        """The deadline has passed."""
+        if self._dial is not None:
+            self._dial.late()
+            self._wait_for_dial()
+        elif self._to_client:
+            self._cut(CLIENT, "write_stall")
+        elif self._to_backend and not self._answers():
+            self._refuse(Refused(504, "the backend does not take the request", "timeout"), BACKEND, "write_stall")
+        elif self._upload is not None and not self._answers():
+            self._refuse(Refused(408, "the request's body did not come in time", "timeout"), CLIENT, "timeout")
+        elif not self._answers():
+            self._refuse(Refused(504, "the backend did not answer in time", "timeout"), BACKEND, "timeout")
+        else:
+            self._cut(CLIENT if self._upload is not None else BACKEND, "timeout")
+
+    def abandon(self) -> None:
+        """Something in here failed: close both connections."""
+        if not self._over:
+            self._end(self._status or 500, GATEWAY, "failed", "the gateway failed")
+            self._client.cut(True)
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def _release_backend(self, reusable: bool) -> None:
+        """The backend's answer is complete. :param reusable: whether its connection can serve another request"""
+        backend = self._backend
+        if backend is None:
+            return
+        self._backend = None
+        shared = self._shared
+        client = self._client
+        known = self._known
+        assert known is not None
+        upstream = self._request.route.upstream
+        if not reusable or self._upload is not None or self._to_backend or self._unwanted or self._declined:
+            shared.pool.discard(backend)
+            return
+        if backend.target.number in shared.config.drained_backends or shared.config.draining:
+            shared.pool.discard(backend)
+            return
+        if self._backend_mode != HEAD:
+            shared.poller.read(backend.fd, backend.said, known=True)
+        now = shared.relay.now
+        if known.pins or self._request.facts.pins or client.pinned is backend:
+            if client.pinned is not backend and client.pinned is not None:
+                shared.pool.close(client.pinned)
+            client.pinned = backend
+            shared.pool.hold(backend, now)
+        else:
+            shared.pool.put(backend, now, min(upstream.pool_idle_ns, known.idle_ns), upstream.pool_size)
+
+    def _drop_backend(self) -> None:
+        backend, self._backend = self._backend, None
+        if backend is not None:
+            self._shared.pool.discard(backend)
+            if backend is self._client.pinned:
+                self._client.pinned = None
+
+    def _finish(self) -> None:
+        """The answer was sent, whole."""
+        keep = self._keeps_client and not self._over
+        self._end(self._status, None, None, None)
+        self._client.finished(keep)
+
+    def _refuse(self, refused: Refused, initiator: str | None = None, cause: str | None = None) -> None:
+        """Answer for the backend."""
+        if self._over:
+            return
+        refused.route = self._request.route
+        keep = not self._declined and self._upload is None and self._request.facts.keep_alive
+        self._end(refused.status, initiator, cause, refused.reason)
+        self._client.answer(refused, keep)
+
+    def _cut(self, initiator: str, cause: str) -> None:
+        if not self._over:
+            # The end of the connection would look like the end of such an answer.
+            reset = isinstance(self._body, UntilClose)
+            self._end(self._status, initiator, cause, None)
+            self._client.cut(reset)
+
+    def _end(self, status: int, initiator: str | None, cause: str | None, reason: str | None) -> None:
+        """Let go of everything but the client's connection, count and log."""
+        self._over = True
+        shared = self._shared
+        shared.in_flight -= 1
+        backend = self._backend
+        target = backend.target if backend is not None else self._attempt.target if self._attempt is not None else None
+        self._drop_backend()
+        if self._dial is not None:
+            self._dial.cancel()
+            self._dial = None
+        request = self._request
+        if self._counted >= 0:
+            shared.slice.end_request(request.route.number, self._counted)
+        if self._declined:
+            return
+        now = shared.clock()
+        started = request.started_ns
+        shared.requests.ended(
+            Logged(
+                request.request_id,
+                request.client,
+                request.route.name,
+                target.label if target is not None else None,
+                request.head.method.decode("latin-1"),
+                request.host,
+                request.path,
+                status,
+                initiator,
+                cause,
+                reason,
+                self._request_bytes,
+                self._answer_bytes,
+                (self._first_byte_ns - started) / 1e9 if self._first_byte_ns else None,
+                (now - started) / 1e9,
+            )
+        )

@@ -1,0 +1,69 @@
+"""The configuration in force in one worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from gateway.edge.trust import Trust
+from gateway.routing.routes import Routes
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Settings
+    from gateway.routing.registry import Registry
+
+NS = 1_000_000_000
+
+
+class InForce:
+    """What applies to every request from now on. Tunnels and requests on their way keep what they began with."""
+
+    def __init__(self, registry: Registry, load: Callable[[int], int], gateway_id: int) -> None:
+        """
+        :param load: tunnels and requests that all workers together have at a backend, by its number
+        :param gateway_id: the same in all processes of this gateway, and in no other gateway
+        """
+        self.registry = registry
+        self._load = load
+        # RFC 8586. Via would do, too, but nginx compresses nothing for requests that have it, nor do others.
+        self.loop_mark = b"gateway-%x" % gateway_id
+        """names this gateway in ``CDN-Loop``"""
+        self.loop_field = b"CDN-Loop: %b\r\n" % self.loop_mark
+        self.draining = False
+        """whether the gateway shuts down: what is new is refused"""
+        self.drained_backends: frozenset[int] = frozenset()
+        """numbers of backends that get nothing new"""
+        self.settings: Settings
+        self.routes: Routes
+        self.trust: Trust
+        self.underscores = False
+        """whether fields with ``_`` in their names go on to backends"""
+        self.rejects_underscores = False
+        self.max_head = self.max_fields = 0
+        """of a request's head: bytes and fields"""
+        self.max_answer_head = self.max_answer_fields = 0
+        self.request_head_ns = self.http_idle_ns = 0
+
+    def use(self, settings: Settings, registry: Registry, drained_backends: frozenset[int]) -> None:
+        """Put a configuration in force.
+
+        :param registry: has numbers for all of its names
+        :param drained_backends: numbers of those that get nothing new
+        """
+        self.registry.routes[:] = registry.routes
+        self.registry.backends[:] = registry.backends
+        self.routes = Routes(settings, self.registry, self._load, drained_backends)
+        self.trust = Trust(settings.trusted_proxies)
+        self.settings = settings
+        self.drained_backends = drained_backends
+        self.underscores = settings.underscores != "drop"
+        self.rejects_underscores = settings.underscores == "reject"
+        self.max_head, self.max_fields = settings.heads.max_size, settings.heads.max_fields
+        self.max_answer_head, self.max_answer_fields = 2 * self.max_head, 2 * self.max_fields
+        self.request_head_ns = int(settings.request_head * NS)
+        self.http_idle_ns = int(settings.http_idle * NS)
+
+    def drain_backends(self, backends: frozenset[int]) -> None:
+        """Send backends nothing new from now on. :param backends: their numbers"""
+        self.drained_backends |= backends
+        self.routes = Routes(self.settings, self.registry, self._load, self.drained_backends)

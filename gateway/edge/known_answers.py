@@ -1,0 +1,120 @@
+"""What is known of an answer's head: how its body ends, what the client is sent of it, what becomes of the connections.
+
+Backends answer alike: heads that were read once are found again by their bytes. Whatever differs in one byte is read.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gateway.edge.forwarding import fields_to_client, goes_as_it_came
+from gateway.protocol.bodies import Chunked, Framer, Length, UntilClose
+from gateway.protocol.framing import answer_body
+from gateway.protocol.http import response_bytes
+
+if TYPE_CHECKING:
+    from gateway.protocol.http import ResponseHead
+
+MAX_KNOWN = 512
+MAX_BYTES = 2048
+KEEP_ALIVE_MARGIN_NS = 1_000_000_000
+"""By which a connection is given up before its backend would close it (``Keep-Alive: timeout``)."""
+
+NEVER_NS = 2**62
+SECOND = 1_000_000_000
+_BOUND_SCHEMES = (b"ntlm", b"negotiate", b"kerberos")
+NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
+
+
+class KnownAnswer:
+    """A final answer's head."""
+
+    __slots__ = ("_framing", "_head", "_length", "idle_ns", "is_chunked", "is_framed", "is_plain", "keeps_backend", "pins", "status")
+
+    def __init__(self, head: ResponseHead, method: bytes) -> None:
+        """:raises BadResponse: two clients could see different ends of its body"""
+        self.status = head.status
+        body = answer_body(head, method)
+        self._length = body.remaining if isinstance(body, Length) else 0
+        if body is None:
+            self._framing = NO_BODY
+        elif isinstance(body, Length):
+            self._framing = LENGTH
+        else:
+            self._framing = CHUNKED if isinstance(body, Chunked) else UNTIL_CLOSE
+        self.is_chunked = self._framing == CHUNKED
+        self.is_framed = self._framing != UNTIL_CLOSE
+        """whether the client can see where it ends"""
+        fields = fields_to_client(head, keep_chunked=self.is_chunked)
+        self._head = response_bytes(head.status, head.reason, fields)
+        self.is_plain = goes_as_it_came(head) and self._head == head.raw
+        """whether a client of HTTP/1.1 that stays is sent the head as it came"""
+        tokens = head.tokens(b"connection") if b"connection" in head.first else []
+        self.keeps_backend = self.is_framed and (
+            b"close" not in tokens if head.http11 else b"keep-alive" in tokens
+        )
+        """whether the backend leaves the connection open for another request"""
+        self.idle_ns = _idle_ns(head.first.get(b"keep-alive", b""))
+        """for how long at most, in nanoseconds"""
+        self.pins = b"www-authenticate" in head.first and any(
+            value.lower().startswith(_BOUND_SCHEMES) for value in head.items(b"www-authenticate")
+        )
+        """whether credentials are being tied to the connection"""
+
+    @classmethod
+    def of(cls, head: ResponseHead, method: bytes) -> KnownAnswer:
+        """What there is to know of a head. :raises BadResponse: as above"""
+        return cls(head, method)
+
+    def framer(self) -> Framer | None:
+        """A new one, for the body of an answer with this head; None where there is none."""
+        if self._framing == LENGTH:
+            return Length(self._length)
+        if self._framing == CHUNKED:
+            return Chunked(padded=True)
+        return UntilClose() if self._framing == UNTIL_CLOSE else None
+
+    def head_for(self, http11: bool, keeps: bool) -> bytes:
+        """The head as a client is sent it.
+
+        :param http11: whether the client speaks HTTP/1.1
+        :param keeps: whether its connection stays open
+        """
+        head = self._head
+        if self.is_chunked and not http11:  # it gets what the chunks hold
+            head = _without(head, b"transfer-encoding")
+        if keeps:
+            return head if http11 else head[:-2] + b"Connection: keep-alive\r\n\r\n"
+        if b"\r\nConnection: Upgrade\r\n" in head:  # which goes with an Upgrade that is passed on
+            return head.replace(b"\r\nConnection: Upgrade\r\n", b"\r\nConnection: close, Upgrade\r\n", 1)
+        return head[:-2] + b"Connection: close\r\n\r\n"
+
+
+class KnownAnswers:
+    """Heads that were read, by their bytes. Those of answers to HEAD are not among them."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, KnownAnswer] = {}
+        self.find = self._known.get
+
+    def remember(self, head: ResponseHead, known: KnownAnswer) -> None:
+        """Know a head from now on."""
+        if len(head.raw) <= MAX_BYTES:
+            if len(self._known) >= MAX_KNOWN:
+                self._known.clear()
+            self._known[head.raw] = known
+
+
+def _without(head: bytes, name: bytes) -> bytes:
+    lines = [line for line in head[:-4].split(b"\r\n") if line.partition(b":")[0].lower() != name]
+    return b"\r\n".join((*lines, b"", b""))
+
+
+def _idle_ns(keep_alive: bytes) -> int:
+    """What ``Keep-Alive: timeout=5, max=100`` says, less a margin."""
+    for item in keep_alive.lower().split(b","):
+        name, _, value = item.strip().partition(b"=")
+        if name == b"timeout" and value.isdigit():
+            seconds = int(value[:9])
+            return max(seconds * SECOND - min(KEEP_ALIVE_MARGIN_NS, seconds * SECOND // 2), 0)
+    return NEVER_NS

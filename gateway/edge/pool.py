@@ -1,0 +1,178 @@
+"""Connections to backends that are kept for the next request (RFC 9112 section 9.3).
+
+What an idle connection is good for is decided before it is used:
+
+- It is watched. If anything comes on it, an end or bytes that nobody asked for, it is closed: an answer sent ahead of
+  its request would go to the wrong client (response queue poisoning). It is asked once more when it is taken.
+- A backend closes connections that are idle for longer than it says in ``Keep-Alive: timeout``, and the request that
+  is on its way then is lost. So the gateway lets go of them earlier, with a margin.
+- A request that may not be repeated takes only one that was used within the last second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from errno import EAGAIN, EINTR
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.routing.balancing import Target
+    from gateway.tunnels.relay.poller import Poller
+
+SWEEP_SECONDS = 1.0
+MAX_AGE_NS = 3600 * 1_000_000_000
+"""A connection is not used for longer than this, so that a change of the network reaches every one."""
+
+RECENTLY_NS = 1_000_000_000
+"""How long after its last use a connection may be used for a request that may not be repeated."""
+
+
+class BackendConnection:
+    """A connection to a backend that serves plain HTTP."""
+
+    __slots__ = ("_pool", "address", "expires_ns", "fd", "opened_ns", "target", "used_ns")
+
+    def __init__(self, pool: Pool, fd: int, target: Target, address: object, now_ns: int) -> None:
+        """
+        :param address: the socket address that was dialled
+        :param now_ns: ``CLOCK_MONOTONIC``
+        """
+        self._pool = pool
+        self.fd = fd
+        """-1 once it is closed"""
+        self.target = target
+        self.address = address
+        self.opened_ns = now_ns
+        self.used_ns = now_ns
+        self.expires_ns = 0
+
+    def said(self, data: bytes | int) -> None:
+        """Something came while it was idle. Whatever that was, it is not used again."""
+        if data not in (EAGAIN, EINTR):
+            self._pool.close(self)
+
+    def abandon(self) -> None:
+        """Close it: something in here failed."""
+        self._pool.close(self)
+
+
+class Pool:
+    """The idle connections of one worker, by backend."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        loop: asyncio.AbstractEventLoop,
+        on_idle: Callable[[int, int], None],
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """
+        :param on_idle: called with a backend's number and by how many its idle connections became more
+        :param clock: in nanoseconds
+        """
+        self._poller = poller
+        self._loop = loop
+        self._on_idle = on_idle
+        self._clock = clock
+        self._idle: dict[int, list[BackendConnection]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def take(self, target: Target, now_ns: int, repeatable: bool) -> BackendConnection | None:
+        """A connection to a backend that was used before, the latest first; None where one has to be dialled.
+
+        The caller has to give it another reader (:meth:`Poller.read_on`).
+
+        :param repeatable: whether the request may be sent again if the connection turns out to be closed
+        """
+        idle = self._idle.get(target.number)
+        while idle:
+            connection = idle[-1]
+            if not repeatable and now_ns - connection.used_ns > RECENTLY_NS:
+                return None  # those below are older
+            idle.pop()
+            self._on_idle(target.number, -1)
+            if self._is_silent(connection) and now_ns < connection.expires_ns:
+                return connection
+            self._drop(connection)
+        return None
+
+    def hold(self, connection: BackendConnection, now_ns: int) -> None:
+        """Watch an idle connection that serves one client alone (NTLM, Negotiate): it is for :meth:`claim`."""
+        connection.used_ns = now_ns
+        self._poller.read_on(connection.fd, connection.said)
+
+    def claim(self, connection: BackendConnection) -> bool:
+        """Whether a held connection can be used; if not, it is closed. The caller gives it another reader."""
+        if connection.fd < 0:
+            return False
+        if self._is_silent(connection):
+            return True
+        self._drop(connection)
+        return False
+
+    def put(self, connection: BackendConnection, now_ns: int, idle_ns: int, size: int) -> None:
+        """Keep a connection whose answer is complete, if there is room; else close it.
+
+        :param idle_ns: for how long at most
+        :param size: how many may be kept for its backend
+        """
+        idle = self._idle.setdefault(connection.target.number, [])
+        if size <= 0 or idle_ns <= 0 or now_ns - connection.opened_ns > MAX_AGE_NS:
+            self.discard(connection)
+            return
+        if len(idle) >= size:
+            self.close(idle[0])
+        connection.used_ns = now_ns
+        connection.expires_ns = now_ns + idle_ns
+        idle.append(connection)
+        self._on_idle(connection.target.number, 1)
+        self._poller.read_on(connection.fd, connection.said)
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
+    def discard(self, connection: BackendConnection) -> None:
+        """Close a connection that is in use: watched, and not idle."""
+        if connection.fd >= 0:
+            self._poller.let_go(connection.fd)
+            self._drop(connection)
+
+    def close(self, connection: BackendConnection) -> None:
+        """Close an idle connection, one that is held too."""
+        idle = self._idle.get(connection.target.number, ())
+        if connection in idle:
+            idle.remove(connection)
+            self._on_idle(connection.target.number, -1)
+        self.discard(connection)
+
+    def keep_only(self, usable: Callable[[BackendConnection], bool]) -> None:
+        """Close those that lead where nothing is to go any more."""
+        for idle in list(self._idle.values()):
+            for connection in list(idle):
+                if not usable(connection):
+                    self.close(connection)
+
+    def close_all(self) -> None:
+        """Close every idle connection."""
+        self.keep_only(lambda connection: False)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _is_silent(self, connection: BackendConnection) -> bool:
+        """Take an idle connection from its reader; whether nothing has come on it."""
+        unasked = self._poller.let_go(connection.fd)
+        return unasked is None and self._poller.kernel.receive(connection.fd, 1) in (EAGAIN, EINTR)
+
+    def _drop(self, connection: BackendConnection) -> None:
+        """Close a connection that nobody reads any more, but epoll watches."""
+        self._poller.kernel.unwatch(connection.fd)
+        self._poller.relay.retire(connection.fd)
+        connection.fd = -1
+
+    def _sweep(self) -> None:
+        now = self._clock()
+        self.keep_only(lambda connection: now < connection.expires_ns)
+        self._idle = {number: idle for number, idle in self._idle.items() if idle}
+        self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._idle else None

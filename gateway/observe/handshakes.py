@@ -1,0 +1,88 @@
+"""What is counted and logged of handshakes. Both are deferred and batched (``batch.py``)."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gateway.observe.access_log import AccessLog, Form
+from gateway.observe.events import CLIENT_GONE, NO_ROUTE
+
+if TYPE_CHECKING:
+    from gateway.observe.batch import Batch
+    from gateway.observe.events import Events
+
+HANDSHAKE = Form(
+    "handshake",
+    request_id="%s",
+    client="%s",
+    route="%s",
+    backend="%s",
+    host="%s",
+    path="%s",
+    result="%s",
+    status="%s",
+    reason="%s",
+    duration="%.6f",
+)
+REFUSAL = Form("handshake", client="%s", route="%s", result="%s", status="%d", reason="%s")
+
+
+class Handshake(NamedTuple):
+    """What a log line says of the request."""
+
+    request_id: str
+    client: str
+    route: str
+    host: str
+    path: str
+    started_ns: int
+
+
+class Handshakes:
+    """Counts and logs the handshakes of one worker."""
+
+    def __init__(self, events: Events, batch: Batch, log: AccessLog) -> None:
+        """:param log: may be replaced at any time"""
+        self.log = log
+        self._events = events
+        self._batch = batch
+
+    def refused(self, client: str, route: str | None, result: str, status: int, reason: str, started_ns: int) -> None:
+        """A handshake was refused before it had a route, or for what it says.
+
+        :param started_ns: when its first byte came; 0 if none did
+        """
+        events = self._events.route(route or NO_ROUTE)
+        self._batch.count(events.handshakes(result))
+        if started_ns:
+            self._batch.observe(events.handshake_seconds, (time.monotonic_ns() - started_ns) / 1e9)
+        self._batch.add(self._log, REFUSAL, (client, route, result, status, reason), time.time())
+
+    def ended(
+        self, request: Handshake, result: str, status: int | None, reason: str | None, backend: str | None
+    ) -> None:
+        """A handshake with a route is over. It is counted unless its client has gone."""
+        self._batch.add(self._ended, request, result, status, reason, backend, time.monotonic_ns(), time.time())
+
+    def _ended(
+        self,
+        request: Handshake,
+        result: str,
+        status: int | None,
+        reason: str | None,
+        backend: str | None,
+        at_ns: int,
+        at_unix: float,
+    ) -> None:
+        seconds = (at_ns - request.started_ns) / 1e9
+        if result != CLIENT_GONE:
+            events = self._events.route(request.route)
+            self._batch.count(events.handshakes(result))
+            self._batch.observe(events.handshake_seconds, seconds)
+        if self.log.enabled:
+            id_, client, route, host, path, _ = request
+            self.log.write(HANDSHAKE, (id_, client, route, backend, host, path, result, status, reason, seconds), at_unix)
+
+    def _log(self, form: Form, values: Any, at_unix: float) -> None:
+        self.log.write(form, values, at_unix)
