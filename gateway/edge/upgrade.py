@@ -161,7 +161,7 @@ class Upgrade:
         upstream = self._request.route.upstream
         if len(self._tried) > upstream.connect_retries:
             return False
-        target = upstream.balancer.pick(self._tried)
+        target = upstream.policy.pick(None, self._tried)
         if target is None:
             return False
         slice_ = self._edge.slice
