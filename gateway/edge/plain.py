@@ -239,14 +239,14 @@ class PlainHTTP:
 
     async def _proxy(self, incoming: web.BaseRequest, request: Request) -> web.StreamResponse:
         """Ask backends in turn until one can be reached, and relay its answer."""
-        tried: set[Target] = set()
+        tried: tuple[Target, ...] = ()
         upstream = request.route.upstream
         failure = Refused(503, "no backend", "unavailable", request.route)
         while len(tried) <= upstream.connect_retries:
-            target = upstream.balancer.pick(tried)
+            target = upstream.policy.pick(None, tried, brief=True)
             if target is None:
                 break
-            tried.add(target)
+            tried += (target,)
             try:
                 return await self._ask(incoming, request, target)
             except ConnectionTimeoutError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gateway.config.settings import KeepaliveSide, Match, Settings, Timeouts
 from gateway.config.settings import Route as RouteSettings
 from gateway.protocol.target import normal_path
-from gateway.routing.balancing import Balancer, LeastTunnels, RoundRobin, Target
+from gateway.routing.balancing import Target, policy_of
 from gateway.routing.registry import Registry
 
 NS = 1_000_000_000
@@ -20,10 +20,10 @@ class Upstream:
     """A named group of backends, and the order in which they are tried."""
 
     def __init__(
-        self, name: str, config: Settings, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
+        self, name: str, config: Settings, registry: Registry, load: Callable[[int], int], drained: Collection[int] = ()
     ) -> None:
         """
-        :param live: tunnels that all workers together hold to a backend, by its number
+        :param load: tunnels and requests in flight that all workers together have to a backend, by its number
         :param drained: numbers of backends that are left out
         """
         settings = config.upstreams[name]
@@ -44,9 +44,7 @@ class Upstream:
             for backend in settings.backends
             if (number := registry.backend(name, str(backend.address))) not in drained
         ]
-        self.balancer: Balancer = (
-            RoundRobin(self.targets) if settings.balance == "round_robin" else LeastTunnels(self.targets, live)
-        )
+        self.policy = policy_of(settings.balance, self.targets, load)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,13 +134,14 @@ class Routes:
     """The routes of a configuration, in order."""
 
     def __init__(
-        self, config: Settings, registry: Registry, live: Callable[[int], int], drained: Collection[int] = ()
+        self, config: Settings, registry: Registry, load: Callable[[int], int], drained: Collection[int] = ()
     ) -> None:
         """
+        :param load: tunnels and requests in flight that all workers together have to a backend, by its number
         :param drained: numbers of backends that get nothing new
         :raises ValueError: the registry has no number for a name: it was not shown this configuration
         """
-        self.upstreams = {name: Upstream(name, config, registry, live, drained) for name in config.upstreams}
+        self.upstreams = {name: Upstream(name, config, registry, load, drained) for name in config.upstreams}
         self.routes = [
             Route(
                 name=route.name,

@@ -19,12 +19,12 @@ def config_of(routes, upstreams=None, **keys) -> Config:
     return parse(json.dumps(document), "gateway.yaml", {})
 
 
-def routes_of(*routes, upstreams=None, live=lambda number: 0, **keys) -> Routes:
+def routes_of(*routes, upstreams=None, load=lambda number: 0, drained=(), **keys) -> Routes:
     """The routes that a worker makes of :func:`config_of`."""
     config = config_of(routes, upstreams, **keys)
     registry = Registry(100, 100)
     registry.admit(config)
-    return Routes(Settings.of(config), registry, live)
+    return Routes(Settings.of(config), registry, load, drained)
 
 
 def found(routes: Routes, path="/", host="chat.example.com", subprotocols=()) -> str | None:
