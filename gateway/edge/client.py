@@ -175,7 +175,7 @@ class Client:
             self._rest()
 
     def _take_one(self, data: bytes) -> bool:
-        """Serve the first request in ``data``; False if its head is not whole. What is behind it is put in ``ahead``."""
+        """Serve the first request of ``data``, put what is behind it in ``ahead``; False if its head is not whole."""
         clients = self._clients
         head = None
         was_known = False

@@ -11,7 +11,7 @@ import os
 from errno import EMFILE, ENFILE
 from typing import TYPE_CHECKING
 
-from gateway.edge.request import Refused
+from gateway.edge.refused import Refused
 from gateway.observe.seldom import Seldom
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,7 +52,20 @@ class Dialler:
 class Dial:
     """One connection to be made."""
 
-    __slots__ = ("_attempt", "_attempts", "_caller", "_connect_ns", "_data", "_dialler", "_failure", "_fd", "_unsent", "_watched", "deadline_ns")
+    __slots__ = (
+        "_attempt",
+        "_attempts",
+        "_caller",
+        "_connect_ns",
+        "_data",
+        "_dialler",
+        "_failure",
+        "_fd",
+        "_unresolved",
+        "_unsent",
+        "_watched",
+        "deadline_ns",
+    )
 
     def __init__(self, dialler: Dialler, caller: Caller, attempts: Attempts, data: bytes, connect_ns: int) -> None:
         """
@@ -65,6 +77,7 @@ class Dial:
         self._attempts = attempts
         self._data = data
         self._unsent = b""
+        self._unresolved = 0  # how many were reported
         self._connect_ns = connect_ns
         self._attempt: Attempt | None = None
         self._fd = NONE
@@ -89,18 +102,18 @@ class Dial:
     def cancel(self) -> None:
         """Nobody wants the connection any more."""
         self._drop()
-        self._attempts.unresolved.clear()
         self._attempt = None
 
     abandon = cancel
 
     def _next(self) -> Attempt | None:
         """The next attempt; None when there is none, which the caller was told."""
-        attempt = self._attempts.next()
-        for target in self._attempts.unresolved:
+        attempts = self._attempts
+        attempt = attempts.next()
+        for target in attempts.unresolved[self._unresolved :]:
             self._dialler.backends.connect_failed(target, "unresolved")
             self._failure = Refused(502, "the backend's name does not resolve", "connect_error")
-        self._attempts.unresolved.clear()
+        self._unresolved = len(attempts.unresolved)
         if attempt is None:
             self._caller.not_dialled(self._failure or Refused(503, "no backend", "unavailable"))
         return attempt
@@ -108,16 +121,15 @@ class Dial:
     def _connect(self, attempt: Attempt) -> None:
         dialler = self._dialler
         kernel = dialler.poller.kernel
+        _, family, address = attempt
         try:
-            self._fd = dialler.descriptors.backend_socket(kernel, attempt.family)
+            self._fd = dialler.descriptors.backend_socket(kernel, family)
         except Refused as error:
             self._caller.not_dialled(error)
             return
         self._attempt = attempt
         self.deadline_ns = dialler.poller.relay.now + self._connect_ns
-        dialler.poller.defer(
-            partial(kernel.connect, self._fd, attempt.family, attempt.address, self._data), self._began
-        )
+        dialler.poller.defer(partial(kernel.connect, self._fd, family, address, self._data), self._began)
 
     def _began(self, sent: int) -> None:
         """A connection was begun. :param sent: how much was sent on it, or a negative errno"""
@@ -147,7 +159,7 @@ class Dial:
         self._connected(attempt, self._unsent)
 
     def _connected(self, attempt: Attempt, unsent: bytes) -> None:
-        self._dialler.backends.connect_succeeded(attempt.target)
+        self._dialler.backends.connect_succeeded(attempt[0])
         fd, self._fd = self._fd, NONE
         known, self._watched = self._watched, False
         self._attempt = None
@@ -163,7 +175,7 @@ class Dial:
     def _failed(self, reason: str, refused: Refused) -> None:
         """Count a failure, and let go of the socket. The last failure is what the client is told."""
         assert self._attempt is not None
-        self._dialler.backends.connect_failed(self._attempt.target, reason)
+        self._dialler.backends.connect_failed(self._attempt[0], reason)
         self._failure = refused
         self._drop()
 
@@ -176,5 +188,3 @@ class Dial:
             poller.relay.retire(self._fd)
             self._fd = NONE
         self.deadline_ns = NEVER
-
-

@@ -38,6 +38,20 @@ class Facts:
         """whether its credentials are good for the backend's connection that first sees them, and for that alone"""
 
 
+class NoFacts(Facts):
+    """Of a handshake: its connection serves no other request."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.keep_alive = False
+        self.lines = b""
+        self.pins = False
+
+
+NO_FACTS = NoFacts()
+
+
 class KnownFields:
     """Heads that were read, by all but their request line."""
 

@@ -87,9 +87,7 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     return b"%b%b\r\n" % (request_bytes(head.method, request.target, fields)[:-2], ours)
 
 
-_FORWARDED = (
-    b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"
-)
+_FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"
 
 
 def _forwarded(request: Request) -> tuple[bytes, bytes, bytes]:
@@ -113,11 +111,7 @@ def _forwarded(request: Request) -> tuple[bytes, bytes, bytes]:
 
 def answer_to_client(head: ResponseHead) -> bytes:
     """The head of a 101 as the client is sent it. Length fields have no business there (RFC 9110 section 8.6)."""
-    if (
-        head.raw.startswith(b"HTTP/1.1 ")
-        and only_upgrade_is_hop_by_hop(head)
-        and b"content-length" not in head.first
-    ):
+    if head.raw.startswith(b"HTTP/1.1 ") and only_upgrade_is_hop_by_hop(head) and b"content-length" not in head.first:
         return head.raw
     fields = _end_to_end(head, keep=(b"connection", b"upgrade"), drop=(b"content-length", b"transfer-encoding"))
     return response_bytes(head.status, head.reason, fields)
@@ -125,9 +119,7 @@ def answer_to_client(head: ResponseHead) -> bytes:
 
 def interim_to_client(head: ResponseHead) -> bytes:
     """The head of an interim answer as the client is sent it."""
-    return response_bytes(
-        head.status, head.reason, _end_to_end(head, drop=(b"content-length", b"transfer-encoding"))
-    )
+    return response_bytes(head.status, head.reason, _end_to_end(head, drop=(b"content-length", b"transfer-encoding")))
 
 
 def fields_to_client(head: ResponseHead, keep_chunked: bool) -> list[Field]:

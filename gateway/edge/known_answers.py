@@ -29,7 +29,18 @@ NO_BODY, LENGTH, CHUNKED, UNTIL_CLOSE = range(4)
 class KnownAnswer:
     """A final answer's head."""
 
-    __slots__ = ("_framing", "_head", "_length", "idle_ns", "is_chunked", "is_framed", "is_plain", "keeps_backend", "pins", "status")
+    __slots__ = (
+        "_framing",
+        "_head",
+        "_length",
+        "idle_ns",
+        "is_chunked",
+        "is_framed",
+        "is_plain",
+        "keeps_backend",
+        "pins",
+        "status",
+    )
 
     def __init__(self, head: ResponseHead, method: bytes) -> None:
         """:raises BadResponse: two clients could see different ends of its body"""
@@ -50,9 +61,7 @@ class KnownAnswer:
         self.is_plain = goes_as_it_came(head) and self._head == head.raw
         """whether a client of HTTP/1.1 that stays is sent the head as it came"""
         tokens = head.tokens(b"connection") if b"connection" in head.first else []
-        self.keeps_backend = self.is_framed and (
-            b"close" not in tokens if head.http11 else b"keep-alive" in tokens
-        )
+        self.keeps_backend = self.is_framed and (b"close" not in tokens if head.http11 else b"keep-alive" in tokens)
         """whether the backend leaves the connection open for another request"""
         self.idle_ns = _idle_ns(head.first.get(b"keep-alive", b""))
         """for how long at most, in nanoseconds"""

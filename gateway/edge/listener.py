@@ -9,15 +9,16 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Callable
 from errno import EAGAIN, ECONNABORTED, EINTR, ENOBUFS, ENOMEM
 from typing import TYPE_CHECKING
 
 from gateway.edge.descriptors import EXHAUSTED
-from gateway.edge.first import FirstRequest
 from gateway.observe.seldom import Seldom
 
 if TYPE_CHECKING:
-    from gateway.edge.edge import Edge
+    from gateway.edge.descriptors import Descriptors
+    from gateway.tunnels.relay.poller import Poller
 
 ACCEPTS_AT_ONCE = 32
 """Connections taken before tunnels get their turn again."""
@@ -27,6 +28,7 @@ MOST_WAITING = 1 << 16
 
 PAUSE_SECONDS = 0.25
 _EXHAUSTED = (*EXHAUSTED, ENOBUFS, ENOMEM)
+Accept = Callable[[int, object, bytes | int], None]
 log = logging.getLogger("gateway")
 
 
@@ -61,9 +63,14 @@ def take_no_more(sock: socket.socket) -> None:
 class Listener:
     """One listening socket of a worker."""
 
-    def __init__(self, edge: Edge, sock: socket.socket) -> None:
-        """:param sock: listening and non-blocking; the listener owns it"""
-        self._edge = edge
+    def __init__(self, poller: Poller, descriptors: Descriptors, accept: Accept, sock: socket.socket) -> None:
+        """
+        :param accept: called with each connection: descriptor, the peer's address, what has come on it or an errno
+        :param sock: listening and non-blocking; the listener owns it
+        """
+        self._poller = poller
+        self._descriptors = descriptors
+        self._serve = accept
         self._sock = sock
         self._listening = False
         self._paused: asyncio.TimerHandle | None = None
@@ -81,7 +88,7 @@ class Listener:
         """Begin to accept, if not begun."""
         if not self._listening and not self._closed:
             self._listening = True
-            self._edge.poller.watch(self._sock.fileno(), select.EPOLLIN, self._accept)
+            self._poller.watch(self._sock.fileno(), select.EPOLLIN, self._accept)
 
     def stop(self) -> None:
         """Stop accepting. Connections that come now wait for whoever accepts next."""
@@ -90,7 +97,7 @@ class Listener:
             self._paused = None
         if self._listening:
             self._listening = False
-            self._edge.poller.unwatch(self._sock.fileno())
+            self._poller.unwatch(self._sock.fileno())
 
     def close(self) -> None:
         """Accept what waits already, and let go of the socket. Others may go on with it."""
@@ -106,13 +113,12 @@ class Listener:
         self.close()
 
     def _accept(self, mask: int, at_once: int = ACCEPTS_AT_ONCE) -> None:
-        edge = self._edge
-        kernel = edge.kernel
+        kernel = self._poller.kernel
         listening = self._sock.fileno()
-        most = edge.descriptors.for_connections
+        most = self._descriptors.for_connections
         for fd, address, data in kernel.accept(listening, at_once, most):
             if fd >= 0:
-                FirstRequest(edge, fd, edge.trust.peer(address), data)
+                self._serve(fd, address, data)
                 if fd >= most:
                     self._pause("descriptors are short")
             elif -fd in _EXHAUSTED:
@@ -124,4 +130,4 @@ class Listener:
         """Leave connections in the kernel's queue for a moment. Trying again at once would only burn CPU."""
         self._exhausted("cannot accept connections: %s; trying every %s s", why, PAUSE_SECONDS)
         self.stop()
-        self._paused = self._edge.loop.call_later(PAUSE_SECONDS, self.start)
+        self._paused = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.start)

@@ -48,7 +48,7 @@ class Names:
         if named:
             self._task = asyncio.create_task(self._refresh(named), name="names")
 
-    def addresses(self, address: Address) -> list[SocketAddress]:
+    def of(self, address: Address) -> list[SocketAddress]:
         """Where a backend can be reached, best first; empty while its name does not resolve."""
         found = self._known.get(address, [])
         if len(found) < 2:

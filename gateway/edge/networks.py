@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from socket import AF_INET, AF_INET6, inet_pton
 
-from gateway.edge.request import Peer
+from gateway.edge.trust import Peer
 
 UNIX = 1
 _IPV4 = 1 << 40

@@ -65,7 +65,9 @@ class Owner:
     def use(self, routes: Routes) -> None:
         """Go by a configuration's keepalive from now on."""
         sides = [
-            ((route.number, side), keepalive) for route in routes.routes for side, keepalive in enumerate(route.keepalive)
+            ((route.number, side), keepalive)
+            for route in routes.routes
+            for side, keepalive in enumerate(route.keepalive)
         ]
         self.intervals.use(
             {key: keepalive.ping_after_ns for key, keepalive in sides if not keepalive.adaptive},

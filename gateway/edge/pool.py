@@ -140,7 +140,7 @@ class Pool:
 
     def close(self, connection: BackendConnection) -> None:
         """Close an idle connection, one that is held too."""
-        idle = self._idle.get(connection.target.number, ())
+        idle = self._idle.get(connection.target.number, [])
         if connection in idle:
             idle.remove(connection)
             self._on_idle(connection.target.number, -1)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gateway.edge.facts import Facts
+from gateway.edge.facts import NO_FACTS, Facts
 from gateway.edge.refused import Refused
 from gateway.protocol.http import BadHead, RequestHead
 from gateway.protocol.target import normal_path, split_target
@@ -33,8 +33,8 @@ class Request:
     """A request with a route."""
 
     head: RequestHead
-    facts: Facts | None
-    """what its fields say; None for an upgrade"""
+    facts: Facts
+    """what its fields say"""
     target: bytes
     """as the backend is sent it: in origin form"""
     peer: Peer
@@ -80,11 +80,9 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
         raise Refused(error.status, str(error), "stripped_upgrade", route) from None
     except BadHead as error:
         raise Refused(error.status, str(error), "bad_request", route) from None
-    facts = None
-    if upgrade is None:
-        facts = head.facts
-        if facts is None:
-            facts = head.facts = Facts(head, config.underscores)
+    facts = NO_FACTS if upgrade is not None else head.facts
+    if facts is None:
+        facts = head.facts = Facts(head, config.underscores)
     return Request(
         head,
         facts,

@@ -47,9 +47,7 @@ def give_up_unacknowledged(kernel: Kernel, request: Request, *connections: int) 
         kernel.limit_unacknowledged(fd, milliseconds)
 
 
-def fill_row(
-    slice_: Slice, intervals: Intervals, row: int, request: Request, subprotocol: bytes, now_ns: int
-) -> None:
+def fill_row(slice_: Slice, intervals: Intervals, row: int, request: Request, subprotocol: bytes, now_ns: int) -> None:
     """Write into its row what the request and its route say of a tunnel.
 
     :param subprotocol: that the backend has chosen

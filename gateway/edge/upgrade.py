@@ -6,11 +6,12 @@ import os
 import select
 from errno import EAGAIN, EINTR
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.edge.accepted import Accepted
 from gateway.edge.dialling import Dial
 from gateway.edge.exchange.exchange import Exchange
+from gateway.edge.exchange.sides import Downstream
 from gateway.edge.forwarding import answer_to_client, interim_to_client, upgrade_to_backend
 from gateway.edge.refused import Refused
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
@@ -23,11 +24,10 @@ from gateway.routing.attempts import Attempts
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, STATE
 
 if TYPE_CHECKING:
-    from gateway.edge.addresses import Addresses
     from gateway.edge.dialling import Dialler
     from gateway.edge.exchange.shared import Exchanges
-    from gateway.edge.exchange.sides import Downstream
     from gateway.edge.in_force import InForce
+    from gateway.edge.names import Names as Addresses
     from gateway.edge.owner import Owner
     from gateway.edge.request import Request
     from gateway.edge.wire import Wire
@@ -43,7 +43,7 @@ NONE = -1
 class Upgrading(Downstream, Protocol):
     """The client's connection, as its upgrade sees it (``edge/client.py``)."""
 
-    task: object
+    task: Any
 
     def handed_over(self) -> None:
         """The connection is a tunnel's now."""
@@ -83,7 +83,18 @@ class Upgrades:
 class Upgrade:
     """An upgrade on its way."""
 
-    __slots__ = ("_attempt", "_backend_fd", "_client", "_dial", "_over", "_reader", "_request", "_row", "_shared", "_unsent")
+    __slots__ = (
+        "_attempt",
+        "_backend_fd",
+        "_client",
+        "_dial",
+        "_over",
+        "_reader",
+        "_request",
+        "_row",
+        "_shared",
+        "_unsent",
+    )
 
     def __init__(self, shared: Upgrades, client: Upgrading, request: Request) -> None:
         """:param client: read by the poller; what it sends ahead is kept there"""
@@ -139,9 +150,9 @@ class Upgrade:
         shared = self._shared
         self._attempt = attempt
         if self._row >= 0:
-            shared.slice.use_backend(self._row, attempt.target.number)
+            shared.slice.use_backend(self._row, attempt[0].number)
             return True
-        row = shared.slice.allocate(self._request.route.number, attempt.target.number)
+        row = shared.slice.allocate(self._request.route.number, attempt[0].number)
         if row is None:
             self._dial = None
             self._refuse(Refused(503, "this gateway is full (max_tunnels)", "unavailable"))
@@ -160,7 +171,7 @@ class Upgrade:
         self._dial = None
         self._backend_fd = fd
         self._client.deadline_ns = shared.relay.now + self._request.route.limits.handshake_ns
-        shared.backends.used(attempt.target, TUNNEL, DIAL)
+        shared.backends.used(attempt[0], TUNNEL, DIAL)
         if not unsent:
             shared.poller.read(fd, self._answer, known)
             return
@@ -241,7 +252,7 @@ class Upgrade:
         config = self._shared.config
         if config.draining:
             self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
-        elif self._attempt.target.number in config.drained_backends:
+        elif self._attempt[0].number in config.drained_backends:
             self._refuse(Refused(503, "the backend is being taken out of service", "unavailable"))
         else:
             self._open(answer, subprotocol, early)
@@ -344,5 +355,5 @@ class Upgrade:
             result,
             status,
             reason,
-            self._attempt.target.label if self._attempt is not None else None,
+            self._attempt[0].label if self._attempt is not None else None,
         )

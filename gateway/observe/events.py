@@ -91,7 +91,7 @@ class RouteEvents:
         self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause).inc)
         self.close_codes = cache(lambda side, code: events.close_codes.labels(route, side, code).inc)
         self.drop_idle = cache(lambda side: Durations(events.drop_idle.labels(route, side)))
-        self.http_requests = cache(lambda code: events.http_requests.labels(route, code))
+        self.http_requests = cache(lambda code: events.http_requests.labels(route, code).inc)
 
 
 class Events:

@@ -82,7 +82,9 @@ class Handshakes:
             self._batch.observe(events.handshake_seconds, seconds)
         if self.log.enabled:
             id_, client, route, host, path, _ = request
-            self.log.write(HANDSHAKE, (id_, client, route, backend, host, path, result, status, reason, seconds), at_unix)
+            self.log.write(
+                HANDSHAKE, (id_, client, route, backend, host, path, result, status, reason, seconds), at_unix
+            )
 
     def _log(self, form: Form, values: Any, at_unix: float) -> None:
         self.log.write(form, values, at_unix)

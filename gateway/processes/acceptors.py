@@ -38,7 +38,9 @@ class Acceptors:
         """The configuration that sockets came for is in force."""
         for new in self._new:
             if new.fd != NO_DESCRIPTOR:
-                listener = self._listeners[new.address] = Listener(edge, socket.socket(fileno=new.fd))
+                listener = self._listeners[new.address] = Listener(
+                    edge.poller, edge.descriptors, edge.accept, socket.socket(fileno=new.fd)
+                )
                 if self.accepting:
                     listener.start()
         self._new.clear()

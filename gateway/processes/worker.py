@@ -141,7 +141,7 @@ class Worker:
             self._reopen_logs()
         elif isinstance(message, Learned):
             if self._edge is not None:
-                self._edge.intervals.adopt(message.news)
+                self._edge.owner.intervals.adopt(message.news)
         elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
             with contextlib.suppress(ConnectionResetError):  # the supervisor is gone, and the channel says so next
                 await self._take_part_in_upgrade(message, channel)
@@ -153,22 +153,22 @@ class Worker:
     def tunnel_ended(self, row: int) -> None:
         """The relay has ended a tunnel."""
         assert self._edge is not None
-        self._edge.tunnel_ended(row)
+        self._edge.owner.tunnel_ended(row)
 
     def side_answered(self, row: int, side: int, silence_ns: int) -> None:
         """The relay has seen a side answer after a silence."""
         assert self._edge is not None
-        self._edge.intervals.answered(row, side, silence_ns)
+        self._edge.owner.intervals.answered(row, side, silence_ns)
 
     def backend_lost(self, row: int) -> int:
         """The relay asks when a client is to be told that its backend has vanished."""
         assert self._edge is not None
-        return self._edge.backend_lost(row)
+        return self._edge.owner.backend_lost(row)
 
     def tick(self, now: int) -> int:
         """The relay's clock has come to where something is due. :returns: when that is so again"""
         assert self._edge is not None
-        return self._edge.tick(now)
+        return self._edge.owner.tick(now)
 
     async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
@@ -187,7 +187,7 @@ class Worker:
                 self._deposits,
                 self._descriptors,
             )
-            edge.on_learned = self._tell_learned
+            edge.owner.on_learned = self._tell_learned
             self._edge = edge
             self._adopt(edge, kept)  # before the loop runs again: the edge takes all rows of the slice for its own
             await edge.configure(config, message.registry, message.drained_backends)
@@ -195,7 +195,6 @@ class Worker:
                 self._drain(message.drain, channel)
             self._acceptors.use(edge)
             self._accept(not message.takes_over)
-            edge.plain.prepare_later()
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
             self._acceptors.check(config)
@@ -233,7 +232,7 @@ class Worker:
 
     def _adopt(self, edge: Edge, kept: dict[int, Connections]) -> None:
         """Carry on the tunnels of a worker that died in this slot."""
-        found = adopt(self._slice, self._poller.relay, kept, edge.tunnel_ended, self._deposits.forget)
+        found = adopt(self._slice, self._poller.relay, kept, edge.owner.tunnel_ended, self._deposits.forget)
         if any(found):
             log.warning(
                 "worker %d: %d tunnels of the worker before it live on, %d were lost with it: it had bytes of %d in its"
@@ -255,7 +254,7 @@ class Worker:
         assert edge is not None
         if isinstance(message, Release):
             self._accept(False)
-            edge.tell_learned()
+            edge.owner.report_learned()
             await self._deposits.said()
             try:
                 parcel = self._handover.release(message.tunnels)
@@ -279,7 +278,7 @@ class Worker:
             channel.send(TakenOver(tuple(left)))
             os.close(message.fd)
         else:
-            edge.go_on_pacing()
+            edge.owner.resume_pacing()
             self._accept(True)
 
     def _accept(self, accept: bool) -> None:
@@ -304,7 +303,7 @@ class Worker:
     async def _finish(self, seconds: float, channel: Channel) -> None:
         """Wait for the last tunnel, and for requests in flight no longer than their time, and say so."""
         if self._edge is not None:
-            await asyncio.gather(self._edge.drained.wait(), self._edge.finish_plain(seconds))
+            await asyncio.gather(self._edge.owner.drained.wait(), self._edge.finish_requests(seconds))
         channel.send(Drained())
 
     def _hand_back(self) -> NoReturn:
@@ -337,7 +336,7 @@ class Worker:
             # Another worker may serve by now what was released, and nobody is left to say so: it ends here, or there.
             return
         if self._finishing is None:
-            settings = self._edge.config.drain
+            settings = self._edge.config.settings.drain
             self._drain(Drain(settings.period, settings.close_code), channel)
         assert self._finishing is not None
         await self._finishing

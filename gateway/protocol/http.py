@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from itertools import repeat
-from typing import Final
+from typing import Any, Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser, HttpResponseParser
 
@@ -126,7 +126,7 @@ class RequestHead(Head):
     False before.
     """
 
-    __slots__ = ("is_handshake", "method", "target", "upgrades")
+    __slots__ = ("facts", "is_handshake", "method", "target", "upgrades")
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         super().__init__(fields)
@@ -134,6 +134,7 @@ class RequestHead(Head):
         self.target = b""
         self.upgrades: list[bytes] | None = None
         self.is_handshake = False
+        self.facts: Any = None
 
     def like_this(self, raw: bytes, target: bytes, key: bytes) -> RequestHead:
         """Another head, different in target and ``Sec-WebSocket-Key`` only: what was found holds for it, too."""
@@ -150,7 +151,30 @@ class RequestHead(Head):
         head.target = target
         head.upgrades = self.upgrades
         head.is_handshake = self.is_handshake
+        head.facts = None
         return head
+
+    def with_line(self, raw: bytes, method: bytes, target: bytes) -> RequestHead:
+        """Another head of HTTP/1.1, different in its request line only: what was found of its fields holds, too."""
+        head = RequestHead.__new__(RequestHead)
+        head.raw = raw
+        head.size = len(raw)
+        head.http11 = True
+        head.count = self.count
+        head.first = self.first
+        head.repeated = self.repeated
+        head.one_hop = self.one_hop
+        head.method = method
+        head.target = target
+        head.upgrades = self.upgrades
+        head.is_handshake = False
+        head.facts = self.facts
+        return head
+
+    @property
+    def has_underscore(self) -> bool:
+        """Whether the name of a field has an underscore."""
+        return any(b"_" in name for name in self.first)
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser with the target, in one piece or several."""
@@ -175,9 +199,11 @@ class ResponseHead(Head):
 class RequestReader:
     """Reads one request head out of bytes that come in any chunking."""
 
-    __slots__ = ("_fed", "_head", "_parser", "received")
+    __slots__ = ("_fed", "_head", "_max_fields", "_max_size", "_parser", "received")
 
-    def __init__(self) -> None:
+    def __init__(self, max_size: int = MAX_HEAD_BYTES, max_fields: int = MAX_FIELDS) -> None:
+        self._max_size = max_size
+        self._max_fields = max_fields
         self._head = RequestHead()
         self._parser = HttpRequestParser(self._head)
         self._fed = 0
@@ -196,8 +222,8 @@ class RequestReader:
         self.received = received
         found = received.find(_HEAD_END, max(self._fed - 3, 0))
         end = len(received) if found < 0 else found + 4
-        if end > MAX_HEAD_BYTES:
-            raise BadHead(431, f"request head over {MAX_HEAD_BYTES} bytes")
+        if end > self._max_size:
+            raise BadHead(431, f"request head over {self._max_size} bytes")
         head = self._head
         try:
             self._parser.feed_data(received[self._fed : end] if self._fed or end < len(received) else received)
@@ -261,7 +287,7 @@ class ResponseReader:
 
     __slots__ = ("_parser", "_started", "complete", "head", "received")
 
-    def __init__(self) -> None:
+    def __init__(self, max_size: int = MAX_HEAD_BYTES, max_fields: int = MAX_FIELDS) -> None:
         self.received = b""
         self.head = ResponseHead()
         self.complete = False

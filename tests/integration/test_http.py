@@ -106,7 +106,8 @@ async def test_the_backend_is_sent_what_the_client_sent(
     assert (await client.answer()).body == b"ok"
     head = await scripted.next_head()
     assert head.first_line == "GET /scripted/a%2Fb/../%7Ec?q=%20+&q=2 HTTP/1.1"
-    *fields, request_id = head.fields
+    *fields, loop_mark, request_id = head.fields
+    assert loop_mark[0] == "CDN-Loop"
     assert fields == [
         ("hOsT", "Gateway.test"),
         ("X-zebra", "1"),

@@ -141,7 +141,9 @@ class Answer(Upload):
                 end = body.scan(data, at, len(data))
             except BadBody:
                 self._status = 0
-                self._refuse(Refused(502, "the backend's answer is malformed: its body's framing", "refused_by_backend"))
+                self._refuse(
+                    Refused(502, "the backend's answer is malformed: its body's framing", "refused_by_backend")
+                )
                 return
             self._answer_bytes = end - at
         complete = body is None or body.complete
@@ -284,5 +286,3 @@ class Answer(Upload):
         elif self._backend_waits:
             self._backend_waits = False
             self._ask_backend_again()
-
-

@@ -74,7 +74,7 @@ class Exchange(Answer):
             self._count(pinned.target.number)
             self._use(pinned, POOL)
             return
-        attempts = self._attempts = Attempts(upstream, shared.addresses.of)
+        attempts = self._attempts = Attempts(upstream, shared.addresses.of, brief=True)
         attempt = attempts.next()
         if attempt is None or self.chosen(attempt):
             self._dial_backend(attempt)
@@ -88,7 +88,7 @@ class Exchange(Answer):
         shared = self._shared
         shared.in_flight += 1
         self._declined = True
-        self._backend = BackendConnection(shared.pool, fd, attempt.target, attempt.address, shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, attempt[0], attempt[2], shared.relay.now)
         self._backend_mode = HEAD
         shared.poller.read_on(fd, self._answer_came)
         self._touch()
@@ -97,7 +97,7 @@ class Exchange(Answer):
     def chosen(self, attempt: Attempt) -> bool:
         """A backend was chosen. :returns: whether it has to be dialled"""
         shared = self._shared
-        target = attempt.target
+        target = attempt[0]
         self._attempt = attempt
         self._count(target.number)
         # A second attempt at the same backend is one after a connection that turned out to be closed.
@@ -136,10 +136,10 @@ class Exchange(Answer):
         self._dial = None
         self._reused = False
         self._attempt = attempt
-        self._backend = BackendConnection(shared.pool, fd, attempt.target, attempt.address, shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, attempt[0], attempt[2], shared.relay.now)
         self._backend_mode = HEAD
         shared.poller.read(fd, self._answer_came, known)
-        shared.backends.used(attempt.target, REQUEST, DIAL)
+        shared.backends.used(attempt[0], REQUEST, DIAL)
         if unsent:
             self._written_to_backend(0, unsent)
         self._touch()
@@ -197,7 +197,7 @@ class Exchange(Answer):
         self._drop_backend()
         if attempt is None or self._attempts is None:  # it was a pinned one
             self._client.pinned = None
-            self._attempts = Attempts(self._request.route.upstream, self._shared.addresses.of)
+            self._attempts = Attempts(self._request.route.upstream, self._shared.addresses.of, brief=True)
             attempt = None
         self._dial_backend(attempt)
 
@@ -307,7 +307,7 @@ class Exchange(Answer):
         shared = self._shared
         shared.in_flight -= 1
         backend = self._backend
-        target = backend.target if backend is not None else self._attempt.target if self._attempt is not None else None
+        target = backend.target if backend is not None else self._attempt[0] if self._attempt is not None else None
         self._drop_backend()
         if self._dial is not None:
             self._dial.cancel()

@@ -176,10 +176,7 @@ class Sides:
         """Have epoll watch the client for what can be done with it now."""
         client = self._client
         poller = self._shared.poller
-        if self._to_client:
-            mode = SENDING
-        else:
-            mode = HEAD if self._upload is None else BODY
+        mode = SENDING if self._to_client else HEAD if self._upload is None else BODY
         if mode == self._client_mode:
             return
         before, self._client_mode = self._client_mode, mode

@@ -79,10 +79,9 @@ class Upload(Sides):
         self._client.read(data)
 
     def _read_body(self, mask: int) -> None:
-        if self._to_backend or self._backend is None:
-            if not self._unwanted:
-                self._client_waits = True
-                return
+        if (self._to_backend or self._backend is None) and not self._unwanted:
+            self._client_waits = True
+            return
         shared = self._shared
         client = self._client
         got = shared.wire.read(client.fd)

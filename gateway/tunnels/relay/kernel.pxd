@@ -32,6 +32,7 @@ cdef class Kernel:
     cpdef int unwatch(self, int fd) except -1
     cpdef void shut(self, int fd) noexcept
     cpdef void hang_up(self, int fd) noexcept
+    cpdef void reset(self, int fd) noexcept
     cpdef void close(self, int fd) noexcept
     cpdef int64_t now(self) noexcept
     cpdef list accept(self, int fd, Py_ssize_t most, int below)

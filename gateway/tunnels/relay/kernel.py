@@ -10,6 +10,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from errno import EAGAIN, EBADF, EINPROGRESS, EINTR
@@ -110,6 +111,11 @@ class Kernel:
     def hang_up(self, fd: int) -> None:
         """End the connection of ``fd`` both ways, which :meth:`close` alone does not while others hold it too."""
         _shutdown(fd, socket.SHUT_RDWR)
+
+    def reset(self, fd: int) -> None:
+        """Have the connection of ``fd`` end with a reset when it is closed: its peer sees that something is missing."""
+        with contextlib.suppress(OSError), _borrowed(fd) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def close(self, fd: int) -> None:
         """Close ``fd``."""

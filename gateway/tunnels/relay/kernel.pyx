@@ -27,7 +27,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int c_connect "connect"(int fd, const sockaddr *address, socklen_t size)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
-    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_KEEPALIVE
+    int AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SOCK_NONBLOCK, SOCK_CLOEXEC, SOL_SOCKET, SO_ERROR, SO_KEEPALIVE, SO_LINGER
+    struct linger:
+        int l_onoff
+        int l_linger
 
 cdef extern from "<netinet/tcp.h>" nogil:
     int IPPROTO_TCP, TCP_NODELAY, TCP_KEEPIDLE, TCP_USER_TIMEOUT
@@ -148,6 +151,12 @@ cdef class Kernel:
 
     cpdef void hang_up(self, int fd) noexcept:
         shutdown(fd, SHUT_RDWR)
+
+    cpdef void reset(self, int fd) noexcept:
+        cdef linger how
+        how.l_onoff = 1
+        how.l_linger = 0
+        setsockopt(fd, SOL_SOCKET, SO_LINGER, &how, sizeof(how))
 
     cpdef void close(self, int fd) noexcept:
         c_close(fd)

@@ -208,7 +208,7 @@ class Poller(selectors.EpollSelector):
         while self._deferred:
             deferred, self._deferred = self._deferred, []
             results = []
-            for call, done in deferred:
+            for call, _ in deferred:
                 try:
                     results.append(call())
                 except Exception:
