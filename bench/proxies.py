@@ -155,8 +155,12 @@ defaults
     timeout tunnel 1h
 frontend bench
     bind 127.0.0.1:{place.port}
+    use_backend events if {{ path_beg /events/ }}
     default_backend echo
 backend echo
+    server echo 127.0.0.1:{place.backend_port}
+backend events
+    option http-no-delay
     server echo 127.0.0.1:{place.backend_port}
 """,
     )

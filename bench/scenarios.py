@@ -140,6 +140,7 @@ SCENARIOS = [
         "an event of 100 B to each of 2,000 open streams, round after round",
         _EVENTS,
         partial(event_streams, streams=2000),
+        pairs=3,
     ),
     Scenario(
         "rest-2-workers",
@@ -154,6 +155,6 @@ SCENARIOS = [
 
 def resized_idle(tunnels: int, workers: int) -> Scenario:
     """Returns the `idle` scenario with another number of tunnels and workers."""
-    idle = next(scenario for scenario in SCENARIOS if scenario.name == "idle")
+    usual = next(scenario for scenario in SCENARIOS if scenario.name == "idle")
     title = f"{tunnels:,} silent tunnels, {workers} worker{'s' * (workers > 1)}"
-    return replace(idle, title=title, workers=workers, measure=partial(idle, tunnels=tunnels))
+    return replace(usual, title=title, workers=workers, measure=partial(idle, tunnels=tunnels))
