@@ -17,7 +17,8 @@ from bench.instance import Cores
 from bench.proxies import BASELINE, SUBJECTS, Proxy
 from bench.report import print_scenario, print_targets, write_json
 from bench.run import Comparison, Runner
-from bench.scenarios import SCENARIOS, Scenario, Settings, resized_idle
+from bench.scenario import Scenario, Settings
+from bench.scenarios import SCENARIOS, resized_idle
 from bench.targets import TARGETS, judge
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130

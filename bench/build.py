@@ -17,7 +17,7 @@ def build_load() -> Path:
     Raises BenchError when there is no C compiler or it fails.
     """
     sources = sorted(HERE.glob("load*.c"))
-    newest = max(path.stat().st_mtime for path in [*sources, HERE / "load.h"])
+    newest = max(path.stat().st_mtime for path in [*sources, *HERE.glob("load*.h")])
     if PROGRAM.exists() and PROGRAM.stat().st_mtime > newest:
         return PROGRAM
     compiler = shutil.which("gcc") or shutil.which("cc")

@@ -51,6 +51,18 @@ def memory_bytes(pids: frozenset[int]) -> int:
     Pages of files on disk (the program's code) are left out: they are not a tunnel's. Raises
     ProcessLookupError when one has ended.
     """
+    return _sum_of(pids, ("Pss_Anon", "Pss_Shmem"))
+
+
+def proportional_bytes(pids: frozenset[int]) -> int:
+    """Returns all memory of `pids`, the pages of files included, each page divided among the processes that map it.
+
+    Raises ProcessLookupError when one has ended.
+    """
+    return _sum_of(pids, ("Pss",))
+
+
+def _sum_of(pids: frozenset[int], fields: tuple[str, ...]) -> int:
     total = 0
     for pid in pids:
         try:
@@ -59,6 +71,6 @@ def memory_bytes(pids: frozenset[int]) -> int:
             raise ProcessLookupError("a process of the proxy has ended") from error
         for line in lines:
             name, _, rest = line.partition(":")
-            if name in ("Pss_Anon", "Pss_Shmem"):
+            if name in fields:
                 total += int(rest.split()[0]) * 1024
     return total

@@ -19,7 +19,7 @@ from bench.proxies import Place, Proxy
 START_SECONDS = 20.0
 LINES_SHOWN = 8
 _UPGRADE = (
-    "GET / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    "GET /ws/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 )
 
@@ -40,6 +40,7 @@ class Instance:
     directory: Path
     port: int
     pids: frozenset[int]
+    backend_port: int
     backend_pid: int
     keepalive: str
     load_program: Path
@@ -50,6 +51,9 @@ class Instance:
 
     def memory_bytes(self) -> int:
         return cpu.memory_bytes(self.pids)
+
+    def proportional_bytes(self) -> int:
+        return cpu.proportional_bytes(self.pids)
 
     @contextlib.contextmanager
     def blamed(self) -> Iterator[None]:
@@ -92,7 +96,17 @@ def running(proxy: Proxy, workers: int, keepalive: str, load_program: Path, core
                 if proxy.relay is not None:
                     _check_relay(place.admin_port, proxy.relay)
             pids = cpu.tree(group.pid)
-            yield Instance(proxy.name, directory, place.port, pids, backend_pid, keepalive, load_program, cores.load)
+            yield Instance(
+                proxy.name,
+                directory,
+                place.port,
+                pids,
+                backend_port,
+                backend_pid,
+                keepalive,
+                load_program,
+                cores.load,
+            )
         finally:
             group.stop(proxy.stop)
 

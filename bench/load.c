@@ -6,6 +6,9 @@
  *   load handshake PORT AT_A_TIME WARMUP_HANDSHAKES HANDSHAKES
  *   load idle PORT TUNNELS                                               silent tunnels
  *   load pinged PORT TUNNELS                                             silent but for a proxy's Pings
+ *   load http PORT CONNECTIONS KIND WARMUP_SECONDS SECONDS               one request under way on each connection; KIND
+ *                                                                        is get, varied, download, chunked or upload
+ *   load events PORT STREAMS BACKEND_PORT WARMUP_SECONDS SECONDS         rounds of an event to each open stream
  *
  * It talks to bench/load.py: a line of JSON on stdout is a result; `warm`, `ready` and `pinging` (the first Ping has come)
  * are words on their own lines.
@@ -14,7 +17,7 @@
  * of stdin ends it. A failure goes to stderr, with exit status 1.
  * All sockets are on 127.0.0.0/8. */
 #define _GNU_SOURCE
-#include "load.h"
+#include "load_http.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -83,6 +86,14 @@ int main(int count, char **arguments) {
     } else if ((!strcmp(mode, "idle") || !strcmp(mode, "pinged")) && count == 4) {
         options.pinged = !strcmp(mode, "pinged");
         run_idle(&options);
+    } else if ((!strcmp(mode, "http") || !strcmp(mode, "events")) && count == 7) {
+        enum kind kind = kind_named(arguments[4]);
+        options.backend_port = atoi(arguments[4]);
+        options.warmup_seconds = atof(arguments[5]);
+        options.seconds = atof(arguments[6]);
+        if (!strcmp(mode, "events")) run_events(&options);
+        else if (kind < EVENTS) run_http(&options, kind);
+        else fail("no kind of request: %s", arguments[4]);
     } else {
         fail("usage: the modes are at the top of load.c");
     }

@@ -16,7 +16,8 @@ enum opcode { OP_CONTINUATION = 0, OP_TEXT = 1, OP_BINARY = 2, OP_CLOSE = 8, OP_
 
 struct options {
     int port;
-    int tunnels;
+    int tunnels;             /* or connections */
+    int backend_port;        /* of event streams */
     size_t payload_bytes;
     double warmup_seconds, seconds;
     double rate;             /* messages a second over all tunnels; 0 = closed loop */
@@ -40,7 +41,7 @@ uint64_t header_payload_bytes(const uint8_t *header);
 void unmask(uint8_t *out, const uint8_t *in, size_t bytes, const uint8_t key[4], unsigned phase);
 const char *find_header(const char *head, const char *name);
 
-/* load_backend.c, load_client.c, load_handshake.c */
+/* load_backend.c, load_client.c, load_handshake.c; those of plain HTTP are in load_http.h */
 void run_backend(void);
 void run_messages(const struct options *options);
 void run_idle(const struct options *options);
@@ -61,5 +62,6 @@ void gate(const char *word);                          /* print word, then wait f
 void histogram_reset(void);
 void histogram_add(uint64_t ns);
 double histogram_us(double quantile);
+void print_result(long count, uint64_t started_ns);
 
 #endif

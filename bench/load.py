@@ -82,6 +82,6 @@ def running_load(program: Path, *arguments: str | float, cores: set[int] | None)
 
 @contextlib.contextmanager
 def running_backend(program: Path, cores: set[int] | None) -> Iterator[tuple[int, int]]:
-    """Runs a WebSocket echo server on a port of 127.0.0.1, and gives the port and its pid."""
+    """Runs the server (a WebSocket echo, and plain HTTP) on a port of 127.0.0.1, and gives the port and its pid."""
     with running_load(program, "backend", cores=cores) as backend:
         yield int(backend.result(5)["port"]), backend.pid

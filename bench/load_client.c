@@ -212,8 +212,7 @@ void run_messages(const struct options *options) {
         histogram_reset();
         uint64_t started = now_ns();
         long trips = exchange(options, options->seconds);
-        printf("{\"count\": %ld, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n", trips,
-               (double)(now_ns() - started) / 1e9, histogram_us(0.5), histogram_us(0.99));
+        print_result(trips, started);
     }
 }
 

@@ -3,7 +3,6 @@
 #include "load.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -50,9 +49,8 @@ static bool advance(const struct options *options, struct slot *slot, uint32_t i
     return false;
 }
 
-static double run(const struct options *options, struct slot *slots, long wanted) {
+static void run(const struct options *options, struct slot *slots, long wanted) {
     struct epoll_event events[256];
-    uint64_t started = now_ns();
     long begun = 0, finished = 0;
     for (; begun < options->tunnels && begun < wanted; begun++) begin(options, &slots[begun], (uint32_t)begun);
     while (finished < wanted) {
@@ -66,7 +64,6 @@ static double run(const struct options *options, struct slot *slots, long wanted
             if (begun < wanted) begin(options, slot, events[i].data.u32), begun++;
         }
     }
-    return (double)(now_ns() - started) / 1e9;
 }
 
 void run_handshakes(const struct options *options) {
@@ -76,8 +73,8 @@ void run_handshakes(const struct options *options) {
     for (;;) {
         gate("warm");
         histogram_reset();
-        double seconds = run(options, slots, options->handshakes);
-        printf("{\"count\": %ld, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n", options->handshakes,
-               seconds, histogram_us(0.5), histogram_us(0.99));
+        uint64_t started = now_ns();
+        run(options, slots, options->handshakes);
+        print_result(options->handshakes, started);
     }
 }

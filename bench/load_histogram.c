@@ -1,6 +1,7 @@
 /* Latencies in log-linear buckets: 128 to a power of two, so that a quantile is right to within 1 %. */
 #include "load.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { SUB_BITS = 7, SUB = 1 << SUB_BITS, BUCKETS = SUB * (64 - SUB_BITS + 1) };
@@ -28,4 +29,10 @@ double histogram_us(double quantile) {
         }
     }
     return 0;
+}
+
+/* The line of JSON that ends a measurement. */
+void print_result(long count, uint64_t started_ns) {
+    printf("{\"count\": %ld, \"seconds\": %.6f, \"p50_us\": %.1f, \"p99_us\": %.1f}\n", count,
+           (double)(now_ns() - started_ns) / 1e9, histogram_us(0.5), histogram_us(0.99));
 }

@@ -83,6 +83,9 @@ def _descriptors() -> int:
 
 def _nginx(program: Path, place: Place) -> Launch:
     here = place.directory
+    forwarded = """proxy_set_header Host $http_host;
+            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+            proxy_set_header X-Forwarded-Proto $scheme;"""
     configuration = place.write(
         "nginx.conf",
         f"""
@@ -98,22 +101,33 @@ http {{
     fastcgi_temp_path {here}/fastcgi;
     uwsgi_temp_path {here}/uwsgi;
     scgi_temp_path {here}/scgi;
-    map $http_upgrade $connection_upgrade {{
-        default upgrade;
-        '' close;
+    upstream plain {{
+        server 127.0.0.1:{place.backend_port};
+        keepalive 64;
     }}
     server {{
         listen 127.0.0.1:{place.port};
-        location / {{
+        proxy_http_version 1.1;
+        location /ws/ {{
             proxy_pass http://127.0.0.1:{place.backend_port};
-            proxy_http_version 1.1;
             proxy_set_header Upgrade $http_upgrade;
-            proxy_set_header Connection $connection_upgrade;
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-            proxy_set_header X-Forwarded-Proto $scheme;
+            proxy_set_header Connection upgrade;
+            {forwarded}
             proxy_read_timeout 1h;
             proxy_send_timeout 1h;
+        }}
+        location / {{
+            proxy_pass http://plain;
+            proxy_set_header Connection "";
+            {forwarded}
+            proxy_request_buffering off;
+        }}
+        location /events/ {{
+            proxy_pass http://plain;
+            proxy_set_header Connection "";
+            {forwarded}
+            proxy_buffering off;
+            proxy_read_timeout 1h;
         }}
     }}
 }}
@@ -141,8 +155,12 @@ defaults
     timeout tunnel 1h
 frontend bench
     bind 127.0.0.1:{place.port}
+    use_backend events if {{ path_beg /events/ }}
     default_backend echo
 backend echo
+    server echo 127.0.0.1:{place.backend_port}
+backend events
+    option http-no-delay
     server echo 127.0.0.1:{place.backend_port}
 """,
     )

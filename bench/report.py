@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.run import Comparison
-from bench.scenarios import Metric, Scenario, Settings
+from bench.scenario import Metric, Scenario, Settings
 from bench.targets import Verdict
 
 

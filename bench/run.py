@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.instance import Cores, running
 from bench.proxies import BASELINE, NO_KEEPALIVE, Proxy
-from bench.scenarios import Figures, Scenario, Settings
+from bench.scenario import Figures, Scenario, Settings
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """What this gateway has to reach, and whether it did."""
 
-import operator
 from dataclasses import dataclass
 
 from bench.run import Comparison
@@ -8,7 +7,11 @@ from bench.run import Comparison
 
 @dataclass(frozen=True)
 class Target:
-    """A bound on a median: of the ratio to the baseline (nginx, or no Pings), or of the figure itself."""
+    """A bound on a median: of the ratio to the baseline (nginx, or no Pings), or of the figure itself.
+
+    `noise` is the share by which a figure may miss the limit before it counts: where the limit is what was measured,
+    one run in two would miss it otherwise.
+    """
 
     proxy: str
     scenario: str
@@ -18,10 +21,12 @@ class Target:
     unit: str
     at_least: bool = False
     ratio: bool = True
+    noise: float = 0.0
 
     @property
     def bound(self) -> str:
-        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}{self.unit}"
+        allowed = f" (noise {self.noise:.0%})" if self.noise else ""
+        return f"{'at least' if self.at_least else 'at most'} {self.limit:g}{self.unit}{allowed}"
 
 
 @dataclass(frozen=True)
@@ -33,8 +38,12 @@ class Verdict:
 
     @property
     def met(self) -> bool:
-        compare = operator.ge if self.target.at_least else operator.le
-        return self.measured is not None and compare(self.measured, self.target.limit)
+        target = self.target
+        if self.measured is None:
+            return False
+        if target.at_least:
+            return self.measured >= target.limit * (1 - target.noise)
+        return self.measured <= target.limit * (1 + target.noise)
 
     @property
     def shortfall(self) -> str:
@@ -44,16 +53,22 @@ class Verdict:
 
 
 TARGETS = [
-    Target("gateway", "handshake", "cpu_us", "CPU a handshake", 1.8, "x nginx"),
-    Target("gateway", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.1, "x nginx"),
-    Target("gateway", "echo-64-2000", "cpu_us", "CPU a 64 B round trip, 2,000 tunnels", 0.9, "x nginx"),
+    Target("gateway", "handshake", "cpu_us", "CPU a handshake", 1.5, "x nginx"),
+    Target("gateway", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.0, "x nginx", noise=0.1),
+    Target("gateway", "echo-64-2000", "cpu_us", "CPU a 64 B round trip, 2,000 tunnels", 0.82, "x nginx", noise=0.1),
     Target("gateway", "echo-64k-20", "per_second", "64 KiB round trips a second", 5, "x nginx", at_least=True),
     Target("gateway-pure", "echo-64-100", "cpu_us", "CPU a 64 B round trip, 100 tunnels", 1.4, "x nginx"),
-    Target("gateway", "idle-8000", "tunnel_bytes", "memory an idle tunnel", 2500, " B", ratio=False),
+    Target("gateway", "idle-8000", "tunnel_bytes", "memory an idle tunnel", 1700, " B", ratio=False, noise=0.03),
     Target("gateway", "idle-8000", "cpu_percent", "CPU of 8,000 idle tunnels", 1, " % of a core", ratio=False),
     Target("gateway", "idle-8000-pings", "cpu_percent", "CPU, each pinged every 10 s", 3, " % of a core", ratio=False),
     Target("gateway", "idle-8000-pings", "busiest_second", "Pings in any second", 1.5, "x the mean", ratio=False),
     Target("gateway", "idle-8000-pings", "p99_us", "p99 of a busy tunnel beside them", 1.5, "x no Pings"),
+    Target("gateway", "http-get", "cpu_us", "CPU a GET", 3.0, "x nginx"),
+    Target("gateway", "http-download", "cpu_us", "CPU an answer of 256 KiB", 1.3, "x nginx"),
+    Target("gateway", "http-upload", "cpu_us", "CPU a request of 1 MiB", 1.3, "x nginx"),
+    Target("gateway", "sse-2000", "stream_bytes", "memory an event stream", 6000, " B", ratio=False),
+    Target("gateway", "sse-2000", "cpu_us", "CPU an event", 1.2, "x nginx"),
+    Target("gateway", "rest-2-workers", "resident_mb", "memory of 2 workers at rest", 65, " MB", ratio=False),
 ]
 
 
