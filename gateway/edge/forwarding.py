@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 """Fields that the gateway writes itself. What a peer that is not trusted says in them is dropped."""
 
+_OF_THE_BODY = frozenset((b"transfer-encoding", b"trailer"))
+"""Fields of one connection that go on all the same, since the body is relayed in its framing."""
+
 
 # --- to the backend ---------------------------------------------------------------------------------------------------
 
@@ -32,7 +35,7 @@ def lines_to_backend(head: RequestHead, underscores: bool) -> bytes:
 
     :param underscores: whether fields with ``_`` in their names go on; a CGI or WSGI backend cannot tell them from ours
     """
-    dropped = hop_by_hop(head) | _OURS
+    dropped = (hop_by_hop(head) | _OURS) - _OF_THE_BODY
     if not head.http11:
         dropped |= {b"expect"}  # a client of HTTP/1.0 does not wait, and knows no 100 (RFC 9110 section 10.1.1)
     lines = []
