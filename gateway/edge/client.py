@@ -354,20 +354,25 @@ class Client:
             self._close()
         return self._over
 
-    def leave(self) -> bytes | None:
-        """Let go of a connection on which nothing is under way, for another process to serve.
+    def unread(self) -> bytes | None:
+        """What was read of the next request, for another process to go on with.
 
-        :returns: what was read of the next request; None if the connection has to stay. The descriptor is the caller's
+        :returns: None if the connection has to stay: something is under way, or a backend's connection is tied to it
         """
-        if self.task is not None or self._lingers or self.pinned is not None or self._over:
+        if self.task is not None or self._taking or self._lingers or self.pinned is not None or self._over:
             return None
-        received = self._clients.poller.unwatch(self.fd)
-        read = self._reader.received if self._reader is not None else b""
-        if isinstance(received, bytes):
-            read += received  # an end of the stream is there to be read again
+        return self._reader.received if self._reader is not None else b""
+
+    def left(self) -> None:
+        """Another process serves the connection now: let go of it here.
+
+        Not to be called in a turn of the poller: what it has received, and not passed on yet, would be lost.
+        """
         self._over = True
         self._clients.deadlines.discard(self)
-        return read
+        if self._watched:
+            self._clients.poller.unwatch(self.fd)
+        self._clients.relay.retire(self.fd)
 
     def _linger(self) -> None:
         """Close when the client has, or soon."""

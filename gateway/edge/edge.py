@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
+from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from gateway.edge.client import Client
@@ -15,6 +17,7 @@ from gateway.edge.exchange.shared import Exchanges
 from gateway.edge.in_force import InForce
 from gateway.edge.names import Names
 from gateway.edge.owner import Owner, Store
+from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import Pool
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.wire.plain import PlainWire
@@ -145,10 +148,36 @@ class Edge:
                 left = True
         return left
 
-    async def until_unused(self) -> None:
-        """Wait until no request, handshake or tunnel is left. Nothing new is accepted meanwhile."""
-        while self.close_idle() or self.slice.rows_in_use:  # noqa: ASYNC110  # as above
+    # --- an upgrade ---------------------------------------------------------------------------------------------------
+
+    def take_in(self, sock: socket.socket) -> None:
+        """Serve the connections that the worker before sends. :param sock: owned by the edge from now on"""
+        WayIn(self.poller, sock, self._take_in)
+
+    def _take_in(self, fd: int, host: str, port: int, read: bytes) -> None:
+        peer = self.config.trust.peer((host, port) if host else None)
+        client = Client(self.clients, fd, peer, read or EAGAIN)
+        if not read:
+            client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
+
+    async def until_unused(self, way_out: socket.socket | None) -> None:
+        """Wait until no request, handshake or tunnel is left. Nothing new is accepted meanwhile.
+
+        :param way_out: where clients' connections go between two requests; without it they are closed then
+        """
+        if way_out is None:
+            while self.close_idle() or self.slice.rows_in_use:  # noqa: ASYNC110  # as above
+                await asyncio.sleep(UNUSED_SECONDS)
+            return
+        moving = Moving(self.loop, WayOut(way_out))
+        self.clients.on_rest = moving.note
+        while True:
+            clients = [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client)]
+            moving.move(clients)
+            if not len(self.deadlines) and not self.slice.rows_in_use:
+                break
             await asyncio.sleep(UNUSED_SECONDS)
+        moving.close()
 
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
