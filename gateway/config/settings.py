@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from gateway.config import schema
 
 
+class Listener(NamedTuple):
+    """How connections are accepted at one address. Workers have sockets for it by its address."""
+
+    address: Address
+
+
 class AccessLog(NamedTuple):
     """Where lines go, and in which form. ``path`` is None for no log, ``-`` for stdout."""
 
@@ -173,6 +179,7 @@ class Drain(NamedTuple):
 class Settings(NamedTuple):
     """All that a worker needs of a configuration."""
 
+    listen: tuple[Listener, ...]
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
     heads: Heads
     underscores: Literal["drop", "pass", "reject"]
@@ -189,6 +196,7 @@ class Settings(NamedTuple):
     def of(cls, config: schema.Config) -> Settings:
         """What workers are sent."""
         return cls(
+            listen=tuple(Listener(listener.address) for listener in config.listen),
             trusted_proxies=config.trusted_proxies,
             heads=Heads(config.heads.max_size, config.heads.max_fields),
             underscores=config.underscores,

@@ -15,7 +15,7 @@ from typing import Any
 
 from gateway.admin.state import DrainState, GatewayState
 from gateway.config.schema import Config
-from gateway.processes import control
+from gateway.processes.control import messages
 from gateway.tunnels.learning.learning import Key, State
 from gateway.tunnels.moving.adoption import Connections
 from gateway.tunnels.moving.mirrors import Mirrors, Names
@@ -89,7 +89,7 @@ class Inheritance:
     mirrors: list[tuple[int, int]]
     """slots whose workers write another table than ``table``, and its descriptor (``tunnels/moving/mirrors.py``)"""
     store: InheritedStore | None = None
-    control: int = control.VERSION
+    control: int = messages.VERSION
     form: int = FORM
 
     def descriptors(self) -> list[int]:
@@ -152,7 +152,7 @@ class Inheritance:
         except ValueError as error:
             raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
         known = isinstance(found, dict) and found.get("form") == FORM
-        if not known or not (alone or found.get("control") == control.VERSION):
+        if not known or not (alone or found.get("control") == messages.VERSION):
             raise CannotInherit("what the running program leaves is of another form: restart the gateway instead")
         try:
             store = found.pop("store", None)

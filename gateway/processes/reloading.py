@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from gateway.admin.state import DrainState
 from gateway.config import ConfigError
 from gateway.config.schema import Address, Config
-from gateway.processes.control import DrainBackends, Unlisten
+from gateway.processes.control.messages import DrainBackends, Unlisten
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.workers import Workers
 from gateway.routing.registry import RegistryFull

@@ -16,7 +16,8 @@ from gateway.admin.operations import tell_of_upgrade
 from gateway.admin.state import GatewayState, UpgradeState
 from gateway.processes import upgrade
 from gateway.processes.children import InheritedChild
-from gateway.processes.control import Accept, Channel, Drain, Retire, Stop
+from gateway.processes.control.channel import Channel
+from gateway.processes.control.messages import Accept, Drain, Retire, Stop
 from gateway.processes.inheritance import Inheritance
 from gateway.processes.orders import Order, Orders
 from gateway.processes.workers import BOOT_SECONDS, WorkerProcess, Workers

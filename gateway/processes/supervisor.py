@@ -22,7 +22,7 @@ from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
 from gateway.observe.events import DIRECTORY
 from gateway.processes import upgrade
-from gateway.processes.control import Drain, DrainBackends, ReopenLogs
+from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.keeping import SEND_SECONDS

@@ -25,7 +25,16 @@ import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gateway.processes.children import exit_status
-from gateway.processes.control import Forget, Message, Release, Released, Resume, TakenOver, TakeOver
+from gateway.processes.control.messages import (
+    NO_DESCRIPTOR,
+    Forget,
+    Message,
+    Release,
+    Released,
+    Resume,
+    TakenOver,
+    TakeOver,
+)
 from gateway.processes.inheritance import Inheritance
 from gateway.tunnels.moving import parcel
 
@@ -177,7 +186,8 @@ async def _hand_over(
         to_store.hand_over(moved)
         new.channel.send(TakeOver(released.fd))
     finally:
-        os.close(released.fd)
+        if released.fd != NO_DESCRIPTOR:
+            os.close(released.fd)
     taken = await _answer(new, TakenOver)
     if taken is None:
         from_store.restore(to_store.give_up(tunnels))

@@ -15,22 +15,20 @@ import signal
 import socket
 import sys
 import time
-from errno import EMFILE
 from typing import NoReturn
 
-from gateway.config.address import Address
 from gateway.config.settings import AccessLog as AccessLogSettings
 from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
-from gateway.edge.listener import Listener
 from gateway.imports import without_collections
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
-from gateway.processes.control import (
+from gateway.processes.acceptors import Acceptors
+from gateway.processes.control.channel import Channel
+from gateway.processes.control.messages import (
     NO_DESCRIPTOR,
     Accept,
-    Channel,
     Configure,
     Configured,
     Drain,
@@ -40,6 +38,7 @@ from gateway.processes.control import (
     Forget,
     Learned,
     Listen,
+    Message,
     Release,
     Released,
     ReopenLogs,
@@ -90,10 +89,7 @@ class Worker:
         self._edge: Edge | None = None
         self._log_config: AccessLogSettings | None = None
         self._channel: Channel | None = None
-        self._sockets: list[Listen] = []
-        """listening sockets that came since a configuration was put in force"""
-        self._listeners: dict[Address, Listener] = {}
-        self._accepts = False
+        self._acceptors = Acceptors()
         self._finishing: asyncio.Task[None] | None = None
         self._handover = Handover(self._slice, poller.relay)
         self._retiring: asyncio.Task[None] | None = None
@@ -108,32 +104,12 @@ class Worker:
         """Do what the supervisor says, until it says to stop or is gone."""
         channel = self._channel = Channel(control)
         while (message := await channel.receive()) is not None and not isinstance(message, Stop):
-            if isinstance(message, Configure):
-                try:
-                    await self._configure(message, channel)
-                except OSError as error:
-                    channel.send(Failed(message.generation, f"worker {self._slice.slot}: {error}"))
-                except Exception as error:
-                    log.exception("configuration %d could not be put in force", message.generation)
-                    channel.send(Failed(message.generation, str(error)))
-                else:
-                    channel.send(Configured(message.generation))
-            elif isinstance(message, Listen):
-                self._sockets.append(message)
-            elif isinstance(message, Unlisten):
-                self._unlisten(message)
-            elif isinstance(message, ReopenLogs):
-                self._reopen_logs()
-            elif isinstance(message, Learned):
-                if self._edge is not None:
-                    self._edge.intervals.adopt(message.news)
-            elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
-                with contextlib.suppress(ConnectionResetError):  # the supervisor is gone, and the channel says so next
-                    await self._take_part_in_upgrade(message, channel)
-            elif isinstance(message, Drain):
-                self._drain(message, channel)
-            elif isinstance(message, DrainBackends) and self._edge is not None:
-                self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
+            try:
+                await self._serve(message, channel)
+            except Exception:
+                if isinstance(message, TakeOver):
+                    raise  # with some tunnels half taken over: the worker before goes on with all of them
+                log.exception("worker %d: %s failed", self._slice.slot, type(message).__name__)
         if message is None:
             if self._slice.cells[H_KEPT]:
                 self._hand_back()
@@ -144,6 +120,35 @@ class Worker:
             self._edge.log.close()
         self._deposits.close()
         await channel.close()
+
+    async def _serve(self, message: Message, channel: Channel) -> None:
+        """Do what one message says."""
+        if isinstance(message, Configure):
+            try:
+                await self._configure(message, channel)
+            except OSError as error:
+                channel.send(Failed(message.generation, f"worker {self._slice.slot}: {error}"))
+            except Exception as error:
+                log.exception("configuration %d could not be put in force", message.generation)
+                channel.send(Failed(message.generation, str(error)))
+            else:
+                channel.send(Configured(message.generation))
+        elif isinstance(message, Listen):
+            self._acceptors.add(message)
+        elif isinstance(message, Unlisten):
+            self._acceptors.give_up(message.address)
+        elif isinstance(message, ReopenLogs):
+            self._reopen_logs()
+        elif isinstance(message, Learned):
+            if self._edge is not None:
+                self._edge.intervals.adopt(message.news)
+        elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
+            with contextlib.suppress(ConnectionResetError):  # the supervisor is gone, and the channel says so next
+                await self._take_part_in_upgrade(message, channel)
+        elif isinstance(message, Drain):
+            self._drain(message, channel)
+        elif isinstance(message, DrainBackends) and self._edge is not None:
+            self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
 
     def tunnel_ended(self, row: int) -> None:
         """The relay has ended a tunnel."""
@@ -171,7 +176,7 @@ class Worker:
             self._registry.routes[:] = message.registry.routes
             self._registry.backends[:] = message.registry.backends
             self._log_config = config.access_log
-            self._check_sockets()
+            self._acceptors.check(config)
             kept = self._deposits.inherited()
             edge = Edge(
                 self._poller,
@@ -188,16 +193,15 @@ class Worker:
             await edge.configure(config, message.registry, message.drained_backends)
             if message.drain is not None:
                 self._drain(message.drain, channel)
-            self._accepts = not message.takes_over
-            self._listen(edge)
-            self._slice.cells[self._slice.block + W_READY] = self._accepts
+            self._acceptors.use(edge)
+            self._accept(not message.takes_over)
             edge.plain.prepare_later()
         else:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
-            self._check_sockets()
+            self._acceptors.check(config)
             new_log = self._open_log(config) if config.access_log != self._log_config else None
             await self._edge.configure(config, message.registry, message.drained_backends)
-            self._listen(self._edge)
+            self._acceptors.use(self._edge)
             if new_log is not None:
                 self._edge.batch.flush()
                 self._edge.log, old_log = new_log, self._edge.log
@@ -213,28 +217,6 @@ class Worker:
         """What this worker learns of paths, the others are told."""
         assert self._channel is not None
         self._channel.send(Learned(news))
-
-    def _check_sockets(self) -> None:
-        """:raises OSError: a listening socket got lost on its way here"""
-        for sent in self._sockets:
-            if sent.fd == NO_DESCRIPTOR:
-                raise OSError(EMFILE, "no descriptor is left for a listening socket", str(sent.address))
-
-    def _listen(self, edge: Edge) -> None:
-        """Accept on the sockets that came since the last time."""
-        for sent in self._sockets:
-            listener = self._listeners[sent.address] = Listener(edge, socket.socket(fileno=sent.fd))
-            if self._accepts:
-                listener.start()
-        self._sockets.clear()
-
-    def _unlisten(self, message: Unlisten) -> None:
-        if message.address in self._listeners:
-            self._listeners.pop(message.address).give_up()
-        for sent in [sent for sent in self._sockets if sent.address == message.address]:
-            self._sockets.remove(sent)
-            if sent.fd != NO_DESCRIPTOR:
-                os.close(sent.fd)
 
     def _open_log(self, config: Settings) -> AccessLog:
         return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)
@@ -275,9 +257,14 @@ class Worker:
             self._accept(False)
             edge.tell_learned()
             await self._deposits.said()
-            parcel = self._handover.release(message.tunnels)
-            channel.send(Released(parcel))
-            os.close(parcel)
+            try:
+                parcel = self._handover.release(message.tunnels)
+            except OSError as error:  # the supervisor says Resume then
+                log.error("worker %d cannot release tunnels: %s", self._slice.slot, error)
+                channel.send(Released(NO_DESCRIPTOR))
+            else:
+                channel.send(Released(parcel))
+                os.close(parcel)
         elif isinstance(message, Forget):
             self._handover.forget(message.left)
         elif isinstance(message, Resume):
@@ -297,13 +284,8 @@ class Worker:
 
     def _accept(self, accept: bool) -> None:
         """Begin to accept connections, or stop."""
-        self._accepts = accept
+        self._acceptors.accept(accept)
         self._slice.cells[self._slice.block + W_READY] = accept
-        for listener in self._listeners.values():
-            if accept:
-                listener.start()
-            else:
-                listener.stop()
 
     async def _retire(self, edge: Edge, channel: Channel) -> None:
         await edge.until_unused()
@@ -350,8 +332,7 @@ class Worker:
 
         The listening sockets are closed at once, so that a new gateway can have the addresses.
         """
-        for listener in self._listeners.values():
-            listener.close()
+        self._acceptors.close()
         if self._edge is None or self._handover.under_way:
             # Another worker may serve by now what was released, and nobody is left to say so: it ends here, or there.
             return

@@ -21,8 +21,8 @@ from gateway.config.address import Address
 from gateway.config.schema import Config
 from gateway.config.settings import Settings
 from gateway.processes.children import InheritedChild, exit_status
-from gateway.processes.control import (
-    Channel,
+from gateway.processes.control.channel import Channel
+from gateway.processes.control.messages import (
     Configure,
     Configured,
     Drain,
@@ -128,6 +128,7 @@ class Workers:
         """descriptors that every worker is to hold as long as it lives"""
         self.on_change: Callable[[], None] = lambda: None
         """told that there is something new that a supervisor after this one would have to know"""
+        self._listening: set[asyncio.Task[None]] = set()
         self._listeners = listeners
         self._environment = environment
         self._fail = fail
@@ -275,8 +276,9 @@ class Workers:
 
     def hear(self, worker: WorkerProcess) -> None:
         """Listen to a worker from now on."""
-        listen_to = asyncio.create_task(self._listen_to(worker))
-        listen_to.add_done_callback(lambda task: task.cancelled() or task.exception())
+        listening = asyncio.create_task(self._listen_to(worker))
+        self._listening.add(listening)
+        listening.add_done_callback(self._listening.discard)
 
     async def boot(self, worker: WorkerProcess, takes_over: bool = False) -> bool:
         """Give a new worker its configuration; whether it accepts connections now.
@@ -316,24 +318,31 @@ class Workers:
 
     async def _listen_to(self, worker: WorkerProcess) -> None:
         while (message := await worker.channel.receive()) is not None:
-            if isinstance(message, Configured | Failed):
-                answer = worker.configured.pop(message.generation, None)
-                if answer is not None and not answer.done():
-                    answer.set_result(message.reason if isinstance(message, Failed) else None)
-            elif isinstance(message, Learned):
-                self._pass_on(message, worker)
-            elif isinstance(message, Drained):
-                worker.drained = True
-                self.progress.set()
-            elif isinstance(message, Released | TakenOver):
-                worker.answers.put_nowait(message)
-            elif isinstance(message, Retired):
-                worker.finished.set()
+            try:
+                self._take_in(message, worker)
+            except Exception:
+                log.exception("worker %s: its %s could not be taken in", worker.name, type(message).__name__)
         worker.answers.put_nowait(None)
         worker.finished.set()
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
+
+    def _take_in(self, message: Message, worker: WorkerProcess) -> None:
+        """Take in what a worker says."""
+        if isinstance(message, Configured | Failed):
+            answer = worker.configured.pop(message.generation, None)
+            if answer is not None and not answer.done():
+                answer.set_result(message.reason if isinstance(message, Failed) else None)
+        elif isinstance(message, Learned):
+            self._pass_on(message, worker)
+        elif isinstance(message, Drained):
+            worker.drained = True
+            self.progress.set()
+        elif isinstance(message, Released | TakenOver):
+            worker.answers.put_nowait(message)
+        elif isinstance(message, Retired):
+            worker.finished.set()
 
     def _pass_on(self, learned: Learned, source: WorkerProcess) -> None:
         """Tell the other workers what one has learned, and keep it for those to come."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.processes import control
+from gateway.processes.control import messages
 from tests.conftest import Open, StartGateway
 from tests.support.deadline import eventually
 from tests.support.files import rewrite
@@ -65,7 +65,7 @@ def change_what_is_fixed(program: Path, gateway: Gateway) -> str:
 
 
 def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
-    layout, fields = (program / "tunnels" / name for name in ("layout.py", "fields.py"))
+    layout, fields = (program / "tunnels" / "table" / name for name in ("layout.py", "fields.py"))
     rewrite(
         layout,
         re.sub(
@@ -77,8 +77,8 @@ def need_what_nobody_has_kept(program: Path, gateway: Gateway) -> str:
 
 
 def speak_another_language(program: Path, gateway: Gateway) -> str:
-    file = program / "processes" / "control.py"
-    rewrite(file, file.read_text().replace(f"\nVERSION = {control.VERSION}\n", "\nVERSION = 1001\n"))
+    file = program / "processes" / "control" / "messages.py"
+    rewrite(file, file.read_text().replace(f"\nVERSION = {messages.VERSION}\n", "\nVERSION = 1001\n"))
     return "of another form: restart the gateway"
 
 

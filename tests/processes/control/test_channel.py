@@ -1,8 +1,10 @@
 """What supervisor and worker say to each other, over a socket pair."""
 
 import asyncio
+import json
 import os
-import pickle
+import re
+import resource
 import socket
 import struct
 
@@ -10,10 +12,10 @@ import pytest
 
 from gateway.config import Address
 from gateway.config.settings import Settings
-from gateway.processes.control import (
+from gateway.processes.control.channel import _HEAD, Channel
+from gateway.processes.control.messages import (
     NO_DESCRIPTOR,
     Accept,
-    Channel,
     Configure,
     Configured,
     Drain,
@@ -33,9 +35,10 @@ from gateway.processes.control import (
     TakeOver,
     Unlisten,
 )
+from gateway.processes.control.wire import Unknown, pack, unpack
 from gateway.routing.registry import Registry
 
-from ..routing.tables import config_of
+from ...routing.tables import config_of
 
 
 @pytest.fixture
@@ -172,6 +175,53 @@ async def test_a_channel_owns_its_socket():
     assert set(os.listdir("/proc/self/fd")) <= before
 
 
+# --- what cannot be understood --------------------------------------------------------------------------------------
+
+NO_MESSAGES = [
+    (b"", "0 bytes that are no message"),
+    (b"\x80\x04N.", r"4 bytes that are no message: b'\\x80\\x04N\.'"),
+    (b"[" * 100_000, "100000 bytes that are no message"),
+    (b"1", "1 bytes that are no message"),
+    (b"[1,[]]", "a message of an unknown kind: '1'"),
+    (b'["Explode",[3]]', "a message of an unknown kind: 'Explode'"),
+    (b'["Configured",[]]', r"Configured: list\[0\] in place of generation"),
+    (b'["Configured",["3"]]', r"Configured.generation: str\[1\] is not int"),
+]
+
+
+@pytest.mark.parametrize(("data", "error"), NO_MESSAGES)
+def test_what_is_no_message_says_what_it_was(data, error):
+    with pytest.raises(Unknown, match=error):
+        unpack(data)
+
+
+@pytest.mark.parametrize(("data", "error"), NO_MESSAGES)
+async def test_what_is_no_message_is_logged_and_skipped(pair, caplog, data, error):
+    channel, theirs = pair
+    theirs.send(_HEAD.pack(len(data), False) + data[:70_000])
+    theirs.sendall(data[70_000:])
+    whole = pack(Configured(1))
+    theirs.send(_HEAD.pack(len(whole), False) + whole)
+    assert await received(channel) == Configured(1)
+    assert re.search(f"the control channel skipped .*{error}", caplog.text)
+
+
+async def test_a_descriptor_of_what_is_no_message_is_closed(pair):
+    """And the next one is not taken for it."""
+    channel, theirs = pair
+    before = len(os.listdir("/proc/self/fd"))
+    first, second = os.memfd_create("first"), os.memfd_create("second")
+    for kind, fd in (("Explode", first), ("Released", second), ("Stop", first)):
+        data = json.dumps([kind, [-1] if kind == "Released" else []]).encode()
+        socket.send_fds(theirs, [_HEAD.pack(len(data), True) + data], [fd])
+        os.close(fd) if kind != "Explode" else None
+    message = await received(channel)
+    assert os.readlink(f"/proc/self/fd/{message.fd}").startswith("/memfd:second")
+    os.close(message.fd)
+    assert await received(channel) == Stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 # --- descriptors ------------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +297,27 @@ async def test_a_socket_without_a_descriptor_is_said_to_be_lost(pair):
     await other.close()
 
 
+async def test_a_descriptor_that_there_is_no_room_for_is_lost_alone(pair):
+    channel, theirs = pair
+    for name in ("first", "second"):
+        fd = os.memfd_create(name)
+        data = pack(Released(NO_DESCRIPTOR))
+        socket.send_fds(theirs, [_HEAD.pack(len(data), True) + data], [fd])
+        os.close(fd)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)  # the lowest number that is free
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        channel._read()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert await received(channel) == Released(NO_DESCRIPTOR)
+    message = await received(channel)
+    assert os.readlink(f"/proc/self/fd/{message.fd}").startswith("/memfd:second")
+    os.close(message.fd)
+
+
 # --- a channel that another program goes on with ----------------------------------------------------------------------
 
 
@@ -266,9 +337,8 @@ async def test_what_was_read_goes_along(cut):
         probe = Channel(theirs.dup())
         probe.send(Configured(1))
         await probe.close()
-        head = struct.Struct("!I?")
-        body = pickle.dumps(Failed(2, "x" * 100))
-        data = head.pack(len(body), False) + body
+        body = pack(Failed(2, "x" * 100))
+        data = _HEAD.pack(len(body), False) + body
         theirs.sendall(data[:cut])
         while not got or (cut and not channel._received):  # noqa: ASYNC110  # nothing tells
             await asyncio.sleep(0)
@@ -281,6 +351,25 @@ async def test_what_was_read_goes_along(cut):
         assert await received(again) == Failed(2, "x" * 100)
         await again.close()
         channel.proceed()
+        await channel.close()
+
+
+@pytest.mark.parametrize("cut", [1, 4, 5, 20])
+async def test_a_descriptor_that_came_before_is_lost_alone(cut):
+    """It came with the first byte, and was closed when the program before became another one."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        data = pack(Released(NO_DESCRIPTOR))
+        data = _HEAD.pack(len(data), True) + data
+        channel = Channel(ours, data[:cut])
+        fd = os.memfd_create("second")
+        theirs.sendall(data[cut:])
+        socket.send_fds(theirs, [data], [fd])
+        os.close(fd)
+        assert await received(channel) == Released(NO_DESCRIPTOR)
+        message = await received(channel)
+        assert os.readlink(f"/proc/self/fd/{message.fd}").startswith("/memfd:second")
+        os.close(message.fd)
         await channel.close()
 
 

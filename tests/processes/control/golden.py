@@ -1,0 +1,112 @@
+"""What is on the wire in this version, for ``test_golden.py``: ``python -m tests.processes.control.golden`` writes it.
+
+It writes nothing while the version that is in the file says something else on the wire: count ``VERSION`` up first.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from gateway.config.address import Address
+from gateway.config.settings import Settings
+from gateway.processes.control import messages
+from gateway.processes.control.messages import Message
+from gateway.processes.control.wire import pack
+from gateway.routing.registry import Registry
+from gateway.tunnels.learning.learning import State
+
+from ...routing.tables import config_of
+
+FILE = Path(__file__).with_name("golden.json")
+
+
+def settings() -> Settings:
+    """With something in every field."""
+    return Settings.of(
+        config_of(
+            [
+                {
+                    "match": {"hosts": ["a.example"], "path": "/ws", "subprotocols": ["mqtt"]},
+                    "upgrades": ["websocket", "tls/1.0"],
+                    "timeouts": {"idle": "1h"},
+                    "keepalive": {"client": "off"},
+                },
+                {"match": {"path_regex": "^/x"}, "upstream": "quiet", "http": "reject"},
+            ],
+            {
+                "chat": {"backends": ["127.0.0.1:9001", {"address": "[::1]:9002", "weight": 2}]},
+                "quiet": {"backends": ["unix:/run/quiet.sock"], "balance": "round_robin", "on_loss": "off"},
+            },
+            trusted_proxies=["10.0.0.0/8", "2001:db8::/32"],
+        )
+    )
+
+
+def samples() -> list[Message]:
+    """One of each message."""
+    drain = messages.Drain(30.0, 1012)
+    state = State(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
+    registry = Registry(9, 9, ["r0", "r1"], [("chat", "127.0.0.1:9001")])
+    return [
+        messages.Listen(Address("::1", 8080), messages.NO_DESCRIPTOR),
+        messages.Unlisten(Address(path="/run/gateway.sock")),
+        messages.Configure(5, settings(), registry, frozenset((3, 1)), drain, True),
+        drain,
+        messages.DrainBackends(frozenset((1, 3)), 30.0, 1012),
+        messages.Stop(),
+        messages.ReopenLogs(),
+        messages.Learned([((1, 0, 7), state)]),
+        messages.Release(200),
+        messages.TakeOver(messages.NO_DESCRIPTOR),
+        messages.Accept(),
+        messages.Forget((3,)),
+        messages.Resume(),
+        messages.Retire(),
+        messages.Configured(3),
+        messages.Failed(4, "the access log cannot be opened: é"),
+        messages.Drained(),
+        messages.Released(messages.NO_DESCRIPTOR),
+        messages.TakenOver((1, 1 << 48 | 2)),
+        messages.Retired(),
+    ]
+
+
+def said() -> dict[str, Any]:
+    """Fields of every message, and of whatever they hold, and samples as they are on the wire."""
+    fields: dict[str, list[str]] = {}
+    for kind in get_args(Message):
+        _add_fields(kind, fields)
+    return {"fields": dict(sorted(fields.items())), "messages": [pack(each).decode("ascii") for each in samples()]}
+
+
+def _add_fields(annotation: Any, found: dict[str, list[str]]) -> None:
+    for inner in get_args(annotation):
+        _add_fields(inner, found)
+    if isinstance(annotation, type) and annotation.__module__.startswith("gateway."):
+        name = f"{annotation.__module__}.{annotation.__name__}"
+        if name not in found:
+            # As in the source: how Python shows a type differs from version to version.
+            written = {
+                field: getattr(kind, "__forward_arg__", kind) for field, kind in annotation.__annotations__.items()
+            }
+            found[name] = [f"{field}: {kind}" for field, kind in written.items()]
+            for kind in get_type_hints(annotation).values():
+                _add_fields(kind, found)
+
+
+def main() -> int:
+    """:returns: the exit status"""
+    now = {"version": messages.VERSION, **said()}
+    before = json.loads(FILE.read_text()) if FILE.exists() else {"version": 0}
+    if before["version"] == now["version"] and before != now:
+        print("the wire has changed: count VERSION up in gateway/processes/control/messages.py first", file=sys.stderr)
+        return 1
+    FILE.write_text(json.dumps(now, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

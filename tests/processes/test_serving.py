@@ -1,0 +1,86 @@
+"""One message that cannot be served stops nothing: a worker and the supervisor log it, and serve the next one."""
+
+import asyncio
+import socket
+from types import SimpleNamespace
+
+import pytest
+
+from gateway.processes.control.channel import Channel
+from gateway.processes.control.messages import Configured, Learned, ReopenLogs, Retired, Stop, TakeOver
+from gateway.processes.worker import Worker
+from gateway.processes.workers import WorkerProcess, Workers
+from gateway.tunnels.table.table import Table
+
+
+@pytest.fixture
+async def ends():
+    """Channels of the supervisor and of a worker's socket."""
+    ours, theirs = socket.socketpair()
+    supervisor = Channel(ours)
+    yield supervisor, theirs
+    await supervisor.close()
+    theirs.close()
+
+
+class Log:
+    """An access log that cannot be opened anew, for a reason that nobody has thought of."""
+
+    def __init__(self):
+        self.closed = False
+
+    def reopen(self):
+        raise ZeroDivisionError("the log is odd")
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def worker():
+    table = Table.create(1, 16)
+    made = Worker(0, table, SimpleNamespace(relay=None), SimpleNamespace(close=lambda: None), None)
+    made._edge = SimpleNamespace(log=Log(), batch=SimpleNamespace(flush=lambda: None))
+    yield made
+    table.close()
+
+
+async def test_a_worker_serves_the_next_message(ends, worker, caplog):
+    supervisor, theirs = ends
+    supervisor.send(ReopenLogs())
+    supervisor.send(Stop())
+    async with asyncio.timeout(10):
+        await worker.run(theirs)
+    assert worker._edge.log.closed
+    assert "worker 0: ReopenLogs failed" in caplog.text
+    assert "the log is odd" in caplog.text
+
+
+async def test_a_worker_ends_that_may_have_taken_over_some_tunnels(ends, worker, monkeypatch):
+    """The supervisor sees it end, and the worker before goes on with all of them."""
+    supervisor, theirs = ends
+    worker._deposits.inherited = lambda: 1 // 0
+    supervisor.send(TakeOver(-1))
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(10):
+            await worker.run(theirs)
+
+
+async def test_the_supervisor_hears_the_next_message(ends, caplog):
+    supervisor, theirs = ends
+    workers = Workers(None, None, None, [], None, {}, lambda reason: None)
+    workers.on_change = lambda: 1 // 0
+    worker = WorkerProcess(0, SimpleNamespace(pid=7), supervisor)
+    answer = worker.configured[3] = asyncio.get_running_loop().create_future()
+    workers.hear(worker)
+    other = Channel(theirs.dup())
+    for message in (Learned([]), Configured(3), Retired()):
+        other.send(message)
+    async with asyncio.timeout(10):
+        await worker.finished.wait()
+        assert await answer is None
+    assert "worker 0 (pid 7): its Learned could not be taken in" in caplog.text
+    await other.close()
+    theirs.close()
+    async with asyncio.timeout(10):
+        assert await worker.answers.get() is None
