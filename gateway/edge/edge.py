@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from gateway.config.settings import Settings
 from gateway.edge.accepted import Accepted
+from gateway.edge.addresses import Addresses
 from gateway.edge.descriptors import Descriptors
-from gateway.edge.names import Names
 from gateway.edge.plain_entry import PlainEntry
 from gateway.edge.refusal import Linger, refusal_bytes
 from gateway.edge.request import Refused, Request, Trust
@@ -100,7 +100,7 @@ class Edge:
         self.store = store
         self.descriptors = descriptors
         self.batch = Batch(self.loop)
-        self.names = Names()
+        self.addresses = Addresses()
         self.plain = PlainEntry(self)
         self.known_heads = KnownHeads()
         self.accepted = Accepted()
@@ -132,7 +132,6 @@ class Edge:
         :param registry: has numbers for all of its names
         :param drained_backends: numbers of those that get nothing new
         """
-        await self.names.use(backend.address for upstream in config.upstreams.values() for backend in upstream.backends)
         self.registry.routes[:] = registry.routes
         self.registry.backends[:] = registry.backends
         self.routes = Routes(config, self.registry, self.slice.table.live, drained_backends)
@@ -157,7 +156,6 @@ class Edge:
 
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
-        await self.names.close()
         await self.plain.close()
         for task in self._tasks:
             task.cancel()

@@ -13,9 +13,9 @@ from errno import EAGAIN, EINTR
 from functools import partial
 from typing import TYPE_CHECKING
 
+from gateway.edge.addresses import SocketAddress
 from gateway.edge.declined import relay_answer
 from gateway.edge.forwarding import answer_to_client, upgrade_to_backend
-from gateway.edge.names import SocketAddress
 from gateway.edge.request import Refused, Request
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
 from gateway.observe.events import CLIENT_GONE
@@ -175,7 +175,7 @@ class Upgrade:
             slice_.use_backend(self._row, target.number)
         self._tried.append(target)
         self._target = target
-        self._addresses = self._edge.names.addresses(target.address)[:MOST_ADDRESSES]
+        self._addresses = self._edge.addresses.of(target.address)[:MOST_ADDRESSES]
         if not self._addresses:
             self._failed("unresolved", Refused(502, "the backend's name does not resolve", "connect_error"))
             return self._next_target()

@@ -42,6 +42,7 @@ from gateway.processes.control.messages import (
     Release,
     Released,
     ReopenLogs,
+    Resolved,
     Resume,
     Retire,
     Retired,
@@ -90,6 +91,8 @@ class Worker:
         self._log_config: AccessLogSettings | None = None
         self._channel: Channel | None = None
         self._acceptors = Acceptors()
+        self._names: dict[str, tuple[str, ...]] = {}
+        """where names of backends lead"""
         self._finishing: asyncio.Task[None] | None = None
         self._handover = Handover(self._slice, poller.relay)
         self._retiring: asyncio.Task[None] | None = None
@@ -133,6 +136,10 @@ class Worker:
                 channel.send(Failed(message.generation, str(error)))
             else:
                 channel.send(Configured(message.generation))
+        elif isinstance(message, Resolved):
+            self._names = message.names
+            if self._edge is not None:
+                self._edge.addresses.use(self._names)
         elif isinstance(message, Listen):
             self._acceptors.add(message)
         elif isinstance(message, Unlisten):
@@ -188,6 +195,7 @@ class Worker:
                 self._descriptors,
             )
             edge.on_learned = self._tell_learned
+            edge.addresses.use(self._names)
             self._edge = edge
             self._adopt(edge, kept)  # before the loop runs again: the edge takes all rows of the slice for its own
             await edge.configure(config, message.registry, message.drained_backends)

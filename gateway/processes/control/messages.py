@@ -62,6 +62,13 @@ class Configure(NamedTuple):
     """for a new worker: accept nothing before it is told to (:class:`Accept`)"""
 
 
+class Resolved(NamedTuple):
+    """To a worker, before its first :class:`Configure` and whenever it changes: where names of backends lead."""
+
+    names: dict[str, tuple[str, ...]]
+    """IP addresses by name, best first; a name that is not here has not been resolved yet"""
+
+
 class DrainBackends(NamedTuple):
     """To a worker: send these backends nothing new, and close their tunnels, each in its turn."""
 
@@ -162,6 +169,7 @@ ToWorker = (
     Listen
     | Unlisten
     | Configure
+    | Resolved
     | Drain
     | DrainBackends
     | Stop
