@@ -25,6 +25,13 @@ class Address:
     port: int | None = None
     path: str | None = None
 
+    @property
+    def name(self) -> str | None:
+        """The host, where that is a name and has to be resolved."""
+        if self.host is None or ":" in self.host or self.host.rpartition(".")[2].isdigit():
+            return None  # as check_hostname() has it: what ends in a number is an address
+        return self.host
+
     def __str__(self) -> str:
         if self.path is not None:
             return _UNIX + self.path

@@ -188,6 +188,10 @@ class Config(Section):
         """Return the timeouts of `route`: its own where it has any, the gateway's elsewhere."""
         return route.timeouts.over(self.timeouts)
 
+    def backend_addresses(self) -> list[Address]:
+        """Return the addresses of the backends of every upstream."""
+        return [backend.address for upstream in self.upstreams.values() for backend in upstream.backends]
+
     def keepalive_of(self, route: Route) -> Keepalive:
         """Return the keepalive of `route`: its own keys where it has any, the gateway's elsewhere."""
         return route.keepalive.over(self.keepalive)

@@ -8,7 +8,7 @@
 ``declined``    relays the answer of a backend that does not upgrade
 ``refusal``     answers of the gateway's own
 ``plain``       every other request, by aiohttp
-``names``       addresses of backends that are given by name
+``addresses``   where backends can be dialled
 ``edge``        what the parts above share in one worker
 
 Everything on the way to a tunnel runs inside ``Poller.select()``: one callback for each event, no task and no future.

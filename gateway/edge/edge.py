@@ -6,19 +6,20 @@ import asyncio
 import contextlib
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from errno import EAGAIN
 from typing import TYPE_CHECKING
 
+from gateway.edge.addresses import Addresses
 from gateway.edge.client import Client
 from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
 from gateway.edge.exchange.shared import Exchanges
 from gateway.edge.in_force import InForce
-from gateway.edge.names import Names
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
-from gateway.edge.pool import Pool
+from gateway.edge.pool import BackendConnection, Pool
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.wire.plain import PlainWire
 from gateway.observe.backends import Backends
@@ -62,7 +63,7 @@ class Edge:
         self.descriptors = descriptors
         self.batch = Batch(loop)
         self.config = InForce(registry, slice_.table.load, slice_.table.cells[H_STARTED_UNIX_NS])
-        self.addresses = Names()
+        self.addresses = Addresses()
         self.handshakes = Handshakes(events, self.batch, access_log)
         self.requests = Requests(events, self.batch, access_log)
         self.owner = Owner(
@@ -91,20 +92,27 @@ class Edge:
 
     # --- configuration ------------------------------------------------------------------------------------------------
 
-    async def configure(self, config: Settings, registry: Registry, drained_backends: frozenset[int]) -> None:
+    def configure(self, config: Settings, registry: Registry, drained_backends: frozenset[int]) -> None:
         """Put a configuration in force for every request from now on. Tunnels are not touched.
 
         :param registry: has numbers for all of its names
         :param drained_backends: numbers of those that get nothing new
         """
-        await self.addresses.use(
-            backend.address for upstream in config.upstreams.values() for backend in upstream.backends
-        )
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
         self.config.use(config, registry, drained_backends)
         self.owner.use(self.config.routes)
         self.clients.known_fields.clear()
         self._drop_idle()
+
+    def use_names(self, names: Mapping[str, Sequence[str]]) -> None:
+        """Dial these addresses from now on. :param names: IP addresses by name, best first; all that are known"""
+        self.addresses.use(names)
+
+        def still_there(connection: BackendConnection) -> bool:
+            known = self.addresses.of(connection.target.address)
+            return not known or any(address == connection.address for _, address in known)
+
+        self.pool.keep_only(still_there)
 
     def drain_backends(self, backends: frozenset[int], period_seconds: float, code: int) -> None:
         """Send backends nothing new from now on, and close their tunnels, one after another over a period."""
@@ -181,7 +189,6 @@ class Edge:
 
     async def close(self) -> None:
         """Stop everything that is not a tunnel."""
-        await self.addresses.close()
         self.deadlines.close()
         for waiting in self.deadlines.all():
             with contextlib.suppress(Exception):

@@ -44,7 +44,7 @@ class WayOut:
         self._sock = sock
 
     def send(self, client: Client) -> bool:
-        """Send a connection on which nothing is under way. :returns: False if it stays where it is, for now or for good"""
+        """Send a connection on which nothing is under way. :returns: False if it stays here, for now or for good"""
         peer = client.peer
         head = json.dumps([peer.host, peer.port]).encode() + b"\n"
         read = client.unread()

@@ -24,10 +24,10 @@ from gateway.routing.attempts import Attempts
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, STATE
 
 if TYPE_CHECKING:
+    from gateway.edge.addresses import Addresses
     from gateway.edge.dialling import Dialler
     from gateway.edge.exchange.shared import Exchanges
     from gateway.edge.in_force import InForce
-    from gateway.edge.names import Names as Addresses
     from gateway.edge.owner import Owner
     from gateway.edge.request import Request
     from gateway.edge.wire import Wire

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from gateway.admin.state import DrainState, GatewayState
@@ -89,6 +89,8 @@ class Inheritance:
     mirrors: list[tuple[int, int]]
     """slots whose workers write another table than ``table``, and its descriptor (``tunnels/moving/mirrors.py``)"""
     store: InheritedStore | None = None
+    names: dict[str, list[str]] = field(default_factory=dict)
+    """IP addresses of names of backends"""
     control: int = messages.VERSION
     form: int = FORM
 

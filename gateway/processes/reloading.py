@@ -13,11 +13,15 @@ from gateway.config import ConfigError
 from gateway.config.schema import Address, Config
 from gateway.processes.control.messages import DrainBackends, Unlisten
 from gateway.processes.listening import CannotListen, Listeners
+from gateway.processes.resolving import Resolving
 from gateway.processes.workers import Workers
 from gateway.routing.registry import RegistryFull
 
 UNLISTEN_SECONDS = 2.0
 """For workers to let go of an address that is not listened on any more."""
+
+NEW_NAMES_SECONDS = 0.5
+"""How long a reload waits for names that no backend had before."""
 
 log = logging.getLogger("gateway")
 
@@ -25,13 +29,21 @@ log = logging.getLogger("gateway")
 class Reloading:
     """Reloads of one gateway."""
 
-    def __init__(self, workers: Workers, listeners: Listeners, path: str, read: Callable[[str], Config]) -> None:
+    def __init__(
+        self,
+        workers: Workers,
+        listeners: Listeners,
+        resolving: Resolving,
+        path: str,
+        read: Callable[[str], Config],
+    ) -> None:
         """
         :param path: where the configuration is
         :param read: reads it; raises :class:`ConfigError`
         """
         self._workers = workers
         self._listeners = listeners
+        self._resolving = resolving
         self._path = path
         self._read = read
         self._state = workers.state
@@ -52,6 +64,8 @@ class Reloading:
             log.error("reload failed, the configuration in force stays:\n%s", error)
             return
         before, drained = self._workers.config, self._state.drained_backends
+        self._resolving.use([*before.backend_addresses(), *config.backend_addresses()])
+        await self._resolving.first_answers(NEW_NAMES_SECONDS)
         self._listeners.add(new)
         for worker in self._workers.serving():
             worker.listen(new)
@@ -61,11 +75,13 @@ class Reloading:
         if failures:
             log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
             await self._workers.configure_all(before, drained)
+            self._resolving.use(before.backend_addresses())
             self._unlisten(new)
             for number, drain in drained.items():  # what was under way goes on
                 self._workers.tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
         else:
             self._unlisten(self._listeners.sockets.keys() - {listener.address for listener in config.listen})
+            self._resolving.use(config.backend_addresses())
             state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)

@@ -14,10 +14,11 @@ from collections.abc import Callable
 
 from gateway.admin.operations import tell_of_upgrade
 from gateway.admin.state import GatewayState, UpgradeState
+from gateway.edge.passage import passage
 from gateway.processes import upgrade
 from gateway.processes.children import InheritedChild
 from gateway.processes.control.channel import Channel
-from gateway.processes.control.messages import Accept, Drain, Retire, Stop
+from gateway.processes.control.messages import NO_DESCRIPTOR, Accept, Drain, Retire, Stop
 from gateway.processes.inheritance import Inheritance
 from gateway.processes.orders import Order, Orders
 from gateway.processes.workers import BOOT_SECONDS, WorkerProcess, Workers
@@ -178,7 +179,11 @@ class Succession:
         old.retired = True
         self._state.slots[index] = new.slot
         self._workers.keep_running(new)
-        new.channel.send(Accept())
+        ways = self._passage()
+        new.channel.send(Accept(ways[1].fileno() if ways else NO_DESCRIPTOR))
+        old.channel.send(Retire(ways[0].fileno() if ways else NO_DESCRIPTOR))
+        for way in ways:
+            way.close()
         task = asyncio.create_task(self._see_off(old, new.slot))
         self.seeing_off.add(task)
         task.add_done_callback(self.seeing_off.discard)
@@ -189,9 +194,17 @@ class Succession:
             await asyncio.sleep(0.01)
         return total
 
+    @staticmethod
+    def _passage() -> tuple[socket.socket, ...]:
+        """A way for clients' connections from one worker to another; none if there are no descriptors left."""
+        try:
+            return passage()
+        except OSError as error:
+            log.warning("clients' connections are closed between two requests, as they cannot move: %s", error)
+            return ()
+
     async def _see_off(self, old: WorkerProcess, slot: int) -> None:
         """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes."""
-        old.channel.send(Retire())
         stores = self._workers.stores[old.slot], self._workers.stores[slot]
         give_up = time.monotonic() + upgrade.FINISH_SECONDS
         while not old.finished.is_set() and time.monotonic() < give_up:

@@ -32,6 +32,7 @@ from gateway.processes.notify import Notifier, describe
 from gateway.processes.opening import Opened, inherit, open_all
 from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
 from gateway.processes.reloading import Reloading
+from gateway.processes.resolving import Resolving
 from gateway.processes.resumption import StillServed
 from gateway.processes.succession import Succession
 from gateway.processes.workers import Workers
@@ -43,6 +44,9 @@ DRAIN_MARGIN_SECONDS = 10.0
 """What the service manager gives a drain beyond the time that it should take."""
 
 SIGNALS = ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2")
+FIRST_ANSWERS_SECONDS = 1.0
+"""How long a start waits for backends' names: with an answer in time, the first requests have somewhere to go."""
+
 NOTE_SECONDS = 1.0
 """How old a note may be of what workers have learned and what became of them."""
 
@@ -86,6 +90,7 @@ class Supervisor:
         self._noting: asyncio.TimerHandle | None = None
         self._opened: Opened
         self._workers: Workers
+        self._resolving: Resolving
         self._reloading: Reloading
         self._succession: Succession
         self.state: GatewayState
@@ -123,6 +128,9 @@ class Supervisor:
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             _warn_if_short(descriptors, self._config)
             relying = await self._keep()
+            if opened.before is None:
+                # Where tunnels or clients wait for workers, names are known from before, or come later.
+                await self._resolving.first_answers(FIRST_ANSWERS_SECONDS)
             if inherited is None:
                 starting = asyncio.create_task(self._announce(self._workers.start(), started))
             else:
@@ -140,6 +148,7 @@ class Supervisor:
                     task.cancel()
             self._succession.cancel()
             self._orders.close("the gateway is shutting down")
+            self._resolving.close()
             keeping = opened.keeping
             if keeping is not None and not orderly:
                 keeping.journal.close()  # whoever comes next finds things as they are now
@@ -180,7 +189,9 @@ class Supervisor:
             self._fail,
             1 if before is None else before.generation + 1,
         )
-        self._reloading = Reloading(self._workers, opened.listeners, self._path, self._reload_config)
+        self._resolving = Resolving(self._workers.resolved, None if before is None else before.names)
+        self._resolving.use(self._config.backend_addresses())
+        self._reloading = Reloading(self._workers, opened.listeners, self._resolving, self._path, self._reload_config)
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
             before.tell(self.state)
@@ -369,6 +380,7 @@ class Supervisor:
             asking=[],
             running=[],
             mirrors=opened.mirrors.left(),
+            names={name: list(addresses) for name, addresses in self._resolving.known().items()},
         )
 
     # --- the beginning and the end -----------------------------------------------------------------------------------

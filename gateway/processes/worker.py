@@ -42,6 +42,7 @@ from gateway.processes.control.messages import (
     Release,
     Released,
     ReopenLogs,
+    Resolved,
     Resume,
     Retire,
     Retired,
@@ -90,6 +91,8 @@ class Worker:
         self._log_config: AccessLogSettings | None = None
         self._channel: Channel | None = None
         self._acceptors = Acceptors()
+        self._names: dict[str, tuple[str, ...]] = {}
+        """where names of backends lead"""
         self._finishing: asyncio.Task[None] | None = None
         self._handover = Handover(self._slice, poller.relay)
         self._retiring: asyncio.Task[None] | None = None
@@ -133,6 +136,10 @@ class Worker:
                 channel.send(Failed(message.generation, str(error)))
             else:
                 channel.send(Configured(message.generation))
+        elif isinstance(message, Resolved):
+            self._names = message.names
+            if self._edge is not None:
+                self._edge.use_names(self._names)
         elif isinstance(message, Listen):
             self._acceptors.add(message)
         elif isinstance(message, Unlisten):
@@ -188,9 +195,10 @@ class Worker:
                 self._descriptors,
             )
             edge.owner.on_learned = self._tell_learned
+            edge.addresses.use(self._names)
             self._edge = edge
             self._adopt(edge, kept)  # before the loop runs again: the edge takes all rows of the slice for its own
-            await edge.configure(config, message.registry, message.drained_backends)
+            edge.configure(config, message.registry, message.drained_backends)
             if message.drain is not None:
                 self._drain(message.drain, channel)
             self._acceptors.use(edge)
@@ -199,7 +207,7 @@ class Worker:
             # What can fail comes first: a configuration is put in force as a whole, or not at all.
             self._acceptors.check(config)
             new_log = self._open_log(config) if config.access_log != self._log_config else None
-            await self._edge.configure(config, message.registry, message.drained_backends)
+            self._edge.configure(config, message.registry, message.drained_backends)
             self._acceptors.use(self._edge)
             if new_log is not None:
                 self._edge.batch.flush()
@@ -270,7 +278,7 @@ class Worker:
             self._handover.resume()
             self._accept(True)
         elif isinstance(message, Retire):
-            self._retiring = asyncio.create_task(self._retire(edge, channel))
+            self._retiring = asyncio.create_task(self._retire(edge, channel, message.fd))
         elif isinstance(message, TakeOver):
             kept = self._deposits.inherited()
             _, left = take_over(self._slice, self._poller.relay, self._slice.table.copy_of, message.fd, kept)
@@ -279,6 +287,8 @@ class Worker:
             os.close(message.fd)
         else:
             edge.owner.resume_pacing()
+            if message.fd != NO_DESCRIPTOR:
+                edge.take_in(socket.socket(fileno=message.fd))
             self._accept(True)
 
     def _accept(self, accept: bool) -> None:
@@ -286,8 +296,8 @@ class Worker:
         self._acceptors.accept(accept)
         self._slice.cells[self._slice.block + W_READY] = accept
 
-    async def _retire(self, edge: Edge, channel: Channel) -> None:
-        await edge.until_unused()
+    async def _retire(self, edge: Edge, channel: Channel, way_out: int) -> None:
+        await edge.until_unused(socket.socket(fileno=way_out) if way_out != NO_DESCRIPTOR else None)
         channel.send(Retired())
 
     # --- draining --------------------------------------------------------------------------------------------------

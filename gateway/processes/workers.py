@@ -32,6 +32,7 @@ from gateway.processes.control.messages import (
     Listen,
     Message,
     Released,
+    Resolved,
     Retired,
     Stop,
     TakenOver,
@@ -121,6 +122,8 @@ class Workers:
         self.keepers: list[asyncio.Task[None]] = []
         self.learned: dict[Key, State] = {}
         """what workers have learned of paths, the latest last"""
+        self.names = Resolved({})
+        """where names of backends lead"""
         self.progress = asyncio.Event()
         """a worker has drained; cleared by :meth:`all_drained`"""
         self.stopping = False
@@ -287,6 +290,7 @@ class Workers:
         """
         self.hear(worker)
         worker.listen(self._listeners.sockets)
+        worker.channel.send(self.names)
         try:
             reason = await asyncio.wait_for(self._configure(worker, takes_over), BOOT_SECONDS)
             worker.channel.send(Learned(list(self.learned.items())))
@@ -355,6 +359,12 @@ class Workers:
         for worker in self.running.values():
             if worker is not source:
                 worker.channel.send(learned)
+
+    def resolved(self, names: dict[str, tuple[str, ...]]) -> None:
+        """Send workers, and those to come, where names of backends lead. :param names: IP addresses by name"""
+        self.names = Resolved(names)
+        self.tell_all(self.names)
+        self.on_change()
 
     def tell_all(self, message: Message) -> None:
         for worker in self.running.values():

@@ -1,6 +1,5 @@
 """What workers are sent of a configuration: everything that is theirs, with what several keys say together settled."""
 
-import pickle
 import subprocess
 import sys
 
@@ -8,10 +7,13 @@ import pytest
 
 from gateway.config import schema, settings
 from gateway.config.settings import AccessLog, KeepaliveSide, Settings
+from gateway.processes.control.messages import Configure
+from gateway.processes.control.wire import pack
+from gateway.routing.registry import Registry
 
 from ..routing.tables import config_of
 
-OF_THE_SUPERVISOR = {"workers", "max_tunnels", "listen", "admin"}
+OF_THE_SUPERVISOR = {"workers", "max_tunnels", "admin"}
 GENERAL = {"timeouts", "keepalive"}
 """What routes override: they have what applies to them."""
 
@@ -25,6 +27,7 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
 @pytest.mark.parametrize(
     ("section", "but", "instead"),
     [
+        ("Listener", set(), set()),
         ("AccessLog", set(), set()),
         ("Drain", set(), set()),
         ("Heads", set(), set()),
@@ -99,6 +102,9 @@ def test_upstreams_and_the_rest():
 
 
 def test_it_is_understood_without_pydantic():
-    sent = Settings.of(config_of([{"match": {"subprotocols": ["v1"]}}]))
-    code = "import pickle, sys; pickle.load(sys.stdin.buffer); assert 'pydantic' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], input=pickle.dumps(sent), check=True)
+    sent = Configure(1, Settings.of(config_of([{"match": {"subprotocols": ["v1"]}}])), Registry(9, 9))
+    code = (
+        "import sys; from gateway.processes.control.wire import unpack; unpack(sys.stdin.buffer.read());"
+        " assert not {'pydantic', 'pickle'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], input=pack(sent), check=True)

@@ -9,9 +9,9 @@ from gateway.edge.forwarding import interim_to_client
 from gateway.edge.known_answers import KnownAnswers
 
 if TYPE_CHECKING:
+    from gateway.edge.addresses import Addresses
     from gateway.edge.dialling import Dialler
     from gateway.edge.in_force import InForce
-    from gateway.edge.names import Names as Addresses
     from gateway.edge.pool import Pool
     from gateway.edge.wire import Wire
     from gateway.observe.requests import Requests

@@ -62,6 +62,13 @@ class Configure(NamedTuple):
     """for a new worker: accept nothing before it is told to (:class:`Accept`)"""
 
 
+class Resolved(NamedTuple):
+    """To a worker, before its first :class:`Configure` and whenever it changes: where names of backends lead."""
+
+    names: dict[str, tuple[str, ...]]
+    """IP addresses by name, best first; a name that is not here has not been resolved yet"""
+
+
 class DrainBackends(NamedTuple):
     """To a worker: send these backends nothing new, and close their tunnels, each in its turn."""
 
@@ -138,6 +145,9 @@ class TakenOver(NamedTuple):
 class Accept(NamedTuple):
     """To a new worker: accept connections from now on."""
 
+    fd: int = NO_DESCRIPTOR
+    """where clients' connections come from that the worker before had between two requests (``edge/passage.py``)"""
+
 
 class Forget(NamedTuple):
     """To a worker that is being replaced: another one carries on what it has released last."""
@@ -153,6 +163,9 @@ class Resume(NamedTuple):
 class Retire(NamedTuple):
     """To a worker that is being replaced: finish what cannot be handed over, and say :class:`Retired`."""
 
+    fd: int = NO_DESCRIPTOR
+    """where clients' connections go between two requests; without it they are closed then"""
+
 
 class Retired(NamedTuple):
     """From a worker: nothing is left to do."""
@@ -162,6 +175,7 @@ ToWorker = (
     Listen
     | Unlisten
     | Configure
+    | Resolved
     | Drain
     | DrainBackends
     | Stop
@@ -176,5 +190,5 @@ ToWorker = (
 )
 FromWorker = Configured | Failed | Drained | Learned | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
-ABOUT_DESCRIPTORS = (Listen, Released, TakeOver)
+ABOUT_DESCRIPTORS = (Listen, Released, TakeOver, Accept, Retire)
 """Messages whose ``fd`` comes along."""

@@ -54,6 +54,7 @@ def samples() -> list[Message]:
         messages.Listen(Address("::1", 8080), messages.NO_DESCRIPTOR),
         messages.Unlisten(Address(path="/run/gateway.sock")),
         messages.Configure(5, settings(), registry, frozenset((3, 1)), drain, True),
+        messages.Resolved({"chat.internal": ("192.0.2.1", "fe80::1%2")}),
         drain,
         messages.DrainBackends(frozenset((1, 3)), 30.0, 1012),
         messages.Stop(),
