@@ -180,6 +180,7 @@ class Client:
         head = None
         was_known = False
         if self._reader is None:
+            self._head = None  # of the request before
             self._started_ns = time.monotonic_ns()
             head = clients.known_heads.find(data) or clients.known_fields.find(data)
             was_known = head is not None

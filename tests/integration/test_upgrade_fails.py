@@ -43,8 +43,8 @@ def crash_at_start(program: Path, gateway: Gateway) -> str:
 
 
 def miss_a_module(program: Path, gateway: Gateway) -> str:
-    (program / "edge" / "plain.py").unlink()
-    return "No module named 'gateway.edge.plain'"
+    (program / "edge" / "passage.py").unlink()
+    return "No module named 'gateway.edge.passage'"
 
 
 def hang_at_start(program: Path, gateway: Gateway) -> str:
