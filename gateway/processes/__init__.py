@@ -2,7 +2,9 @@
 
 ``supervisor``   owns what outlives a worker: listening sockets, the table, names' numbers, the admin API
 ``worker``       relays
-``control``      what the two say to each other
+``control/``     what the two say to each other
+``acceptors``    a worker's listening sockets
+``resolving``    looks up names of backends, for all workers; ``lookups`` decides which when
 ``fdstore``      keeps the connections of tunnels for a worker's successor
 ``orders``       what the supervisor is told to do, one thing after another
 ``upgrade``      becomes a new program in place

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import COMMAND, route, to_one
+from tests.support.netns import namespace
 from tests.support.ports import free_port
 from tests.support.process import run
 from tests.support.raw import handshake, request
@@ -117,6 +118,37 @@ async def test_ipv6_on_every_side(start_gateway: StartGateway, backends: Backend
         assert forwarded == ("::1" if address.startswith("[") else "127.0.0.1")
     scrape = await gateway.scrape()
     assert scrape.value("gateway_tunnels", backend=echo.address) == 2
+
+
+async def test_a_backend_on_one_link(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open, tmp_path: Path
+) -> None:
+    """An address of one link has to be dialled through an interface (RFC 4007); there may be none of that name."""
+    with namespace("fe80::5/64") as here:
+        sock = here.socket(socket.AF_INET6)
+        with here.entered():
+            sock.bind(("fe80::5", 0, 0, socket.if_nametoindex("lo")))
+        sock.listen()
+        echo = await backends.echo(host="fe80::5%lo", sock=sock)
+        front, admin = tmp_path / "front.sock", tmp_path / "admin.sock"
+        elsewhere = echo.address.replace("%lo", "%nowhere")
+        gateway = await start_gateway(
+            {
+                "listen": [{"address": f"unix:{front}"}],
+                "admin": {"address": f"unix:{admin}"},
+                "upstreams": {"link": {"backends": [echo.address]}, "nowhere": {"backends": [elsewhere]}},
+                "routes": [route("link", "link"), route("nowhere", "nowhere")],
+            },
+            namespace=here,
+        )
+        client = await open_connection(gateway.address)
+        await client.send(handshake("/link"))
+        assert (await client.head()).status == 101
+        await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
+        client = await open_connection(gateway.address)
+        await client.send(handshake("/nowhere"))
+        assert (await client.head()).status == 502
+        await gateway.stderr.containing(f"backend {elsewhere}: this machine has no such network interface")
 
 
 @pytest.mark.parametrize("trusted", [True, False])

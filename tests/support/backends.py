@@ -34,8 +34,18 @@ class Echo:
         self._server = server
 
     @classmethod
-    async def start(cls, host: str = "127.0.0.1", path: str | None = None, compression: str | None = None) -> Echo:
-        """Start one. :param path: of a unix socket, in place of ``host``"""
+    async def start(
+        cls,
+        host: str = "127.0.0.1",
+        path: str | None = None,
+        compression: str | None = None,
+        sock: socket.socket | None = None,
+    ) -> Echo:
+        """Start one.
+
+        :param path: of a unix socket, in place of ``host``
+        :param sock: that listens at ``host``
+        """
         options: Any = {
             "subprotocols": [SUBPROTOCOL],
             "select_subprotocol": _select,
@@ -45,6 +55,8 @@ class Echo:
         }
         if path is not None:
             return cls(await websockets.asyncio.server.unix_serve(_echo, path, **options), f"unix:{path}")
+        if sock is not None:
+            return cls(await serve(_echo, sock=sock, **options), f"[{host}]:{sock.getsockname()[1]}")
         port = free_port(host)
         return cls(await serve(_echo, host, port, **options), f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 

@@ -167,6 +167,16 @@ async def silent_nat(timeout_seconds: int) -> AsyncIterator[SilentNat]:
 
 
 @contextmanager
+def namespace(address: str) -> Iterator[Namespace]:
+    """One with nothing but a loopback interface. :param address: that this has beside its own, with the prefix"""
+    if _found("ip") is None:
+        pytest.skip("a network namespace takes iproute2, which is not installed")
+    with _namespaces("alone") as (made,):
+        _ip(made, f"addr add {address} dev lo nodad")
+        yield made
+
+
+@contextmanager
 def _namespaces(*roles: str) -> Iterator[list[Namespace]]:
     if os.geteuid() != 0:
         pytest.skip("making network namespaces takes root: run the tests as root, or with sudo")
@@ -228,10 +238,14 @@ def _run(*command: str | Path, stdin: str | None = None) -> str:
 def _program(name: str) -> str:
     if name.startswith("/"):
         return name
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    found = _found(name)
     if found is None:
         pytest.fail(f"{name} is not installed: run tests/peers/install.sh (make test-peers does)", pytrace=False)
     return found
+
+
+def _found(name: str) -> str | None:
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 def _enter(descriptor: int) -> None:

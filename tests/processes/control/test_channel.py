@@ -298,12 +298,16 @@ async def test_a_socket_without_a_descriptor_is_said_to_be_lost(pair):
 
 
 async def test_a_descriptor_that_there_is_no_room_for_is_lost_alone(pair):
+    """Of a message in pieces, too, the last of which is read together with the next message."""
     channel, theirs = pair
-    for name in ("first", "second"):
+    data = pack(Released(NO_DESCRIPTOR))
+    data = _HEAD.pack(len(data), True) + data
+    for name, first in (("first", 9), ("second", len(data))):
         fd = os.memfd_create(name)
-        data = pack(Released(NO_DESCRIPTOR))
-        socket.send_fds(theirs, [_HEAD.pack(len(data), True) + data], [fd])
+        socket.send_fds(theirs, [data[:first]], [fd])
         os.close(fd)
+        if data[first:]:
+            theirs.send(data[first:])
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     free = os.dup(0)
     os.close(free)  # the lowest number that is free
