@@ -282,10 +282,12 @@ class Ending(Streams):
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             fd = cells[here + FD]
+            self._drop_pending(row, side)
+            if fd < 0:  # gone already: -1 is not a descriptor that has an owner
+                continue
             if cells[here + INTEREST]:
                 self.kernel.unwatch(fd)
                 cells[here + INTEREST] = 0
-            self._drop_pending(row, side)
             self.owners[fd] = NO_OWNER
             cells[here + FD] = -1
             if cells[here + ENDED] and cells[here + SHUT] and cells[here + GATE] != DISCARD:
