@@ -1,4 +1,4 @@
-"""A half-closed tunnel: a WebSocket is ending, another protocol may go on in the other direction as long as it likes."""
+"""A half-closed tunnel: a WebSocket is ending; another protocol may go on in the other direction for long."""
 
 from __future__ import annotations
 
