@@ -16,6 +16,7 @@ MODULES = (
     "gateway/protocol/scanner.py",
     "gateway/tunnels/relay/deadlines.py",
     "gateway/tunnels/relay/ending.py",
+    "gateway/tunnels/relay/failing.py",
     "gateway/tunnels/relay/kernel.pyx",
     "gateway/tunnels/relay/pinging.py",
     "gateway/tunnels/relay/relay.py",

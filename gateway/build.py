@@ -17,6 +17,7 @@ TWO_BUILDS = frozenset(
         "gateway.protocol.scanner",
         "gateway.tunnels.relay.deadlines",
         "gateway.tunnels.relay.ending",
+        "gateway.tunnels.relay.failing",
         "gateway.tunnels.relay.kernel",
         "gateway.tunnels.relay.pinging",
         "gateway.tunnels.relay.relay",

@@ -178,6 +178,12 @@ class TableCollector(Collector):
         yield relayed_bytes
         yield frames
         yield violations
+        faults = CounterMetricFamily(
+            "gateway_tunnel_faults", "Tunnels ended because of an error in the gateway itself", labels=("route",)
+        )
+        for number, name in enumerate(list(self._state.registry.routes)):
+            faults.add_metric((name,), self._state.table.faults(number))
+        yield faults
 
     def _keepalive(self) -> Iterator[Metric]:
         labels = ("route", "side")

@@ -6,6 +6,7 @@ The relay calls it (``relay.py``), and so does whoever takes tunnels over from a
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.tunnels.table.table import Slice
 
 NS = 1_000_000_000
+log = logging.getLogger("gateway")
 
 
 class Store(Protocol):
@@ -88,12 +90,14 @@ class Owner:
 
     def tunnel_ended(self, row: int) -> None:
         """Report a tunnel that has ended, and give its row back."""
-        ended = self._ends.remember(row)
-        self.intervals.ended(ended.cells, ended.at_ns)
-        self._batch.add(self._report_end, ended)
-        self._store.forget(self.slice.cells[row + ID])
-        self.slice.release(row)
-        self.note_if_drained()
+        try:
+            ended = self._ends.remember(row)
+            self._batch.add(self._report_end, ended)
+            self.intervals.ended(ended.cells, ended.at_ns)
+        finally:  # if reporting raises, the tunnel still leaves no descriptor and no row behind
+            self._store.forget(self.slice.cells[row + ID])
+            self.slice.release(row)
+            self.note_if_drained()
 
     def side_answered(self, row: int, side: int, silence_ns: int) -> None:
         """A side spoke again after a silence of its connection."""
@@ -164,6 +168,9 @@ class Owner:
         now = time.monotonic_ns()
         seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
         self._next_walk = self._loop.call_later(seconds, self._walk)
-        self.report_learned()
+        try:
+            self.report_learned()
+        except Exception:  # time-outs must not wait for that
+            log.exception("worker %d: learned keepalive intervals could not be updated", self.slice.slot)
         self.relay.tick_ns = now + TICK_NS if self._sweep.walk(now) else NEVER
         self.note_if_drained()  # a handshake that failed reports to nobody

@@ -69,6 +69,7 @@ async def gateway(
                 timed("blackhole", "blackhole"),
                 timed("handshake", handshake="500ms"),
                 timed("close"),
+                route("half-closed", "scripted", upgrades=["tcp"], timeouts={"close": "1s"}),
                 timed("idle", idle="1500ms"),
                 timed("lifetime", max_lifetime="1s"),
                 timed("stall", write_stall="1s"),
@@ -145,6 +146,30 @@ async def test_close(gateway: Gateway, open_connection: Open, scripted: Scripted
         assert 0.4 < time.monotonic() - start < 0.5 + SLACK_SECONDS
         record = await gateway.logged(event="tunnel_end", path=f"/close/{how}")
         assert (record["initiator"], record["cause"]) == ("client", how)
+
+
+async def test_close_of_another_protocol(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
+    """A client that has said all it will is sent all that the backend has to say, however long that takes."""
+    pieces = [b"%d" % n for n in range(6)]
+
+    async def script(backend: Connection) -> None:
+        await scripted.request(backend)
+        await backend.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n")
+        assert await backend.ends() == b"all"
+        for piece in pieces:
+            await asyncio.sleep(0.6)  # within the time-out each, and together three times as long
+            await backend.send(piece)
+        backend.writer.close()
+
+    scripted.script = script
+    client = await open_connection(gateway)
+    await client.send(request("/half-closed", "Upgrade: tcp", "Connection: Upgrade"))
+    assert (await client.head()).status == 101
+    await client.send(b"all")
+    client.half_close()
+    assert await client.ends() == b"".join(pieces)
+    record = await gateway.logged(event="tunnel_end", path="/half-closed")
+    assert (record["initiator"], record["cause"]) == ("client", "fin")
 
 
 async def test_idle(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:

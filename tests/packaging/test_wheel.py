@@ -49,6 +49,7 @@ COMPILED = {
     "gateway/protocol/scanner",
     "gateway/tunnels/relay/deadlines",
     "gateway/tunnels/relay/ending",
+    "gateway/tunnels/relay/failing",
     "gateway/tunnels/relay/kernel",
     "gateway/tunnels/relay/pinging",
     "gateway/tunnels/relay/relay",

@@ -7,6 +7,7 @@ import pytest
 
 from .harness import Rig
 from .learning_path import Path, S
+from .pair import Pair
 from .transition import Begin, Transition
 
 
@@ -14,6 +15,20 @@ from .transition import Begin, Transition
 def rig() -> Iterator[Rig]:
     with closing(Rig()) as made:
         yield made
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    rig = Rig()
+    made = Pair(rig)
+    yield made
+    for row in list(rig.table.rows(1)):
+        made.poller.relay.finish(row)
+    for poller in (made.poller, made.old[0]):
+        poller.select(0)  # it closes what was let go
+    for poller in {made.poller, made.old[0]} - {rig.poller}:
+        poller.close()
+    rig.close()
 
 
 @pytest.fixture

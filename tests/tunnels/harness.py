@@ -286,6 +286,8 @@ class Rig:
         self.ends: list[End] = []
         self.tunnels: list[Tunnel] = []
         self.when_ended: Callable[[], None] = lambda: None
+        self.before_end: Callable[[int], None] = lambda row: None
+        """called with the row of a tunnel that has ended, before it is given back"""
         self.told_at: Callable[[int], int] = lambda row: self.relay.now
         """when the client of a tunnel is told that its backend has vanished"""
         self._peers: list[Peer] = []
@@ -453,6 +455,7 @@ class Rig:
         assert self.waiting() == []
 
     def _ended(self, row: int) -> None:
+        self.before_end(row)
         cells = self.cells[row : row + ROW_CELLS].tolist()
         decided = attribute_row(cells, self.relay.now)
         self.ends.append(End(row, INITIATORS[decided.initiator], CAUSES[decided.cause], decided, cells))

@@ -17,6 +17,7 @@ HOLDINGS = {
     # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
     "tunnels/relay/streams.py Streams": words("kernel cells owners pending closing_fds called now"),
     "tunnels/relay/ending.py Ending": words("on_end on_loss called now"),
+    "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
     "tunnels/relay/pinging.py Pinging": words("on_answer called now"),
     "tunnels/relay/relay.py Relay": words("on_tick tick_ns called now"),
     "tunnels/relay/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -32,20 +32,6 @@ from .harness import Rig, Tunnel
 from .pair import Pair
 from .row_cells import names_of_cells
 from .states import BOTH, BUFFERS, FLOOD, HELLO, STATES, stalled
-
-
-@pytest.fixture
-def pair() -> Iterator[Pair]:
-    rig = Rig()
-    made = Pair(rig)
-    yield made
-    for row in list(rig.table.rows(1)):
-        made.poller.relay.finish(row)
-    for poller in (made.poller, made.old[0]):
-        poller.select(0)  # it closes what was let go
-    for poller in {made.poller, made.old[0]} - {rig.poller}:
-        poller.close()
-    rig.close()
 
 
 @pytest.mark.parametrize("bring_about", [stalled, *STATES])

@@ -181,7 +181,8 @@ def test_the_successor_of_an_old_worker_that_died_carries_its_tunnels_on(transit
         while not clean.peer(1 - side).has(HELLO[side]):
             poller.select(0.001)
     totals = [made.table.totals_at(0, 0) + side * TOTAL_CELLS for side in BOTH]
-    assert [made.table.cells[at + 1] for at in totals] == [1, 1]
+    # The backend's header was whole in the old worker: some of its layouts have no cell to count the frame in.
+    assert [made.table.cells[at + 1] for at in totals] == [1, int("backend T_FRAMES" in made.theirs.totals.names)]
     rig.relay.resume(clean.row)
     for row in list(made.table.rows(0)):
         poller.relay.finish(row)

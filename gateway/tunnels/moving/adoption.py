@@ -6,6 +6,7 @@ connections were kept by the supervisor. Everything else about it is in the row.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,12 +14,15 @@ from gateway.tunnels.relay.relay import Relay
 from gateway.tunnels.table.layout import (
     CAUSE,
     DIRTY,
+    FD,
     GATEWAY,
     ID,
     INITIATOR,
     LIVE,
     RELEASED,
     RESERVED,
+    SIDE_0,
+    SIDE_CELLS,
     STATE,
     W_ADOPTED,
     WORKER_LOST,
@@ -55,37 +59,73 @@ def adopt(
     :param forget: called with each id in ``kept`` that no tunnel has any more
     """
     cells = slice_.cells
-    adopted = dirty = unkept = 0
+    found: Counter[str] = Counter()
     for row in slice_.rows():
-        if cells[row + STATE] == RESERVED:
-            slice_.release(row)
-        if cells[row + STATE] == RELEASED:
-            cells[row + STATE] = LIVE  # nobody has taken it, or it would not be here any more
-        if cells[row + STATE] != LIVE:
-            continue
-        connections = kept.pop(cells[row + ID], None)
-        if connections is not None and not cells[row + DIRTY]:
-            try:
-                relay.adopt(row, *connections)
-                adopted += 1
-            except OSError:
-                unkept += 1
-                _lose(cells, row)
-                relay.finish(row)
-            continue
-        if connections is None:
-            unkept += 1
-        else:
-            dirty += 1
-            _hang_up(relay, connections)
-        _lose(cells, row)
-        end(row)
+        try:
+            if cells[row + STATE] == RESERVED:
+                slice_.release(row)
+            if cells[row + STATE] == RELEASED:
+                cells[row + STATE] = LIVE  # nobody has taken it, or it would not be here any more
+            if cells[row + STATE] == LIVE:
+                found[_adopt(row, relay, cells, kept, end)] += 1
+        except Exception as error:  # one tunnel's trouble must not cost all others their lives
+            found["unkept"] += 1
+            relay.fail(row, "adoption", error)
     for tunnel, connections in kept.items():
         # It ended, and its worker died before it could say so.
         _hang_up(relay, connections)
         forget(tunnel)
-    cells[slice_.block + W_ADOPTED] += adopted
-    return Adoption(adopted, dirty, unkept)
+    cells[slice_.block + W_ADOPTED] += found["adopted"]
+    return Adoption(**found)
+
+
+def _adopt(
+    row: int, relay: Relay, cells: memoryview[int], kept: dict[int, Connections], end: Callable[[int], None]
+) -> str:
+    """Carry on one tunnel, or end it. :returns: what it counts as, a field of :class:`Adoption`"""
+    connections = kept.pop(cells[row + ID], None)
+    if connections is not None and not cells[row + DIRTY]:
+        return "adopted" if carry_on(row, relay, cells, connections) else "unkept"
+    _forget_descriptors(cells, row)
+    if connections is not None:
+        _hang_up(relay, connections)
+    _lose(cells, row)
+    end(row)
+    return "unkept" if connections is None else "dirty"
+
+
+def carry_on(
+    row: int, relay: Relay, cells: memoryview[int], connections: Connections, pending: tuple[bytes, bytes] = (b"", b"")
+) -> bool:
+    """Carry on a tunnel whose row is whole. :returns: False where that cannot be done: the tunnel has ended then
+
+    :param connections: they are the relay's from now on
+    :param pending: bytes that the worker before had in hand for the client and for the backend
+    """
+    _forget_descriptors(cells, row)
+    try:
+        relay.adopt(row, *connections, *pending)
+        return True
+    except Exception as error:
+        for side, fd in enumerate(connections):
+            if cells[row + SIDE_0 + side * SIDE_CELLS + FD] != fd:
+                relay.hang_up(fd)
+        failure = error
+    try:
+        if isinstance(failure, OSError):  # epoll does not take a connection
+            _lose(cells, row)
+            relay.finish(row)
+            return False
+    except Exception as error:
+        failure = error
+    relay.fail(row, "adoption", failure)
+    return False
+
+
+def _forget_descriptors(cells: memoryview[int], row: int) -> None:
+    """Those in the row are numbers of another process: here they are other connections."""
+    for side in range(2):
+        cells[row + SIDE_0 + side * SIDE_CELLS + FD] = -1
 
 
 def _lose(cells: memoryview[int], row: int) -> None:

@@ -31,7 +31,13 @@ def end_all(tunnels: Iterable[tuple[int, Connections]], tables: Collection[int])
     told = 0
     for tunnel, connections in tunnels:
         for side, fd in enumerate(connections):
-            with socket.socket(fileno=fd) as sock, contextlib.suppress(OSError):
+            try:
+                sock = socket.socket(fileno=fd)
+            except OSError:  # no socket, or none any more
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+                continue
+            with sock, contextlib.suppress(OSError):
                 sock.setblocking(False)
                 if tunnel in boundaries and boundaries[tunnel][side]:
                     mask = os.urandom(4) if side == BACKEND_SIDE else None

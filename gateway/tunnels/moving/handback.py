@@ -27,7 +27,11 @@ def hand_back(slice_: Slice, relay: Relay, seconds: float) -> int:
     stalled: dict[int, tuple[int, int]] = {}
     for row in list(slice_.table.rows(slice_.slot)):
         pending = [side for side in range(2) if cells[row + SIDE_0 + side * SIDE_CELLS + PENDING]]
-        relay.release(row)
+        try:
+            relay.release(row)
+        except Exception as error:  # no other process can carry it on, and all others they can
+            relay.fail(row, "handing back", error)
+            continue
         cells[row + STATE] = LIVE
         for side in pending:
             fd = cells[row + SIDE_0 + side * SIDE_CELLS + FD]
@@ -39,7 +43,10 @@ def hand_back(slice_: Slice, relay: Relay, seconds: float) -> int:
             if fd not in stalled:
                 continue  # its tunnel has ended with the other side
             row, side = stalled[fd]
-            relay.flush(row, side)
+            try:
+                relay.flush(row, side)
+            except Exception as error:
+                relay.fail(row, "handing back", error)
             for other in [each for each, place in stalled.items() if place[0] == row]:
                 at = row + SIDE_0 + stalled[other][1] * SIDE_CELLS
                 if cells[row + STATE] != LIVE or not cells[at + PENDING]:

@@ -9,15 +9,18 @@ with it, and never two.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Collection
 from itertools import islice
 
 from gateway.tunnels.moving import parcel
-from gateway.tunnels.moving.adoption import Connections
+from gateway.tunnels.moving.adoption import Connections, carry_on
 from gateway.tunnels.relay.relay import Relay
-from gateway.tunnels.table.layout import CAUSE, GATEWAY, ID, INITIATOR, LIVE, STATE, W_ADOPTED, WORKER_LOST
+from gateway.tunnels.table.layout import ID, LIVE, STATE, W_ADOPTED
 from gateway.tunnels.table.table import Slice
+
+log = logging.getLogger("gateway")
 
 ReadRow = Callable[[int], tuple[list[int], bytes]]
 """What ``Table.copy_of`` does: a row's cells and, apart, its texts."""
@@ -48,8 +51,13 @@ class Handover:
         rows = (row for row in self._slice.table.rows(self._slice.slot) if cells[row + ID] not in self._left)
         for row in list(islice(rows, most)):
             tunnel = cells[row + ID]
+            try:
+                pending = self._relay.release(row)
+            except Exception as error:  # it cannot move, and all others can
+                self._relay.fail(row, "handover", error)
+                continue
             self._released[tunnel] = row
-            tunnels.append(parcel.Tunnel(tunnel, row, *self._relay.release(row)))
+            tunnels.append(parcel.Tunnel(tunnel, row, *pending))
         try:
             return parcel.pack(tunnels)
         except OSError:
@@ -59,7 +67,7 @@ class Handover:
     def resume(self) -> None:
         """Serve again what was released."""
         for row in self._released.values():
-            self._relay.resume(row)
+            self._resume(row)
         self._released.clear()
 
     def forget(self, left: Collection[int]) -> None:
@@ -71,11 +79,17 @@ class Handover:
         for tunnel in left:
             row = self._released.pop(tunnel, None)
             if row is not None:
-                self._relay.resume(row)
+                self._resume(row)
         for row in self._released.values():
             self._relay.disown(row)
             self._slice.release(row)
         self._released.clear()
+
+    def _resume(self, row: int) -> None:
+        try:
+            self._relay.resume(row)
+        except Exception as error:
+            self._relay.fail(row, "handover", error)
 
 
 def take_over(
@@ -94,24 +108,29 @@ def take_over(
     cells = slice_.cells
     for tunnel in parcel.unpack(parcel_fd):
         connections = kept.pop(tunnel.id, None)
-        row = None if connections is None else slice_.receive(*read(tunnel.row))
+        row = None if connections is None else _receive(slice_, read, tunnel)
         if connections is None or row is None:
             left.append(tunnel.id)
             for fd in connections or ():
                 os.close(fd)
             continue
-        assert cells[row + ID] == tunnel.id
         cells[row + STATE] = LIVE
-        try:
-            relay.adopt(row, *connections, tunnel.client_pending, tunnel.backend_pending)
-        except OSError:
-            cells[row + INITIATOR] = GATEWAY
-            cells[row + CAUSE] = WORKER_LOST
-            relay.finish(row)
-            continue
-        taken += 1
+        taken += carry_on(row, relay, cells, connections, (tunnel.client_pending, tunnel.backend_pending))
     for connections in kept.values():
         for fd in connections:
             os.close(fd)
     cells[slice_.block + W_ADOPTED] += taken
     return taken, left
+
+
+def _receive(slice_: Slice, read: ReadRow, tunnel: parcel.Tunnel) -> int | None:
+    """Copy a tunnel's row into a slice. :returns: its row there; None where it cannot be: the worker before keeps it"""
+    try:
+        row = slice_.receive(*read(tunnel.row))
+        if row is not None and slice_.cells[row + ID] != tunnel.id:
+            slice_.release(row)
+            raise ValueError(f"row {tunnel.row} is not that of tunnel {tunnel.id:x}")
+    except Exception:
+        log.exception("tunnel %x: its row cannot be read, so it stays with the old worker", tunnel.id)
+        return None
+    return row

@@ -16,6 +16,7 @@ If the new workers do not start, the old ones stay, as do their mirrors, and the
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -49,6 +50,10 @@ OF_ITS_OWN = frozenset({"H_WORKERS", "H_ROWS_PER_WORKER"})
 AT_ONCE = 256
 """Rows that are mirrored before somebody else gets a turn."""
 
+UNREADABLE = "row"
+"""In place of a cell because of which a tunnel cannot be carried on: converting its row raised."""
+
+log = logging.getLogger("gateway")
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 
 
@@ -81,6 +86,7 @@ class Mirrors:
         self._names = names
         self._lock = threading.Lock()
         self._sources: dict[int, _Source] = {}
+        self._unreadable: set[tuple[int, int]] = set()
 
     @classmethod
     def inherit(
@@ -201,7 +207,7 @@ class Mirrors:
                 row = self._row(slot, number)
                 if self._copy_row(source, slot, number) is not None:
                     unknown.add(tunnel.id)
-                if self.table.cells[row + ID] != tunnel.id:
+                elif self.table.cells[row + ID] != tunnel.id:
                     raise ValueError(f"row {number} of slot {slot} is not that of tunnel {tunnel.id:x}")
                 rows.append(row)
         parcel.readdress(parcel_fd, rows)
@@ -290,10 +296,20 @@ class Mirrors:
     def _copy_row(self, source: _Source, slot: int, number: int, to: int | None = None) -> str | None:
         """
         :param to: the number of the row that becomes its mirror, if another one
-        :returns: the cell because of which nobody can carry the tunnel on; None for most
+        :returns: the cell because of which nobody can carry the tunnel on, or ``UNREADABLE``; None for most
         """
-        cells = self.table.cells
         at = self._row(slot, number if to is None else to)
+        try:
+            return self._convert_row(source, slot, number, at)
+        except Exception as error:  # one row's trouble must not cost all others their lives
+            if (slot, number) not in self._unreadable:
+                self._unreadable.add((slot, number))
+                log.error("row %d of slot %d cannot be converted; its tunnel cannot move", number, slot, exc_info=error)
+            self.table.cells[at : at + ROW_CELLS] = _EMPTY_ROW
+            return UNREADABLE
+
+    def _convert_row(self, source: _Source, slot: int, number: int, at: int) -> str | None:
+        cells = self.table.cells
         row = source.foreign.row(slot, number)
         if row is None:
             if cells[at + STATE] != FREE:

@@ -4,13 +4,15 @@ cimport cython
 from libc.stdint cimport int64_t
 
 cdef int64_t BROKEN, DATA_AT, OPEN, PING_AT, STATUS
-cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, IDLE_NS, LAST_NS, LIFETIME_NS, NEVER, OPENED_NS, PACED_NS, PING_AFTER_NS, PINGED_NS
-cdef int64_t PONG_NS, PONG_TIMEOUT_NS, ROW_CELLS, SCANNER, SIDE_0, SIDE_CELLS, STALLED_NS, STEP_NS, WRITE_STALL_NS
+cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, DISCARD, GATE, IDLE_NS, KIND, LAST_NS, LIFETIME_NS, NEVER, OPAQUE, OPENED_NS
+cdef int64_t PACED_NS, PING_AFTER_NS, PINGED_NS, PONG_NS, PONG_TIMEOUT_NS, ROW_CELLS, SCANNER, SIDE_0, SIDE_CELLS, STALLED_NS, STEP_NS, WRITE_STALL_NS
 
 
 @cython.locals(stalled=int64_t)
 cpdef int64_t next_deadline(int64_t[::1] cells, int64_t row) except -1
+@cython.locals(since=int64_t, client=int64_t, backend=int64_t, moved=int64_t)
 cpdef int64_t closed_by(int64_t[::1] cells, int64_t row) except -1
+cdef int64_t _moved_at(int64_t[::1] cells, int64_t source, int64_t sink) except -1
 cpdef int64_t paced_until(int64_t[::1] cells, int64_t row) except -1
 @cython.locals(since=int64_t)
 cpdef int64_t stalled_until(int64_t[::1] cells, int64_t row, int64_t side) except -1

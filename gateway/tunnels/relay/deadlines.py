@@ -15,10 +15,14 @@ from gateway.tunnels.table.layout import (
     CLOSE_NS,
     CLOSING_NS,
     DEADLINE_NS,
+    DISCARD,
+    GATE,
     IDLE_NS,
+    KIND,
     LAST_NS,
     LIFETIME_NS,
     NEVER,
+    OPAQUE,
     OPENED_NS,
     PACED_NS,
     PING_AFTER_NS,
@@ -52,11 +56,27 @@ def next_deadline(cells: Cells, row: int) -> int:
 
 
 def closed_by(cells: Cells, row: int) -> int:
-    """When a tunnel that is ending has to be over; ``NEVER`` for others."""
-    if not cells[row + CLOSING_NS]:
+    """When a tunnel that is ending has to be over; ``NEVER`` for others.
+
+    A WebSocket that has seen FIN has nothing left to say but a Close frame (RFC 6455 7.1.1). Another protocol may use a
+    half-closed connection for as long as it likes: there the time-out counts from the last byte relayed.
+    """
+    since = cells[row + CLOSING_NS]
+    if not since:
         return NEVER
-    # A client that has not been told yet that its backend has vanished has all the time to answer still before it.
-    return max(cells[row + CLOSING_NS], cells[row + PACED_NS]) + cells[row + CLOSE_NS]
+    if cells[row + KIND] == OPAQUE:
+        client, backend = row + SIDE_0, row + SIDE_0 + SIDE_CELLS
+        moved = max(since, _moved_at(cells, client, backend), _moved_at(cells, backend, client))
+        return min(moved + cells[row + CLOSE_NS], lives_until(cells, row))
+    # If the client is still to be sent the Close frame about its lost backend, its time to answer begins with that.
+    return max(since, cells[row + PACED_NS]) + cells[row + CLOSE_NS]
+
+
+def _moved_at(cells: Cells, source: int, sink: int) -> int:
+    """When bytes were last relayed from one side to the other; 0 where they are discarded, or before the first."""
+    if cells[sink + GATE] == DISCARD:
+        return 0
+    return max(cells[source + LAST_NS], cells[sink + STALLED_NS])  # read from the one, or taken by the other
 
 
 def paced_until(cells: Cells, row: int) -> int:

@@ -139,7 +139,8 @@ class Ending(Streams):
             cells[here + END_IDLE_NS] = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
             cells[here + END_QUIET_NS] = self._quiet(row, side, now)
             cells[here + END_QUEUED] = cells[here + PENDING]
-        cells[row + PACED_NS] = 0  # a drain has come too late for it
+        if cells[row + KIND] == WEBSOCKET:
+            cells[row + PACED_NS] = 0  # a drain has come too late for it
         self._look_at(row, self.now + cells[row + CLOSE_NS])
 
     def _quiet(self, row: int, side: int, now: int) -> int:
@@ -262,7 +263,7 @@ class Ending(Streams):
             self.finish(row)
             return True
         self._pass_fin(client, backend)
-        if not cells[row + PACED_NS]:
+        if not cells[row + PACED_NS] or cells[row + KIND] != WEBSOCKET:
             self._pass_fin(backend, client)
         return False
 
@@ -282,10 +283,12 @@ class Ending(Streams):
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             fd = cells[here + FD]
+            self._drop_pending(row, side)
+            if fd < 0:  # gone already: -1 is not a descriptor that has an owner
+                continue
             if cells[here + INTEREST]:
                 self.kernel.unwatch(fd)
                 cells[here + INTEREST] = 0
-            self._drop_pending(row, side)
             self.owners[fd] = NO_OWNER
             cells[here + FD] = -1
             if cells[here + ENDED] and cells[here + SHUT] and cells[here + GATE] != DISCARD:
@@ -322,7 +325,9 @@ class Ending(Streams):
         cells = self.cells
         if cells[row + STATE] != LIVE or not cells[row + PACED_NS]:
             return
-        if cells[row + CLOSING_NS]:
+        if cells[row + CLOSING_NS] and cells[row + KIND] != WEBSOCKET:
+            self.finish(row)  # half-closed, it could go on for as long as it likes
+        elif cells[row + CLOSING_NS]:
             self.now = self.kernel.now()
             self._tell_of_loss(row)
         else:

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t
 from gateway.protocol.pings cimport own_pong, pong_size
 from gateway.protocol.scanner cimport scan
 from gateway.tunnels.relay.deadlines cimport asked_at, next_deadline
-from gateway.tunnels.relay.ending cimport Ending
+from gateway.tunnels.relay.failing cimport Failing
 
 cdef int64_t BACKEND_SIDE, BROKEN, CLIENT, CLOSED, CLOSING_NS, DEADLINE_NS, DIRTY, EXTENDED, GATE, HEADER_LENGTH, HELD
 cdef int64_t HELD_HIGH, HELD_LOW, LAST_NS, LIVE, MESSAGE, NETWORK, NOT_OURS, OPEN, PARTIAL, PASS, PASS_ONE, PENDING
@@ -15,7 +15,7 @@ cdef int64_t REMAINING, RTT_NS, SCANNER, SECOND, SIDE_0, SIDE_CELLS, SILENCE_NS,
 cdef int64_t TOTAL_CELLS, T_GAPS, T_GAPS_SUM_NS, T_PINGS, T_PONGS, T_RTTS, T_RTT_SUM_NS, WROTE_NS
 
 
-cdef class Pinging(Ending):
+cdef class Pinging(Failing):
     cdef object on_answer
 
     @cython.locals(

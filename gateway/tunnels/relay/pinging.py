@@ -40,8 +40,8 @@ from gateway.tunnels.relay.deadlines import (
     asked_at,
     next_deadline,
 )
-from gateway.tunnels.relay.ending import (
-    Ending,
+from gateway.tunnels.relay.failing import (
+    Failing,
 )
 from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
     from gateway.tunnels.relay.kernel import Kernel
 
 
-class Pinging(Ending):
+class Pinging(Failing):
     """The streams of all tunnels of one worker, kept alive."""
 
     def __init__(

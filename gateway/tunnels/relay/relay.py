@@ -139,20 +139,27 @@ class Relay(Pinging):
                 self.closing_fds.clear()
             count = kernel.wait(self._wait_ms(until))
             self.now = kernel.now()
-            for i in range(count):
-                fd = kernel.event_fd(i)
-                owner = owners[fd]
-                mask = kernel.event_mask(i)
-                if COMPILED and i + 1 < count:
-                    next_owner = owners[kernel.event_fd(i + 1)]
-                    self._prefetch(next_owner >> 1, next_owner & 1)
-                if owner == NO_OWNER:
-                    others.append((fd, mask))
-                elif mask == EPOLLIN:
-                    self._relay(owner >> 1, owner & 1, NOT_READ)
-                else:
-                    self._ready(owner >> 1, owner & 1, mask)
+            i = 0
+            while i < count:
+                try:  # around all events, as one around each would cost every message
+                    while i < count:
+                        fd = kernel.event_fd(i)
+                        owner = owners[fd]
+                        mask = kernel.event_mask(i)
+                        i += 1
+                        if COMPILED and i < count:
+                            next_owner = owners[kernel.event_fd(i)]
+                            self._prefetch(next_owner >> 1, next_owner & 1)
+                        if owner == NO_OWNER:
+                            others.append((fd, mask))
+                        elif mask == EPOLLIN:
+                            self._relay(owner >> 1, owner & 1, NOT_READ)
+                        else:
+                            self._ready(owner >> 1, owner & 1, mask)
+                except Exception as error:
+                    self.fail(owner >> 1, "relaying", error)
             if self.now >= self.tick_ns:
+                self.tick_ns = NEVER  # should the next call raise, the next walk says when it is due
                 self.tick_ns = self.on_tick(self.now)
             if others or self.called or self.now >= until:
                 return others
@@ -364,7 +371,7 @@ class Relay(Pinging):
         found = []
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
-            if cells[here + INTEREST]:
+            if cells[here + INTEREST] and cells[here + FD] >= 0:
                 self.kernel.unwatch(cells[here + FD])
                 cells[here + INTEREST] = 0
             found.append(bytes(self.pending[2 * row + side]) if cells[here + PENDING] else b"")
@@ -390,7 +397,9 @@ class Relay(Pinging):
         cells = self.cells
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
-            self._drop_pending(row, side)
-            self.owners[cells[here + FD]] = NO_OWNER
-            self.closing_fds.append(cells[here + FD])
+            self.pending.pop(2 * row + side, None)
+            cells[here + PENDING] = 0
+            if cells[here + FD] >= 0:
+                self.owners[cells[here + FD]] = NO_OWNER
+            self.retire(cells[here + FD])
             cells[here + FD] = -1

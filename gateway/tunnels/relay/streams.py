@@ -207,10 +207,15 @@ class Streams:
         """End a connection that epoll does not watch, whatever other descriptors there are of it, and close this one.
 
         What was sent before is still delivered, and FIN behind it.
+
+        :param fd: -1 for a connection that is gone already
         """
+        if fd < 0:
+            return
         self.kernel.hang_up(fd)
         self.closing_fds.append(fd)
 
     def retire(self, fd: int) -> None:
-        """Close a descriptor that epoll no longer watches, once no event at hand can mean it."""
-        self.closing_fds.append(fd)
+        """Close a descriptor that epoll no longer watches, once no event at hand can mean it; -1 is none."""
+        if fd >= 0:
+            self.closing_fds.append(fd)

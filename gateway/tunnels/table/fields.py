@@ -56,7 +56,7 @@ TOTALS: Defaults = {
 }
 """Of each direction. What was not counted begins at 0."""
 
-ROUTE_TOTALS: Defaults = {"T_REQUESTS": 0}
+ROUTE_TOTALS: Defaults = {"T_REQUESTS": 0, "T_FAULTS": 0}
 """Of both directions together."""
 
 ROW: Defaults = {

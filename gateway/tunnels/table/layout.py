@@ -66,7 +66,7 @@ MAX_BACKENDS = 4096
 ) = range(4)
 BACKEND_CELLS = 4
 
-# --- totals by route, for metrics; they only grow, but for the gauge at the end -----------------------------------
+# --- totals by route, for metrics; they only grow, but for one gauge ---------------------------------------------
 MAX_ROUTES = 1024
 SECOND = 1_000_000_000
 STEP_NS = SECOND // 10  # how finely the sweep counts what falls due
@@ -88,7 +88,8 @@ T_RTTS = T_RTT_SUM_NS + 1  # their number, by RTT_BOUNDS_NS
 TOTAL_CELLS = T_RTTS + len(RTT_BOUNDS_NS) + 1
 # Of the route itself, behind the blocks of both directions.
 T_REQUESTS = 2 * TOTAL_CELLS  # plain requests in flight: a gauge, worth nothing once its worker has gone
-ROUTE_CELLS = T_REQUESTS + 2  # whole cache lines
+T_FAULTS = T_REQUESTS + 1  # tunnels that were ended because serving them raised
+ROUTE_CELLS = T_FAULTS + 1  # whole cache lines
 
 # --- a row --------------------------------------------------------------------------------------------------------
 # What a message touches stands together: a cache line has eight cells, and with thousands of busy tunnels each line

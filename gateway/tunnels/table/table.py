@@ -26,6 +26,7 @@ from gateway.tunnels.table.layout import (
     CAUSE,
     CELL_BYTES,
     DEADLINE_NS,
+    DIRTY,
     END_SIDE,
     FREE,
     H_ROWS_PER_WORKER,
@@ -47,6 +48,7 @@ from gateway.tunnels.table.layout import (
     SIDE_CELLS,
     STATE,
     T_CUTOFF_NS,
+    T_FAULTS,
     T_INTERVAL_NS,
     T_REQUESTS,
     TEXT_CELL,
@@ -157,7 +159,14 @@ class Table:
 
     def requests(self, route: int) -> int:
         """Plain requests of a route in flight, across all workers."""
-        return sum(self.cells[self.totals_at(slot, route) + T_REQUESTS] for slot in range(self.slots))
+        return self._of_route(route, T_REQUESTS)
+
+    def faults(self, route: int) -> int:
+        """Tunnels of a route that ended because serving them raised, in all workers that there were."""
+        return self._of_route(route, T_FAULTS)
+
+    def _of_route(self, route: int, cell: int) -> int:
+        return sum(self.cells[self.totals_at(slot, route) + cell] for slot in range(self.slots))
 
     def _over_slots(self, backend: int, cell: int) -> int:
         cells = self.cells
@@ -280,6 +289,10 @@ class Slice:
                 self._empty(row)
                 self._free.append(row)
             else:
+                if not (0 <= self.cells[row + BACKEND] < MAX_BACKENDS and 0 <= self.cells[row + ROUTE] < MAX_ROUTES):
+                    # Nobody can make sense of such a row, and it must not keep a worker from starting: it is lost.
+                    self.cells[row + BACKEND] = self.cells[row + ROUTE] = 0
+                    self.cells[row + DIRTY] = 1
                 self._occupy(row, self.cells[row + BACKEND])
 
     @property
@@ -346,11 +359,13 @@ class Slice:
 
     def release(self, row: int) -> None:
         """Give a row back: it is empty then."""
-        self._vacate(row)
-        # FREE first: a reader that finds the row live has found it whole.
-        self.cells[row + STATE] = FREE
-        self._empty(row)
-        heappush(self._free, row)
+        try:
+            self._vacate(row)
+        finally:  # a backend that cannot be must not cost a row
+            # FREE first: a reader that finds the row live has found it whole.
+            self.cells[row + STATE] = FREE
+            self._empty(row)
+            heappush(self._free, row)
 
     # --- plain requests -----------------------------------------------------------------------------------------------
 

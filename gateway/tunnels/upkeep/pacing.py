@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from gateway.tunnels.table.layout import BACKEND, CLOSING_NS, DEADLINE_NS, PACED_CODE, PACED_NS
+from gateway.tunnels.table.layout import BACKEND, CLOSING_NS, DEADLINE_NS, KIND, OPAQUE, PACED_CODE, PACED_NS
 from gateway.tunnels.table.table import Slice, Table
 
 NS = 1_000_000_000
@@ -34,7 +34,7 @@ def plan_drain(slice_: Slice, now: int, period_ns: int, code: int, backends: Col
     :param backends: numbers of those whose tunnels are meant; all tunnels if absent
     """
     cells = slice_.cells
-    rows = [row for row in _meant(slice_.table, slice_.slot, backends) if not cells[row + CLOSING_NS]]
+    rows = [row for row in _meant(slice_.table, slice_.slot, backends) if _takes_turns(cells, row)]
     if not rows:
         return now
     sharers = [slot for slot in range(slice_.table.slots) if any(_meant(slice_.table, slot, backends))]
@@ -54,8 +54,13 @@ def cancel_drain(slice_: Slice, backends: Collection[int]) -> None:
     if backends:
         cells = slice_.cells
         for row in _meant(slice_.table, slice_.slot, backends):
-            if not cells[row + CLOSING_NS]:
+            if _takes_turns(cells, row):
                 cells[row + PACED_NS] = 0
+
+
+def _takes_turns(cells: memoryview[int], row: int) -> bool:
+    """Whether a drain has to close a tunnel: one that is ending is left alone, unless it is half-closed and opaque."""
+    return not cells[row + CLOSING_NS] or cells[row + KIND] == OPAQUE
 
 
 def _meant(table: Table, slot: int, backends: Collection[int] | None) -> Iterator[int]:

@@ -36,5 +36,7 @@ cdef class Sweep:
     cdef void _keep_alive(self, int64_t row, int64_t side, int64_t due, int64_t now, list plan) except *
     @cython.locals(left=Py_ssize_t, at=Py_ssize_t)
     cpdef bint tick(self, int64_t now) except *
-    @cython.locals(i=Py_ssize_t, due=int64_t, row=int64_t, side=int64_t, put_off=bint, sent=bint, deadline=int64_t)
+    @cython.locals(due=int64_t, row=int64_t, side=int64_t)
     cdef void _send(self, Py_ssize_t end, int64_t now) except *
+    @cython.locals(deferred=bint, sent=bint, deadline=int64_t)
+    cdef void _ping(self, int64_t row, int64_t side, int64_t due, int64_t now) except *

@@ -126,8 +126,11 @@ class Sweep:
         for row in rows:
             if cells[row + STATE] == LIVE:
                 cells[row + DIRTY] = 1
-                self._look_at(row, now, until, plan)
-                self._relay.served(row)
+                try:
+                    self._look_at(row, now, until, plan)
+                    self._relay.served(row)
+                except Exception as error:  # one tunnel's trouble must not cost the others their upkeep
+                    self._relay.fail(row, "upkeep", error)
         plan.sort()
         self._plan = plan
         self._next = 0
@@ -142,10 +145,13 @@ class Sweep:
         cells = self._cells
         found = False
         for row in due_rows(cells, self._slice.first, self._slice.used_rows, until):
-            deadline = next_deadline(cells, row)
-            if deadline >= until and deadline > cells[row + DEADLINE_NS]:
-                cells[row + DEADLINE_NS] = deadline
-                found = True
+            try:
+                deadline = next_deadline(cells, row)
+                if deadline >= until and deadline > cells[row + DEADLINE_NS]:
+                    cells[row + DEADLINE_NS] = deadline
+                    found = True
+            except Exception as error:
+                self._relay.fail(row, "upkeep", error)
         return found
 
     def _earliest(self, rows: list[int], most: int) -> list[int]:
@@ -248,20 +254,27 @@ class Sweep:
     def _send(self, end: int, now: int) -> None:
         cells = self._cells
         for due, row, side, tunnel in self._plan[self._next : end]:
-            if cells[row + ID] != tunnel or cells[row + STATE] != LIVE:
-                continue
-            put_off = keepalive_due(cells, row, side) > due  # it was heard since, or is being asked
-            sent = not put_off and self._relay.ping(row, side)
-            if cells[row + STATE] != LIVE:
-                continue
-            deadline = next_deadline(cells, row)
-            if sent:
-                # What is heard soon after does not say so itself: it ends no silence of a second.
-                deadline = min(deadline, now + cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS])
-            elif not put_off:
-                deadline = max(deadline, now + SECOND)
-            cells[row + DEADLINE_NS] = deadline
+            if cells[row + ID] == tunnel and cells[row + STATE] == LIVE:
+                try:
+                    self._ping(row, side, due, now)
+                except Exception as error:
+                    self._relay.fail(row, "keepalive", error)
         self._next = max(self._next, end)
+
+    def _ping(self, row: int, side: int, due: int, now: int) -> None:
+        """Send a Ping that was planned, if it is due still."""
+        cells = self._cells
+        deferred = keepalive_due(cells, row, side) > due  # it was heard since, or is being asked
+        sent = not deferred and self._relay.ping(row, side)
+        if cells[row + STATE] != LIVE:
+            return
+        deadline = next_deadline(cells, row)
+        if sent:
+            # What is heard soon after does not say so itself: it ends no silence of a second.
+            deadline = min(deadline, now + cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS])
+        elif not deferred:
+            deadline = max(deadline, now + SECOND)
+        cells[row + DEADLINE_NS] = deadline
 
 
 def has_unread(fd: int) -> bool:
