@@ -9,8 +9,8 @@
 ``POST …/v1/stop``    exit at once, as ``INT`` does
 ===================== ====================================================================================
 
-Parameters are those of the query, or of a JSON object in the body. A web page that somebody looks at on this machine
-could send such a request, too: whatever comes from a browser has to come from a page of the admin address itself.
+Parameters are those of the query, or of a JSON object in the body. Pages of other web sites cannot ask for any of this
+(``origin.py``).
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
+from collections.abc import Awaitable, Callable
 from typing import Protocol
-from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -151,40 +149,6 @@ def tell_of_upgrade(connection: int, upgrade: UpgradeState) -> None:
     with socket.socket(fileno=connection) as sock, contextlib.suppress(OSError):
         sock.settimeout(0)  # a few hundred bytes; who does not take them does not get them
         sock.send(head.encode() + body)
-
-
-@web.middleware
-async def refuse_other_sites(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Do nothing that the page of another site asks for.
-
-    Browsers say of every such request where it comes from (``Origin``, ``Sec-Fetch-Site``); other clients do not. A
-    name in ``Host`` may be another site's, which has it point here (DNS rebinding): only addresses are believed there.
-    """
-    if request.method not in ("GET", "HEAD") and not _is_of_this_site(request.headers, request.host):
-        raise web.HTTPForbidden(text="this request comes from a web page of another site")
-    return await handler(request)
-
-
-def _is_of_this_site(fields: Mapping[str, str], host: str) -> bool:
-    origin = fields.get("Origin")
-    if fields.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        return False
-    if origin is None:
-        return True
-    try:
-        parts = urlsplit(origin)
-        name = parts.hostname or ""
-    except ValueError:
-        return False
-    return parts.netloc.lower() == host.lower() and _is_no_name(name)
-
-
-def _is_no_name(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return True
 
 
 async def _asked(request: web.Request, *known: str) -> dict[str, object]:
