@@ -4,8 +4,8 @@ A browser on a machine that can reach the admin address lets such a page send re
 
 - The page asks for the address directly. The browser adds ``Origin`` or ``Sec-Fetch-Site`` (Fetch Metadata), which name
   the other site: 403. A link that a person follows is allowed, as the page cannot read what the browser then shows.
-- The page asks for its own site's name, which now resolves to this address (DNS rebinding). The browser sees one site, so
-  only ``Host`` shows it. Names that an outsider cannot point here are answered, others get 421 (RFC 9110 15.5.20).
+- The page asks for its own site's name, which now resolves to this address (DNS rebinding). To the browser that is one
+  site, and only ``Host`` shows it: 421 (RFC 9110 15.5.20), except for names that an outsider cannot point here.
 
 A browser cannot connect to a unix socket, so there any ``Host`` is accepted.
 """
@@ -25,7 +25,7 @@ from gateway.admin.operations import Handler
 from gateway.observe.seldom import Seldom
 
 ANY_HOST = frozenset({"/healthz", "/readyz"})
-"""Paths for load balancers, which send a ``Host`` of their own. The answers hold nothing but the state of the gateway."""
+"""Paths for load balancers, which send any ``Host``. The answers hold nothing but the state of the gateway."""
 
 log = logging.getLogger("gateway")
 
