@@ -21,6 +21,17 @@ def without_collections() -> Iterator[None]:
         gc.freeze()
 
 
+def refreeze() -> None:
+    """Free the garbage of the whole process, and have later collections skip the objects that live now.
+
+    A frozen object that becomes part of a garbage cycle is never freed. Before the next freeze, all objects are
+    therefore unfrozen and collected: 7 ms for a worker's modules.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 @contextlib.contextmanager
 def without_certificates() -> Iterator[None]:
     """Import aiohttp without the certificates of all authorities that this machine trusts.
