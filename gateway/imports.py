@@ -30,22 +30,3 @@ def refreeze() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
-
-
-@contextlib.contextmanager
-def without_certificates() -> Iterator[None]:
-    """Import aiohttp without the certificates of all authorities that this machine trusts.
-
-    ``aiohttp.connector`` reads them when it is imported, 60 ms and some megabytes, for requests over TLS: the gateway
-    makes none through aiohttp. Whoever makes a context of their own, as ``gateway probe`` does, has them read as ever.
-
-    Not done through ``SSL_CERT_FILE``: the environment is not to be changed while other threads may look at it.
-    """
-    import ssl
-
-    # The method itself is of the class below, and so is there again when this one goes.
-    ssl.SSLContext.set_default_verify_paths = lambda self: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del ssl.SSLContext.set_default_verify_paths

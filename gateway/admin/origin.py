@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from gateway.admin.operations import Handler
+from gateway.admin.handlers import Handler
 from gateway.observe.seldom import Seldom
 
 ANY_HOST = frozenset({"/healthz", "/readyz"})

@@ -6,7 +6,7 @@
 ``/readyz``         200 while handshakes are accepted, else 503
 ``/api/v1/status``  JSON; see ``api.py``
 ``/api/v1/tunnels`` JSON; see ``api.py``
-``/api/v1/…``       what can be done by ``POST``; see ``operations.py``
+``/api/v1/…``       what can be done by ``POST``; see ``handlers.py``
 ``/``               the status page, made of the files in ``page/``
 =================== =====================================================================
 
@@ -29,7 +29,8 @@ from aiohttp import web
 
 from gateway.admin import api
 from gateway.admin.collector import render
-from gateway.admin.operations import Handler, Handlers, NotDone, Operations
+from gateway.admin.handlers import Handler, Handlers
+from gateway.admin.operations import NotDone, Operations
 from gateway.admin.origin import refuse_other_sites
 from gateway.admin.state import GatewayState
 
