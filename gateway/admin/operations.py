@@ -1,42 +1,13 @@
-"""What the admin API can be told to do: reload, drain, stop. The supervisor does it (``processes/orders.py``).
-
-===================== ====================================================================================
-``POST …/v1/reload``  read the configuration again, as ``HUP`` does; answers when that is done, or refused
-``POST …/v1/drain``   drain and exit, as ``TERM`` does, or drain one ``backend``; answers at once, or with
-                      ``wait`` when the last tunnel has ended
-``POST …/v1/upgrade`` have the program that is installed now take over, as ``USR2`` does; answers when that is done,
-                      or has failed
-``POST …/v1/stop``    exit at once, as ``INT`` does
-===================== ====================================================================================
-
-Parameters are those of the query, or of a JSON object in the body. A web page that somebody looks at on this machine
-could send such a request, too: whatever comes from a browser has to come from a page of the admin address itself.
-"""
+"""What the admin API can have the supervisor do (``processes/orders.py``). This module imports no aiohttp."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
-from ipaddress import ip_address
 from typing import Protocol
-from urllib.parse import urlsplit
 
-from aiohttp import web
-
-from gateway.admin import api
-from gateway.admin.state import DrainState, GatewayState, UpgradeState
-
-LOOK_SECONDS = 0.1
-"""Between two looks at a backend's tunnels, while somebody waits for the last."""
-
-MAX_BODY_BYTES = 64 * 1024
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-_TRUE = ("true", "1", "yes")
-_FALSE = ("false", "0", "no")
+from gateway.admin.state import DrainState, UpgradeState
 
 
 class NotDone(Exception):
@@ -66,81 +37,6 @@ class Operations(Protocol):
         """Exit. :raises NotDone: it is exiting already"""
 
 
-class Handlers:
-    """The handlers of the paths above."""
-
-    def __init__(self, state: GatewayState, operations: Operations) -> None:
-        self._state = state
-        self._operations = operations
-
-    def routes(self) -> list[web.RouteDef]:
-        """What to serve."""
-        return [
-            web.post("/api/v1/reload", self.reload),
-            web.post("/api/v1/drain", self.drain),
-            web.post("/api/v1/upgrade", self.upgrade),
-            web.post("/api/v1/stop", self.stop),
-        ]
-
-    async def reload(self, request: web.Request) -> web.Response:
-        await _asked(request)
-        await self._operations.reload()
-        return _answer(200, {"reloaded": True, "time": self._state.last_reload_unix})
-
-    async def upgrade(self, request: web.Request) -> web.Response:
-        await _asked(request)
-        sock = request.get_extra_info("socket")
-        if sock is None:
-            raise NotDone("the client is gone")
-        connection = os.dup(sock.fileno())
-        try:
-            await self._operations.upgrade(connection)
-        finally:
-            os.close(connection)
-        return _answer(200, {"upgraded": True})
-
-    async def stop(self, request: web.Request) -> web.Response:
-        await _asked(request)
-        await self._operations.stop()
-        return _answer(202, {"stopping": True})
-
-    async def drain(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, "backend", "wait")
-        wait = _flag("wait", asked.get("wait", False))
-        if "backend" in asked:
-            backends = api.backend_numbers(str(asked["backend"]), self._state.registry)
-            drains = await self._operations.drain_backends(backends)
-            if wait:
-                await self._until_unused(backends)
-        else:
-            drains = [await self._operations.drain()]
-            if wait:
-                await self._until_drained(*drains)
-        return _answer(
-            200 if wait else 202,
-            {
-                "done": wait,
-                "tunnels": sum(drain.tunnels for drain in drains),
-                "period": drains[0].period_seconds,
-                "seconds": round(drains[0].seconds, 3),
-            },
-        )
-
-    async def _until_drained(self, drain: DrainState) -> None:
-        await drain.over.wait()
-        if drain.cut_short:
-            raise NotDone("the drain was cut short: the gateway exits with tunnels open")
-
-    async def _until_unused(self, backends: frozenset[int]) -> None:
-        state = self._state
-        while not state.stopping and backends <= state.drained_backends.keys():
-            if not any(state.table.live(backend) for backend in backends):
-                return
-            await asyncio.sleep(LOOK_SECONDS)
-        reason = "the gateway is shutting down" if state.stopping else "a reload has put the backend into service again"
-        raise NotDone(f"the drain was cut short: {reason}")
-
-
 def tell_of_upgrade(connection: int, upgrade: UpgradeState) -> None:
     """Answer a request for an upgrade that the program before this one has received, and close the connection."""
     body = json.dumps({"upgraded": True, "time": upgrade.unix} if upgrade.ok else {"error": upgrade.error}).encode()
@@ -151,62 +47,3 @@ def tell_of_upgrade(connection: int, upgrade: UpgradeState) -> None:
     with socket.socket(fileno=connection) as sock, contextlib.suppress(OSError):
         sock.settimeout(0)  # a few hundred bytes; who does not take them does not get them
         sock.send(head.encode() + body)
-
-
-@web.middleware
-async def refuse_other_sites(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Do nothing that the page of another site asks for.
-
-    Browsers say of every such request where it comes from (``Origin``, ``Sec-Fetch-Site``); other clients do not. A
-    name in ``Host`` may be another site's, which has it point here (DNS rebinding): only addresses are believed there.
-    """
-    if request.method not in ("GET", "HEAD") and not _is_of_this_site(request.headers, request.host):
-        raise web.HTTPForbidden(text="this request comes from a web page of another site")
-    return await handler(request)
-
-
-def _is_of_this_site(fields: Mapping[str, str], host: str) -> bool:
-    origin = fields.get("Origin")
-    if fields.get("Sec-Fetch-Site", "same-origin") not in ("same-origin", "none"):
-        return False
-    if origin is None:
-        return True
-    try:
-        parts = urlsplit(origin)
-        name = parts.hostname or ""
-    except ValueError:
-        return False
-    return parts.netloc.lower() == host.lower() and _is_no_name(name)
-
-
-def _is_no_name(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return True
-
-
-async def _asked(request: web.Request, *known: str) -> dict[str, object]:
-    """The parameters of a request. :raises api.BadQuery: one is not known, or the body is no JSON object"""
-    body = await request.content.read(MAX_BODY_BYTES)
-    asked: dict[str, object] = {}
-    if body.strip():
-        try:
-            asked = json.loads(body)
-        except ValueError:
-            raise api.BadQuery("the body is not JSON (a JSON object, or no body)") from None
-        if not isinstance(asked, dict):
-            raise api.BadQuery("the body is no JSON object")
-    return api.known_only([*request.query.items(), *asked.items()], known)
-
-
-def _flag(name: str, value: object) -> bool:
-    text = str(value).lower()
-    if text not in (*_TRUE, *_FALSE):
-        raise api.BadQuery(f"{name} is {text} (true or false)")
-    return text in _TRUE
-
-
-def _answer(status: int, data: api.Object) -> web.Response:
-    return web.json_response(data, status=status)

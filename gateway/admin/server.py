@@ -6,12 +6,12 @@
 ``/readyz``         200 while handshakes are accepted, else 503
 ``/api/v1/status``  JSON; see ``api.py``
 ``/api/v1/tunnels`` JSON; see ``api.py``
-``/api/v1/…``       what can be done by ``POST``; see ``operations.py``
+``/api/v1/…``       what can be done by ``POST``; see ``handlers.py``
 ``/``               the status page, made of the files in ``page/``
 =================== =====================================================================
 
-No other origin may read it: there are no CORS fields, and ``Cross-Origin-Resource-Policy`` keeps the answers out of
-other sites' pages. Nor may it do anything (``operations.py``).
+Pages of other web sites are refused (``origin.py``). Nor could they read anything: there are no CORS fields, and
+``Cross-Origin-Resource-Policy`` keeps the answers out of them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ from aiohttp import web
 
 from gateway.admin import api
 from gateway.admin.collector import render
-from gateway.admin.operations import Handler, Handlers, NotDone, Operations, refuse_other_sites
+from gateway.admin.handlers import Handler, Handlers
+from gateway.admin.operations import NotDone, Operations
+from gateway.admin.origin import refuse_other_sites
 from gateway.admin.state import GatewayState
 
 MAX_THREADS = 2
@@ -73,7 +75,7 @@ async def start_admin(
     :param multiproc_dir: where the workers keep their metrics' files (``events.py``)
     """
     threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="admin")
-    app = _Admin(state, multiproc_dir, threads, Handlers(state, operations)).application()
+    app = _Admin(state, multiproc_dir, threads, Handlers(state, operations)).application(sock.family != socket.AF_UNIX)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     await web.SockSite(runner, sock).start()
@@ -91,8 +93,9 @@ class _Admin:
         self._multiproc_dir = multiproc_dir
         self._threads = threads
 
-    def application(self) -> web.Application:
-        app = web.Application(middlewares=[_errors_as_json, refuse_other_sites])
+    def application(self, over_tcp: bool) -> web.Application:
+        other_sites = refuse_other_sites(lambda: self._state.config.admin.hosts, over_tcp)
+        app = web.Application(middlewares=[_errors_as_json, other_sites])
         app.on_response_prepare.append(_add_headers)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/healthz", self.healthz)

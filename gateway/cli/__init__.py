@@ -11,7 +11,7 @@ from types import ModuleType
 
 import click
 
-from gateway.imports import without_certificates, without_collections
+from gateway.imports import without_collections
 from gateway.version import VERSION
 
 COMMANDS = {
@@ -50,7 +50,7 @@ class _Commands(click.Group):
 def _imported(module: str) -> ModuleType:
     """Import a module, and all that it takes, at the least cost."""
     if module not in sys.modules:
-        with without_collections(), without_certificates():
+        with without_collections():
             importlib.import_module(module)
     return sys.modules[module]
 

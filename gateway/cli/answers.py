@@ -166,7 +166,7 @@ def _understood(address: str, status: int, body: bytes) -> Any:
     if isinstance(answer, dict) and "error" in answer:
         if status == 400:
             raise Refused(visible(answer["error"]))
-        if status in (403, 409):
+        if status in (403, 409, 421):
             raise NotDone("\n".join(map(visible, str(answer["error"]).splitlines())))
     raise NoAnswer(
         f"what answers at {address} is not a gateway's admin address, it says {status} (--admin names another)"

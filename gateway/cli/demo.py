@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
 import sys
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,9 +16,12 @@ from gateway.cli.options import DEFAULT_FILE, config_option, load_or_exit
 from gateway.cli.running import run_until_stopped
 from gateway.config import Config
 from gateway.config.schema import Address
-from gateway.demo.echo import start_echo
+from gateway.imports import without_collections
 from gateway.processes.listening import CannotListen, listen_alone
 from gateway.processes.supervisor import CannotStart, Supervisor
+
+if TYPE_CHECKING:
+    from aiohttp.web import AppRunner
 
 LOOPBACK = ("localhost", "::1")
 
@@ -35,17 +42,32 @@ def demo(path: str) -> None:
 
 
 async def _run(config: Config, path: str, backends: set[Address]) -> None:
-    runners = []
+    sockets: list[socket.socket] = []
     try:
-        try:
-            for address in backends:
-                runners.append(await start_echo(listen_alone(address)))
-        except CannotListen as error:
-            raise CannotStart(f"the demo's backend {error}") from None
+        for address in backends:
+            sockets.append(listen_alone(address))
+    except CannotListen as error:
+        for sock in sockets:
+            sock.close()
+        raise CannotStart(f"the demo's backend {error}") from None
+    echoing = asyncio.create_task(_start_echo(sockets))
+    try:
         await Supervisor(config, path, demo=True).run(lambda: click.echo(_what_next(config), err=True))
     finally:
-        for runner in runners:
+        for runner in await echoing:
             await runner.cleanup()
+
+
+async def _start_echo(sockets: list[socket.socket]) -> list[AppRunner]:
+    """Serve the echo backend. A thread imports aiohttp while the workers start; connections wait in the sockets."""
+    start_echo = await asyncio.to_thread(_imported)
+    return [await start_echo(sock) for sock in sockets]
+
+
+def _imported() -> Callable[[socket.socket], Awaitable[AppRunner]]:
+    with without_collections():
+        from gateway.demo.echo import start_echo
+    return start_echo
 
 
 def _is_local(address: Address) -> bool:

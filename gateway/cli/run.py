@@ -43,6 +43,6 @@ def run(path: str, inherit: int | None, trial: bool) -> None:
 
 def _try(inheritance: Inheritance) -> None:
     """:raises ValueError: the table cannot be converted"""
-    for module in ("gateway.processes.boot", "gateway.processes.worker"):
+    for module in ("gateway.admin.server", "gateway.processes.boot", "gateway.processes.worker"):
         importlib.import_module(module)
     inheritance.carry_on(lambda: (len(inheritance.routes), len(inheritance.backends))).check()

@@ -17,7 +17,7 @@ from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
 from gateway.config.heads import Heads, Underscores
 from gateway.config.keepalive import Keepalive, KeepaliveOverrides, KeepaliveSide, misfits_on_routes
-from gateway.config.matching import Match
+from gateway.config.matching import HostPattern, Match
 from gateway.config.names import Name
 from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
@@ -120,6 +120,10 @@ class Admin(Section):
         default="127.0.0.1:9100",
         validate_default=True,
         description="Where metrics, health checks, the admin API and the status page are served",
+    )
+    hosts: tuple[HostPattern, ...] = Field(
+        default=(),
+        description="Names by which it may be asked for beside IP addresses, localhost and the machine's host name",
     )
 
 

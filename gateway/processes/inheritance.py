@@ -182,13 +182,13 @@ class Inheritance:
         now = {
             "workers": config.workers,
             "max_tunnels": config.max_tunnels,
-            "admin": str(config.admin.address),
+            "admin.address": str(config.admin.address),
             "listen": sorted(str(listener.address) for listener in config.listen),
         }
         before = {
             "workers": self.workers,
             "max_tunnels": self.max_tunnels,
-            "admin": self.admin[0],
+            "admin.address": self.admin[0],
             "listen": sorted(address for address, _ in self.listen),
         }
         changed = [key for key in now if now[key] != before[key]]

@@ -118,6 +118,11 @@ class Reloading:
 
 def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
     """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
-    changed = [key for key in ("workers", "max_tunnels", "admin") if getattr(old, key) != getattr(new, key)]
+    fixed = {
+        "workers": old.workers != new.workers,
+        "max_tunnels": old.max_tunnels != new.max_tunnels,
+        "admin.address": old.admin.address != new.admin.address,
+    }
+    changed = [key for key, differs in fixed.items() if differs]
     if changed:
         raise ValueError(f"{', '.join(changed)} cannot change while the gateway runs: restart it")

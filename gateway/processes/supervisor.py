@@ -11,15 +11,16 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from gateway.admin.server import AdminServer, start_admin
 from gateway.admin.state import DrainState, GatewayState
 from gateway.build import relay_build
 from gateway.config import load
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
+from gateway.imports import without_collections
 from gateway.observe.events import DIRECTORY
 from gateway.processes import upgrade
 from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
@@ -39,6 +40,9 @@ from gateway.processes.workers import Workers
 from gateway.routing.registry import Registry
 from gateway.tunnels.table.layout import MAX_BACKENDS, MAX_ROUTES
 from gateway.version import VERSION
+
+if TYPE_CHECKING:
+    from gateway.admin.server import AdminServer
 
 DRAIN_MARGIN_SECONDS = 10.0
 """What the service manager gives a drain beyond the time that it should take."""
@@ -124,7 +128,6 @@ class Supervisor:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, upgrade.SIGNALS)
         orderly = False
         try:
-            admin = await start_admin(self.state, opened.admin, opened.metrics, self._orders)
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
             _warn_if_short(descriptors, self._config)
             relying = await self._keep()
@@ -132,12 +135,16 @@ class Supervisor:
                 # Where tunnels or clients wait for workers, names are known from before, or come later.
                 await self._resolving.first_answers(FIRST_ANSWERS_SECONDS)
             if inherited is None:
-                starting = asyncio.create_task(self._announce(self._workers.start(), started))
+                ready = self._workers.start()
+                serving = asyncio.create_task(self._serve_admin())
+                starting = asyncio.create_task(self._announce([*ready, serving], started))
             else:
                 self._succession.take_on(inherited)
                 self._notifier.ready()  # those that run accept connections all the while
                 starting = asyncio.create_task(self._succession.replace_all(inherited.version))
                 self._replacing = starting
+                serving = asyncio.create_task(self._serve_admin())
+            admin = await serving
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
             watches.append(asyncio.create_task(self._notifier.keep_telling()))
             await self._serve_orders()
@@ -385,7 +392,12 @@ class Supervisor:
 
     # --- the beginning and the end -----------------------------------------------------------------------------------
 
-    async def _announce(self, ready: list[asyncio.Future[None]], started: Callable[[], None]) -> None:
+    async def _serve_admin(self) -> AdminServer:
+        """Serve the admin address. A thread imports aiohttp, which takes as long as workers take to start."""
+        start_admin = await asyncio.to_thread(_start_admin)
+        return await start_admin(self.state, self._opened.admin, self._opened.metrics, self._orders)
+
+    async def _announce(self, ready: list[asyncio.Future[Any]], started: Callable[[], None]) -> None:
         await asyncio.gather(*ready)
         addresses = ", ".join(str(listener.address) for listener in self._workers.config.listen)
         log.info(
@@ -408,6 +420,12 @@ class Supervisor:
         if self.state.drain is not None:
             self.state.drain.over.set()
         await self._workers.end()
+
+
+def _start_admin() -> Callable[..., Coroutine[Any, Any, AdminServer]]:
+    with without_collections():
+        from gateway.admin.server import start_admin
+    return start_admin
 
 
 def _warn_if_short(descriptors: Descriptors, config: Config) -> None:

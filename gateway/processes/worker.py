@@ -21,7 +21,7 @@ from gateway.config.settings import AccessLog as AccessLogSettings
 from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
-from gateway.imports import without_collections
+from gateway.imports import refreeze, without_collections
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.acceptors import Acceptors
@@ -217,8 +217,7 @@ class Worker:
                 await asyncio.to_thread(old_log.close)  # it waits for a reader that may have stalled
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
-        gc.collect()
-        gc.freeze()  # what is there now stays: collections need not walk it again
+        refreeze()
 
     def _tell_learned(self, news: News) -> None:
         """What this worker learns of paths, the others are told."""

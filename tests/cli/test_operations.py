@@ -5,12 +5,13 @@ import threading
 
 import pytest
 
+from gateway.admin import origin as admin_origin
 from gateway.cli import answers
 from gateway.cli.drain import drain
 from gateway.cli.reload import reload
 from gateway.cli.stop import stop
 
-from ..observe.gateways import CONFIG, FakeGateway
+from ..admin.gateways import CONFIG, FakeGateway
 from .commands import run, serving
 
 
@@ -42,6 +43,14 @@ def test_a_reload_that_is_refused_prints_the_reasons(gateway):
         "gateway.yaml:5:1: more",
         "not reloaded: the configuration in force stays",
     ]
+
+
+def test_a_name_that_the_gateway_does_not_know_says_what_to_do(gateway, monkeypatch):
+    monkeypatch.setattr(admin_origin, "is_host_allowed", lambda host, allowed: False)
+    result = run(reload)
+    assert result.exit_code == 1
+    assert "use an IP address, localhost or the host name of the gateway's machine, or list" in result.output
+    assert gateway.operations.told == []
 
 
 def test_a_file_with_mistakes_still_says_where_the_gateway_is(gateway, tmp_path):

@@ -111,6 +111,7 @@ def test_every_default_fits():
         CONTRACT,
         with_top("workers: 4\naccess_log: off"),
         with_top('workers: ${N:-2}\nmax_tunnels: ${M:-5}\ntimeouts: {connect: "${T:-5s}"}'),
+        with_top('admin: {hosts: [gw.example.com, "*.internal"]}'),
         with_top("access_log: {path: off}\ntimeouts: {idle: 1.5h, max_lifetime: 'off'}"),
         with_top("keepalive: {client: off, backend: {ping_after: off}}"),
         with_top("keepalive: {client: 'off', backend: {ping_after: adaptive, min: 1s, max: 1h}}"),

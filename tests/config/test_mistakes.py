@@ -57,6 +57,10 @@ def test_an_unknown_key_is_reported_with_the_likely_one():
             "timeouts: 5s",
             '1:11: timeouts: expected a mapping, found the text "5s" (lines such as `key: value`)',
         ),
+        (
+            "admin: {hosts: [gw.example.com:9100]}",
+            '1:17: admin.hosts[0]: "gw.example.com:9100" holds a port (the name alone: every port matches)',
+        ),
         ("admin: []", "1:8: admin: expected a mapping, found a list (lines such as `key: value`)"),
         ("admin:", "1:7: admin: expected a mapping, found nothing (lines such as `key: value`)"),
         (

@@ -128,6 +128,25 @@ async def test_what_needs_a_restart_is_refused(start_gateway: StartGateway, back
     assert (await gateway.scrape()).value("gateway_config_last_reload_successful") == 0
 
 
+@pytest.mark.either_build
+async def test_names_of_the_admin_address_change_and_its_address_does_not(
+    start_gateway: StartGateway, backends: Backends
+) -> None:
+    web = await backends.web()
+    config = to_one(web.address)
+    gateway = await start_gateway(config)
+    gateway.tolerate("admin: refused a request for host")
+    name = {"Host": "gw.example.com:9100"}
+    assert (await gateway.get("/metrics", name))[0] == 421
+    gateway.write({**config, "admin": {"address": gateway.admin, "hosts": ["gw.example.com"]}})
+    await gateway.reload()
+    assert (await gateway.get("/metrics", name))[0] == 200
+    gateway.write({**config, "admin": {"address": f"127.0.0.1:{free_port()}", "hosts": ["gw.example.com"]}})
+    gateway.tolerate("reload failed")
+    await gateway.reload()
+    await gateway.stderr.containing("admin.address cannot change while the gateway runs: restart it")
+
+
 async def test_a_worker_that_comes_after_a_reload_has_the_new_configuration(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

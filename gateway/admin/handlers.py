@@ -1,0 +1,136 @@
+"""The paths of the admin API that change something: reload, drain, upgrade, stop. The supervisor does it
+(``operations.py``).
+
+===================== ====================================================================================
+``POST …/v1/reload``  read the configuration again, as ``HUP`` does; answers when that is done, or refused
+``POST …/v1/drain``   drain and exit, as ``TERM`` does, or drain one ``backend``; answers at once, or with
+                      ``wait`` when the last tunnel has ended
+``POST …/v1/upgrade`` have the program that is installed now take over, as ``USR2`` does; answers when that is done,
+                      or has failed
+``POST …/v1/stop``    exit at once, as ``INT`` does
+===================== ====================================================================================
+
+Parameters are those of the query, or of a JSON object in the body. Pages of other web sites cannot ask for any of this
+(``origin.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from gateway.admin import api
+from gateway.admin.operations import NotDone, Operations
+from gateway.admin.state import DrainState, GatewayState
+
+LOOK_SECONDS = 0.1
+"""Between two looks at a backend's tunnels, while somebody waits for the last."""
+
+MAX_BODY_BYTES = 64 * 1024
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_TRUE = ("true", "1", "yes")
+_FALSE = ("false", "0", "no")
+
+
+class Handlers:
+    """The handlers of the paths above."""
+
+    def __init__(self, state: GatewayState, operations: Operations) -> None:
+        self._state = state
+        self._operations = operations
+
+    def routes(self) -> list[web.RouteDef]:
+        """What to serve."""
+        return [
+            web.post("/api/v1/reload", self.reload),
+            web.post("/api/v1/drain", self.drain),
+            web.post("/api/v1/upgrade", self.upgrade),
+            web.post("/api/v1/stop", self.stop),
+        ]
+
+    async def reload(self, request: web.Request) -> web.Response:
+        await _asked(request)
+        await self._operations.reload()
+        return _answer(200, {"reloaded": True, "time": self._state.last_reload_unix})
+
+    async def upgrade(self, request: web.Request) -> web.Response:
+        await _asked(request)
+        sock = request.get_extra_info("socket")
+        if sock is None:
+            raise NotDone("the client is gone")
+        connection = os.dup(sock.fileno())
+        try:
+            await self._operations.upgrade(connection)
+        finally:
+            os.close(connection)
+        return _answer(200, {"upgraded": True})
+
+    async def stop(self, request: web.Request) -> web.Response:
+        await _asked(request)
+        await self._operations.stop()
+        return _answer(202, {"stopping": True})
+
+    async def drain(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, "backend", "wait")
+        wait = _flag("wait", asked.get("wait", False))
+        if "backend" in asked:
+            backends = api.backend_numbers(str(asked["backend"]), self._state.registry)
+            drains = await self._operations.drain_backends(backends)
+            if wait:
+                await self._until_unused(backends)
+        else:
+            drains = [await self._operations.drain()]
+            if wait:
+                await self._until_drained(*drains)
+        return _answer(
+            200 if wait else 202,
+            {
+                "done": wait,
+                "tunnels": sum(drain.tunnels for drain in drains),
+                "period": drains[0].period_seconds,
+                "seconds": round(drains[0].seconds, 3),
+            },
+        )
+
+    async def _until_drained(self, drain: DrainState) -> None:
+        await drain.over.wait()
+        if drain.cut_short:
+            raise NotDone("the drain was cut short: the gateway exits with tunnels open")
+
+    async def _until_unused(self, backends: frozenset[int]) -> None:
+        state = self._state
+        while not state.stopping and backends <= state.drained_backends.keys():
+            if not any(state.table.live(backend) for backend in backends):
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+        reason = "the gateway is shutting down" if state.stopping else "a reload has put the backend into service again"
+        raise NotDone(f"the drain was cut short: {reason}")
+
+
+async def _asked(request: web.Request, *known: str) -> dict[str, object]:
+    """The parameters of a request. :raises api.BadQuery: one is not known, or the body is no JSON object"""
+    body = await request.content.read(MAX_BODY_BYTES)
+    asked: dict[str, object] = {}
+    if body.strip():
+        try:
+            asked = json.loads(body)
+        except ValueError:
+            raise api.BadQuery("the body is not JSON (a JSON object, or no body)") from None
+        if not isinstance(asked, dict):
+            raise api.BadQuery("the body is no JSON object")
+    return api.known_only([*request.query.items(), *asked.items()], known)
+
+
+def _flag(name: str, value: object) -> bool:
+    text = str(value).lower()
+    if text not in (*_TRUE, *_FALSE):
+        raise api.BadQuery(f"{name} is {text} (true or false)")
+    return text in _TRUE
+
+
+def _answer(status: int, data: api.Object) -> web.Response:
+    return web.json_response(data, status=status)

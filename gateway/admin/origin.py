@@ -1,0 +1,114 @@
+"""Which requests the admin address answers: none that a page of another web site can have sent.
+
+A browser on a machine that can reach the admin address lets such a page send requests in two ways:
+
+- The page asks for the address directly. The browser adds ``Origin`` or ``Sec-Fetch-Site`` (Fetch Metadata), which name
+  the other site: 403. A link that a person follows is allowed, as the page cannot read what the browser then shows.
+- The page asks for its own site's name, which now resolves to this address (DNS rebinding). To the browser that is one
+  site, and only ``Host`` shows it: 421 (RFC 9110 15.5.20), except for names that an outsider cannot point here.
+
+A browser cannot connect to a unix socket, so there any ``Host`` is accepted.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Collection, Mapping
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from aiohttp import web
+from aiohttp.typedefs import Middleware
+
+from gateway.admin.handlers import Handler
+from gateway.observe.seldom import Seldom
+
+ANY_HOST = frozenset({"/healthz", "/readyz"})
+"""Paths for load balancers, which send any ``Host``. The answers hold nothing but the state of the gateway."""
+
+log = logging.getLogger("gateway")
+
+
+def refuse_other_sites(allowed: Callable[[], Collection[str]], over_tcp: bool) -> Middleware:
+    """Make a middleware that refuses requests which a page of another site may have sent.
+
+    :param allowed: returns further names to answer to: ``name``, or ``*.name`` for all names under it
+    :param over_tcp: false if the admin address is a unix socket
+    """
+    warn = Seldom(log.warning)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        hosts = request.headers.getall("Host", [])
+        names = allowed()
+        if over_tcp and request.path not in ANY_HOST:
+            for host in hosts:
+                if not is_host_allowed(host, names):
+                    warn(
+                        "admin: refused a request for host %r; if this gateway has that name, list it in admin.hosts",
+                        host[:100],
+                    )
+                    raise web.HTTPMisdirectedRequest(
+                        text="the admin address is not known by this host name (another site could have pointed it"
+                        " here); use an IP address, localhost or the host name of the gateway's machine, or list the"
+                        " name in admin.hosts"
+                    )
+        if not is_same_origin(request.method, request.headers, hosts[0] if hosts else "", names):
+            raise web.HTTPForbidden(text="this request comes from a web page of another site")
+        return await handler(request)
+
+    return middleware
+
+
+def is_host_allowed(field: str, allowed: Collection[str]) -> bool:
+    """Whether an outsider cannot have pointed this host at the admin address.
+
+    That holds for IP addresses, for ``localhost`` and names under it, which browsers resolve to loopback themselves
+    (RFC 6761 6.3), and for the machine's host name. The port may be any: ``ssh -L`` changes it.
+
+    :param field: ``Host``, with or without a port
+    :param allowed: further names, in lower case: ``name``, or ``*.name`` for all names under it
+    """
+    if set(field) & set("@/?#\\"):
+        return False
+    try:
+        host = (urlsplit(f"//{field}").hostname or "").removesuffix(".")
+    except ValueError:
+        return False
+    try:
+        ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return True
+    own = socket.gethostname().lower()
+    if host in ("localhost", own, own.partition(".")[0]) or host.endswith(".localhost"):
+        return bool(host)
+    return any(host.endswith(name[1:]) if name.startswith("*.") else host == name for name in allowed)
+
+
+def is_same_origin(method: str, fields: Mapping[str, str], host: str, allowed: Collection[str]) -> bool:
+    """Whether a request was sent by a page of the admin address itself, or by no page at all.
+
+    :param fields: of the request, with names in any case
+    :param host: the request's ``Host``
+    :param allowed: as for :func:`is_host_allowed`
+    """
+    site = fields.get("Sec-Fetch-Site", "same-origin").lower()
+    if site not in ("same-origin", "none") and not _is_followed_link(method, fields):
+        return False
+    origin = fields.get("Origin")
+    if origin is None:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return bool(parts.netloc) and parts.netloc.lower() == host.lower() and is_host_allowed(host, allowed)
+
+
+def _is_followed_link(method: str, fields: Mapping[str, str]) -> bool:
+    """Whether the browser will show the answer as a page, in a tab of its own."""
+    as_page = fields.get("Sec-Fetch-Mode"), fields.get("Sec-Fetch-Dest")
+    return method in ("GET", "HEAD") and as_page == ("navigate", "document")

@@ -1,0 +1,23 @@
+"""Commands import no more than they need before they do what they are called for."""
+
+import subprocess
+import sys
+
+import pytest
+
+# aiohttp and prometheus-client take half a second of CPU, ssl's part of it (every authority's certificate) a sixth. A
+# gateway imports them while its workers start.
+SEES = """
+import sys
+from gateway.cli import main
+main.get_command(None, "{command}")
+print(*sorted({{"aiohttp", "prometheus_client", "ssl"}} & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "status", "reload"])
+def test_no_aiohttp_before_the_workers_are_started(command):
+    program = SEES.format(command=command)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "aiohttp" not in done.stdout
+    assert "prometheus_client" not in done.stdout
