@@ -71,6 +71,11 @@ class Framer:
 
     __slots__ = ("complete", "received", "remaining", "until_close")
 
+    complete: bool
+    received: int
+    remaining: int
+    until_close: bool
+
     def scan(self, data: Bytes, start: int, end: int) -> int:
         """Look at ``data[start:end]``, the next bytes of the connection.
 
