@@ -6,9 +6,9 @@
                               environment                     section
 
 `load` goes all the way, and puts the findings of each step at a line and column (`loader`). The schema is
-one file a concept: `schema` (the top), `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`; the
-values in it are `address`, `hostnames`, `durations`, `closecodes`, `names`. `section` is what its mappings have in
-common, `words` the words of messages, `errors` their form. `jsonschema` describes the same file to editors.
+one file a concept: `schema` (the top), `heads`, `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`.
+The values in it are `address`, `hostnames`, `durations`, `sizes`, `closecodes`, `names`. `section` is what its mappings
+have in common, `words` the words of messages, `errors` their form. `jsonschema` describes the same file to editors.
 
 A worker is sent `settings`, and needs neither YAML nor pydantic nor the loader: names are imported when first used.
 """
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
         Backend,
         Config,
         Drain,
+        Heads,
         Keepalive,
         KeepaliveOverrides,
         KeepaliveSide,
         Listener,
         Match,
         OnLoss,
+        Pool,
         Route,
         TimeoutOverrides,
         Timeouts,
@@ -48,12 +50,14 @@ __all__ = [
     "Config",
     "ConfigError",
     "Drain",
+    "Heads",
     "Keepalive",
     "KeepaliveOverrides",
     "KeepaliveSide",
     "Listener",
     "Match",
     "OnLoss",
+    "Pool",
     "Problem",
     "Route",
     "TimeoutOverrides",

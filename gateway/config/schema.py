@@ -15,13 +15,14 @@ from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_listen
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
+from gateway.config.heads import Heads, Underscores
 from gateway.config.keepalive import Keepalive, KeepaliveOverrides, KeepaliveSide, misfits_on_routes
 from gateway.config.matching import Match
 from gateway.config.names import Name
 from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
-from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Upstream
+from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Pool, Upstream
 from gateway.config.words import found, known, quoted
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "BackendAddress",
     "Config",
     "Drain",
+    "Heads",
     "Keepalive",
     "KeepaliveOverrides",
     "KeepaliveSide",
@@ -39,6 +41,7 @@ __all__ = [
     "Listener",
     "Match",
     "OnLoss",
+    "Pool",
     "Route",
     "TimeoutOverrides",
     "Timeouts",
@@ -157,6 +160,11 @@ class Config(Section):
         description="Networks and addresses of proxies in front, whose X-Forwarded-* headers are believed",
     )
     admin: Admin = Field(default_factory=Admin, description="Metrics, health checks, admin API and status page")
+    heads: Heads = Field(default_factory=Heads, description="Limits of a request's head; an answer's may be twice that")
+    underscores: Underscores = Field(
+        default="drop",
+        description="What becomes of a request's fields with `_` in their name: drop, pass or reject (400)",
+    )
     access_log: Annotated[
         AccessLog,
         BeforeValidator(_log_may_be_off, json_schema_input_type=AccessLog | Literal["off", False]),

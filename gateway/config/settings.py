@@ -24,6 +24,14 @@ class AccessLog(NamedTuple):
     format: Literal["json", "text"]
 
 
+class Heads(NamedTuple):
+    """Limits of a request's head; an answer's may be twice that."""
+
+    max_size: int
+    """bytes"""
+    max_fields: int
+
+
 class Timeouts(NamedTuple):
     """A route's, in seconds; None where a limit is off."""
 
@@ -31,6 +39,8 @@ class Timeouts(NamedTuple):
     handshake: float
     write_stall: float
     close: float
+    request_body: float
+    response: float | None
     idle: float | None
     max_lifetime: float | None
 
@@ -42,6 +52,8 @@ class Timeouts(NamedTuple):
             handshake=timeouts.handshake,
             write_stall=timeouts.write_stall,
             close=timeouts.close,
+            request_body=timeouts.request_body,
+            response=timeouts.response,
             idle=timeouts.idle,
             max_lifetime=timeouts.max_lifetime,
         )
@@ -77,14 +89,24 @@ class Backend(NamedTuple):
     weight: int
 
 
+class Pool(NamedTuple):
+    """Connections kept for plain HTTP, for each worker and backend."""
+
+    idle: float
+    """seconds"""
+    size: int
+
+
 class Upstream(NamedTuple):
-    """Backends of which any can serve a tunnel."""
+    """Backends of which any can serve a tunnel or a request."""
 
     backends: tuple[Backend, ...]
     balance: Literal["round_robin", "least_tunnels"]
     connect_retries: int
     loss_close_code: int | None
     """what a client is told when its backend vanishes; None for nothing"""
+    pool: Pool | None
+    """None where each request gets a connection of its own"""
 
     @classmethod
     def of(cls, upstream: schema.Upstream) -> Upstream:
@@ -94,6 +116,7 @@ class Upstream(NamedTuple):
             balance=upstream.balance,
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
+            pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
         )
 
 
@@ -151,9 +174,13 @@ class Settings(NamedTuple):
     """All that a worker needs of a configuration."""
 
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
+    heads: Heads
+    underscores: Literal["drop", "pass", "reject"]
     access_log: AccessLog
     request_head: float
     """the timeout in seconds: which route a request has is only known when its head is there"""
+    http_idle: float
+    """seconds that a client's connection is kept between two requests, which may be of different routes"""
     drain: Drain
     upstreams: dict[str, Upstream]
     routes: tuple[Route, ...]
@@ -163,8 +190,11 @@ class Settings(NamedTuple):
         """What workers are sent."""
         return cls(
             trusted_proxies=config.trusted_proxies,
+            heads=Heads(config.heads.max_size, config.heads.max_fields),
+            underscores=config.underscores,
             access_log=AccessLog(config.access_log.path, config.access_log.format),
             request_head=config.timeouts.request_head,
+            http_idle=config.timeouts.http_idle,
             drain=Drain(config.drain.period, config.drain.close_code),
             upstreams={name: Upstream.of(upstream) for name, upstream in config.upstreams.items()},
             routes=tuple(Route.of(route, config) for route in config.routes),

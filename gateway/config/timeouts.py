@@ -1,4 +1,4 @@
-"""How long each phase of a tunnel's life may take, for the gateway and for single routes."""
+"""How long each phase of a request or a tunnel may take, for the gateway and for single routes."""
 
 from pydantic import ConfigDict, Field
 
@@ -33,6 +33,21 @@ class Timeouts(Section):
         default="10s",
         validate_default=True,
         description="How long a tunnel may last after its first Close frame or FIN",
+    )
+    request_body: Duration = Field(
+        default="60s",
+        validate_default=True,
+        description="How long a client may pause within a request's body; then 408",
+    )
+    response: DurationOrOff = Field(
+        default="60s",
+        validate_default=True,
+        description="How long a backend may take to begin an answer to plain HTTP, then 504, and to pause within it",
+    )
+    http_idle: Duration = Field(
+        default="75s",
+        validate_default=True,
+        description="How long a client's connection is kept between two requests",
     )
     idle: DurationOrOff = Field(
         default="off",

@@ -1,12 +1,14 @@
 """Upstreams: named groups of backends, and how one of them is chosen."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_backend
 from gateway.config.closecodes import CloseCode
+from gateway.config.durations import Duration, is_off
 from gateway.config.errors import BadValue
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.words import found
@@ -41,11 +43,27 @@ class OnLoss(Section):
     close_code: CloseCode = Field(default=1012, description="Close code that the client is told")
 
 
-def _off_is_none(value: object) -> object:
-    if value is False or value == "off":
+class Pool(Section):
+    """Connections to a backend that are kept for further requests."""
+
+    idle: Duration = Field(
+        default="15s",
+        validate_default=True,
+        description="How long a connection is kept without a request",
+    )
+    size: Annotated[int, Strict()] = Field(
+        default=64,
+        ge=1,
+        le=4096,
+        description="How many connections without a request each worker keeps to each backend",
+    )
+
+
+def _off_is_none(value: object, *, example: str) -> object:
+    if is_off(value):
         return None
-    if not isinstance(value, Mapping | OnLoss):
-        raise BadValue(f"expected a mapping or off, found {found(value)}", "such as {close_code: 1012}, or off")
+    if not isinstance(value, Mapping | Section):
+        raise BadValue(f"expected a mapping or off, found {found(value)}", f"such as {example}, or off")
     return value
 
 
@@ -58,7 +76,7 @@ class Upstream(Section):
     ] = Field(min_length=1, description="Servers, each an address or a mapping with an address and a weight")
     balance: Literal["round_robin", "least_tunnels"] = Field(
         default="least_tunnels",
-        description="How a backend is chosen: each in turn, or the one with the fewest tunnels",
+        description="How a backend is chosen: each in turn, or the one with the fewest tunnels and requests",
     )
     connect_retries: Annotated[int, Strict()] = Field(
         default=2,
@@ -68,10 +86,23 @@ class Upstream(Section):
     )
     on_loss: Annotated[
         OnLoss | None,
-        BeforeValidator(_off_is_none, json_schema_input_type=OnLoss | Literal["off", False]),
+        BeforeValidator(
+            partial(_off_is_none, example="{close_code: 1012}"),
+            json_schema_input_type=OnLoss | Literal["off", False],
+        ),
     ] = Field(
         default_factory=OnLoss,
         description="What a client is told when its backend vanishes; off: its connection just ends",
+    )
+    pool: Annotated[
+        Pool | None,
+        BeforeValidator(
+            partial(_off_is_none, example="{idle: 15s, size: 64}"),
+            json_schema_input_type=Pool | Literal["off", False],
+        ),
+    ] = Field(
+        default_factory=Pool,
+        description="Connections kept for plain HTTP; off: a new one for each request",
     )
 
     @classmethod

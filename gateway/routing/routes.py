@@ -12,6 +12,9 @@ from gateway.protocol.target import normal_path
 from gateway.routing.balancing import Balancer, LeastTunnels, RoundRobin, Target
 from gateway.routing.registry import Registry
 
+NS = 1_000_000_000
+NEVER_NS = 2**62
+
 
 class Upstream:
     """A named group of backends, and the order in which they are tried."""
@@ -27,6 +30,9 @@ class Upstream:
         self.name = name
         self.connect_retries = settings.connect_retries
         self.on_loss_code = settings.loss_close_code or 0
+        self.pool_idle_ns = int(settings.pool.idle * NS) if settings.pool else 0
+        self.pool_size = settings.pool.size if settings.pool else 0
+        """connections kept for each backend; 0 where each request gets a connection of its own"""
         self.targets = [
             Target(
                 number=number,
@@ -43,18 +49,16 @@ class Upstream:
         )
 
 
-NS = 1_000_000_000
-NEVER_NS = 2**62
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A route's time-outs in nanoseconds, as rows of the shared table hold them; ``NEVER_NS`` for off."""
+    """A route's timeouts in nanoseconds; ``NEVER_NS`` for off."""
 
     connect_ns: int
     handshake_ns: int
     write_stall_ns: int
     close_ns: int
+    request_body_ns: int
+    response_ns: int
     idle_ns: int
     max_lifetime_ns: int
 
@@ -66,6 +70,8 @@ class Limits:
             _ns(timeouts.handshake),
             _ns(timeouts.write_stall),
             _ns(timeouts.close),
+            _ns(timeouts.request_body),
+            _ns(timeouts.response),
             _ns(timeouts.idle),
             _ns(timeouts.max_lifetime),
         )

@@ -28,6 +28,9 @@ trusted_proxies: [10.0.0.0/8]          # [A] whose X-Forwarded-* (and PROXY head
 admin:
   address: 127.0.0.1:9100              # [A] /metrics /healthz /readyz /api/v1/… and the status page at /
 
+heads: {max_size: 32KiB, max_fields: 200}              # [D] beyond it 431; answers may be twice that
+underscores: drop                      # [D] request fields with `_` in their name: drop, pass, reject (400)
+
 access_log: {path: "-", format: json}  # [A] one line for each handshake and one for each tunnel's end
 
 timeouts:                              # [A] each may be overridden on a route
@@ -36,6 +39,9 @@ timeouts:                              # [A] each may be overridden on a route
   handshake: 10s                       # backend's answer to the upgrade (504)
   write_stall: 60s                     # a side that takes no bytes
   close: 10s                           # from the first Close frame or FIN to the end
+  request_body: 60s                    # [D] plain HTTP: between two pieces of a body (408)
+  response: 60s                        # [D] plain HTTP: until the answer's head (504), then between two pieces
+  http_idle: 75s                       # [D] a client's connection between two requests
   idle: off                            # no data frame either way: Close 1001, then end
   max_lifetime: off                    # Close 1012, then end
 
@@ -51,6 +57,7 @@ upstreams:
       - {address: chat2.internal:9001, weight: 2}
     balance: least_tunnels             # [A] round_robin, least_tunnels
     connect_retries: 2                 # [A] other backends tried when connecting fails
+    pool: {idle: 15s, size: 64}        # [D] connections kept for plain HTTP, for each worker and backend; off
     on_loss: {close_code: 1012}        # [C] what a client is told when its backend vanishes; off = just end
 
 routes:                                # first match wins, in order

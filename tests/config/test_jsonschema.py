@@ -77,6 +77,7 @@ def test_defaults_are_as_a_user_writes_them():
     timeouts = SCHEMA["$defs"]["Timeouts"]["properties"]
     assert timeouts["connect"]["default"] == "5s"
     assert timeouts["idle"]["default"] == "off"
+    assert SCHEMA["$defs"]["Heads"]["properties"]["max_size"]["default"] == "32KiB"
     assert SCHEMA["properties"]["workers"]["default"] == "auto"
     assert SCHEMA["$defs"]["Admin"]["properties"]["address"]["default"] == "127.0.0.1:9100"
     assert "default" not in SCHEMA["$defs"]["Match"]["properties"]["hosts"]
@@ -114,6 +115,11 @@ def test_every_default_fits():
         with_top("keepalive: {client: off, backend: {ping_after: off}}"),
         with_top("keepalive: {client: 'off', backend: {ping_after: adaptive, min: 1s, max: 1h}}"),
         with_top('keepalive: {client: "${C:-off}", backend: {ping_after: "${B:-25s}"}}'),
+        with_top("heads: {max_size: 1MiB, max_fields: 64}\nunderscores: reject"),
+        with_top("timeouts: {response: off, request_body: 5s, http_idle: 1m}"),
+        MINIMAL.replace('9001"]', '9001"], pool: off'),
+        MINIMAL.replace('9001"]', '9001"], pool: {idle: 1m, size: 1}'),
+        route("timeouts: {response: off, request_body: 5s}"),
         route("keepalive: {}"),
         route("keepalive: {client: off, backend: {ping_after: adaptive, max: 1m}}"),
         route("match:"),
@@ -137,6 +143,13 @@ def test_what_loads_fits(text):
         with_top("timeouts: {connect: 5}"),
         with_top("timeouts: {connect: off}"),
         with_top("access_log: {format: xml}"),
+        with_top("heads: {max_size: 32k}"),
+        with_top("heads: {max_size: 32768}"),
+        with_top("heads: {max_fields: 0}"),
+        with_top("underscores: keep"),
+        with_top("timeouts: {http_idle: off}"),
+        MINIMAL.replace('9001"]', '9001"], pool: {size: 0}'),
+        MINIMAL.replace('9001"]', '9001"], pool: 64'),
         with_top("keepalive: off"),
         with_top("keepalive: {client: }"),
         with_top("keepalive: {client: 25s}"),

@@ -45,7 +45,8 @@ def test_a_missing_key_is_reported_at_what_lacks_it():
 def test_an_unknown_key_is_reported_with_the_likely_one():
     assert complaints(with_top("max_tunels: 5")) == [
         "gateway.yaml:1:1: max_tunels: unknown key (did you mean max_tunnels? known here: workers,"
-        " max_tunnels, listen, trusted_proxies, admin, access_log, timeouts, keepalive, drain, upstreams, routes)"
+        " max_tunnels, listen, trusted_proxies, admin, heads, underscores, access_log, timeouts,"
+        " keepalive, drain, upstreams, routes)"
     ]
 
 
@@ -105,6 +106,25 @@ def test_an_unknown_key_is_reported_with_the_likely_one():
         (
             'access_log: {path: "a\\0b"}',
             '1:20: access_log.path: the path "a\\x00b" holds a control character (a file, - for stdout, or off)',
+        ),
+        (
+            "heads: {max_size: 32k}",
+            '1:19: heads.max_size: expected a size, found the text "32k" (32KiB)',
+        ),
+        ("heads: {max_size: 1000B}", "1:19: heads.max_size: 1000B is too small (at least 1KiB)"),
+        ("heads: {max_size: 2MiB}", "1:19: heads.max_size: 2MiB is too large (at most 1MiB)"),
+        ("heads: {max_fields: 9}", "1:21: heads.max_fields: 9 is too small (at least 10)"),
+        (
+            "underscores: keep",
+            '1:14: underscores: the text "keep" is not a choice (choices: drop, pass, reject)',
+        ),
+        (
+            "timeouts: {http_idle: off}",
+            "1:23: timeouts.http_idle: cannot be off (a duration, such as 250ms, 10s, 5m or 1h)",
+        ),
+        (
+            "timeouts: {request_body: off}",
+            "1:26: timeouts.request_body: cannot be off (a duration, such as 250ms, 10s, 5m or 1h)",
         ),
         (
             "timeouts: {close: off}",
@@ -175,6 +195,23 @@ def test_names_that_would_need_quotes_in_a_label():
     assert complaints(MINIMAL.replace("chat:", "ch@t:").replace("upstream: chat", 'upstream: "ch@t"')) == [
         f'gateway.yaml:3:3: upstreams."ch@t": "ch@t" is not a name {hint}'
     ]
+
+
+@pytest.mark.parametrize(
+    ("pool", "complaint"),
+    [
+        ("{size: 0}", "53: upstreams.chat.pool.size: 0 is too small (at least 1)"),
+        ("{size: 4097}", "53: upstreams.chat.pool.size: 4097 is too large (at most 4096)"),
+        ("{idle: off}", "53: upstreams.chat.pool.idle: cannot be off (a duration, such as 250ms, 10s, 5m or 1h)"),
+        (
+            "5",
+            "46: upstreams.chat.pool: expected a mapping or off, found the number 5"
+            " (such as {idle: 15s, size: 64}, or off)",
+        ),
+    ],
+)
+def test_a_wrong_pool(pool, complaint):
+    assert complaints(MINIMAL.replace('9001"]', f'9001"], pool: {pool}')) == [f"gateway.yaml:3:{complaint}"]
 
 
 def test_upstreams_that_there_are_too_many_of_to_list():

@@ -16,10 +16,12 @@ from gateway.config import (
     Backend,
     Config,
     Drain,
+    Heads,
     KeepaliveSide,
     Listener,
     Match,
     OnLoss,
+    Pool,
     Timeouts,
     Upstream,
 )
@@ -41,12 +43,18 @@ def test_every_default():
         "handshake": 10.0,
         "write_stall": 60.0,
         "close": 10.0,
+        "request_body": 60.0,
+        "response": 60.0,
+        "http_idle": 75.0,
         "idle": None,
         "max_lifetime": None,
     }
     side = {"ping_after": 25.0, "min": 5.0, "max": 240.0, "pong_timeout": 20.0}
     assert config.keepalive.model_dump() == {"client": side, "backend": side}
     assert config.drain == Drain(period="30s", close_code=1012)
+    assert config.heads == Heads(max_size="32KiB", max_fields=200)
+    assert (config.heads.max_size, config.underscores) == (32768, "drop")
+    assert config.upstreams["chat"].pool == Pool(idle="15s", size=64)
     assert config.upstreams["chat"].on_loss == OnLoss(close_code=1012)
     assert config.upstreams == {
         "chat": Upstream(backends=["127.0.0.1:9001"], balance="least_tunnels", connect_retries=2)
@@ -109,6 +117,22 @@ def test_a_match_with_nothing_in_it_is_one_that_matches_everything(match):
 def test_clients_need_not_be_told_of_a_loss(spelling):
     config = config_of(MINIMAL.replace('9001"]', f'9001"], on_loss: {spelling}'))
     assert config.upstreams["chat"].on_loss is None
+
+
+@pytest.mark.parametrize("spelling", ["off", '"off"', "false"])
+def test_a_pool_may_be_off(spelling):
+    config = config_of(MINIMAL.replace('9001"]', f'9001"], pool: {spelling}'))
+    assert config.upstreams["chat"].pool is None
+
+
+def test_a_pool_may_be_set_in_part():
+    config = config_of(MINIMAL.replace('9001"]', '9001"], pool: {size: 8}'))
+    assert config.upstreams["chat"].pool == Pool(idle="15s", size=8)
+
+
+def test_limits_of_heads():
+    config = config_of(with_top("heads: {max_size: 16KiB}\nunderscores: pass"))
+    assert (config.heads.max_size, config.heads.max_fields, config.underscores) == (16384, 200, "pass")
 
 
 def test_a_drain_may_be_paced_and_coded():

@@ -17,7 +17,9 @@ GENERAL = {"timeouts", "keepalive"}
 
 
 def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
-    assert set(schema.Config.model_fields) - OF_THE_SUPERVISOR - GENERAL | {"request_head"} == set(Settings._fields)
+    assert set(schema.Config.model_fields) - OF_THE_SUPERVISOR - GENERAL | {"request_head", "http_idle"} == set(
+        Settings._fields
+    )
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,9 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
     [
         ("AccessLog", set(), set()),
         ("Drain", set(), set()),
-        ("Timeouts", {"request_head"}, set()),
+        ("Heads", set(), set()),
+        ("Timeouts", {"request_head", "http_idle"}, set()),
+        ("Pool", set(), set()),
         ("KeepaliveSide", set(), set()),
         ("Backend", set(), set()),
         ("Upstream", {"on_loss"}, {"loss_close_code"}),
@@ -41,16 +45,20 @@ def test_a_route_has_what_applies_to_it():
     sent = Settings.of(
         config_of(
             [
-                {"timeouts": {"idle": "1h"}, "keepalive": {"client": {"ping_after": "9s"}, "backend": "off"}},
+                {
+                    "timeouts": {"idle": "1h", "request_body": "7s"},
+                    "keepalive": {"client": {"ping_after": "9s"}, "backend": "off"},
+                },
                 {"upgrades": ["websocket", "MQTT"], "http": "reject", "match": {"path": "/x/", "hosts": ["a.example"]}},
             ],
-            timeouts={"connect": "2s", "request_head": "3s"},
+            timeouts={"connect": "2s", "request_head": "3s", "http_idle": "9s", "response": "off"},
             keepalive={"client": {"pong_timeout": "7s"}, "backend": {"ping_after": "adaptive", "min": "2s"}},
         )
     )
     own, general = sent.routes
     assert (own.timeouts.connect, own.timeouts.idle, sent.request_head) == (2.0, 3600.0, 3.0)
-    assert general.timeouts == own.timeouts._replace(idle=None)
+    assert (own.timeouts.request_body, own.timeouts.response, sent.http_idle) == (7.0, None, 9.0)
+    assert general.timeouts == own.timeouts._replace(idle=None, request_body=60.0)
     assert own.client == KeepaliveSide(ping_after=9.0, min=5.0, max=240.0, pong_timeout=7.0)
     assert own.backend == KeepaliveSide(ping_after=None, min=5.0, max=240.0, pong_timeout=20.0)
     assert general.client == own.client._replace(ping_after=25.0)
@@ -65,11 +73,18 @@ def test_upstreams_and_the_rest():
             [{}],
             {
                 "chat": {"backends": ["a:1", {"address": "unix:/b", "weight": 3}], "on_loss": "off"},
-                "other": {"backends": ["a:1"], "balance": "round_robin", "on_loss": {"close_code": 4000}},
+                "other": {
+                    "backends": ["a:1"],
+                    "balance": "round_robin",
+                    "on_loss": {"close_code": 4000},
+                    "pool": "off",
+                },
             },
             trusted_proxies=["10.0.0.0/8"],
             access_log={"path": "off", "format": "text"},
             drain={"period": "1s", "close_code": 1001},
+            heads={"max_size": "16KiB", "max_fields": 50},
+            underscores="reject",
         )
     )
     chat, other = sent.upstreams.values()
@@ -79,6 +94,8 @@ def test_upstreams_and_the_rest():
     assert [str(network) for network in sent.trusted_proxies] == ["10.0.0.0/8"]
     assert sent.access_log == AccessLog(None, "text")
     assert sent.drain == (1.0, 1001)
+    assert (chat.pool, other.pool) == ((15.0, 64), None)
+    assert (sent.heads, sent.underscores) == ((16384, 50), "reject")
 
 
 def test_it_is_understood_without_pydantic():

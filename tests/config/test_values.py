@@ -11,6 +11,7 @@ from gateway.config.durations import format_duration, parse_duration, parse_dura
 from gateway.config.keepalive import parse_interval, parse_ping_after
 from gateway.config.matching import check_host_pattern, check_path, check_regex
 from gateway.config.names import check_name, check_token, check_upgrade
+from gateway.config.sizes import format_size, parse_size
 from gateway.protocol.closing import may_be_sent
 
 ANYTHING = st.one_of(
@@ -164,6 +165,64 @@ def test_a_duration_is_put_in_the_largest_unit_that_fits():
     ]
 
 
+def size(value):
+    return parse_size(value, least_bytes=100, most_bytes=1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "size_bytes"), [("100B", 100), ("1024B", 1024), ("32KiB", 32768), ("1MiB", 1 << 20), ("1GiB", 1 << 30)]
+)
+def test_sizes(text, size_bytes):
+    assert size(text) == size_bytes
+    assert size(format_size(size_bytes)) == size_bytes
+
+
+def test_a_size_is_put_in_the_largest_unit_that_fits():
+    assert [format_size(n) for n in (0, 100, 1024, 1536, 1 << 20, 3 << 30)] == [
+        *("0GiB", "100B", "1KiB", "1536B", "1MiB", "3GiB")
+    ]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "1", 1, 16384, "1.5MiB", "-1KiB", "1 KiB", "1kib", "KiB", "1KiB\n", True, None, []]
+)
+def test_what_is_no_size(value):
+    with pytest.raises(BadValue, match="expected a size, found "):
+        size(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        ("32k", "32KiB"),
+        ("32KB", "32KiB"),
+        ("8m", "8MiB"),
+        ("8 MiB", "8MiB"),
+        (64, "with its unit: 64KiB, or 64B for bytes"),
+        ("64", "with its unit: 64KiB, or 64B for bytes"),
+        ("much", "such as 16KiB or 1MiB"),
+    ],
+)
+def test_a_size_in_another_form_is_told_the_right_one(value, hint):
+    with pytest.raises(BadValue) as caught:
+        size(value)
+    assert caught.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("99B", "99B is too small (at least 100B)"),
+        ("2GiB", "2GiB is too large (at most 1GiB)"),
+        ("9" * 12 + "GiB", "large"),
+    ],
+)
+def test_sizes_out_of_range(text, message):
+    with pytest.raises(BadValue) as caught:
+        size(text)
+    assert message in str(caught.value)
+
+
 def test_intervals_of_keepalive_are_of_a_second_or_more():
     assert parse_interval("1s") == parse_ping_after("1000ms") == 1.0
     assert (parse_ping_after("adaptive"), parse_ping_after("off"), parse_ping_after(False)) == ("adaptive", None, None)
@@ -284,6 +343,7 @@ def test_any_value_is_taken_or_refused_with_a_reason(value):
         parse_duration_or_off,
         parse_interval,
         parse_ping_after,
+        size,
         check_path,
         check_regex,
     )

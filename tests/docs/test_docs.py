@@ -162,6 +162,8 @@ async def test_what_needs_a_restart_is_as_documented(
         "listen": [{"address": f"127.0.0.1:{free_port()}"}],
         "trusted_proxies": ["192.0.2.0/24"],
         "admin": {"address": f"127.0.0.1:{free_port()}"},
+        "heads": {"max_size": "16KiB"},
+        "underscores": "pass",
         "access_log": {"path": str(tmp_path / "access.log")},
         "timeouts": {"idle": "1h"},
         "keepalive": {"client": "off"},

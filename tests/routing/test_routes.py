@@ -129,9 +129,13 @@ def test_all_conditions_must_be_met():
 
 def test_what_a_route_says():
     routes = routes_of(
-        {"timeouts": {"connect": "250ms", "idle": "1h"}, "upgrades": ["websocket", "tcp"], "http": "reject"},
+        {
+            "timeouts": {"connect": "250ms", "idle": "1h", "response": "off"},
+            "upgrades": ["websocket", "tcp"],
+            "http": "reject",
+        },
         {},
-        timeouts={"connect": "2s", "close": "3s", "max_lifetime": "1h"},
+        timeouts={"connect": "2s", "close": "3s", "max_lifetime": "1h", "response": "1.5s"},
     )
     own, default = routes.routes
     assert (own.number, default.number) == (0, 1)
@@ -140,9 +144,23 @@ def test_what_a_route_says():
     assert (own.proxies_http, default.proxies_http) == (False, True)
     assert (own.limits.connect_ns, default.limits.connect_ns) == (250_000_000, 2_000_000_000)
     assert own.limits.close_ns == default.limits.close_ns == 3_000_000_000
+    assert (own.limits.response_ns, default.limits.response_ns) == (NEVER_NS, 1_500_000_000)
+    assert own.limits.request_body_ns == default.limits.request_body_ns == 60 * NS
     assert (own.limits.idle_ns, default.limits.idle_ns) == (3600 * 10**9, NEVER_NS)
     assert own.limits.max_lifetime_ns == 3600 * 10**9
     assert own.upstream is default.upstream is routes.upstreams["chat"]
+
+
+def test_how_many_connections_an_upstream_keeps():
+    upstreams = {
+        "chat": {"backends": ["a:1"]},
+        "few": {"backends": ["a:1"], "pool": {"idle": "1.5s", "size": 2}},
+        "none": {"backends": ["a:1"], "pool": "off"},
+    }
+    made = routes_of({}, upstreams=upstreams).upstreams.values()
+    assert [(upstream.pool_idle_ns, upstream.pool_size) for upstream in made] == [
+        *((15 * NS, 64), (1_500_000_000, 2), (0, 0))
+    ]
 
 
 def test_how_a_route_keeps_its_sides_alive():

@@ -1,0 +1,42 @@
+"""How large the head of a request may be, and what becomes of fields that backends may read in two ways."""
+
+from functools import partial
+from typing import Annotated, Literal
+
+from pydantic import Field, PlainValidator, Strict, WithJsonSchema
+
+from gateway.config.section import Section
+from gateway.config.sizes import SIZE_JSON_SCHEMA, parse_size
+
+_LEAST_BYTES = 1 << 10
+_MOST_BYTES = 1 << 20
+
+HeadSize = Annotated[
+    int,
+    PlainValidator(partial(parse_size, least_bytes=_LEAST_BYTES, most_bytes=_MOST_BYTES)),
+    WithJsonSchema(SIZE_JSON_SCHEMA),
+]
+"""Bytes."""
+
+Underscores = Literal["drop", "pass", "reject"]
+"""What becomes of a request's fields with `_` in their name.
+
+CGI and WSGI servers hand `X_Forwarded_For` and `X-Forwarded-For` to an application under one name, so that a client
+could pretend to be a proxy.
+"""
+
+
+class Heads(Section):
+    """Limits of a request's head. The head of an answer may have twice as much."""
+
+    max_size: HeadSize = Field(
+        default="32KiB",
+        validate_default=True,
+        description="Bytes of a request's head, with its request line; beyond it 431",
+    )
+    max_fields: Annotated[int, Strict()] = Field(
+        default=200,
+        ge=10,
+        le=10000,
+        description="Header fields of a request; beyond it 431",
+    )
