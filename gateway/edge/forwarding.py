@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.protocol.http import (
-    Field,
-    Head,
-    RequestHead,
-    ResponseHead,
+from gateway.protocol.fields import (
+    answer_lines,
+    head_bytes,
     hop_by_hop,
     only_upgrade_is_hop_by_hop,
     request_bytes,
-    response_bytes,
+    request_lines,
 )
 
 if TYPE_CHECKING:
     from gateway.edge.in_force import InForce
     from gateway.edge.request import Request
+    from gateway.protocol.heads import Field, RequestHead, ResponseHead
 
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 """Fields that the gateway writes itself. What a peer that is not trusted says in them is dropped."""
-
-_OF_THE_BODY = frozenset((b"transfer-encoding", b"trailer"))
-"""Fields of one connection that go on all the same, since the body is relayed in its framing."""
 
 
 # --- to the backend ---------------------------------------------------------------------------------------------------
@@ -35,24 +31,24 @@ def lines_to_backend(head: RequestHead, underscores: bool) -> bytes:
 
     :param underscores: whether fields with ``_`` in their names go on; a CGI or WSGI backend cannot tell them from ours
     """
-    dropped = (hop_by_hop(head) | _OURS) - _OF_THE_BODY
+    without = _OURS
+    if not underscores and head.has_underscore:
+        without |= {name for name in head.first if b"_" in name}
     if not head.http11:
-        dropped |= {b"expect"}  # a client of HTTP/1.0 does not wait, and knows no 100 (RFC 9110 section 10.1.1)
-    lines = []
-    for name, field in zip(head.names, head.fields, strict=True):
-        if name not in dropped and (underscores or b"_" not in name):
-            lines.append(b"%b: %b\r\n" % field)
-    if b"host" not in head.first:
-        lines.insert(0, b"Host: \r\n")  # RFC 9112 section 3.2: one of HTTP/1.1 has it, be it empty
-    return b"".join(lines)
+        without |= {b"expect"}  # a client of HTTP/1.0 does not wait, and knows no 100 (RFC 9110 section 10.1.1)
+    return b"".join([b"%b\r\n" % line for line in request_lines(head, without)])
 
 
 def request_to_backend(request: Request, config: InForce) -> bytes:
     """The head of a plain request as the backend is sent it."""
+    head = request.head
+    lines = request.facts.lines
+    if b"host" not in head.first:  # one of HTTP/1.0; nginx sends its upstream's name, too
+        lines = b"Host: %b\r\n%b" % (request.route.upstream.name.encode(), lines)
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
-        request.head.method,
+        head.method,
         request.target,
-        request.facts.lines,
+        lines,
         _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1")),
     )
 
@@ -112,47 +108,48 @@ def _forwarded(request: Request) -> tuple[bytes, bytes, bytes]:
 # --- to the client ----------------------------------------------------------------------------------------------------
 
 
-def answer_to_client(head: ResponseHead) -> bytes:
+def switch_to_client(head: ResponseHead) -> bytes:
     """The head of a 101 as the client is sent it. Length fields have no business there (RFC 9110 section 8.6)."""
     if head.raw.startswith(b"HTTP/1.1 ") and only_upgrade_is_hop_by_hop(head) and b"content-length" not in head.first:
         return head.raw
-    fields = _end_to_end(head, keep=(b"connection", b"upgrade"), drop=(b"content-length", b"transfer-encoding"))
-    return response_bytes(head.status, head.reason, fields)
+    return head_bytes(_status_line(head), answer_lines(head, b"GET", True))
 
 
 def interim_to_client(head: ResponseHead) -> bytes:
     """The head of an interim answer as the client is sent it."""
-    return response_bytes(head.status, head.reason, _end_to_end(head, drop=(b"content-length", b"transfer-encoding")))
+    return head_bytes(_status_line(head), answer_lines(head, b"GET", True))
 
 
-def fields_to_client(head: ResponseHead, keep_chunked: bool) -> list[Field]:
-    """A final answer's fields without those of one connection only.
+def answer_to_client(head: ResponseHead, method: bytes, http11: bool, option: bytes = b"") -> bytes:
+    """The head of a final answer as the client is sent it.
 
-    An ``Upgrade`` stays: a 426 needs it, and any other answer may offer it (RFC 9110 sections 7.8 and 15.5.22).
-
-    :param keep_chunked: whether the body is relayed in its chunks
+    :param method: that of the request
+    :param http11: whether the client speaks HTTP/1.1
+    :param option: for its connection: ``close``, ``keep-alive`` or nothing
     """
-    keep: tuple[bytes, ...] = (b"transfer-encoding", b"trailer") if keep_chunked else (b"trailer",)
-    drop: tuple[bytes, ...] = ()
-    if head.status == 204:
-        drop = (b"content-length", b"transfer-encoding")  # RFC 9110 section 8.6
-    elif head.status == 304 and not keep_chunked:
-        drop = (b"transfer-encoding",)
-    offered = b"upgrade" in head.first and b"upgrade" in head.tokens(b"connection")
-    if not offered:
-        return _end_to_end(head, keep, drop)
-    return [*_end_to_end(head, (*keep, b"upgrade"), drop), (b"Connection", b"Upgrade")]
+    return head_bytes(_status_line(head), answer_lines(head, method, http11, option))
 
 
-def goes_as_it_came(head: ResponseHead) -> bool:
-    """Whether no field of an answer concerns one connection only, so that its bytes can go on as they are."""
-    return head.raw.startswith(b"HTTP/1.1 ") and b"connection" not in head.first
+_OF_ONE_HOP = frozenset(
+    (
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"upgrade",
+    )
+)
 
 
-def _end_to_end(head: Head, keep: tuple[bytes, ...] = (), drop: tuple[bytes, ...] = ()) -> list[Field]:
-    dropped = hop_by_hop(head)
-    return [
-        field
-        for name, field in zip(head.names, head.fields, strict=True)
-        if (name not in dropped or name in keep) and name not in drop
-    ]
+def goes_as_it_came(head: ResponseHead, method: bytes) -> bool:
+    """Whether a final answer's head needs no change for a client of HTTP/1.1 whose connection stays."""
+    first = head.first
+    if head.status == 204 or (b"transfer-encoding" in first and (method == b"HEAD" or head.status == 304)):
+        return False
+    return _OF_ONE_HOP.isdisjoint(first) and head.raw.startswith(b"HTTP/1.1 ")
+
+
+def _status_line(head: ResponseHead) -> bytes:
+    return b"HTTP/1.1 %d %b" % (head.status, head.reason)

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.edge.forwarding import fields_to_client, goes_as_it_came
+from gateway.edge.forwarding import answer_to_client, goes_as_it_came
 from gateway.protocol.bodies import Chunked, Framer, Length, UntilClose
 from gateway.protocol.framing import answer_body
-from gateway.protocol.http import response_bytes
 
 if TYPE_CHECKING:
-    from gateway.protocol.http import ResponseHead
+    from gateway.protocol.heads import ResponseHead
 
 MAX_KNOWN = 512
 MAX_BYTES = 2048
@@ -31,8 +30,10 @@ class KnownAnswer:
 
     __slots__ = (
         "_framing",
-        "_head",
         "_length",
+        "_made",
+        "_method",
+        "_source",
         "idle_ns",
         "is_chunked",
         "is_framed",
@@ -56,9 +57,10 @@ class KnownAnswer:
         self.is_chunked = self._framing == CHUNKED
         self.is_framed = self._framing != UNTIL_CLOSE
         """whether the client can see where it ends"""
-        fields = fields_to_client(head, keep_chunked=self.is_chunked)
-        self._head = response_bytes(head.status, head.reason, fields)
-        self.is_plain = goes_as_it_came(head) and self._head == head.raw
+        self._source = head
+        self._method = method
+        self._made: dict[tuple[bool, bool], bytes] = {}
+        self.is_plain = goes_as_it_came(head, method)
         """whether a client of HTTP/1.1 that stays is sent the head as it came"""
         tokens = head.tokens(b"connection") if b"connection" in head.first else []
         self.keeps_backend = self.is_framed and (b"close" not in tokens if head.http11 else b"keep-alive" in tokens)
@@ -89,14 +91,13 @@ class KnownAnswer:
         :param http11: whether the client speaks HTTP/1.1
         :param keeps: whether its connection stays open
         """
-        head = self._head
-        if self.is_chunked and not http11:  # it gets what the chunks hold
-            head = _without(head, b"transfer-encoding")
-        if keeps:
-            return head if http11 else head[:-2] + b"Connection: keep-alive\r\n\r\n"
-        if b"\r\nConnection: Upgrade\r\n" in head:  # which goes with an Upgrade that is passed on
-            return head.replace(b"\r\nConnection: Upgrade\r\n", b"\r\nConnection: close, Upgrade\r\n", 1)
-        return head[:-2] + b"Connection: close\r\n\r\n"
+        if self.is_plain and http11 and keeps:
+            return self._source.raw
+        made = self._made.get((http11, keeps))
+        if made is None:
+            option = b"close" if not keeps else b"" if http11 else b"keep-alive"
+            made = self._made[http11, keeps] = answer_to_client(self._source, self._method, http11, option)
+        return made
 
 
 class KnownAnswers:
@@ -112,11 +113,6 @@ class KnownAnswers:
             if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             self._known[head.raw] = known
-
-
-def _without(head: bytes, name: bytes) -> bytes:
-    lines = [line for line in head[:-4].split(b"\r\n") if line.partition(b":")[0].lower() != name]
-    return b"\r\n".join((*lines, b"", b""))
 
 
 def _idle_ns(keep_alive: bytes) -> int:

@@ -12,7 +12,7 @@ from gateway.edge.accepted import Accepted
 from gateway.edge.dialling import Dial
 from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.exchange.sides import Downstream
-from gateway.edge.forwarding import answer_to_client, interim_to_client, upgrade_to_backend
+from gateway.edge.forwarding import interim_to_client, switch_to_client, upgrade_to_backend
 from gateway.edge.refused import Refused
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
 from gateway.observe.backends import DIAL, TUNNEL
@@ -238,12 +238,10 @@ class Upgrade:
         if refusal is not None:
             self._refuse(Refused(502, f"the backend's 101 is not valid: {refusal}", "refused_by_backend"))
             return
-        answer = answer_to_client(head)
+        answer = switch_to_client(head)
         subprotocol = head.first.get(b"sec-websocket-protocol", b"")
         if accept and answer == data:
             shared.accepted.remember(answer, accept, subprotocol)
-        # What refers to itself is left to the garbage collector, which costs a handshake a tenth of its time.
-        reader.release()
         self._accept(answer, subprotocol, reader.received)
 
     def _accept(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
@@ -273,7 +271,6 @@ class Upgrade:
         self._report("refused_by_backend", reader.head.status, None)
         fd, self._backend_fd = self._backend_fd, NONE
         data = reader.head.raw + reader.received
-        reader.release()
         self._let_go()
         exchange = Exchange(self._shared.exchanges, self._client, self._request)
         self._client.task = exchange

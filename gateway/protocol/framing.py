@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from gateway.protocol.bodies import LARGEST, Chunked, Framer, Length, UntilClose
-from gateway.protocol.http import BadHead, BadResponse, Head, RequestHead, ResponseHead
+from gateway.protocol.heads import BadHead, BadResponse, Head, RequestHead, ResponseHead
 
 _LENGTH = re.compile(rb"[0-9]{1,40}\Z")
 _CODING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")

@@ -85,7 +85,6 @@ def without_handshake(lines):
         b"Proxy-Authorization: Basic x",
         b"Proxy-Authenticate: Basic",
         b"TE: trailers",
-        b"Trailer: X-Sum",
         b"X-Forwarded-For: 1.1.1.1",
         b"x-forwarded-PROTO: https",
         b"X-Forwarded-Host: evil",

@@ -7,7 +7,20 @@ from ..support.deadline import SOAK
 
 MANY = settings(max_examples=10_000 if SOAK else 400, deadline=None)
 
-METHODS = [b"GET", b"POST", b"CONNECT", b"OPTIONS", b"PRI", b"M-SEARCH", b"SOURCE", b"get", b"G\0T"]
+METHODS = [
+    b"GET",
+    b"POST",
+    b"CONNECT",
+    b"OPTIONS",
+    b"PRI",
+    b"M-SEARCH",
+    b"SOURCE",
+    b"get",
+    b"G\0T",
+    b"M" * 65,
+    b"GET ",
+    b"",
+]
 TARGETS = [
     *(b"/", b"/ws", b"/ws?x=1", b"*", b"a:443", b"http://a/ws", b"http://", b"ws://a/", b"//a/b", b"/%zz", b"/%2e%2e/"),
     *(b"/../%77s", b"/ws#x", b"/\xe9", b"/a b", b"", b"http://[::1]:8/%", b"http://u@h:1?q", b"/" + b"%41" * 50),

@@ -2,12 +2,15 @@
 
 import pytest
 
-from gateway.protocol.http import MAX_HEAD_BYTES, BadResponse, ResponseReader
+from gateway.protocol.answers import ResponseReader
+from gateway.protocol.heads import MAX_FIELDS, BadResponse
+from gateway.protocol.heads import MAX_HEAD_BYTES as MAX_REQUEST_BYTES
 
 from .heads import head_bytes
 
 pytestmark = pytest.mark.either_build
 
+MAX_HEAD_BYTES = 2 * MAX_REQUEST_BYTES
 SWITCHING = (b"HTTP/1.1 101 Switching Protocols", b"Upgrade: websocket", b"Connection: Upgrade")
 INTERIM = head_bytes(b"HTTP/1.1 103 Early Hints", b"Link: </a>")
 MALFORMED = {
@@ -22,13 +25,22 @@ MALFORMED = {
     "no status": head_bytes(b"HTTP/1.1 OK"),
     "NUL in the reason": head_bytes(b"HTTP/1.1 200 a\0b"),
     "escape character in the reason": head_bytes(b"HTTP/1.1 200 a\x1b[2J"),
-    "bare LF": head_bytes(b"HTTP/1.1 200 OK\nX: a"),
+    "status in another alphabet": head_bytes(b"HTTP/1.1 2\xb2\xb20 OK"),
+    "HTTP/1.2": head_bytes(b"HTTP/1.2 200 OK"),
+    "tab behind the version": head_bytes(b"HTTP/1.1\t200 OK"),
+    "NUL in a value": head_bytes(b"HTTP/1.1 200 OK", b"X: s3cret\0"),
+    "NUL in a name": head_bytes(b"HTTP/1.1 200 OK", b"s3cret\0: a"),
+    "no colon": head_bytes(b"HTTP/1.1 200 OK", b"s3cret"),
+    "obs-fold behind a bare LF": b"HTTP/1.1 200 OK\nX: s3cret\n b\n\n",
+    "two Content-Lengths": head_bytes(b"HTTP/1.1 200 OK", b"Content-Length: 5", b"Content-Length: 6"),
+    "malformed Content-Length": head_bytes(b"HTTP/1.1 200 OK", b"Content-Length: s3cret"),
     "bare CR": head_bytes(b"HTTP/1.1 200 OK", b"X: a\rY: b"),
-    "obs-fold": head_bytes(b"HTTP/1.1 200 OK", b"X: a", b" b"),
+    "obs-fold": head_bytes(b"HTTP/1.1 200 OK", b"X: s3cret", b" b"),
     "space before a colon": head_bytes(b"HTTP/1.1 200 OK", b"X : a"),
     "two framings": head_bytes(b"HTTP/1.1 200 OK", b"Content-Length: 5", b"Transfer-Encoding: chunked"),
     "too large": head_bytes(b"HTTP/1.1 200 OK", b"X: " + b"a" * MAX_HEAD_BYTES),
     "too large and no end": b"HTTP/1.1 200 OK\r\nX: " + b"a" * MAX_HEAD_BYTES,
+    "too many fields": head_bytes(b"HTTP/1.1 200 OK", *[b"X: a"] * (2 * MAX_FIELDS + 1)),
     "bad behind an interim one": INTERIM + b"what?",
 }
 
@@ -61,6 +73,61 @@ def at_every_cut(data):
 def test_malformed(data):
     for chunks in at_every_cut(data) if len(data) < MAX_HEAD_BYTES else [[data], [data[:100], data[100:]]]:
         assert answers(*chunks) is BadResponse
+
+
+@pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED)
+def test_clients_may_be_told_what_is_wrong(data):
+    """The words are the gateway's own, and no byte of the backend's is in them."""
+    reader = ResponseReader()
+    if data.startswith(INTERIM):
+        assert reader.feed(INTERIM) is not None
+        data = data.removeprefix(INTERIM)
+    with pytest.raises(BadResponse, match=r"\A[A-Za-z0-9/. ]+(: [A-Za-z0-9/. -]+)?\Z") as caught:
+        reader.feed(data)
+    assert "s3cret" not in str(caught.value)
+
+
+LF_ONLY = head_bytes(b"HTTP/1.1 101 x", b"Upgrade: a", b"Connection: Upgrade", b"X: \xe9 ")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LF_ONLY.replace(b"\r\n", b"\n"),
+        LF_ONLY.replace(b"\r\n", b"\n", 1),
+        LF_ONLY[:-4] + b"\n\r\n",
+        LF_ONLY[:-4] + b"\r\n\n",
+        LF_ONLY[:-4] + b"\n\n",
+    ],
+)
+@pytest.mark.parametrize("behind", [b"", b"\x81\0\n\n", b"\r\n\r\n", b"\n\r\n"])
+def test_lines_that_end_with_lf_alone(data, behind):
+    whole = [(101, b"x", [(b"Upgrade", b"a"), (b"Connection", b"Upgrade"), (b"X", b"\xe9")])], behind
+    for chunks in at_every_cut(data + behind):
+        assert answers(*chunks) == whole
+    reader = ResponseReader()
+    head = reader.feed(data + behind)
+    assert head.raw == LF_ONLY
+    assert head.size == len(data)
+    assert head.lines(()) == LF_ONLY[:-4].split(b"\r\n")[1:]
+
+
+def test_interim_answers_of_either_form():
+    lf = INTERIM.replace(b"\r\n", b"\n")
+    for data in (lf + INTERIM + head_bytes(*SWITCHING), INTERIM + lf + head_bytes(*SWITCHING).replace(b"\r\n", b"\n")):
+        for chunks in at_every_cut(data + b"x"):
+            found, behind = answers(*chunks)
+            assert [status for status, _, _ in found] == [103, 103, 101]
+            assert behind == b"x"
+
+
+def test_other_limits():
+    data = head_bytes(b"HTTP/1.1 200 OK", b"X: a", b"Y: b")
+    assert ResponseReader(max_size=len(data), max_fields=2).feed(data + b"body") is not None
+    for limits in ({"max_size": len(data) - 1}, {"max_fields": 1}):
+        with pytest.raises(BadResponse):
+            ResponseReader(**limits).feed(data)
+    assert ResponseReader(max_fields=2).feed(INTERIM + data) is not None
 
 
 @pytest.mark.parametrize(

@@ -237,11 +237,3 @@ def test_messages_one_behind_another(messages: list[bytes], padded: bool, draw: 
             else:
                 assert at == len(chunk)
     assert found == [chunked.read(message, padded, REFUSED_TRAILERS) for message in messages]
-
-
-@given(changed() | st.binary(max_size=60), st.booleans(), st.data())
-def test_any_bytes(data: bytes, padded: bool, draw: st.DataObject) -> None:
-    expected = chunked.read(data, padded, REFUSED_TRAILERS)
-    assert scanned(Dechunker(padded=padded), [data]) == expected
-    assert scanned(Dechunker(padded=padded), draw.draw(chunkings(data)), memoryview) == expected
-    assert scanned(Chunked(padded=padded), one_by_one(data))[:2] == expected[:2]

@@ -121,7 +121,6 @@ class Answer(Upload):
         if not is_head:
             shared.known_answers.remember(head, known)
         rest = reader.received
-        reader.release()
         self._reader = None
         self._begin(known, rest, 0)
 
