@@ -106,6 +106,7 @@ async def test_a_malformed_head_gets_400(gateway: Gateway, open_connection: Open
 async def test_a_malformed_head_on_a_kept_alive_connection_gets_400(
     gateway: Gateway, open_connection: Open, web: Web, data: bytes
 ) -> None:
+    """The second head is read by aiohttp, and must not be read less strictly than the first."""
     client = await open_connection(gateway)
     await client.send(request("/web/first"))
     assert (await client.answer()).status == 200
@@ -126,16 +127,18 @@ async def test_a_malformed_head_on_a_kept_alive_connection_gets_400(
     )
 
 
-@pytest.mark.parametrize("codings", [b"gzip", b"gzip, chunked", b"identity"])
-async def test_a_coding_other_than_chunked_gets_501(gateway: Gateway, open_connection: Open, codings: bytes) -> None:
+@pytest.mark.parametrize("coding", [b"gzip", b"gzip, chunked", b"identity"])
+async def test_a_transfer_coding_other_than_chunked_gets_501(
+    gateway: Gateway, open_connection: Open, coding: bytes
+) -> None:
     client = await open_connection(gateway)
-    await refused(gateway, client, HEAD + b"Transfer-Encoding: %b\r\n\r\n" % codings, 501, "bad_request")
+    await refused(gateway, client, HEAD + b"Transfer-Encoding: " + coding + b"\r\n\r\n", 501, "bad_request")
 
 
 TOO_LARGE = {
     "field": HEAD + b"X-Long: " + b"a" * 40_000 + b"\r\n\r\n",
     "target": b"GET /web/" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
-    "fields": HEAD + b"".join(b"X-%d: 1\r\n" % number for number in range(300)) + b"\r\n",
+    "fields": HEAD + b"".join(b"X-%d: 1\r\n" % number for number in range(201)) + b"\r\n",
     "altogether": HEAD + b"".join(b"X-%d: %b\r\n" % (number, b"a" * 4000) for number in range(10)) + b"\r\n",
 }
 
@@ -162,7 +165,7 @@ async def test_a_head_too_large_on_a_kept_alive_connection_gets_431(
 async def test_a_head_too_large_is_not_read_on(gateway: Gateway, open_connection: Open) -> None:
     """A head that never ends is refused at the limit."""
     client = await open_connection(gateway)
-    await client.send(HEAD + b"X-Endless: " + b"a" * 33_000)
+    await client.send(HEAD + b"X-Endless: " + b"a" * 34_000)
     assert (await client.answer()).status == 431
 
 
