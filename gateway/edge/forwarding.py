@@ -12,6 +12,7 @@ from gateway.protocol.http import (
     request_bytes,
     response_bytes,
 )
+from gateway.protocol.target import origin_form
 
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 
@@ -35,6 +36,7 @@ def upgrade_to_backend(request: Request) -> bytes:
         only_upgrade_is_hop_by_hop(head)
         and head.first[b"upgrade"].lower() == request.upgrade
         and _OURS.isdisjoint(head.first)
+        and head.target.startswith(b"/")
         and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, head.target))
     ):
         # Most handshakes are such, and need not be put together anew.
@@ -55,7 +57,7 @@ def upgrade_to_backend(request: Request) -> bytes:
                 value = request.upgrade or b""
             fields.append((name, value))
     fields += _forwarded(request)
-    return request_bytes(head.method, head.target, fields)
+    return request_bytes(head.method, origin_form(head.target, head.method), fields)
 
 
 def answer_to_client(head: ResponseHead) -> bytes:

@@ -43,6 +43,7 @@ from gateway.protocol.http import (
     RequestHead,
     check_request,
 )
+from gateway.protocol.target import origin_form
 from gateway.protocol.websocket import has_body, requested_upgrades
 from gateway.routing.balancing import Target
 from gateway.tunnels.table.layout import NEVER, SECOND
@@ -279,11 +280,14 @@ class PlainHTTP:
         body = _body(incoming, wants_continue) if has_body(head) else None
         session = self._session(target.address)
         authority = "localhost" if target.address.path is not None else target.label
+        target_sent = origin_form(head.target, head.method).decode("utf-8", "surrogateescape")
+        if target_sent == "*":
+            target_sent = "/"  # aiohttp cannot send any other
         FIELDS.set(decoded(fields_to_backend(request)))
         INTERIM.set(_interim_to(incoming) if head.http11 else None)
         async with session.request(
             incoming.method,
-            URL(f"http://{authority}{_origin_form(head)}", encoded=True),
+            URL(f"http://{authority}{target_sent}", encoded=True),
             data=body,
             allow_redirects=False,
             timeout=ClientTimeout(total=None, sock_connect=timeouts.connect),
@@ -339,14 +343,6 @@ def _head_of(incoming: web.BaseRequest) -> RequestHead:
     head.http11 = incoming.version >= (1, 1)
     head.size = sum(len(name) + len(value) + 4 for name, value in incoming.raw_headers)
     return head
-
-
-def _origin_form(head: RequestHead) -> str:
-    target = head.target.decode("utf-8", "surrogateescape")
-    if target.startswith("/"):
-        return target
-    path = target.split("://", 1)[-1].partition("/")
-    return path[1] + path[2] or "/"
 
 
 def _refusal(refused: Refused, close: bool) -> web.StreamResponse:

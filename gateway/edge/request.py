@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from gateway.protocol.http import BadHead, RequestHead
-from gateway.protocol.target import normal_path, split_target
 from gateway.protocol.websocket import (
     WEBSOCKET,
     StrippedUpgrade,
@@ -18,7 +17,7 @@ from gateway.protocol.websocket import (
     has_body,
     requested_upgrades,
 )
-from gateway.routing.routes import Route, Routes
+from gateway.routing.routes import NoRoute, Route, Routes
 
 Network = IPv4Network | IPv6Network
 MAX_REQUEST_ID = 128
@@ -123,7 +122,7 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
     wants = requested_upgrades(head) if b"upgrade" in head.first else []
     route = None
     try:
-        route, host, path = _find_route(head, routes)
+        route, host, path = routes.find(head)
         upgrade = key = None
         for protocol in wants:
             if protocol in route.upgrades:
@@ -138,6 +137,8 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
             check_not_stripped(head)
     except StrippedUpgrade as error:
         raise Refused(error.status, str(error), "stripped_upgrade", route) from None
+    except NoRoute as error:
+        raise Refused(404, str(error), "no_route") from None
     except BadHead as error:
         raise Refused(error.status, str(error), "bad_request", route) from None
     return Request(
@@ -152,39 +153,6 @@ def examine(head: RequestHead, peer: Peer, trust: Trust, routes: Routes, started
         request_id=_request_id(head, peer),
         started_ns=time.monotonic_ns() if started_ns is None else started_ns,
     )
-
-
-def _find_route(head: RequestHead, routes: Routes) -> tuple[Route, str, str]:
-    """The route of a request, its host and its path as it came.
-
-    :raises BadHead: its target is malformed
-    :raises Refused: there is none
-    """
-    field = head.first.get(b"host", b"")
-    authority, path, _query = split_target(head.target)
-    if authority is not None and authority.lower() != field.lower():
-        raise BadHead(400, "the request target and Host name different hosts")
-    key = (field, path, *head.values(b"sec-websocket-protocol"))
-    found = routes.known.get(key)
-    if found is not None:
-        return found
-    host = _host_of(field)
-    normal = normal_path(path)
-    offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]
-    route = routes.find(host, normal, offered)
-    if route is None:
-        raise Refused(404, f"no route for host {host!r} and path {normal[:200]!r}", "no_route")
-    found = route, host, path.decode("latin-1")
-    routes.remember(key, found)
-    return found
-
-
-def _host_of(field: bytes) -> str:
-    """Host without port, in lower case."""
-    host = field.decode("latin-1").lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")
 
 
 def _request_id(head: RequestHead, peer: Peer) -> str:
