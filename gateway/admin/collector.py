@@ -82,9 +82,32 @@ def render(state: GatewayState, multiproc_dir: str, accept: str = "") -> tuple[b
     registry.register(WorkerFiles(multiproc_dir))
     if _prefers_openmetrics(accept):
         encode = openmetrics.generate_latest
-        body: bytes = encode(registry)  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
+        body: bytes = encode(_Unambiguous(registry))  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
         return body, openmetrics.CONTENT_TYPE_LATEST
     return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+class _Unambiguous(Collector):
+    """Metrics as OpenMetrics can have them.
+
+    There a counter's name is without ``_total``, and no two metrics share one. So a counter that has the name of a
+    gauge keeps its suffix, as a metric of unknown type: names and values of the samples are what they were.
+    """
+
+    def __init__(self, inner: Collector) -> None:
+        self._inner = inner
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of the inner collector, in order."""
+        families = list(self._inner.collect())
+        taken = {family.name for family in families if family.type != "counter"}
+        for family in families:
+            if family.type == "counter" and family.name in taken:
+                renamed = Metric(f"{family.name}_total", family.documentation, "unknown")
+                renamed.samples = [sample for sample in family.samples if sample.name == renamed.name]
+                yield renamed
+            else:
+                yield family
 
 
 class TableCollector(Collector):
@@ -101,6 +124,7 @@ class TableCollector(Collector):
         yield self._idle(rows)
         yield from self._totals()
         yield from self._keepalive()
+        yield self._requests()
         yield from self._backends()
         yield from self._drains(rows)
         yield from self._processes()
@@ -197,6 +221,15 @@ class TableCollector(Collector):
                 blocks = blocks_of(self._state.table, number, side)
                 yield name, side, summed(blocks), blocks
 
+    def _requests(self) -> Metric:
+        metric = GaugeMetricFamily("gateway_http_requests", "Plain requests in flight", labels=("route",))
+        configured = {route.name for route in self._state.config.routes}
+        for number, name in enumerate(list(self._state.registry.routes)):
+            in_flight = self._state.table.requests(number)
+            if in_flight or name in configured:
+                metric.add_metric((name,), in_flight)
+        return metric
+
     def _backends(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "gateway_backend_up",
@@ -208,14 +241,21 @@ class TableCollector(Collector):
             "1 where a backend is sent nothing new, as somebody asked for that",
             labels=("upstream", "backend"),
         )
+        idle = GaugeMetricFamily(
+            "gateway_backend_connections_idle",
+            "Connections to the backend that are kept for plain requests and that none is using",
+            labels=("upstream", "backend"),
+        )
         for name, upstream in self._state.config.upstreams.items():
             for backend in upstream.backends:
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
+                idle.add_metric((name, address), self._state.table.idle_connections(number))
                 up.add_metric((name, address), self._state.table.is_up(number))
                 drained.add_metric((name, address), number in self._state.drained_backends)
         yield up
         yield drained
+        yield idle
 
     def _drains(self, rows: list[LiveRow]) -> Iterator[Metric]:
         state = self._state

@@ -19,7 +19,7 @@ from gateway.edge.request import Refused, Request, Trust
 from gateway.observe.access_log import AccessLog, Form
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ended, Ends
-from gateway.observe.events import CLIENT_GONE, NO_ROUTE, Events
+from gateway.observe.events import CLIENT_GONE, FOR_TUNNEL, FROM_DIAL, NO_ROUTE, Events
 from gateway.protocol.known_heads import KnownHeads
 from gateway.routing.balancing import Target
 from gateway.routing.registry import Registry
@@ -361,3 +361,4 @@ class Edge:
     def connect_succeeded(self, target: Target) -> None:
         """Note that a backend was reached."""
         self.slice.note_connect(target.number, True, self.relay.now)
+        self.batch.count(self.events.connected(target.upstream, target.label, FOR_TUNNEL, FROM_DIAL))

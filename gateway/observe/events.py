@@ -33,7 +33,13 @@ RESULTS = (
 CLIENT_GONE = "client_gone"
 """The result of a handshake whose client did not wait for one: in the access log only."""
 
+FOR_TUNNEL, FOR_REQUEST = "tunnel", "request"
+"""What a connection to a backend is used for."""
+FROM_DIAL, FROM_POOL = "dial", "pool"
+"""Where it came from: made for this purpose, or kept from an earlier request."""
+
 HANDSHAKE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+REQUEST_BUCKETS = (*HANDSHAKE_BUCKETS, 30, 60)
 DROP_BUCKETS = (5, 10, 25, 30, 55, 60, 100, 120, 240, 300, 350, 600, 1800, 3600)
 TUNNEL_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
@@ -79,6 +85,7 @@ class RouteEvents:
         self._route = route
         self.handshake_seconds = Durations(events.handshake_seconds.labels(route))
         self.tunnel_seconds = Durations(events.tunnel_seconds.labels(route))
+        self.http_seconds = Durations(events.http_seconds.labels(route))
         # A child is looked up by its labels only once.
         self.handshakes = cache(lambda result: events.handshakes.labels(route, result).inc)
         self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause).inc)
@@ -131,6 +138,19 @@ class Events:
         self.http_requests = Counter(
             "gateway_http_requests", "Requests answered as plain HTTP", ["route", "code"], registry=registry
         )
+        self.http_seconds = Histogram(
+            "gateway_http_request_duration_seconds",
+            "From a plain request's first byte to the end of its answer",
+            ["route"],
+            buckets=REQUEST_BUCKETS,
+            registry=registry,
+        )
+        self.backend_connections = Counter(
+            "gateway_backend_connections",
+            "Connections to backends that were put to use, by what for and where they came from",
+            ["upstream", "backend", "for", "from"],
+            registry=registry,
+        )
         self.connect_errors = Counter(
             "gateway_backend_connect_errors",
             "Connections to a backend that could not be made",
@@ -138,3 +158,10 @@ class Events:
             registry=registry,
         )
         self.route = cache(lambda name: RouteEvents(self, name))
+        # Labels by position: the names of two of them are keywords. A child is looked up by its labels only once.
+        self.connected = cache(
+            lambda upstream, backend, purpose, origin: (
+                self.backend_connections.labels(upstream, backend, purpose, origin).inc
+            )
+        )
+        """to count one more connection, by upstream, backend, ``FOR_…`` and ``FROM_…``"""

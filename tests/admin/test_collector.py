@@ -389,6 +389,50 @@ def test_no_directory_is_no_files(gateway, tmp_path):
 # --- formats -------------------------------------------------------------------------------------------------------
 
 
+HTTP_REQUESTS = json.dumps(
+    ["gateway_http_requests", "gateway_http_requests_total", {"code": "200", "route": "chat"}, "Requests"]
+)
+
+
+def test_plain_requests_in_flight_are_not_those_that_were_answered(gateway, tmp_path):
+    """Two metrics whose names differ in a suffix that OpenMetrics knows only on samples."""
+    backend = gateway.state.registry.backend("chat", "127.0.0.1:9001")
+    for slice_ in gateway.slices:
+        slice_.begin_request(gateway.state.registry.route("chat"), backend)
+        slice_.idle_connections(backend, 3)
+    worker_file(tmp_path, "counter", 0, HTTP_REQUESTS, 21.0)
+    expected = {
+        'gateway_http_requests{route="chat"}': 2,
+        'gateway_http_requests{route="feed"}': 0,
+        'gateway_http_requests_total{code="200",route="chat"}': 21,
+        'gateway_backend_connections_idle{backend="127.0.0.1:9001",upstream="chat"}': 6,
+        'gateway_backend_connections_idle{backend="chat2.internal:9001",upstream="chat"}': 0,
+        'gateway_backend_connections_idle{backend="unix:/run/feed.sock",upstream="feed"}': 0,
+    }
+    for accept in ("", "application/openmetrics-text"):
+        body, _ = render(gateway.state, str(tmp_path), accept)
+        found = samples(body)
+        assert {line: value for line, value in found.items() if line.startswith(tuple(expected))} == expected
+    families = {family.name: family for family in text_string_to_metric_families(body.decode())}
+    assert {name: family.type for name, family in families.items() if "http_requests" in name} == {
+        "gateway_http_requests": "gauge",
+        "gateway_http_requests_total": "unknown",
+    }
+
+
+def test_requests_of_a_route_that_was_configured_away_count_until_they_end(gateway, tmp_path):
+    after = FakeGateway(CONFIG[: CONFIG.rindex("  - ")])
+    gone = ({route.name for route in gateway.state.config.routes} - {r.name for r in after.state.config.routes}).pop()
+    gateway.state.config = after.state.config
+    after.table.close()
+    number = gateway.state.registry.route(gone)
+    line = f'gateway_http_requests{{route="{gone}"}}'
+    gateway.slices[0].begin_request(number, 0)
+    assert scrape(gateway, tmp_path)[line] == 1
+    gateway.slices[0].end_request(number, 0)
+    assert line not in scrape(gateway, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("accept", "expected"),
     [

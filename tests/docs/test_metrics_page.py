@@ -73,7 +73,8 @@ async def _scraped(gateway: Gateway) -> dict[str, tuple[str, set[str]]]:
     assert status == 200
     found = {}
     for family in text_string_to_metric_families(text):
-        kind = {"gaugehistogram": "gauge histogram"}.get(family.type, family.type)
+        # A counter that shares its name with a gauge has no type in OpenMetrics.
+        kind = {"gaugehistogram": "gauge histogram", "unknown": "counter"}.get(family.type, family.type)
         name = family.name + {"counter": "_total", "info": "_info"}.get(family.type, "")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         found[name] = (kind, labels)

@@ -20,7 +20,7 @@ from tests.support.scrape import Scrape
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# The contract's table: type and labels of everything marked [A] or [B], but for what is only there once it is learned.
+# The contract's table: type and labels of everything marked [A], [B] or [D], but for what must be learned first.
 CONTRACT = {
     "gateway_tunnels": ("gauge", {"route", "backend"}),
     "gateway_handshakes": ("counter", {"route", "result"}),
@@ -37,7 +37,11 @@ CONTRACT = {
     "gateway_keepalive_timeouts": ("counter", {"route", "side"}),
     "gateway_keepalive_rtt_seconds": ("histogram", {"route", "side"}),
     "gateway_keepalive_interval_seconds": ("gauge", {"route", "side"}),
-    "gateway_http_requests": ("counter", {"route", "code"}),
+    "gateway_http_requests": ("gauge", {"route"}),
+    "gateway_http_requests_total": ("counter", {"route", "code"}),
+    "gateway_http_request_duration_seconds": ("histogram", {"route"}),
+    "gateway_backend_connections": ("counter", {"upstream", "backend", "for", "from"}),
+    "gateway_backend_connections_idle": ("gauge", {"upstream", "backend"}),
     "gateway_backend_up": ("gauge", {"upstream", "backend"}),
     "gateway_backend_connect_errors": ("counter", {"upstream", "backend", "reason"}),
     "gateway_workers": ("gauge", set()),

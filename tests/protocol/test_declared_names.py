@@ -32,6 +32,7 @@ def bound(path):
 @pytest.mark.parametrize(
     ("module", "some"),
     [
+        ("gateway/protocol/bodies", {"_DATA", "_LARGEST_BEFORE_DIGIT"}),
         ("gateway/protocol/pings", {"PAYLOAD", "PONG"}),
         ("gateway/protocol/scanner", {"BINARY", "STATUS"}),
         ("gateway/tunnels/relay/deadlines", {"OPEN", "NEVER"}),
@@ -51,6 +52,7 @@ def test_declared_names_are_bound(module, some):
 @pytest.mark.parametrize(
     "module",
     [
+        "gateway/protocol/bodies",
         "gateway/protocol/pings",
         "gateway/protocol/scanner",
         "gateway/tunnels/relay/deadlines",

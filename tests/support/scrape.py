@@ -14,7 +14,11 @@ class Scrape:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.families: dict[str, Metric] = {family.name: family for family in text_string_to_metric_families(text)}
+        self.families: dict[str, Metric] = {}
+        for family in sorted(text_string_to_metric_families(text), key=lambda family: family.type == "counter"):
+            # The parser takes a counter's suffix away, and a gauge may have the rest for a name.
+            taken = family.name in self.families
+            self.families[f"{family.name}_total" if taken else family.name] = family
 
     def samples(self, name: str, **labels: str) -> Iterator[Sample]:
         """Samples of this name (as it stands in the text) that have these labels, whatever others they have."""

@@ -85,6 +85,15 @@ def test_workers_stay_in_the_slots_that_the_last_upgrade_moved_them_to(table: Ta
         assert table.cells[table.worker(slot) + W_PID] == table.cells[table.worker(slot) + W_READY] == 0
 
 
+def test_plain_requests_have_ended_with_their_workers(table: Table) -> None:
+    for slot in range(table.slots):
+        slice_ = Slice(table, slot)
+        slice_.begin_request(1, 2)
+        slice_.idle_connections(2, 1)
+    assert settle(table, *NAMES) == ([0, 1], 0)
+    assert table.load(2) == table.requests(1) == table.idle_connections(2) == 0
+
+
 def test_tunnels_in_both_slots_come_together(table: Table) -> None:
     """With all that is known of them."""
     many, few = fill(table, 2, [LIVE] * 4), fill(table, 0, [LIVE] * 3)

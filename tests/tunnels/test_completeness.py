@@ -20,7 +20,7 @@ HOLDINGS = {
     "tunnels/relay/pinging.py Pinging": words("on_answer called now"),
     "tunnels/relay/relay.py Relay": words("on_tick tick_ns called now"),
     "tunnels/relay/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
-    "tunnels/table/table.py Slice": {"table", "slot", "cells", "block", "first", "_free"},
+    "tunnels/table/table.py Slice": words("table slot cells block first _backends_at _routes_at _free"),
     "edge/edge.py Edge": words("""
         loop poller relay kernel slice registry events log store descriptors batch names plain accepted known_heads
         waiting draining drained ends config routes trust sweep intervals on_learned drained_backends

@@ -94,7 +94,8 @@ def test_each_cell_has_a_name_and_a_default_or_a_reason_to_have_none() -> None:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             cells |= {name for name in (node.targets[0].id,) if name.startswith("T_")}
     known: list[str] = []
-    for group in (fields.HEADER, fields.WORKER, fields.BACKEND, fields.TOTALS, fields.ROW, fields.SIDE, fields.SCANNER):
+    of_rows = (fields.ROW, fields.SIDE, fields.SCANNER)
+    for group in (fields.HEADER, fields.WORKER, fields.BACKEND, fields.TOTALS, fields.ROUTE_TOTALS, *of_rows):
         known += group
     assert {"STATE", "T_GAPS", "W_PID", "STATUS"} <= cells
     assert set(known) == cells
@@ -291,6 +292,16 @@ def test_a_length_that_cannot_be_is_cut_to_the_text(name: str) -> None:
     row[at : at + 2] = b"\xff\xff"
     converted = Conversion(theirs, OWN).row(0, bytes(row)).cells.tobytes()
     assert texts_in(OWN, converted)[name] == b"xxxxx"
+
+
+def test_a_table_from_before_plain_requests_were_counted_has_none_in_flight() -> None:
+    """Layout 2."""
+    before = without(without(OWN, "backend", "B_REQUESTS", "B_IDLE"), "totals", "T_REQUESTS")
+    conversion = Conversion(replace(before, version=2), OWN)
+    backend, _ = conversion.backend.convert([7] * OWN.backend.cells)
+    assert [backend[cell] for cell in (layout.B_LIVE, layout.B_REQUESTS, layout.B_IDLE)] == [7, 0, 0]
+    totals, _ = conversion.totals.convert([7] * OWN.totals.cells)
+    assert (totals[layout.T_BYTES], totals[layout.T_REQUESTS]) == (7, 0)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

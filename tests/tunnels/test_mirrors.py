@@ -88,6 +88,42 @@ def test_everything_is_counted_once_all_the_way(transition: Begin) -> None:
     back.table.close()
 
 
+def test_plain_requests_are_in_flight_in_one_worker_at_a_time(transition: Begin) -> None:
+    """Those of the old worker count as long as that lives, those of the new one beside them."""
+    rig = Rig()
+    made = transition(rig)
+    table = made.table
+    for slice_ in (rig.slice, rig.slice, made.slice):
+        slice_.begin_request(1, 2)
+        slice_.idle_connections(2, 1)
+    for _ in range(2):
+        made.write()
+        made.mirrors.refresh()
+        assert (table.load(2), table.requests(1), table.idle_connections(2)) == (3, 3, 3)
+    rig.slice.end_request(1, 2)
+    made.write()
+    made.mirrors.refresh(rows=False)
+    assert (table.load(2), table.requests(1)) == (2, 2)
+    made.mirrors.settle(0)  # the old worker was killed with a request in flight
+    assert (table.load(2), table.requests(1), table.idle_connections(2)) == (1, 1, 1)
+
+
+def test_plain_requests_of_the_dead_are_not_converted() -> None:
+    """Their slots become the successors' at once."""
+    old = Table.create(1, 4)
+    slice_ = Slice(old, 0)
+    slice_.begin_request(1, 2)
+    slice_.idle_connections(2, 1)
+    theirs, default = other(old.description, Random(3), drop=False)
+    mirrors = Mirrors.inherit(translated(old, theirs, default, NAMES), 4, lambda: NAMES)
+    table = mirrors.table
+    assert (table.load(2), table.requests(1), table.idle_connections(2)) == (0, 0, 0)
+    mirrors.close()
+    table.close()
+    del slice_
+    old.close()
+
+
 def test_between_looks_at_the_rows_the_rest_is_current(transition: Begin) -> None:
     rig = Rig()
     made = transition(rig)

@@ -23,11 +23,14 @@ from gateway.tunnels.table.layout import (
     ID,
     INITIATOR,
     LIVE,
+    MAX_BACKENDS,
+    MAX_ROUTES,
     NEVER,
     RESERVED,
     ROUTE,
     ROW_CELLS,
     STATE,
+    T_BYTES,
     TEXTS,
     TOTALS,
     W_HIGH_ROWS,
@@ -198,6 +201,68 @@ def test_a_backend_is_up_as_its_latest_connection_says(table: Table) -> None:
     assert table.is_up(2)
 
 
+# --- plain requests ---------------------------------------------------------------------------------------------------
+
+
+def test_requests_in_flight_count_towards_the_load_of_their_backend(table: Table) -> None:
+    slices = [Slice(table, 0), Slice(table, 3)]
+    tunnel = taken(slices[1], route=2, backend=5)
+    for slice_, route in ((slices[0], 2), (slices[1], 2), (slices[1], 0)):
+        slice_.begin_request(route, 5)
+    assert (table.load(5), table.live(5), table.load(4), table.load(6)) == (4, 1, 0, 0)
+    assert [table.requests(route) for route in (0, 1, 2)] == [1, 0, 2]
+    slices[1].move_request(5, 6)
+    assert (table.load(5), table.load(6), table.requests(0)) == (3, 1, 1)
+    slices[1].end_request(0, 6)
+    slices[0].end_request(2, 5)
+    assert (table.load(5), table.load(6)) == (2, 0)
+    assert [table.requests(route) for route in (0, 1, 2)] == [0, 0, 1]
+    slices[1].release(tunnel)
+    slices[1].end_request(2, 5)
+    assert table.load(5) == table.requests(2) == 0
+
+
+def test_the_last_numbers_have_cells_of_their_own(table: Table) -> None:
+    """None of them lies in the blocks of a neighbour."""
+    for slot in range(table.slots):
+        slice_ = Slice(table, slot)
+        slice_.begin_request(MAX_ROUTES - 1, MAX_BACKENDS - 1)
+        slice_.idle_connections(MAX_BACKENDS - 1, 2)
+    assert table.load(MAX_BACKENDS - 1) == table.requests(MAX_ROUTES - 1) == table.slots
+    assert table.idle_connections(MAX_BACKENDS - 1) == 2 * table.slots
+    assert table.load(0) == table.requests(0) == table.idle_connections(0) == 0
+    assert list(table.rows()) == []
+
+
+def test_idle_connections_are_counted_over_all_workers(table: Table) -> None:
+    slices = [Slice(table, 0), Slice(table, 1)]
+    slices[0].idle_connections(3, 1)
+    slices[1].idle_connections(3, 2)
+    slices[1].idle_connections(3, -1)
+    assert (table.idle_connections(3), table.idle_connections(2)) == (2, 0)
+
+
+@pytest.mark.parametrize("how", ["succeeded", "cleared"])
+def test_requests_of_a_worker_that_is_gone_are_in_flight_no_more(table: Table, how: str) -> None:
+    """Those of other workers are; what is counted for good stays."""
+    dead, other = Slice(table, 0), Slice(table, 1)
+    row = taken(dead, route=2, backend=5)
+    table.cells[row + STATE] = LIVE
+    dead.note_connect(5, False, 100)
+    table.cells[table.totals_at(0, 2) + T_BYTES] = 7
+    for slice_ in (dead, other):
+        slice_.begin_request(2, 5)
+        slice_.idle_connections(5, 3)
+    if how == "succeeded":
+        Slice(table, 0)
+    else:
+        table.clear(0, 3, 6)
+    assert (table.load(5) - table.live(5), table.requests(2), table.idle_connections(5)) == (1, 1, 3)
+    assert table.live(5) == (how == "succeeded")
+    assert not table.is_up(5)
+    assert table.cells[table.totals_at(0, 2) + T_BYTES] == 7
+
+
 # --- texts ------------------------------------------------------------------------------------------------------------
 
 
@@ -254,7 +319,7 @@ def test_rows_that_were_never_used_cost_no_memory() -> None:
         slice_ = Slice(table, 0)
         assert list(table.rows()) == []
         before = resident(table)
-        assert before < 200_000
+        assert before < 100_000
         rows = [taken(slice_) for _ in range(100)]
         grown = resident(table) - before
         assert grown <= 100 * ROW_CELLS * 8 + 8 * 4096

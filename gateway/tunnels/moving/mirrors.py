@@ -216,6 +216,7 @@ class Mirrors:
             self._copy_blocks(source, slot)
             for number in self._in_use(source, slot, 0, source.foreign.used_rows(slot)):
                 self._copy_row(source, slot, number)
+            self.table.forget_requests(slot, *self._names())
         self.on_settled()
         with self._lock:
             if source not in self._sources.values():
@@ -252,6 +253,7 @@ class Mirrors:
                 continue
             # Nobody minds where the rows of the dead are: this table may have fewer, if they are enough.
             self._copy_blocks(source, slot)
+            self.table.forget_requests(slot, *self._names())
             used = enumerate(source.foreign.in_use(slot, 0, source.foreign.used_rows(slot)))
             rows = [number for number, is_used in used if is_used]
             if len(rows) > self.table.rows_per_worker:

@@ -39,7 +39,7 @@ WORKER: Defaults = {
     "W_LOG_LINES_LOST": 0,
     "W_ADOPTED": 0,
 }
-BACKEND: Defaults = {"B_LIVE": REQUIRED, "B_CONNECT_NS": 0}
+BACKEND: Defaults = {"B_LIVE": REQUIRED, "B_CONNECT_NS": 0, "B_REQUESTS": 0, "B_IDLE": 0}
 TOTALS: Defaults = {
     "T_FRAMES": 0,
     "T_BYTES": 0,
@@ -55,6 +55,9 @@ TOTALS: Defaults = {
     "T_RTTS": 0,
 }
 """Of each direction. What was not counted begins at 0."""
+
+ROUTE_TOTALS: Defaults = {"T_REQUESTS": 0}
+"""Of both directions together."""
 
 ROW: Defaults = {
     "STATE": REQUIRED,
@@ -165,7 +168,7 @@ def describe(workers: int, rows_per_worker: int) -> Description:
     row = _cells(ROW)
     for name, at in zip(SIDES, sides, strict=True):
         row |= _cells(SIDE, name, at) | _cells(SCANNER, name, at + layout.SCANNER)
-    totals: dict[str, tuple[int, int]] = {}
+    totals = _cells(ROUTE_TOTALS)
     for side, name in enumerate(SIDES):
         totals |= _cells(TOTALS, name, side * layout.TOTAL_CELLS)
     texts = {}
@@ -187,7 +190,7 @@ def describe(workers: int, rows_per_worker: int) -> Description:
 def defaults(section: str) -> dict[str, int | None]:
     """By name, as :func:`describe` gives names to cells. :param section: an attribute of ``Description``"""
     if section == "totals":
-        return _of_sides(TOTALS)
+        return {**ROUTE_TOTALS, **_of_sides(TOTALS)}
     if section == "row":
         return {**ROW, **_of_sides(SIDE), **_of_sides(SCANNER)}
     return dict({"header": HEADER, "worker": WORKER, "backend": BACKEND}[section])

@@ -23,7 +23,7 @@ from select import EPOLLET, EPOLLIN, EPOLLPRI, EPOLLRDHUP
 
 from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
 
-VERSION = 2
+VERSION = 3
 """Of this layout. A process that maps a table of another one must convert it or leave it alone."""
 
 CELL_BYTES = 8
@@ -61,10 +61,12 @@ MAX_BACKENDS = 4096
 (
     B_LIVE,  # tunnels that the worker holds to it, handshakes included
     B_CONNECT_NS,  # when it last tried to connect to it; negative where that failed, 0 before
-) = range(2)
-BACKEND_CELLS = 2
+    B_REQUESTS,  # plain requests in flight to it
+    B_IDLE,  # pooled connections to it that no request is using
+) = range(4)
+BACKEND_CELLS = 4
 
-# --- totals by route, for metrics; they only grow -----------------------------------------------------------------
+# --- totals by route, for metrics; they only grow, but for the gauge at the end -----------------------------------
 MAX_ROUTES = 1024
 SECOND = 1_000_000_000
 STEP_NS = SECOND // 10  # how finely the sweep counts what falls due
@@ -84,7 +86,9 @@ T_GAPS = OPCODES + 8  # their number, by GAP_BOUNDS_NS
 T_RTT_SUM_NS = T_GAPS + len(GAP_BOUNDS_NS) + 1  # from each Ping to its Pong
 T_RTTS = T_RTT_SUM_NS + 1  # their number, by RTT_BOUNDS_NS
 TOTAL_CELLS = T_RTTS + len(RTT_BOUNDS_NS) + 1
-ROUTE_CELLS = 2 * TOTAL_CELLS
+# Of the route itself, behind the blocks of both directions.
+T_REQUESTS = 2 * TOTAL_CELLS  # plain requests in flight: a gauge, worth nothing once its worker has gone
+ROUTE_CELLS = T_REQUESTS + 2  # whole cache lines
 
 # --- a row --------------------------------------------------------------------------------------------------------
 # What a message touches stands together: a cache line has eight cells, and with thousands of busy tunnels each line

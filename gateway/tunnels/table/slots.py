@@ -45,6 +45,7 @@ def settle(table: Table, routes: int, backends: int) -> Settled:
         slot, source = sorted((index, other), key=lambda each: -sum(1 for _ in table.rows(each)))
         crowded += _move(table, source, slot)
         table.clear(source, routes, backends)
+        table.forget_requests(slot, routes, backends)
         cells[table.worker(slot) + W_READY] = 0
         cells[table.worker(slot) + W_PID] = 0
         slots.append(slot)

@@ -18,7 +18,9 @@ from gateway.tunnels.table import description
 from gateway.tunnels.table.fields import describe
 from gateway.tunnels.table.layout import (
     B_CONNECT_NS,
+    B_IDLE,
     B_LIVE,
+    B_REQUESTS,
     BACKEND,
     BACKEND_CELLS,
     CAUSE,
@@ -46,6 +48,7 @@ from gateway.tunnels.table.layout import (
     STATE,
     T_CUTOFF_NS,
     T_INTERVAL_NS,
+    T_REQUESTS,
     TEXT_CELL,
     TEXTS,
     TOTAL_CELLS,
@@ -61,6 +64,8 @@ TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
 _TEXT_SIZES = tuple(TEXTS.items())
 _TEXTS = struct.Struct("<" + "".join(f"H{size}s" for size in TEXTS.values()))  # which cuts and fills up
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
+_BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot, as the next
+_ROUTES_CELLS = MAX_ROUTES * ROUTE_CELLS
 
 
 class OtherLayout(ValueError):
@@ -90,6 +95,7 @@ class Table:
         self._backends_at = found.backend.at
         self._totals_at = found.totals.at
         self._rows_at = found.row.at
+        self._backend_blocks = range(self._backends_at, found.backend.end(found.slots), _BACKENDS_CELLS)
 
     @classmethod
     def create(cls, workers: int, max_tunnels: int) -> Table:
@@ -139,8 +145,27 @@ class Table:
 
     def live(self, backend: int) -> int:
         """Tunnels to a backend, those in their handshake included, across all workers."""
+        return self._over_slots(backend, B_LIVE)
+
+    def load(self, backend: int) -> int:
+        """Tunnels to a backend and plain requests in flight to it, across all workers: what balancing goes by."""
+        return self._over_slots(backend, B_LIVE) + self._over_slots(backend, B_REQUESTS)
+
+    def idle_connections(self, backend: int) -> int:
+        """Pooled connections to a backend that no request is using, across all workers."""
+        return self._over_slots(backend, B_IDLE)
+
+    def requests(self, route: int) -> int:
+        """Plain requests of a route in flight, across all workers."""
+        return sum(self.cells[self.totals_at(slot, route) + T_REQUESTS] for slot in range(self.slots))
+
+    def _over_slots(self, backend: int, cell: int) -> int:
         cells = self.cells
-        return sum(cells[self.backend_at(slot, backend) + B_LIVE] for slot in range(self.slots))
+        at = backend * BACKEND_CELLS + cell
+        total = 0
+        for block in self._backend_blocks:
+            total += cells[block + at]
+        return total
 
     def is_up(self, backend: int) -> bool:
         """Whether the latest attempt of any worker to connect to a backend went well, or none was made."""
@@ -196,10 +221,23 @@ class Table:
             at = self.totals_at(slot, route)
             for side in (at, at + TOTAL_CELLS):
                 cells[side + T_INTERVAL_NS] = cells[side + T_CUTOFF_NS] = 0
+        self.forget_requests(slot, routes, backends)
         start = -(-first * CELL_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
         end = (first + self.rows_per_worker * ROW_CELLS) * CELL_BYTES // mmap.PAGESIZE * mmap.PAGESIZE
         if start < end:
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)
+
+    def forget_requests(self, slot: int, routes: int, backends: int) -> None:
+        """The worker of a slot has gone, and with it its plain requests and its idle connections to backends.
+
+        :param routes: numbers that were given to routes, as for ``backends``
+        """
+        cells = self.cells
+        for backend in range(backends):
+            at = self.backend_at(slot, backend)
+            cells[at + B_REQUESTS] = cells[at + B_IDLE] = 0
+        for route in range(routes):
+            cells[self.totals_at(slot, route) + T_REQUESTS] = 0
 
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
@@ -233,8 +271,10 @@ class Slice:
         self.cells = table.cells
         self.block = table.worker(slot)
         self.first = table.first_row(slot)
+        self._backends_at = table.backend_at(slot, 0)
+        self._routes_at = table.totals_at(slot, 0)
         self._free: list[int] = []  # a heap: lowest first, so that what is in use stays together
-        self._forget_backends()
+        self._reset_gauges()
         for row in self.rows():
             if self.cells[row + STATE] == FREE:
                 self._empty(row)
@@ -312,6 +352,29 @@ class Slice:
         self._empty(row)
         heappush(self._free, row)
 
+    # --- plain requests -----------------------------------------------------------------------------------------------
+
+    def begin_request(self, route: int, backend: int) -> None:
+        """Count a plain request as in flight, until :meth:`end_request`. Arguments are numbers in the registry."""
+        self.cells[self._routes_at + route * ROUTE_CELLS + T_REQUESTS] += 1
+        self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] += 1
+
+    def move_request(self, backend: int, other: int) -> None:
+        """A request in flight is tried at another backend."""
+        self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
+        self.cells[self._backends_at + other * BACKEND_CELLS + B_REQUESTS] += 1
+
+    def end_request(self, route: int, backend: int) -> None:
+        """A request is in flight no more. :param backend: the latest one that it was tried at"""
+        self.cells[self._routes_at + route * ROUTE_CELLS + T_REQUESTS] -= 1
+        self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
+
+    def idle_connections(self, backend: int, delta: int) -> None:
+        """Count pooled connections to a backend that have become idle, or with a negative ``delta`` are so no more."""
+        self.cells[self._backends_at + backend * BACKEND_CELLS + B_IDLE] += delta
+
+    # --- backends and texts -------------------------------------------------------------------------------------------
+
     def note_connect(self, backend: int, ok: bool, now: int) -> None:
         """Note how an attempt to connect to a backend went. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
         self.cells[self.table.backend_at(self.slot, backend) + B_CONNECT_NS] = now if ok else -now
@@ -330,11 +393,18 @@ class Slice:
         self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
         self.cells[row + DEADLINE_NS] = NEVER
 
-    def _forget_backends(self) -> None:
-        for backend in range(MAX_BACKENDS):
-            at = self.table.backend_at(self.slot, backend) + B_LIVE
-            if self.cells[at]:
-                self.cells[at] = 0
+    def _reset_gauges(self) -> None:
+        """Set what is open or in flight to 0: the worker that counted it is gone."""
+        for cell in (B_LIVE, B_REQUESTS, B_IDLE):
+            self._reset(self._backends_at, _BACKENDS_CELLS, BACKEND_CELLS, cell)
+        self._reset(self._routes_at, _ROUTES_CELLS, ROUTE_CELLS, T_REQUESTS)
+
+    def _reset(self, at: int, cells: int, step: int, cell: int) -> None:
+        # Read through the descriptor: to look at pages that were never written, through a mapping, makes them.
+        block = memoryview(os.pread(self.table.fd, cells * CELL_BYTES, at * CELL_BYTES)).cast("q")
+        for n, value in enumerate(block[cell::step].tolist()):
+            if value:
+                self.cells[at + n * step + cell] = 0
 
     def _occupy(self, row: int, backend: int) -> None:
         self.cells[row + BACKEND] = backend
