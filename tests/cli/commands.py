@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from gateway.admin.server import start_admin
 
-from ..observe.gateways import FakeGateway
+from ..admin.gateways import FakeGateway
 
 
 @contextmanager

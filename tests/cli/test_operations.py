@@ -10,7 +10,7 @@ from gateway.cli.drain import drain
 from gateway.cli.reload import reload
 from gateway.cli.stop import stop
 
-from ..observe.gateways import CONFIG, FakeGateway
+from ..admin.gateways import CONFIG, FakeGateway
 from .commands import run, serving
 
 

@@ -15,7 +15,7 @@ from gateway.cli.status import status
 from gateway.cli.tunnels import tunnels
 from gateway.tunnels.table.layout import T_CUTOFF_NS, T_INTERVAL_NS
 
-from ..observe.gateways import CONFIG, NS, FakeGateway
+from ..admin.gateways import CONFIG, NS, FakeGateway
 from .commands import run, serving
 
 FEED = ("feed", ("feed", "unix:/run/feed.sock"))
