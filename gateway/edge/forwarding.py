@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 """Fields that the gateway writes itself. What a peer that is not trusted says in them is dropped."""
 
+_NONE: frozenset[bytes] = frozenset()
+
 
 # --- to the backend ---------------------------------------------------------------------------------------------------
 
@@ -29,11 +31,9 @@ def lines_to_backend(head: RequestHead, underscores: bool) -> bytes:
     """A plain request's fields as a backend is sent them, with CRLF behind each, without those of one connection only
     and those that the gateway adds. Order, case and repetitions stay.
 
-    :param underscores: whether fields with ``_`` in their names go on; a CGI or WSGI backend cannot tell them from ours
+    :param underscores: whether fields with ``_`` in their names go on
     """
-    without = _OURS
-    if not underscores and head.has_underscore:
-        without |= {name for name in head.first if b"_" in name}
+    without = _OURS | _unclear(head, underscores)
     if not head.http11:
         without |= {b"expect"}  # a client of HTTP/1.0 does not wait, and knows no 100 (RFC 9110 section 10.1.1)
     return b"".join([b"%b\r\n" % line for line in request_lines(head, without)])
@@ -61,16 +61,17 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
         only_upgrade_is_hop_by_hop(head)
         and head.first[b"upgrade"].lower() == request.upgrade
         and _OURS.isdisjoint(head.first)
-        and (config.underscores or not head.has_underscore)
+        and not head.has_underscore
         and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, request.target))
     ):
         # Most handshakes are such, and need not be put together anew.
         return b"%b%b\r\n" % (head.raw[:-2], ours)
     dropped = hop_by_hop(head) | _OURS
+    unclear = _unclear(head, config.underscores)
     fields: list[Field] = []
     written = set()
     for lower, field in zip(head.names, head.fields, strict=True):
-        if b"_" in lower and not config.underscores:
+        if lower in unclear:
             continue
         if lower not in dropped:
             fields.append(field)
@@ -84,6 +85,18 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
                 value = request.upgrade or b""
             fields.append((name, value))
     return b"%b%b\r\n" % (request_bytes(head.method, request.target, fields)[:-2], ours)
+
+
+def _unclear(head: RequestHead, underscores: bool) -> frozenset[bytes]:
+    """Names of fields that do not go on, as CGI and its kind cannot tell their ``_`` from ``-``.
+
+    :param underscores: whether such fields go on in general; those that read like the gateway's own never do
+    """
+    if not head.has_underscore:
+        return _NONE
+    return frozenset(
+        name for name in head.first if b"_" in name and (not underscores or name.replace(b"_", b"-") in _OURS)
+    )
 
 
 _FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"

@@ -18,7 +18,8 @@ from gateway.edge.splicing import fill_row, give_up_unacknowledged
 from gateway.observe.backends import DIAL, TUNNEL
 from gateway.observe.events import CLIENT_GONE
 from gateway.observe.handshakes import Handshake
-from gateway.protocol.http import BadResponse, ResponseReader
+from gateway.protocol.answers import ResponseReader
+from gateway.protocol.heads import BadResponse
 from gateway.protocol.websocket import accept_of, refusal_of_101
 from gateway.routing.attempts import Attempts
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, STATE
