@@ -214,7 +214,9 @@ class Worker:
                 self._edge.log, old_log = new_log, self._edge.log
                 self._log_config = config.access_log
                 old_log.flush()
-                await asyncio.to_thread(old_log.close)  # it waits for a reader that may have stalled
+                await asyncio.to_thread(
+                    old_log.close, process_ends=False
+                )  # it waits for a reader that may have stalled
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
         refreeze()
