@@ -8,7 +8,7 @@ from typing import NamedTuple
 from gateway.admin.totals import Block, shortest
 from gateway.config.schema import Config, Route
 from gateway.config.settings import KeepaliveSide
-from gateway.routing.routes import NEVER_NS, Keepalive
+from gateway.routing.limits import NEVER_NS, Keepalive
 from gateway.tunnels.table.layout import SIDES, T_CUTOFF_NS, T_INTERVAL_NS
 
 NS = 1e9

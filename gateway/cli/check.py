@@ -1,4 +1,4 @@
-"""``gateway check``: every error of a configuration, each with its place."""
+"""``gateway check``: every error of a configuration, each with its place, and warnings of what it can hardly mean."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gateway.cli.options import config_option, load_or_exit
 @config_option
 def check(path: str) -> None:
     """Exit with 0 if the file is right, with 2 if it is not."""
-    config = load_or_exit(path)
+    config = load_or_exit(path, warn=True)
     click.echo(
         f"{path}: ok: {len(config.routes)} route{'s' * (len(config.routes) != 1)}, "
         f"{len(config.upstreams)} upstream{'s' * (len(config.upstreams) != 1)}, "

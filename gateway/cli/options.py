@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gateway.config import Admin, Config, ConfigError, load, load_admin
+from gateway.config import Admin, Config, ConfigError, load, load_admin, load_with_doubts
 
 DEFAULT_FILE = "gateway.yaml"
 
@@ -34,10 +34,18 @@ def load_admin_or_exit(path: str, status: int) -> Admin:
         sys.exit(status)
 
 
-def load_or_exit(path: str) -> Config:
-    """Load a configuration; print every error in it and exit with status 2 if it is wrong."""
+def load_or_exit(path: str, warn: bool = False) -> Config:
+    """Load a configuration; print every error in it and exit with status 2 if it is wrong.
+
+    :param warn: print what it says but can hardly mean, too
+    """
     try:
-        return load(path)
+        if not warn:
+            return load(path)
+        config, doubts = load_with_doubts(path)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
+    for doubt in doubts:
+        click.echo(str(doubt), err=True)
+    return config

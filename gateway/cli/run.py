@@ -22,7 +22,7 @@ from gateway.routing.registry import RegistryFull
 def run(path: str, inherit: int | None, trial: bool) -> None:
     """Run until a signal ends it: TERM drains first, INT and QUIT end at once, HUP reloads the configuration, USR2
     upgrades the program."""
-    config = load_or_exit(path)
+    config = load_or_exit(path, warn=inherit is None)
     inheritance = None
     if inherit is not None:
         try:

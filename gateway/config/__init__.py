@@ -8,7 +8,8 @@
 `load` goes all the way, and puts the findings of each step at a line and column (`loader`). The schema is
 one file a concept: `schema` (the top), `heads`, `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`.
 The values in it are `address`, `hostnames`, `durations`, `sizes`, `closecodes`, `names`. `section` is what its mappings
-have in common, `words` the words of messages, `errors` their form. `jsonschema` describes the same file to editors.
+have in common, `words` the words of messages, `errors` their form; `doubts` are warnings.
+`jsonschema` describes the same file to editors.
 
 A worker is sent `settings`, and needs neither YAML nor pydantic nor the loader: names are imported when first used.
 """
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gateway.config.errors import BadValue, ConfigError, Problem
     from gateway.config.jsonschema import json_schema
-    from gateway.config.loader import load, load_admin, parse
+    from gateway.config.loader import load, load_admin, load_with_doubts, parse
     from gateway.config.schema import (
         AccessLog,
         Address,
@@ -66,13 +67,14 @@ __all__ = [
     "json_schema",
     "load",
     "load_admin",
+    "load_with_doubts",
     "parse",
 ]
 
 
 _ELSEWHERE = {
     **dict.fromkeys(("BadValue", "ConfigError", "Problem"), "errors"),
-    **dict.fromkeys(("load", "load_admin", "parse"), "loader"),
+    **dict.fromkeys(("load", "load_admin", "load_with_doubts", "parse"), "loader"),
     "json_schema": "jsonschema",
 }
 

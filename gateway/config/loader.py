@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from gateway.config.composer import position_at
+from gateway.config.doubts import doubts
 from gateway.config.errors import BadKey, BadValue, ConfigError, KeyPath, Problem
 from gateway.config.schema import Admin, Config
 from gateway.config.section import bad_values
@@ -64,6 +65,33 @@ def parse(text: str, filename: str, environ: Mapping[str, str]) -> Config:
     Raises:
         ConfigError: there are mistakes in it; all of them, in the order of their places.
     """
+    return _parse(text, filename, environ)[0]
+
+
+def load_with_doubts(
+    path: str | os.PathLike[str], environ: Mapping[str, str] | None = None
+) -> tuple[Config, tuple[Problem, ...]]:
+    """Return the configuration in the file at `path`, and what it says but can hardly mean.
+
+    Args:
+        path: also what the file is called in messages.
+        environ: what `${VAR}` is read from; by default this process's environment.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds mistakes.
+    """
+    filename = os.fspath(path)
+    config, tree = _parse(_read(filename), filename, os.environ if environ is None else environ)
+    mistakes = []
+    for key, error in doubts(config):
+        # Of what may be written in a shorter form, the place is that of the whole.
+        place = key if key in tree.values else key[:-1]
+        mistakes.append(_placed(tree, place, error))
+    return config, _problems(filename, mistakes)
+
+
+def _parse(text: str, filename: str, environ: Mapping[str, str]) -> tuple[Config, Tree]:
+    """As `parse`, with where in the text everything stands."""
     tree = read_tree(text, environ)
     config = None
     mistakes = list(tree.mistakes)
@@ -77,7 +105,7 @@ def parse(text: str, filename: str, environ: Mapping[str, str]) -> Config:
             mistakes += (_placed(tree, key, bad) for key, bad in bad_values(error) if not _unread(tree, key))
     if config is None or mistakes:
         raise _config_error(filename, mistakes)
-    return config
+    return config, tree
 
 
 def _read(filename: str) -> str:
@@ -125,9 +153,11 @@ def _placed(tree: Tree, key: KeyPath, error: BadValue) -> Mistake:
 
 
 def _config_error(filename: str, mistakes: list[Mistake]) -> ConfigError:
-    return ConfigError(
-        tuple(
-            Problem(filename, *position, key, error.message, error.hint)
-            for position, key, error in sorted(mistakes, key=lambda mistake: mistake.position)
-        )
+    return ConfigError(_problems(filename, mistakes))
+
+
+def _problems(filename: str, mistakes: list[Mistake]) -> tuple[Problem, ...]:
+    return tuple(
+        Problem(filename, *position, key, error.message, error.hint)
+        for position, key, error in sorted(mistakes, key=lambda mistake: mistake.position)
     )

@@ -18,7 +18,9 @@ _ANY_SUBDOMAIN = "*."
 
 # RFC 3986 3.3: what may stand in a path, as a request sends it.
 _PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
-_DOT_SEGMENT = re.compile(r"/\.\.?(/|$)")
+_DOT_SEGMENT = re.compile(r"(/|%2F|%5C)\.\.?(/|%2F|%5C|;|%3B|$)", re.IGNORECASE)
+"""To some server: a request with such a path is resolved, or refused if servers differ."""
+
 _NEEDLESSLY_ENCODED = re.compile(r"%(2D|2E|5F|7E|3[0-9]|[46][1-9A-F]|[57][0-9A])", re.IGNORECASE)
 
 

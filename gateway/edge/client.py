@@ -58,6 +58,7 @@ class Client:
         "_lingers",
         "_over",
         "_reader",
+        "_served",
         "_started_ns",
         "_taking",
         "_watched",
@@ -85,6 +86,7 @@ class Client:
         self._reader: RequestReader | None = None
         self._head: RequestHead | None = None
         self._started_ns = 0
+        self._served = False  # whether a plain request has come on it
         self._watched = False
         self._taking = False
         self._lingers = False
@@ -230,6 +232,7 @@ class Client:
         upgrade.start()
 
     def _exchange(self, request: Request) -> None:
+        self._served = True
         exchange = Exchange(self._clients.exchanges, self, request)
         self.task = exchange
         if not self._watched:
@@ -318,15 +321,19 @@ class Client:
         self._reader = None
         route = refused.route.name if refused.route else None
         keep = False
-        if head is None or requested_upgrades(head) or b"sec-websocket-key" in head.first:
+        # What could not be read on a new connection counts as a handshake: most connections here begin with one.
+        if not self._served if head is None else requested_upgrades(head) or b"sec-websocket-key" in head.first:
             clients.handshakes.refused(
                 str(self.peer), route, refused.result, refused.status, refused.reason, self._started_ns
             )
         else:
-            tokens = head.tokens(b"connection") if b"connection" in head.first else []
-            asked = b"close" not in tokens if head.http11 else b"keep-alive" in tokens
-            # What is left of a body that nobody wants would only be read to be thrown away.
-            keep = asked and refused.status != 400 and not has_body(head) and not clients.config.draining
+            if head is None:
+                head = RequestHead()  # nothing is known of it
+            else:
+                tokens = head.tokens(b"connection") if b"connection" in head.first else []
+                asked = b"close" not in tokens if head.http11 else b"keep-alive" in tokens
+                # What is left of a body that nobody wants would only be read to be thrown away.
+                keep = asked and refused.status != 400 and not has_body(head) and not clients.config.draining
             clients.requests.ended(
                 Logged(
                     request.request_id if request else None,

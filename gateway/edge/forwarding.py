@@ -112,7 +112,8 @@ def switch_to_client(head: ResponseHead) -> bytes:
     """The head of a 101 as the client is sent it. Length fields have no business there (RFC 9110 section 8.6)."""
     if head.raw.startswith(b"HTTP/1.1 ") and only_upgrade_is_hop_by_hop(head) and b"content-length" not in head.first:
         return head.raw
-    return head_bytes(_status_line(head), answer_lines(head, b"GET", True))
+    dropped = hop_by_hop(head) - {b"connection", b"upgrade"} | {b"content-length", b"transfer-encoding"}
+    return head_bytes(_status_line(head), head.lines(dropped))
 
 
 def interim_to_client(head: ResponseHead) -> bytes:

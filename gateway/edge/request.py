@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from gateway.edge.facts import NO_FACTS, Facts
 from gateway.edge.refused import Refused
 from gateway.protocol.http import BadHead, RequestHead
-from gateway.protocol.target import normal_path, split_target
+from gateway.protocol.target import origin_form
 from gateway.protocol.websocket import (
     WEBSOCKET,
     StrippedUpgrade,
@@ -19,6 +19,7 @@ from gateway.protocol.websocket import (
     has_body,
     requested_upgrades,
 )
+from gateway.routing.routes import NoRoute
 
 if TYPE_CHECKING:
     from gateway.edge.in_force import InForce
@@ -59,7 +60,8 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
     wants = requested_upgrades(head) if b"upgrade" in head.first else []
     route = None
     try:
-        route, host, path, target = _find_route(head, config)
+        route, host, path = config.routes.find(head)
+        target = origin_form(head.target, head.method)
         upgrade = key = None
         for protocol in wants:
             if protocol in route.upgrades:
@@ -78,6 +80,8 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
             raise BadHead(508, "this gateway has sent the request to itself")
     except StrippedUpgrade as error:
         raise Refused(error.status, str(error), "stripped_upgrade", route) from None
+    except NoRoute as error:
+        raise Refused(404, str(error), "no_route") from None
     except BadHead as error:
         raise Refused(error.status, str(error), "bad_request", route) from None
     facts = NO_FACTS if upgrade is not None else head.facts
@@ -97,41 +101,6 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
         _request_id(head, peer),
         started_ns,
     )
-
-
-def _find_route(head: RequestHead, config: InForce) -> tuple[Route, str, str, bytes]:
-    """The route of a request, its host, its path as it came, and its target in origin form.
-
-    :raises BadHead: its target is malformed
-    :raises Refused: there is none
-    """
-    routes = config.routes
-    field = head.first.get(b"host", b"")
-    authority, path, query = split_target(head.target)
-    if authority is not None and authority.lower() != field.lower():
-        raise BadHead(400, "the request target and Host name different hosts")
-    target = head.target if authority is None else path + query
-    key = (field, path, *head.values(b"sec-websocket-protocol"))
-    found = routes.known.get(key)
-    if found is not None:
-        return *found, target
-    host = _host_of(field)
-    normal = normal_path(path)
-    offered = [item.decode("latin-1") for item in head.items(b"sec-websocket-protocol")]
-    route = routes.find(host, normal, offered)
-    if route is None:
-        raise Refused(404, f"no route for host {host!r} and path {normal[:200]!r}", "no_route")
-    found = route, host, path.decode("latin-1")
-    routes.remember(key, found)
-    return *found, target
-
-
-def _host_of(field: bytes) -> str:
-    """Host without port, in lower case."""
-    host = field.decode("latin-1").lower()
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].rstrip(".")
 
 
 def _request_id(head: RequestHead, peer: Peer) -> str:

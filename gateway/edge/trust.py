@@ -1,13 +1,24 @@
-"""Which peers are proxies of the operator's, and which client a request comes from."""
+"""Who is at the other end of a client's connection, and whose word on who the client is counts."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple
 
 from gateway.protocol.http import RequestHead
+from gateway.routing.recent import Recent
 
 Network = IPv4Network | IPv6Network
+_MAX_KNOWN = 1024
+_LONGEST_HOST = 64
+"""An IPv6 address has 45 characters at most, and a zone on this system 15 more, behind a ``%``."""
+
+_IPV4_IN_IPV6 = IPv6Network("::ffff:0:0/96")
+_WITH_PORT = re.compile(r"([^:\[\]]+):[0-9]{1,5}")
+_BRACKETED = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
 
 
 @dataclass(slots=True)
@@ -26,16 +37,26 @@ class Peer:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+class Host(NamedTuple):
+    """An address, whichever way it was written."""
+
+    text: str
+    """canonical: an IPv4 address in IPv6 as IPv4, without a zone (RFC 5952)"""
+    trusted: bool
+
+
 class Trust:
     """Which peers are proxies of the operator's."""
 
-    def __init__(self, networks: tuple[Network, ...]) -> None:
-        self._networks = networks
+    def __init__(self, networks: Iterable[Network]) -> None:
+        """:param networks: of trusted proxies; IPv4 networks written as IPv6 are taken for what they are"""
+        self._networks = tuple(map(_plain_network, networks))
+        self._known: Recent[str, Host] = Recent(_MAX_KNOWN)
 
     def peer(self, address: object) -> Peer:
         """Describe a peer by its address and port, or whatever else stands for it on a unix socket."""
         if not isinstance(address, tuple):
-            # A unix socket: whoever may connect to it is on this machine, by the operator's leave.
+            # Whoever may connect to a unix socket is on this machine, by the operator's leave.
             return Peer("", 0, True)
         host: str = address[0]
         if host.startswith("::ffff:") and "." in host:
@@ -43,26 +64,58 @@ class Trust:
         return Peer(host, address[1], bool(self._networks) and self.trusts(host))
 
     def trusts(self, host: str) -> bool:
-        """Whether an address is one of a trusted proxy."""
-        try:
-            address: IPv4Address | IPv6Address = ip_address(host)
-        except ValueError:
-            return False
-        return any(address in network for network in self._networks if network.version == address.version)
+        """Whether an address, in any spelling, is one of a trusted proxy."""
+        known = self._host(host)
+        return known is not None and known.trusted
 
     def client_of(self, peer: Peer, head: RequestHead) -> str:
-        """The client's address: the last in X-Forwarded-For that no trusted proxy has (nginx: real_ip_recursive)."""
-        if not peer.trusted:
+        """Return who the client is.
+
+        It is the peer, with its port; or, as a trusted proxy says, the bare address that is the last in X-Forwarded-For
+        which is not of a trusted proxy (nginx: ``real_ip_recursive``). What is no address ends the list: whoever is
+        before it cannot be known.
+        """
+        if not peer.trusted or b"x-forwarded-for" not in head.first:
             return str(peer)
-        found = str(peer)
+        found = None
         for item in reversed(head.items(b"x-forwarded-for")):
-            text = item.decode("latin-1")
-            host = text.strip("[]")
+            host = self._host(_host_in(item.decode("latin-1")))
+            if host is None:
+                break
+            found = host.text
+            if not host.trusted:
+                break
+        return found or str(peer)
+
+    def _host(self, text: str) -> Host | None:
+        """Return what is known of an address, None if it is no address."""
+        known = self._known.get(text)
+        if known is None and len(text) <= _LONGEST_HOST:
             try:
-                ip_address(host)
+                address = ip_address(text.partition("%")[0])
             except ValueError:
-                break
-            found = text
-            if not self.trusts(host):
-                break
-        return found
+                return None
+            if isinstance(address, IPv6Address):
+                address = address.ipv4_mapped or address
+            known = Host(str(address), self._is_trusted(address))
+            self._known.keep(text, known)
+        return known
+
+    def _is_trusted(self, address: IPv4Address | IPv6Address) -> bool:
+        return any(address in network for network in self._networks if network.version == address.version)
+
+
+def _host_in(item: str) -> str:
+    """Return the host in an item of X-Forwarded-For, which may be in quotes and brackets, and have a port."""
+    if len(item) > 1 and item[0] == item[-1] == '"':
+        item = item[1:-1]
+    match = _WITH_PORT.fullmatch(item) or _BRACKETED.fullmatch(item)
+    return match[1] if match else item
+
+
+def _plain_network(network: Network) -> Network:
+    if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_IN_IPV6):
+        mapped = network.network_address.ipv4_mapped
+        assert mapped is not None
+        return IPv4Network((mapped, network.prefixlen - 96))
+    return network

@@ -1,7 +1,7 @@
 """Which fields of a head go on, and heads as bytes (RFC 9110 sections 7.6 and 7.8).
 
 Transfer codings belong to one connection, too, but a body is relayed as it came, and so its Transfer-Encoding stays;
-trailers go with it, and so Trailer and what TE says of them stay.
+trailers go with it, and so Trailer stays.
 """
 
 from __future__ import annotations
@@ -54,15 +54,9 @@ def only_upgrade_is_hop_by_hop(head: Head) -> bool:
 def request_lines(head: RequestHead, without: frozenset[bytes] = frozenset()) -> list[bytes]:
     """The lines of fields with which a request that is no upgrade goes on to a backend.
 
-    ``TE: trailers`` goes on, with the Connection that belongs to it, where the client has said it: trailers are relayed
-    (RFC 9110 section 10.1.4).
-
     :param without: lower-case names of further fields to leave out
     """
-    lines = head.lines((hop_by_hop(head) - {b"transfer-encoding"}) | without)
-    if b"te" in head.first and b"te" not in without and b"trailers" in head.tokens(b"te"):
-        lines += (b"TE: trailers", b"Connection: TE")
-    return lines
+    return head.lines((hop_by_hop(head) - {b"transfer-encoding"}) | without)
 
 
 def answer_lines(head: ResponseHead, method: bytes, http11: bool, connection: bytes = b"") -> list[bytes]:

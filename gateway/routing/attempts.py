@@ -7,13 +7,10 @@ next backend is only chosen once the one before has failed, since most succeed a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+from gateway.config.address import Address
 from gateway.routing.balancing import Key, Target
-
-if TYPE_CHECKING:
-    from gateway.config.address import Address
-    from gateway.routing.routes import Upstream
+from gateway.routing.upstream import Upstream
 
 MOST_ADDRESSES = 3
 """Tried of one backend."""

@@ -1,12 +1,12 @@
 """Who the client is: the peer, or whom trusted proxies say."""
 
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.edge.request import Peer, Trust
+from gateway.edge.trust import Peer, Trust
 from gateway.protocol.http import RequestHead
 
 from .requests import PROXY, STRANGER, TRUST, request_head
@@ -55,13 +55,38 @@ def client(peer, *values):
         ([b"1.1.1.1, 192.0.2.9, 2001:db8::7"], "192.0.2.9"),
         ([b"10.4.4.4, 10.5.5.5"], "10.4.4.4"),
         ([b"2001:db9::9"], "2001:db9::9"),
-        ([b"[2001:db9::9]"], "[2001:db9::9]"),
+        # The bare address, whichever way it is written.
+        ([b"[2001:db9::9]"], "2001:db9::9"),
+        ([b"2001:DB9:0::9"], "2001:db9::9"),
+        ([b"203.0.113.7:51008"], "203.0.113.7"),
+        ([b"[2001:db9::5]:443"], "2001:db9::5"),
+        ([b'"[2001:db9::5]:443"'], "2001:db9::5"),
+        ([b'"203.0.113.7"'], "203.0.113.7"),
+        ([b"::ffff:192.0.2.9"], "192.0.2.9"),
+        ([b"::FFFF:c000:0209"], "192.0.2.9"),
+        ([b"[::ffff:192.0.2.9]:80"], "192.0.2.9"),
+        ([b"fe80::1%eth0"], "fe80::1"),
+        ([b"[fe80::1%eth0]:80"], "fe80::1"),
+        ([b"192.0.2.9, 10.4.4.4:80"], "192.0.2.9"),
+        ([b"192.0.2.9, ::ffff:10.0.0.6"], "192.0.2.9"),
+        ([b"192.0.2.9, [2001:db8::5]:443, [::ffff:10.0.0.6]:1"], "192.0.2.9"),
+        ([b"10.4.4.4:80, [2001:DB8::5]:443"], "10.4.4.4"),
         # What is not an address ends the chain: whoever is before it cannot be known.
         ([b"unknown"], "10.1.2.3:6000"),
         ([b"192.0.2.9, garbage"], "10.1.2.3:6000"),
         ([b"192.0.2.9, garbage, 10.4.4.4"], "10.4.4.4"),
         ([b"192.0.2.9, 1.2.3.4.5"], "10.1.2.3:6000"),
         ([b"192.0.2.9, 10.4.4"], "10.1.2.3:6000"),
+        ([b"192.0.2.9, 010.4.4.4"], "10.1.2.3:6000"),
+        ([b"192.0.2.9:"], "10.1.2.3:6000"),
+        ([b"192.0.2.9:http"], "10.1.2.3:6000"),
+        ([b"192.0.2.9:123456"], "10.1.2.3:6000"),
+        ([b"[192.0.2.9"], "10.1.2.3:6000"),
+        ([b"[2001:db9::9]x"], "10.1.2.3:6000"),
+        ([b'"192.0.2.9'], "10.1.2.3:6000"),
+        ([b'"'], "10.1.2.3:6000"),
+        ([b"_hidden:80"], "10.1.2.3:6000"),
+        ([b"fe80::1%" + b"x" * 100], "10.1.2.3:6000"),
         ([b"<script>"], "10.1.2.3:6000"),
     ],
 )
@@ -92,6 +117,49 @@ def test_any_bytes(values):
     head = RequestHead([(b"X-Forwarded-For", value) for value in values])
     assert TRUST.client_of(PROXY, head)
     assert TRUST.client_of(STRANGER, head) == str(STRANGER)
+
+
+ADDRESSES = st.ip_addresses() | st.sampled_from([ip_address("10.9.9.9"), ip_address("2001:db8::9")])
+SPELLINGS = {
+    4: ["{}", "{}:80", '"{}"', '"{}:65535"', "::ffff:{}", "[::ffff:{}]", "[::ffff:{}]:1", '"[::ffff:{}]:1"', "[{}]"],
+    6: ["{}", "[{}]", "[{}]:443", '"[{}]:443"', "{}%eth0", "[{}%eth0]:443"],
+}
+
+
+@given(
+    st.lists(ADDRESSES | st.sampled_from([ip_address("10.9.9.9"), ip_address("2001:db8::9")]), max_size=5), st.data()
+)
+def test_any_spelling_of_an_address_is_that_address(chain, data):
+    chain = [getattr(address, "ipv4_mapped", None) or address for address in chain]
+    spelled = [data.draw(st.sampled_from(SPELLINGS[address.version])).format(address) for address in chain]
+    plain = [str(address) for address in chain]
+    assert client(PROXY, ", ".join(spelled).encode()) == client(PROXY, ", ".join(plain).encode())
+    if chain and not TRUST.trusts(plain[-1]):
+        assert client(PROXY, ", ".join(spelled).encode()) == plain[-1]
+
+
+def test_what_is_known_of_addresses_is_bounded():
+    trust = Trust((ip_network("10.0.0.0/8"),))
+    for number in range(5000):
+        address = f"{number % 2 * 10}.{number >> 8}.{number % 256}.1"
+        assert trust.trusts(address) == (number % 2 == 1)
+    assert trust.trusts("10.9.9.9")
+    assert len(trust._known) <= 1024
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "::ffff:10.0.0.0/104", "::ffff:a00:0/104"])
+@pytest.mark.parametrize("address", ["10.0.0.6", "::ffff:10.0.0.6", "::ffff:a00:6"])
+def test_an_ipv4_network_is_the_same_written_as_ipv6(network, address):
+    trust = Trust((ip_network(network),))
+    assert trust.trusts(address)
+    assert trust.peer((address, 1, 0, 0)).trusted
+    assert not trust.trusts("11.0.0.6")
+    assert not trust.trusts("::ffff:11.0.0.6")
+
+
+def test_a_network_of_all_addresses_of_one_family_holds_none_of_the_other():
+    assert not Trust((ip_network("::/0"),)).trusts("::ffff:192.0.2.7")
+    assert Trust((ip_network("::/0"),)).trusts("2001:db8::1%eth0")
 
 
 def test_a_network_of_one_family_is_not_asked_about_the_other():

@@ -192,6 +192,19 @@ def test_a_request_line_is_written_anew_where_others_could_read_it_differently(s
     assert lines[0] == "GET /ws HTTP/1.1"
 
 
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        (b"http://chat.example.com/ws?a", "GET /ws?a HTTP/1.1"),
+        (b"http://chat.example.com:80?/ws", "GET /?/ws HTTP/1.1"),
+        (b"/ws//x?", "GET /ws//x? HTTP/1.1"),
+    ],
+)
+def test_a_backend_is_sent_the_origin_form(target, line):
+    head = request_head(b"GET %b HTTP/1.1" % target, *HANDSHAKE[1:])
+    assert sent(head)[0] == [line, *(field.decode() for field in HANDSHAKE[1:])]
+
+
 def test_empty_lines_before_a_request_are_not_sent():
     head = RequestReader().feed(b"\r\n\n" + head_bytes(*HANDSHAKE) + b"early")
     assert head is not None

@@ -76,6 +76,18 @@ async def test_check_says_that_a_file_is_right(tmp_path: Path) -> None:
     assert "nonsense" in stdout + stderr
 
 
+async def test_check_warns_of_a_backend_that_is_the_gateway_itself(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text(
+        "listen: [{address: '0.0.0.0:8080'}]\n"
+        "upstreams: {chat: {backends: ['127.0.0.1:8080']}}\n"
+        "routes: [{name: chat, upstream: chat}]\n"
+    )
+    status, stdout, stderr = await gateway_command("check", "-c", file)
+    assert (status, stdout.startswith(f"{file}: ok")) == (0, True)
+    assert stderr.startswith(f"{file}:2:31: upstreams.chat.backends[0]: warning: 127.0.0.1:8080 is where this gateway")
+
+
 async def test_keys_of_later_issues_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(

@@ -123,7 +123,8 @@ async def test_the_backend_is_sent_what_the_client_sent(
     assert (await client.head()).status == 101
     head = await scripted.next_head()
     assert head.first_line == "GET /scripted/%7Euser/../x?a=1&b=%2F HTTP/1.1"
-    *fields, request_id = head.fields
+    *fields, loop_mark, request_id = head.fields
+    assert loop_mark[0] == "CDN-Loop"
     assert fields == [
         ("HOST", "Gateway.test:99"),
         ("X-first", "1"),

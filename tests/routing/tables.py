@@ -4,6 +4,7 @@ import json
 
 from gateway.config import Config, parse
 from gateway.config.settings import Settings
+from gateway.routing.matching import Subject
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Routes
 
@@ -29,5 +30,5 @@ def routes_of(*routes, upstreams=None, load=lambda number: 0, drained=(), **keys
 
 def found(routes: Routes, path="/", host="chat.example.com", subprotocols=()) -> str | None:
     """The name of the route that a request gets."""
-    route = routes.find(host, path, subprotocols)
+    route = routes.match(Subject(host, path, tuple(subprotocols)))
     return route.name if route else None

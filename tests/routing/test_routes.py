@@ -1,17 +1,17 @@
 """Which route a request gets, and what the route says."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.config.settings import Settings
-from gateway.protocol.target import normal_path
+from gateway.protocol.http import BadHead
+from gateway.routing.limits import NEVER_NS, NS, Keepalive
 from gateway.routing.registry import Registry
-from gateway.routing.routes import NEVER_NS, NS, Keepalive, Routes
+from gateway.routing.routes import MAX_KNOWN, MAX_KNOWN_BYTES, NoRoute, Routes
 
+from ..protocol.heads import request_head
 from .tables import config_of, found, routes_of
-
-
-def matches(match, path="/", host="chat.example.com", subprotocols=()):
-    return found(routes_of({"match": match}), path, host, subprotocols) is not None
 
 
 def test_the_first_match_wins():
@@ -26,105 +26,6 @@ def test_the_first_match_wins():
     assert found(routes, "/ws/never") == "r1"
     assert found(routes, "/") == "r3"
     assert found(routes, "/", host="other.example.com") is None
-
-
-@pytest.mark.parametrize("match", [{}, None, {"path": "/"}])
-def test_no_condition_matches_everything(match):
-    for path in ("/", "/ws", "*"):
-        assert matches(match, path, host="")
-
-
-@pytest.mark.parametrize("prefix", ["/ws", "/ws/"])
-@pytest.mark.parametrize(
-    ("path", "matched"),
-    [
-        ("/ws", True),
-        ("/ws/", True),
-        ("/ws/x", True),
-        ("/ws//x", True),
-        ("/wsx", False),
-        ("/ws%2Fx", False),
-        ("/w", False),
-        ("/", False),
-        ("/x/ws", False),
-        ("/WS", False),
-        ("//ws", False),
-        ("*", False),
-    ],
-)
-def test_a_prefix_ends_where_a_segment_does(prefix, path, matched):
-    assert matches({"path": prefix}, path) == matched
-
-
-@pytest.mark.parametrize(
-    ("path", "matched"), [("/ws", True), ("/ws/", False), ("/ws/x", False), ("/wsx", False), ("/", False)]
-)
-def test_path_exact(path, matched):
-    assert matches({"path_exact": "/ws"}, path) == matched
-
-
-@pytest.mark.parametrize(
-    ("regex", "path", "matched"),
-    [
-        ("^/rooms/[0-9]+$", "/rooms/12", True),
-        ("^/rooms/[0-9]+$", "/rooms/12/x", False),
-        ("^/rooms/[0-9]+$", "/x/rooms/12", False),
-        ("/ws", "/a/wsx", True),
-        ("(?i)/ws$", "/WS", True),
-    ],
-)
-def test_path_regex(regex, path, matched):
-    assert matches({"path_regex": regex}, path) == matched
-
-
-@pytest.mark.parametrize("match", [{"path": "/caf%c3%a9"}, {"path_exact": "/caf%C3%A9"}])
-def test_configured_paths_are_normalised_as_those_of_requests_are(match):
-    assert matches(match, normal_path(b"/x/../%63af%C3%a9"))
-
-
-@pytest.mark.parametrize(
-    ("hosts", "host", "matched"),
-    [
-        (["chat.example.com"], "chat.example.com", True),
-        (["Chat.Example.COM"], "chat.example.com", True),
-        (["chat.example.com"], "x.chat.example.com", False),
-        (["chat.example.com"], "example.com", False),
-        (["chat.example.com"], "", False),
-        (["*.example.com"], "chat.example.com", True),
-        (["*.example.com"], "a.b.example.com", True),
-        (["*.example.com"], "example.com", False),
-        (["*.example.com"], ".example.com", False),
-        (["*.example.com"], "evilexample.com", False),
-        (["*.example.com"], "example.com.evil", False),
-        (["*.example.com", "example.com"], "example.com", True),
-        (["[::1]"], "[::1]", True),
-        (["192.0.2.7"], "192.0.2.7", True),
-    ],
-)
-def test_hosts(hosts, host, matched):
-    assert matches({"hosts": hosts}, host=host) == matched
-
-
-@pytest.mark.parametrize(
-    ("offered", "matched"),
-    [
-        (["v11.stomp"], True),
-        (["mqtt", "v10.stomp"], True),
-        (["mqtt"], False),
-        (["V10.STOMP"], False),
-        ([], False),
-    ],
-)
-def test_subprotocols(offered, matched):
-    assert matches({"subprotocols": ["v10.stomp", "v11.stomp"]}, subprotocols=offered) == matched
-
-
-def test_all_conditions_must_be_met():
-    match = {"hosts": ["a"], "path": "/ws", "subprotocols": ["mqtt"]}
-    assert matches(match, "/ws", "a", ["mqtt"])
-    assert not matches(match, "/ws", "b", ["mqtt"])
-    assert not matches(match, "/", "a", ["mqtt"])
-    assert not matches(match, "/ws", "a", ["stomp"])
 
 
 def test_what_a_route_says():
@@ -207,3 +108,108 @@ def test_backends_keep_their_numbers_over_a_reload():
 def test_a_configuration_that_the_registry_was_not_shown():
     with pytest.raises(ValueError, match="is not in list"):
         Routes(Settings.of(config_of([{}])), Registry(100, 100), lambda number: 0)
+
+
+# --- what was found is kept -------------------------------------------------------------------------------------------
+
+
+def head(path=b"/ws", host=b"a.example", *fields, method=b"GET"):
+    return request_head(b"%b %b HTTP/1.1" % (method, path), b"Host: " + host, *fields)
+
+
+OFFER = b"Sec-WebSocket-Protocol: "
+DIFFERENT = [
+    head(),
+    head(b"/ws/../other"),
+    head(b"/WS"),
+    head(b"/%77s"),
+    head(host=b"b.example"),
+    head(host=b"A.EXAMPLE:80"),
+    head(b"/ws", b"a.example", OFFER + b"v1"),
+    head(b"/ws", b"a.example", OFFER + b"v2"),
+    head(b"/ws", b"a.example", OFFER + b"v2, v1"),
+    head(b"/ws", b"a.example", OFFER + b"v2", OFFER + b"v1"),
+    head(b"http://a.example/ws"),
+    head(b"/ws?x"),
+    head(b"*", method=b"OPTIONS"),
+    head(b"/ws", b"a.example", b"Accept: v1"),
+]
+
+
+def some_routes():
+    return routes_of(
+        {"match": {"path": "/ws", "subprotocols": ["v1"]}},
+        {"match": {"path": "/ws", "hosts": ["b.example"]}},
+        {"match": {"path_exact": "/WS"}},
+        {"match": {"path": "/ws"}},
+        {},
+    )
+
+
+@given(st.lists(st.sampled_from(DIFFERENT), min_size=2, max_size=40))
+def test_no_request_gets_what_another_has_found(heads):
+    routes = some_routes()
+    for each in heads:
+        found = routes.find(each)
+        fresh = some_routes().find(each)
+        assert (found.route.name, found.host, found.path) == (fresh.route.name, fresh.host, fresh.path)
+
+
+def test_what_was_found_is_not_looked_for_again():
+    routes = some_routes()
+    first = routes.find(head(b"/ws/%7Ea"))
+    assert (first.route.name, first.host, first.path) == ("r3", "a.example", "/ws/%7Ea")
+    assert routes.find(head(b"/ws/%7Ea", b"a.example", b"Accept: */*")) is first
+
+
+def test_what_is_kept_is_bounded():
+    routes = some_routes()
+    long = head(b"/" + b"a" * MAX_KNOWN_BYTES)
+    assert routes.find(long) is not routes.find(long)
+    assert len(routes.known) == 0
+    for number in range(3 * MAX_KNOWN):
+        routes.find(head(b"/%d" % number))
+    assert MAX_KNOWN // 2 <= len(routes.known) <= MAX_KNOWN
+
+
+def test_what_others_ask_for_all_the_time_is_kept_whatever_a_client_asks_for():
+    routes = some_routes()
+    usual = routes.find(head())
+    for number in range(3 * MAX_KNOWN):
+        routes.find(head(b"/%d" % number))
+        if not number % 100:
+            assert routes.find(head()) is usual
+
+
+@pytest.mark.parametrize(
+    ("path", "route"),
+    [
+        (b"/a%2Fb/../~c", "rest"),
+        (b"/x//../y", "rest"),
+        (b"/admin/a%2fb/../c", "admin"),
+        (b"/admin//../admin/x", "admin"),
+        (b"/admin%2fx/../y", None),
+        (b"/admin//../y", None),
+        (b"/admin/;x/../y", None),
+        (b"/x//../admin", None),
+    ],
+)
+def test_dot_segments_that_would_lead_some_backends_to_what_another_route_is_for(path, route):
+    routes = routes_of({"name": "admin", "match": {"path": "/admin"}}, {"name": "rest"})
+    for _ in range(2):
+        if route is None:
+            with pytest.raises(BadHead, match="different paths") as caught:
+                routes.find(head(path))
+            assert caught.value.status == 400
+        else:
+            assert routes.find(head(path)).route.name == route
+
+
+def test_no_route_and_bad_targets_are_not_kept():
+    routes = routes_of({"match": {"hosts": ["a"]}})
+    for _ in range(2):
+        with pytest.raises(NoRoute, match="no route for host 'b' and path '/x%0Ay'"):
+            routes.find(head(b"/x%0ay", b"B:1"))
+        with pytest.raises(BadHead, match="not every server"):
+            routes.find(head(b"/x/..;/y", b"a"))
+    assert len(routes.known) == 0

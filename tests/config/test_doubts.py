@@ -1,0 +1,94 @@
+"""What a configuration may say but can hardly mean."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config import load_with_doubts
+from gateway.config.address import parse_backend, parse_listen
+from gateway.config.doubts import leads_to
+
+from .files import MINIMAL
+
+
+def warnings(tmp_path, text):
+    file = tmp_path / "gateway.yaml"
+    file.write_text(text)
+    return [str(doubt).removeprefix(f"{tmp_path}/") for doubt in load_with_doubts(file, {})[1]]
+
+
+def test_nothing_to_say(tmp_path):
+    assert warnings(tmp_path, MINIMAL) == []
+
+
+def test_backends_that_are_the_gateway_itself(tmp_path):
+    text = MINIMAL.replace('["127.0.0.1:9001"]', '["a:1", "localhost:8080", {weight: 2, address: "127.0.0.1:8080"}]')
+    assert warnings(tmp_path, text) == [
+        "gateway.yaml:3:28: upstreams.chat.backends[1]: warning: localhost:8080 is where this gateway listens"
+        " (0.0.0.0:8080) (the address of a server; requests that come back get 508)",
+        "gateway.yaml:3:67: upstreams.chat.backends[2].address: warning: 127.0.0.1:8080 is where this gateway listens"
+        " (0.0.0.0:8080) (the address of a server; requests that come back get 508)",
+    ]
+
+
+def test_one_warning_for_a_backend_that_two_listeners_have(tmp_path):
+    text = json.dumps(
+        {
+            "listen": [{"address": "0.0.0.0:80"}, {"address": "127.0.0.2:80"}],
+            "upstreams": {"chat": {"backends": ["127.0.0.2:80"]}},
+            "routes": [{"name": "chat", "upstream": "chat"}],
+        }
+    )
+    assert len(warnings(tmp_path, text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "listener"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("10.0.0.5:80", "10.0.0.5:80"),
+        ("127.0.0.1:80", "0.0.0.0:80"),
+        ("127.8.9.1:80", "*:80"),
+        ("localhost:80", "0.0.0.0:80"),
+        ("localhost:80", "[::]:80"),
+        ("localhost:80", "[::1]:80"),
+        ("LOCALHOST:80", "127.0.0.1:80"),
+        ("127.0.0.1:80", "localhost:80"),
+        ("0.0.0.0:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "0.0.0.0:80"),
+        ("[::1]:80", "[::]:80"),
+        ("[::0:1]:80", "[::1]:80"),
+        ("[2001:db8::1]:80", "[2001:DB8::1]:80"),
+        ("unix:/run/a", "unix:/run/a"),
+    ],
+)
+def test_loops(backend, listener):
+    assert leads_to(parse_backend(backend), parse_listen(listener))
+
+
+@pytest.mark.parametrize(
+    ("backend", "listener"),
+    [
+        ("127.0.0.1:81", "127.0.0.1:80"),
+        ("127.0.0.2:80", "127.0.0.1:80"),
+        ("10.0.0.5:80", "0.0.0.0:80"),  # perhaps another machine
+        ("10.0.0.5:80", "127.0.0.1:80"),
+        ("0.0.0.0:80", "10.0.0.5:80"),
+        ("127.0.0.1:80", "[::]:80"),  # [::] is IPv6 alone
+        ("[::1]:80", "0.0.0.0:80"),
+        ("chat.internal:80", "0.0.0.0:80"),
+        ("unix:/run/b", "unix:/run/a"),
+        ("127.0.0.1:80", "unix:/run/a"),
+        ("unix:/run/a", "127.0.0.1:80"),
+    ],
+)
+def test_no_loops(backend, listener):
+    assert not leads_to(parse_backend(backend), parse_listen(listener))
+
+
+@given(st.ip_addresses(), st.integers(1, 65535))
+def test_any_address_leads_to_itself(ip, port):
+    text = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
+    assert leads_to(parse_backend(text), parse_listen(text))
