@@ -1,6 +1,7 @@
 """Plain HTTP to the byte: a backend that plays what a test writes down, a client that sees what comes of it.
 
-A *script* is what a backend does about one request: bytes that it sends, pauses in seconds, and what :class:`Do` has.
+A *script* is what a backend does about one request: bytes that it sends, some of them when a test lets it; pauses, in
+seconds; and what :class:`Do` has.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class Do(Enum):
     """closes with RST"""
 
 
-Script = Sequence[bytes | float | Do]
+Script = Sequence[bytes | float | Do | Callable[[], Awaitable[bytes]]]
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 AROUND: Final = ("/before", "/after", "/next")
@@ -275,6 +276,8 @@ class RawBackend:
                 await asyncio.sleep(step)
             elif step is Do.BODY:
                 await read_request_body(wire, message)
+            elif callable(step):
+                await wire.send(await step())
             elif step is Do.CLOSE:
                 wire.half_close()
                 await wire.rest()
