@@ -15,8 +15,6 @@ cdef int64_t STOP, TOTALS, TOTAL_CELLS, T_VIOLATIONS, WEBSOCKET, WRITE_STALL, WR
 
 
 cdef class Ending(Streams):
-    cdef object on_end
-    cdef object on_loss
 
     @cython.locals(now=int64_t, side=int64_t, here=int64_t)
     cdef void _begin_end(self, int64_t row, int64_t initiator, int64_t cause, int64_t about) except *

@@ -17,7 +17,6 @@ Compiled by Cython if a C compiler is available (types in ``ending.pxd``), run a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from errno import EHOSTUNREACH, ENETUNREACH, ETIMEDOUT
 from typing import TYPE_CHECKING
 
@@ -94,28 +93,11 @@ from gateway.tunnels.table.layout import (
 )
 
 if TYPE_CHECKING:
-    from gateway.tunnels.relay.kernel import Kernel
+    pass
 
 
 class Ending(Streams):
     """Streams that can end."""
-
-    def __init__(
-        self,
-        kernel: Kernel,
-        cells: memoryview[int],
-        descriptors: int,
-        on_end: Callable[[int], None],
-        on_loss: Callable[[int], int] | None = None,
-    ) -> None:
-        """
-        :param on_end: called with the row of a tunnel that has ended, after its sockets were closed
-        :param on_loss: called with the row of a tunnel whose backend vanished; returns the clock (ns) at which the
-            client gets its Close frame. At once if absent
-        """
-        super().__init__(kernel, cells, descriptors)
-        self.on_end = on_end
-        self.on_loss = on_loss
 
     # --- the beginning of the end -------------------------------------------------------------------------------------
 
@@ -218,7 +200,7 @@ class Ending(Streams):
             return False
         cells[row + PACED_CODE] = cells[row + ON_LOSS_CODE]
         self.called = True
-        cells[row + PACED_NS] = self.now if self.on_loss is None else self.on_loss(row)
+        cells[row + PACED_NS] = self.owner.backend_lost(row)
         return True
 
     def _tell_in_turn(self, row: int) -> None:
@@ -296,7 +278,7 @@ class Ending(Streams):
         cells[row + PHASE] = CUT
         cells[row + DEADLINE_NS] = NEVER
         self.called = True
-        self.on_end(row)
+        self.owner.tunnel_ended(row)
 
     # --- Close frames from the gateway --------------------------------------------------------------------------------
 
