@@ -157,6 +157,11 @@ class Events:
             ["upstream", "backend", "reason"],
             registry=registry,
         )
+        self.connection_faults = Counter(
+            "gateway_connection_faults",
+            "Requests and handshakes ended because of an error in the gateway itself",
+            registry=registry,
+        )
         self.route = cache(lambda name: RouteEvents(self, name))
         # Labels by position: the names of two of them are keywords. A child is looked up by its labels only once.
         self.connected = cache(
