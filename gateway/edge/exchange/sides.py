@@ -155,6 +155,7 @@ class Sides:
                 return
             sent = 0
         self._to_client = data[sent:]
+        self._touch()
         self._watch_client()
 
     def _flush_client(self) -> None:
@@ -219,6 +220,7 @@ class Sides:
             sent = 0
         self._to_backend = data[sent:]
         if self._to_backend:
+            self._touch()
             self._watch_backend()
 
     def _flush_backend(self) -> None:
