@@ -17,7 +17,8 @@ from gateway.edge.refused import Refused
 from gateway.edge.request import Request, examine
 from gateway.edge.upgrade import Upgrade
 from gateway.observe.requests import Logged
-from gateway.protocol.http import BadHead, RequestHead, RequestReader
+from gateway.protocol.heads import BadHead, RequestHead
+from gateway.protocol.requests import RequestReader
 from gateway.protocol.websocket import has_body, requested_upgrades
 
 if TYPE_CHECKING:

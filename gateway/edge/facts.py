@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gateway.edge.forwarding import lines_to_backend
 
 if TYPE_CHECKING:
-    from gateway.protocol.http import RequestHead
+    from gateway.protocol.heads import RequestHead
 
 MAX_KNOWN = 1024
 MAX_BYTES = 4096

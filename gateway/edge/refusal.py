@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from gateway.protocol.http import Field, response_bytes
+from gateway.protocol.fields import response_bytes
+from gateway.protocol.heads import Field
 
 RETRY_AFTER_SECONDS = 5
 """When to ask again, for those who get 503 (RFC 9110 section 10.2.3): another gateway may be asked sooner."""

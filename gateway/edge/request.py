@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.edge.facts import NO_FACTS, Facts
 from gateway.edge.refused import Refused
-from gateway.protocol.http import BadHead, RequestHead
+from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.target import origin_form
 from gateway.protocol.websocket import (
     WEBSOCKET,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 
-from gateway.protocol.http import RequestHead
+from gateway.protocol.heads import RequestHead
 from gateway.routing.recent import Recent
 
 Network = IPv4Network | IPv6Network

@@ -11,9 +11,10 @@ from base64 import b64encode
 from collections.abc import Callable
 
 from gateway.probe.target import Target
+from gateway.protocol.answers import ResponseReader
 from gateway.protocol.closing import may_be_sent
 from gateway.protocol.frames import MAX_CONTROL_PAYLOAD, close_frame, control_frame
-from gateway.protocol.http import BadResponse, ResponseHead, ResponseReader
+from gateway.protocol.heads import BadResponse, ResponseHead
 from gateway.protocol.scanner_state import BINARY, CLOSE, NO_STATUS, PING, PONG
 from gateway.protocol.websocket import WEBSOCKET, refusal_of_101
 

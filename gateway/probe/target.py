@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from gateway.protocol.http import Field, request_bytes
+from gateway.protocol.fields import request_bytes
+from gateway.protocol.heads import Field
 from gateway.protocol.websocket import VERSION, WEBSOCKET
 from gateway.version import VERSION as GATEWAY_VERSION
 

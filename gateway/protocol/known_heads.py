@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from gateway.protocol.http import RequestHead
+from gateway.protocol.heads import RequestHead
 
 MAX_KNOWN = 512
 MAX_BYTES = 2048

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from gateway.protocol.http import BadHead
+from gateway.protocol.heads import BadHead
 
 _ABSOLUTE = re.compile(rb"(?i:(https?))://([^/?#]*)")
 _AUTHORITY = re.compile(rb"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::([0-9]*))?\Z")

@@ -6,7 +6,7 @@ import re
 from base64 import b64encode
 from hashlib import sha1
 
-from gateway.protocol.http import BadHead, RequestHead, ResponseHead
+from gateway.protocol.heads import BadHead, RequestHead, ResponseHead
 
 WEBSOCKET = b"websocket"
 VERSION = b"13"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.config.settings import Match
-from gateway.protocol.http import BadHead, RequestHead
+from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.target import normal_path, same_authority, split_target
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.config.settings import Settings, Timeouts
-from gateway.protocol.http import BadHead, RequestHead
+from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.target import other_paths
 from gateway.routing.limits import Keepalive, Limits
 from gateway.routing.matching import Asked, Subject, condition_of

@@ -13,7 +13,7 @@ from gateway.probe.planner import Verdict
 from gateway.probe.report import Path as ProbedPath
 from gateway.probe.report import Report
 from gateway.probe.words import duration
-from gateway.protocol.http import RequestReader
+from gateway.protocol.requests import RequestReader
 from gateway.protocol.websocket import StrippedUpgrade, check_not_stripped
 from tests.docs.pages import ROOT, Block, blocks, rows
 from tests.support.raw import request

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.edge.accepted import MAX_BYTES, MAX_KNOWN, Accepted
-from gateway.protocol.http import ResponseReader
+from gateway.protocol.answers import ResponseReader
 from gateway.protocol.websocket import WEBSOCKET, accept_of, refusal_of_101
 
 KEYS = [b"dGhlIHNhbXBsZSBub25jZQ==", b"Uc9l9TMkWGbHFD2qnFHltg==", b"AAAAAAAAAAAAAAAAAAAAAA=="]

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.edge.trust import Peer, Trust
-from gateway.protocol.http import RequestHead
+from gateway.protocol.heads import RequestHead
 
 from .requests import PROXY, STRANGER, TRUST, request_head
 

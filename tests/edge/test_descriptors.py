@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from gateway.edge.descriptors import SPARE, Descriptors
-from gateway.edge.request import Refused
+from gateway.edge.refused import Refused
 from gateway.tunnels.relay.kernel import Kernel
 
 

@@ -46,7 +46,7 @@ def test_who_comes_later_is_not_connected(listening: socket.socket) -> None:
 def test_who_listens_anew_takes_everybody(listening: socket.socket) -> None:
     """A socket that was given up, and whose end nobody noted before the gateway died and was resumed."""
     take_no_more(listening)
-    Listener(None, listening)  # type: ignore[arg-type]  # it is only made
+    Listener(None, None, None, listening)  # type: ignore[arg-type]  # it is only made
     with socket.socket(listening.family) as client:
         client.settimeout(5)
         client.connect(listening.getsockname())

@@ -6,8 +6,8 @@ import io
 import pytest
 
 from gateway.edge.refusal import refusal_bytes
-from gateway.edge.request import Refused
-from gateway.protocol.http import RequestHead
+from gateway.edge.refused import Refused
+from gateway.protocol.heads import RequestHead
 
 from ..routing.tables import routes_of
 from .requests import PROXY, STRANGER, examined, handshake, refusal, request_head

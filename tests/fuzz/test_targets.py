@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.http import BadHead
+from gateway.protocol.heads import BadHead
 from gateway.protocol.target import normal_path, origin_form, same_authority, split_target
 
 from .pieces import MANY

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.probe.target import BadTarget, parse_target
-from gateway.protocol.http import RequestReader
+from gateway.protocol.requests import RequestReader
 from gateway.protocol.websocket import check_handshake, requested_upgrades
 
 KEY = b"Uc9l9TMkWGbHFD2qnFHltg=="

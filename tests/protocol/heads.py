@@ -1,6 +1,8 @@
 """Heads as bytes, and what the readers make of them."""
 
-from gateway.protocol.http import BadHead, RequestHead, RequestReader, ResponseHead, ResponseReader
+from gateway.protocol.answers import ResponseReader
+from gateway.protocol.heads import BadHead, RequestHead, ResponseHead
+from gateway.protocol.requests import RequestReader
 
 HANDSHAKE = (
     b"GET /ws HTTP/1.1",

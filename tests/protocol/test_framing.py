@@ -6,7 +6,7 @@ import pytest
 
 from gateway.protocol.bodies import LARGEST, Chunked, Framer, Length, UntilClose
 from gateway.protocol.framing import answer_body, request_body
-from gateway.protocol.http import BadHead, BadResponse, Field, RequestHead, ResponseHead
+from gateway.protocol.heads import BadHead, BadResponse, Field, RequestHead, ResponseHead
 
 pytestmark = pytest.mark.either_build
 

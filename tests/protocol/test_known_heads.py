@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.http import BadHead, RequestHead, RequestReader, only_upgrade_is_hop_by_hop
+from gateway.protocol.fields import only_upgrade_is_hop_by_hop
+from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.known_heads import MAX_BYTES, MAX_KNOWN, KnownHeads
+from gateway.protocol.requests import RequestReader
 from gateway.protocol.websocket import check_handshake, requested_upgrades
 
 from ..fuzz.pieces import MANY, REQUESTS

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from gateway.protocol.http import BadHead
+from gateway.protocol.heads import BadHead
 from gateway.protocol.target import normal_path, other_paths
 
 from .backends import SERVERS, decode_unreserved, merge_slashes, remove_dot_segments

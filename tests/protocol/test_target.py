@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.protocol.http import BadHead
+from gateway.protocol.heads import BadHead
 from gateway.protocol.target import origin_form, same_authority, split_target
 
 pytestmark = pytest.mark.either_build

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.utils import accept_key
 
-from gateway.protocol.http import BadHead
+from gateway.protocol.heads import BadHead
 from gateway.protocol.websocket import (
     StrippedUpgrade,
     accept_of,

@@ -7,7 +7,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.config.settings import Match
-from gateway.protocol.http import BadHead
+from gateway.protocol.heads import BadHead
 from gateway.protocol.target import normal_path
 from gateway.routing.matching import Asked, Subject
 

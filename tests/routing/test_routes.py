@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.settings import Settings
-from gateway.protocol.http import BadHead
+from gateway.protocol.heads import BadHead
 from gateway.routing.limits import NEVER_NS, NS, Keepalive
 from gateway.routing.registry import Registry
 from gateway.routing.routes import MAX_KNOWN, MAX_KNOWN_BYTES, NoRoute, Routes

@@ -10,8 +10,9 @@ from gateway.edge.exchange.sides import BACKEND, NOT_NOW
 from gateway.edge.exchange.upload import Upload
 from gateway.edge.known_answers import KnownAnswer
 from gateway.edge.refused import Refused
+from gateway.protocol.answers import ResponseReader
 from gateway.protocol.bodies import BadBody, Dechunker, UntilClose
-from gateway.protocol.http import BadResponse, ResponseReader
+from gateway.protocol.heads import BadResponse
 
 if TYPE_CHECKING:
     from gateway.edge.exchange.shared import Exchanges

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.edge.pool import Pool
     from gateway.edge.wire import Wire
     from gateway.observe.requests import Requests
-    from gateway.protocol.http import ResponseHead
+    from gateway.protocol.heads import ResponseHead
     from gateway.tunnels.relay.poller import Poller
     from gateway.tunnels.table.table import Slice
 
