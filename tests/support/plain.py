@@ -65,7 +65,7 @@ class Message:
     @property
     def status(self) -> int:
         """Of an answer; 0 for none."""
-        return self.head.status if self.head else 0
+        return _status(self.head) if self.head else 0
 
     def value(self, name: str) -> str | None:
         """The only value of a field."""
@@ -101,13 +101,20 @@ async def read_answer(wire: Wire, method: str = "GET") -> Message:
             message.cut = wire.ended
             return message
         seen = Head(head)
-        if 100 <= seen.status < 200 and seen.status != 101:
+        if 100 <= _status(seen) < 200 and _status(seen) != 101:
             message.interim.append(seen)
             continue
         message.head = seen
-        if method != "HEAD" and seen.status not in (101, *_NO_BODY):
+        if method != "HEAD" and message.status not in (101, *_NO_BODY):
             await _read_body(wire, message, None)
         return message
+
+
+def _status(head: Head) -> int:
+    """The status of an answer; 0 where there is none."""
+    _, _, status = head.first_line.partition(" ")
+    digits = status.strip(" ").partition(" ")[0]
+    return int(digits) if digits.isdigit() else 0
 
 
 async def _read_body(wire: Wire, message: Message, otherwise: int | None) -> None:

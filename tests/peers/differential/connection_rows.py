@@ -5,6 +5,9 @@ from __future__ import annotations
 from tests.peers.differential.rows import CLOSED, CUT, OK_CLOSED, Row, ans, req
 from tests.support.plain import OK, Do
 
+GOES_ON = "goes on with the upload, and keeps the client's connection"
+HUNDRED = "answers 100 itself, and drops Expect"
+
 TOO_LARGE = ans("413 Content Too Large", "Content-Length: 2", body=b"no")
 TOO_LARGE_CLOSED = ans("413 Content Too Large", "Content-Length: 2", "Connection: close", body=b"no")
 UPLOAD = req("POST /", "Content-Length: 10")
@@ -41,6 +44,7 @@ PIPELINED = [
         (answer(1), answer(2), answer(3)),
         scripts=THREE,
         methods=("GET", "POST", "GET"),
+        nginx="gives the backend a length where all chunks have come",
     ),
     Row(
         "an answer that takes long before a quick one",
@@ -89,6 +93,7 @@ PIPELINED = [
         (OK_CLOSED,),
         CLOSED,
         methods=("GET", "GET"),
+        haproxy="passes the client's version on",
     ),
     Row(
         "nonsense behind a request",
@@ -113,6 +118,7 @@ PIPELINED = [
         (answer(1), answer(2)),
         scripts=THREE,
         methods=("GET", "GET"),
+        haproxy="passes every upgrade on",
     ),
     Row(
         "an answer until close before another",
@@ -122,6 +128,7 @@ PIPELINED = [
         CLOSED,
         scripts=((ans("200 OK", body=b"ok"), Do.CLOSE), (answer(2),)),
         methods=("GET", "GET"),
+        nginx="gives a client of HTTP/1.1 chunks, and keeps its connection",
     ),
     Row(
         "a head in three pieces",
@@ -138,6 +145,7 @@ EARLY = [
         (TOO_LARGE_CLOSED,),
         CLOSED,
         scripts=((TOO_LARGE, Do.BODY),),
+        haproxy=GOES_ON,
     ),
     Row(
         "an answer before the body, and a close",
@@ -148,6 +156,7 @@ EARLY = [
         scripts=(
             (Do.EARLY, ans("413 Content Too Large", "Content-Length: 2", "Connection: close", body=b"no"), Do.CLOSE),
         ),
+        haproxy=GOES_ON,
     ),
     Row(
         "an answer before the body, and a reset",
@@ -156,6 +165,7 @@ EARLY = [
         (TOO_LARGE_CLOSED,),
         CLOSED,
         scripts=((Do.EARLY, TOO_LARGE, 0.05, Do.RESET),),
+        haproxy=GOES_ON,
     ),
     Row(
         "an answer before the rest of the chunks",
@@ -164,6 +174,7 @@ EARLY = [
         (TOO_LARGE_CLOSED,),
         CLOSED,
         scripts=((TOO_LARGE, Do.BODY),),
+        haproxy=GOES_ON,
     ),
     Row(
         "an answer in place of 100 Continue",
@@ -172,6 +183,8 @@ EARLY = [
         (ans("401 Unauthorized", "Content-Length: 2", "Connection: close", body=b"no"),),
         CLOSED,
         scripts=((Do.EARLY, ans("401 Unauthorized", "Content-Length: 2", body=b"no"), Do.CLOSE),),
+        nginx=HUNDRED,
+        haproxy="keeps the connection, and takes what comes next for the body",
     ),
     Row(
         "a backend that resets in an upload",
@@ -180,6 +193,7 @@ EARLY = [
         (502,),
         CLOSED,
         scripts=((Do.EARLY, Do.RESET),),
+        haproxy="closes without an answer",
     ),
     Row(
         "a backend that closes in an upload",
@@ -199,6 +213,7 @@ GONE = [
         (),
         CLOSED,
         scripts=((0.3, OK),),
+        haproxy="waits for the answer (abortonclose is off)",
     ),
     Row(
         "a client that resets before the answer",

@@ -39,6 +39,8 @@ class Row:
     nginx: str = ""
     """why nginx does something else; empty where it does the same"""
     haproxy: str = ""
+    rests: float = 0.0
+    """seconds before another request is sent on the client's connection"""
     methods: tuple[str, ...] | None = None
     """of the requests in ``sent`` as a proxy may see them: so many answers are waited for; None for one request"""
 
@@ -99,6 +101,7 @@ def answered(
     sent: bytes | None = None,
     seen: tuple[bytes, ...] | None = None,
     end: str = KEPT,
+    rests: float = 0.0,
     nginx: str = "",
     haproxy: str = "",
 ) -> Row:
@@ -111,4 +114,4 @@ def answered(
     if not got:
         assert isinstance(answer, bytes)
         got = (answer,)
-    return Row(name, sent or req("GET /"), seen, got, end, (script,), nginx, haproxy)
+    return Row(name, sent or req("GET /"), seen, got, end, (script,), nginx, haproxy, rests)

@@ -46,13 +46,16 @@ class Sight:
 
     def exact_answers(self) -> tuple[bytes | int, ...]:
         """What the client got: the status of an answer of the proxy's own, else an answer to the byte."""
-        return tuple(self._exact_answer(message) for message in self.answers if message.head or message.interim)
-
-    def _exact_answer(self, message: Message) -> bytes | int:
-        if self._is_own(message) and not message.interim:
-            return message.status
-        heads = [*message.interim, *([message.head] if message.head else [])]
-        return b"".join(head.raw for head in heads) + message.framed + _cut_mark(message)
+        found: list[bytes | int] = []
+        for message in self.answers:
+            interim = b"".join(head.raw for head in message.interim)
+            if self._is_own(message):
+                found += [interim, message.status] if interim else [message.status]
+            elif message.head:
+                found.append(interim + message.head.raw + message.framed + _cut_mark(message))
+            elif interim:
+                found.append(interim + CUT)
+        return tuple(found)
 
     def _is_own(self, message: Message) -> bool:
         return message.head is not None and message.head.values("content-type") == [_OWN_TYPES[self.proxy]]
@@ -162,4 +165,4 @@ def _trailers(framed: bytes) -> bytes:
         at = framed.index(line, 0)
         size = int(line.partition(b";")[0], 16)
         framed = framed[at + len(line) + 2 + (size + 2 if size else 0) :]
-    return framed.removesuffix(b"\r\n")
+    return framed.removesuffix(b"\r\n").lower()  # HAProxy writes names so

@@ -57,6 +57,7 @@ async def _play_client(wire: Wire, row: Row, sight: Sight) -> None:
             sight.answers.append(answer)
             if answer.head is None or answer.cut:
                 break
+        await asyncio.sleep(row.rests)
         if not half_closed and wire.ended is None:
             await wire.send(request("/after"))
         sight.end = await _what_becomes_of(wire)
