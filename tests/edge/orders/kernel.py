@@ -50,7 +50,7 @@ class Peer:
         assert sock is not None
         assert not self.said_all, f"{self.name} has ended its stream"
         if sock.closed:
-            self.ended = RESET
+            self.ended = self.ended or RESET
             return
         self.unsent += data
         sock.refill()
@@ -231,7 +231,7 @@ class Socket:
             peer = self.peer
             if peer is not None and not peer.gone and (not peer.slow or how == RESET or not self.outbox):
                 peer.take()
-                peer.ended = how
+                peer.ended = peer.ended or how
 
 
 class Connect(Protocol):

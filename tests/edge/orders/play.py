@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from errno import EINPROGRESS
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 from .choices import Choices, every, some
@@ -130,11 +130,10 @@ class Play:
         try:
             self._begin()
             for _ in range(MOST_ROUNDS):
-                if not self._round():
+                if not self._round() and not self._let_all_take():
                     break
             else:
                 raise AssertionError(f"after {MOST_ROUNDS} turns there is still something to do")
-            self._let_all_take()
             self._flush()
             self._no_trouble()
             self.scene.check(self)
@@ -202,16 +201,13 @@ class Play:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def _let_all_take(self) -> None:
-        """Have the slow ones take all that there is."""
-        self._midst = 0
-        self.worker.kernel.order = lambda events: events
-        self.worker.settle()
-        for actor in self.actors:
-            if actor.peer is not None:
-                actor.peer.slow = False
-                actor.peer.take()
-        self.worker.settle()
+    def _let_all_take(self) -> bool:
+        """Nothing else happens any more: have the slow ones take all that there is. False if none is slow."""
+        slow = [actor.peer for actor in self.actors if actor.peer is not None and actor.peer.slow]
+        for peer in slow:
+            peer.slow = False
+            peer.take()
+        return bool(slow)
 
     def _flush(self) -> None:
         self.worker.edge.batch.flush()
@@ -227,6 +223,8 @@ class Play:
 
     def _end(self) -> None:
         """Everyone leaves, and nothing must be left."""
+        self._midst = 0
+        self.worker.kernel.order = lambda events: events
         for actor in self.actors:
             peer = actor.peer
             if peer is not None and not peer.gone and peer.sock is not None and not peer.sock.connecting:
@@ -292,7 +290,7 @@ def send(data: bytes, when: Callable[[Play, Actor], bool] = always) -> Step:
 def pieces(data: bytes, *cuts: int, when: Callable[[Play, Actor], bool] = always) -> list[Step]:
     """Send in pieces. :param cuts: where a piece ends"""
     ends = [0, *cuts, len(data)]
-    return [send(data[a:b], when) for a, b in zip(ends, ends[1:], strict=False)]
+    return [send(data[a:b], when) for a, b in pairwise(ends)]
 
 
 def fin(when: Callable[[Play, Actor], bool] = always) -> Step:

@@ -1,4 +1,4 @@
-"""One worker's edge, whole, over the kernel in memory: the pure build of the relay, one turn of the poller at a time."""
+"""One worker's edge, whole, over the kernel in memory, with the pure build of the relay: one turn at a time."""
 
 from __future__ import annotations
 
