@@ -9,10 +9,10 @@ from gateway.edge.facts import KnownFields
 from gateway.protocol.known_heads import KnownHeads
 
 if TYPE_CHECKING:
-    from gateway.edge.client import Client
     from gateway.edge.deadlines import Deadlines
     from gateway.edge.exchange.shared import Exchanges
     from gateway.edge.in_force import InForce
+    from gateway.edge.passage import Movable
     from gateway.edge.upgrade import Upgrades
     from gateway.edge.wire import Wire
     from gateway.observe.handshakes import Handshakes
@@ -46,5 +46,5 @@ class Clients:
         self.requests = requests
         self.known_heads = KnownHeads()
         self.known_fields = KnownFields()
-        self.on_rest: Callable[[Client], None] | None = None
+        self.on_rest: Callable[[Movable], None] | None = None
         """called with each connection that waits for its next request, where another process is to serve them"""

@@ -1,4 +1,4 @@
-"""The fields that a backend is sent, and those that a client is sent back (RFC 9110 section 7.6)."""
+"""Which fields of a head go on: to the backend, and back to the client (RFC 9110 section 7.6)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from gateway.protocol.fields import (
     head_bytes,
     hop_by_hop,
     only_upgrade_is_hop_by_hop,
-    request_bytes,
     request_lines,
 )
 
 if TYPE_CHECKING:
-    from gateway.edge.in_force import InForce
-    from gateway.edge.request import Request
-    from gateway.protocol.heads import Field, RequestHead, ResponseHead
+    from gateway.protocol.heads import RequestHead, ResponseHead
 
-_OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
+OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
 """Fields that the gateway writes itself. What a peer that is not trusted says in them is dropped."""
 
 _NONE: frozenset[bytes] = frozenset()
@@ -33,61 +30,13 @@ def lines_to_backend(head: RequestHead, underscores: bool) -> bytes:
 
     :param underscores: whether fields with ``_`` in their names go on
     """
-    without = _OURS | _unclear(head, underscores)
+    without = OURS | unclear_names(head, underscores)
     if not head.http11:
         without |= {b"expect"}  # a client of HTTP/1.0 does not wait, and knows no 100 (RFC 9110 section 10.1.1)
     return b"".join([b"%b\r\n" % line for line in request_lines(head, without)])
 
 
-def request_to_backend(request: Request, config: InForce) -> bytes:
-    """The head of a plain request as the backend is sent it."""
-    head = request.head
-    lines = request.facts.lines
-    if b"host" not in head.first:  # one of HTTP/1.0; nginx sends its upstream's name, too
-        lines = b"Host: %b\r\n%b" % (request.route.upstream.name.encode(), lines)
-    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
-        head.method,
-        request.target,
-        lines,
-        _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1")),
-    )
-
-
-def upgrade_to_backend(request: Request, config: InForce) -> bytes:
-    """The head of a handshake as the backend is sent it."""
-    head = request.head
-    ours = _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1"))
-    if (
-        only_upgrade_is_hop_by_hop(head)
-        and head.first[b"upgrade"].lower() == request.upgrade
-        and _OURS.isdisjoint(head.first)
-        and not head.has_underscore
-        and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, request.target))
-    ):
-        # Most handshakes are such, and need not be put together anew.
-        return b"%b%b\r\n" % (head.raw[:-2], ours)
-    dropped = hop_by_hop(head) | _OURS
-    unclear = _unclear(head, config.underscores)
-    fields: list[Field] = []
-    written = set()
-    for lower, field in zip(head.names, head.fields, strict=True):
-        if lower in unclear:
-            continue
-        if lower not in dropped:
-            fields.append(field)
-        elif (lower == b"connection" or lower == b"upgrade") and lower not in written:
-            written.add(lower)
-            name, value = field
-            # Of several protocols the backend is asked for the one that the route allows.
-            if lower == b"connection":
-                value = b"Upgrade"
-            elif value.lower() != request.upgrade:
-                value = request.upgrade or b""
-            fields.append((name, value))
-    return b"%b%b\r\n" % (request_bytes(head.method, request.target, fields)[:-2], ours)
-
-
-def _unclear(head: RequestHead, underscores: bool) -> frozenset[bytes]:
+def unclear_names(head: RequestHead, underscores: bool) -> frozenset[bytes]:
     """Names of fields that do not go on, as CGI and its kind cannot tell their ``_`` from ``-``.
 
     :param underscores: whether such fields go on in general; those that read like the gateway's own never do
@@ -95,27 +44,8 @@ def _unclear(head: RequestHead, underscores: bool) -> frozenset[bytes]:
     if not head.has_underscore:
         return _NONE
     return frozenset(
-        name for name in head.first if b"_" in name and (not underscores or name.replace(b"_", b"-") in _OURS)
+        name for name in head.first if b"_" in name and (not underscores or name.replace(b"_", b"-") in OURS)
     )
-
-
-_FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"
-
-
-def _forwarded(request: Request) -> tuple[bytes, bytes, bytes]:
-    """Values of X-Forwarded-For, -Proto and -Host."""
-    head = request.head
-    peer = request.peer
-    host = peer.host.encode() or b"unix:"
-    proto = b"http"
-    name = head.first.get(b"host", b"")
-    if peer.trusted:
-        before = b", ".join(head.values(b"x-forwarded-for"))
-        if before:
-            host = before + b", " + host if peer.host else before
-        proto = head.first.get(b"x-forwarded-proto", proto)
-        name = head.first.get(b"x-forwarded-host", name)
-    return host, proto, name
 
 
 # --- to the client ----------------------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ import select
 import socket
 from array import array
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from gateway.edge.client import Client
+    from gateway.edge.trust import Peer
     from gateway.tunnels.relay.poller import Poller
 
 MESSAGE_BYTES = 128 * 1024
@@ -28,6 +28,19 @@ MOST_AT_ONCE = 64
 """Connections taken in before tunnels get their turn again."""
 
 log = logging.getLogger("gateway")
+
+
+class Movable(Protocol):
+    """A client's connection (``client.py``)."""
+
+    fd: int
+    peer: Peer
+
+    def unread(self) -> bytes | None:
+        """What was read of the next request; None if the connection has to stay where it is."""
+
+    def left(self) -> None:
+        """Another process serves it now: let go of it here."""
 
 
 def passage() -> tuple[socket.socket, socket.socket]:
@@ -43,7 +56,7 @@ class WayOut:
         sock.setblocking(False)
         self._sock = sock
 
-    def send(self, client: Client) -> bool:
+    def send(self, client: Movable) -> bool:
         """Send a connection on which nothing is under way. :returns: False if it stays here, for now or for good"""
         peer = client.peer
         head = json.dumps([peer.host, peer.port]).encode() + b"\n"
@@ -72,16 +85,16 @@ class Moving:
     def __init__(self, loop: asyncio.AbstractEventLoop, way: WayOut) -> None:
         self._loop = loop
         self._way = way
-        self._resting: list[Client] = []
+        self._resting: list[Movable] = []
 
-    def note(self, client: Client) -> None:
+    def note(self, client: Movable) -> None:
         """A connection waits for its next request: send it when this turn of the poller is over, which may have
         received that request already."""
         if not self._resting:
             self._loop.call_soon(self._move_resting)
         self._resting.append(client)
 
-    def move(self, clients: Iterable[Client]) -> None:
+    def move(self, clients: Iterable[Movable]) -> None:
         """Send those on which nothing is under way. Not to be called in a turn of the poller."""
         for client in clients:
             self._way.send(client)

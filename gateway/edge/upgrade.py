@@ -12,9 +12,10 @@ from gateway.edge.accepted import Accepted
 from gateway.edge.dialling import Dial
 from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.exchange.sides import Downstream
-from gateway.edge.forwarding import interim_to_client, switch_to_client, upgrade_to_backend
+from gateway.edge.forwarding import interim_to_client, switch_to_client
 from gateway.edge.refused import Refused
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
+from gateway.edge.to_backend import upgrade_to_backend
 from gateway.observe.backends import DIAL, TUNNEL
 from gateway.observe.events import CLIENT_GONE
 from gateway.observe.handshakes import Handshake

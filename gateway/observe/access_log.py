@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import logging
 import queue
-import select
-import stat
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
+
+from gateway.observe.log_file import LogFile
+from gateway.observe.seldom import Seldom
 
 FLUSH_SECONDS = 0.05
 MAX_WAITING = 50_000
@@ -28,6 +28,9 @@ MAX_TEXT = 100
 shorter than the pipe takes in one piece, even when each character is escaped."""
 
 Value = str | int | float | None
+_complain = Seldom(logging.getLogger("gateway").warning)
+_losing = threading.Lock()
+"""Held while lines are counted as lost: by the loop's thread, and by those of this log and of one that it replaces."""
 
 
 class Form:
@@ -72,24 +75,26 @@ class AccessLog:
     def __init__(self, path: str | None, form: Literal["json", "text"], on_lost: Callable[[int], None]) -> None:
         """
         :param path: a file, ``-`` for stdout, None for no log
-        :param on_lost: told how many lines were given up
+        :param on_lost: told how many lines were lost; by one thread at a time
         :raises OSError: the file cannot be opened
         """
         self.enabled = path is not None
-        self._path = path
         self._format = Form.json if form == "json" else Form.text
         self._on_lost = on_lost
         self._lines: list[str] = []
-        self._waiting = 0
+        self._handed_over = 0
+        """lines given to the thread; written by the loop's thread only"""
+        self._dealt_with = 0
+        """of these, lines written or lost; written by the log's thread only"""
+        self._abandoned = False
+        """the process ends: what the thread has not dealt with is counted as lost"""
         self._second = -1
         self._second_text = ""
         self._timer: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
-        self._fd = self._open()
+        self._file = None if path is None else LogFile(path)
         self._thread: threading.Thread | None = None
-        if self.enabled and not stat.S_ISREG(os.fstat(self._fd).st_mode):
-            self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
-            self._thread.start()
+        self._start_thread()
 
     def write(self, form: Form, values: Sequence[Value], at: float | None = None) -> None:
         """Log one event. A line that is too long has its texts cut to ``MAX_TEXT``.
@@ -99,15 +104,16 @@ class AccessLog:
         """
         if not self.enabled:
             return
-        if self._waiting >= MAX_WAITING:
-            self._on_lost(1)
+        if len(self._lines) + self._handed_over - self._dealt_with >= MAX_WAITING:
+            # Nothing is logged here: the reader that does not read may be the one of stderr, too.
+            with _losing:
+                self._on_lost(1)
             return
         when = self._timestamp(time.time() if at is None else at)
         line = self._format(form, when, values)
         if len(line) > MAX_LINE:
             line = self._format(form, when, [v[:MAX_TEXT] if isinstance(v, str) else v for v in values])
         self._lines.append(line)
-        self._waiting += 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
@@ -128,64 +134,58 @@ class AccessLog:
             count, data = len(self._lines), "".join(self._lines).encode()
             self._lines.clear()
             if self._thread is None:
-                self._write_lines(count, data)
+                self._write_lines(data)
             else:
+                self._handed_over += count
                 self._queue.put((count, data))
 
     def reopen(self) -> None:
         """Open the file anew, after it was moved away. :raises OSError: it cannot be opened"""
-        if self.enabled and self._path != "-":
-            new = self._open()
-            os.dup2(new, self._fd, inheritable=False)
-            os.close(new)
+        if self.enabled and self._file is not None:
+            self._file.reopen()
+            self._start_thread()
 
-    def close(self, wait_seconds: float = 2) -> None:
-        """Write what there is, as far as that is done in ``wait_seconds``."""
+    def close(self, wait_seconds: float = 2, process_ends: bool = True) -> None:
+        """Write what there is, as far as that is done in ``wait_seconds``.
+
+        :param process_ends: what is not written by then is lost, and counted so; otherwise the thread goes on with it
+        """
         self.flush()
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join(wait_seconds)
-        elif self.enabled and self._path != "-":
-            os.close(self._fd)
+            if process_ends:
+                with _losing:
+                    self._abandoned = True
+                    if self._handed_over > self._dealt_with:
+                        self._on_lost(self._handed_over - self._dealt_with)
+        elif self.enabled and self._file is not None:
+            self._file.close()
         self._thread = None
         self.enabled = False
 
-    def _open(self) -> int:
-        if self._path is None:
-            return -1
-        if self._path == "-":
-            return sys.stdout.fileno() if sys.stdout is not None else 1
-        # Without O_NONBLOCK a FIFO that nobody reads yet would hold the worker in open(); with it, that is an error.
-        fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o640)
-        os.set_blocking(fd, True)
-        return fd
+    def _start_thread(self) -> None:
+        if self._thread is None and self._file is not None and not self._file.is_regular:
+            self._thread = threading.Thread(target=self._write_all, name="access-log", daemon=True)
+            self._thread.start()
 
     def _write_all(self) -> None:
         """What the thread does."""
+        assert self._file is not None
         while (item := self._queue.get()) is not None:
-            self._write_lines(*item)
-        if self._path != "-":
-            os.close(self._fd)
+            count, data = item
+            self._write_lines(data, count)
+        self._file.close()
 
-    def _write_lines(self, count: int, data: bytes) -> None:
-        try:
-            _write(self._fd, data)
-        except OSError:
-            self._on_lost(count)  # nobody reads any more, or the disk is full
-        self._waiting -= count
-
-
-def _write(fd: int, data: bytes) -> None:
-    """Write lines whole. What goes to a pipe goes in pieces that the kernel does not mix with another worker's."""
-    pipe = stat.S_ISFIFO(os.fstat(fd).st_mode)
-    while data:
-        piece = data
-        if pipe and len(data) > select.PIPE_BUF:
-            end = data.rfind(b"\n", 0, select.PIPE_BUF) + 1
-            piece = data[: end or select.PIPE_BUF]
-        try:
-            written = os.write(fd, piece)
-        except BlockingIOError:
-            select.select((), (fd,), (), 1)
-            continue
-        data = data[written:]
+    def _write_lines(self, data: bytes, handed_over: int = 0) -> None:
+        """:param handed_over: how many lines that is, where the log's thread writes them"""
+        assert self._file is not None
+        lost, error = self._file.write(data)
+        with _losing:
+            if self._abandoned:
+                return  # counted already
+            self._dealt_with += handed_over
+            if lost:
+                self._on_lost(lost)
+        if error is not None:
+            _complain("access log %s: %s: %d lines are lost", self._file.path, error.strerror, lost)

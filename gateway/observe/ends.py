@@ -29,7 +29,7 @@ from gateway.tunnels.table.layout import (
     SIDES,
     WEBSOCKET,
 )
-from gateway.tunnels.table.table import texts_of
+from gateway.tunnels.table.texts import texts_of
 from gateway.tunnels.upkeep.attribution import NEITHER, Attribution, attribute_row
 
 if TYPE_CHECKING:

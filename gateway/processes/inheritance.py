@@ -8,9 +8,10 @@ may hold messages that nobody has read: they are read by the new program.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from gateway.admin.state import DrainState, GatewayState
@@ -21,7 +22,10 @@ from gateway.tunnels.moving.adoption import Connections
 from gateway.tunnels.moving.mirrors import Mirrors, Names
 
 FORM = 1
-"""Of what is written. Another one cannot be read."""
+"""Of what is written. Another one cannot be read. A key may be added without another form if programs that ignore it
+can go on, and if it has a default in programs that know it."""
+
+log = logging.getLogger("gateway")
 
 
 class CannotInherit(Exception):
@@ -144,7 +148,7 @@ class Inheritance:
 
     @classmethod
     def parse(cls, text: bytes, alone: bool = False) -> Inheritance:
-        """Understand what another program has written.
+        """Understand what another program has written. Keys that only a newer program knows are ignored.
 
         :param alone: none of its workers runs any more
         :raises CannotInherit: this program cannot make sense of it
@@ -158,10 +162,11 @@ class Inheritance:
             raise CannotInherit("what the running program leaves is of another form: restart the gateway instead")
         try:
             store = found.pop("store", None)
-            running = [InheritedWorker(**worker) for worker in found.pop("running")]
+            running = [InheritedWorker(**_known(InheritedWorker, worker)) for worker in found.pop("running")]
             for worker in running:
                 worker.tunnels = [(tunnel, (client, backend)) for tunnel, (client, backend) in worker.tunnels]
-            inherited = cls(**found, running=running, store=InheritedStore(**store) if store else None)
+            kept = InheritedStore(**_known(InheritedStore, store)) if store else None
+            inherited = cls(**_known(cls, found), running=running, store=kept)
             inherited.backends = [(upstream, address) for upstream, address in inherited.backends]
             inherited.learned = [((route, side, net), State(*state)) for (route, side, net), state in inherited.learned]
         except (KeyError, TypeError, ValueError) as error:
@@ -194,3 +199,14 @@ class Inheritance:
         changed = [key for key in now if now[key] != before[key]]
         if changed:
             raise CannotInherit(f"{', '.join(changed)} cannot change in an upgrade (listen can in a reload)")
+
+
+def _known(kind: type[Any], found: Any) -> dict[str, Any]:
+    """The keys of a JSON object that a class of this program has. :raises TypeError: it is no object"""
+    if not isinstance(found, dict):
+        raise TypeError(f"{kind.__name__} is no object")
+    names = {each.name for each in fields(kind)}
+    unknown = found.keys() - names
+    if unknown:
+        log.debug("ignored what the running program leaves and this one does not know: %s", ", ".join(sorted(unknown)))
+    return {name: value for name, value in found.items() if name in names}

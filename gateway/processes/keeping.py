@@ -219,11 +219,11 @@ class Keeping:
         while not await self._store.sent(SEND_SECONDS):
             log.warning("the service manager takes no descriptors: tunnels would not outlive this process now")
         if note() and not self._homeless:
-            self._mirrors.tell_all("H_KEPT", 1)
+            self._mirrors.write_header("H_KEPT", 1)
 
     def stop_relying(self) -> None:
         """Have workers drain when the supervisor dies."""
-        self._mirrors.tell_all("H_KEPT", 0)
+        self._mirrors.write_header("H_KEPT", 0)
 
     async def clear(self) -> None:
         """The gateway ends: have nothing kept."""

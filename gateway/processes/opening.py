@@ -181,7 +181,7 @@ def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
         tunnels = dict(each for worker in left.running for each in worker.tunnels)
         opened.keeping = Keeping.inherit(store, mirrors, left.store, tunnels)
     else:
-        mirrors.tell_all("H_KEPT", 0)
+        mirrors.write_header("H_KEPT", 0)
     return opened
 
 
@@ -223,15 +223,18 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
         opened.tunnels[slot] = [(tunnel, tunnels.pop(tunnel)) for tunnel in ids & tunnels.keys()]
     end_all(tunnels.items(), ())  # they had ended; the worker that they had may have died before it could say so
     if settled.crowded:
-        log.error("%d tunnels are lost: an upgrade was under way, and one worker has no room for them", settled.crowded)
+        log.error(
+            "lost %d tunnels: the crash came during an upgrade, and one worker's slot cannot hold those of both",
+            settled.crowded,
+        )
     if store is not None and _suffices(store, listeners):
         opened.keeping = Keeping.resume(store, mirrors, kept.take("record"), numbers)
         opened.keeping.replace_tunnels(each for some in opened.tunnels.values() for each in some)
     else:
-        mirrors.tell_all("H_KEPT", 0)
+        mirrors.write_header("H_KEPT", 0)
     kept.close()
     log.info(
-        "the supervisor before has died, and this one carries on: %d tunnels, %d of them with their connections",
+        "resumed after a supervisor crash: %d tunnels, %d of them with saved descriptors",
         table.tunnels(),
         sum(len(each) for each in opened.tunnels.values()),
     )

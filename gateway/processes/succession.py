@@ -42,12 +42,12 @@ class Succession:
         self._leave = leave
         self._demo = demo
         self._asking: list[int] = []
-        self.seeing_off: set[asyncio.Task[None]] = set()
-        """workers that were replaced finish"""
+        self.draining: set[asyncio.Task[None]] = set()
+        """workers that were replaced and are finishing"""
 
     def cancel(self) -> None:
-        """Leave workers that were replaced to their end."""
-        for task in self.seeing_off:
+        """Stop waiting for replaced workers to finish."""
+        for task in self.draining:
             task.cancel()
 
     async def begin(self, order: Order) -> None:
@@ -57,8 +57,8 @@ class Succession:
         try:
             if self._demo:
                 raise upgrade.NotUpgraded("the demo cannot be upgraded, as its backend is part of it")
-            if self.seeing_off:
-                await asyncio.wait(self.seeing_off)
+            if self.draining:
+                await asyncio.wait(self.draining)
             await self._until_all_serve()
             await upgrade.try_out(self._leave({}, []))
             log.info("the new program starts; this process becomes it now")
@@ -184,9 +184,9 @@ class Succession:
         old.channel.send(Retire(ways[0].fileno() if ways else NO_DESCRIPTOR))
         for way in ways:
             way.close()
-        task = asyncio.create_task(self._see_off(old, new.slot))
-        self.seeing_off.add(task)
-        task.add_done_callback(self.seeing_off.discard)
+        task = asyncio.create_task(self._drain(old, new.slot))
+        self.draining.add(task)
+        task.add_done_callback(self.draining.discard)
         if failure is not None:
             raise failure
         ready = self._state.table.worker(new.slot) + W_READY
@@ -203,7 +203,7 @@ class Succession:
             log.warning("clients' connections are closed between two requests, as they cannot move: %s", error)
             return ()
 
-    async def _see_off(self, old: WorkerProcess, slot: int) -> None:
+    async def _drain(self, old: WorkerProcess, slot: int) -> None:
         """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes."""
         stores = self._workers.stores[old.slot], self._workers.stores[slot]
         give_up = time.monotonic() + upgrade.FINISH_SECONDS

@@ -208,7 +208,7 @@ class Supervisor:
         for slot, tunnels in opened.tunnels.items():
             self._workers.stores[slot].restore(tunnels)
         if keeping is not None:
-            self._workers.heirlooms = [keeping.lifeline]
+            self._workers.inherited = [keeping.lifeline]
             self._workers.on_change = self._note_soon
             opened.mirrors.on_settled = self._note
 

@@ -214,7 +214,9 @@ class Worker:
                 self._edge.log, old_log = new_log, self._edge.log
                 self._log_config = config.access_log
                 old_log.flush()
-                await asyncio.to_thread(old_log.close)  # it waits for a reader that may have stalled
+                await asyncio.to_thread(
+                    old_log.close, process_ends=False
+                )  # it waits for a reader that may have stalled
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
         refreeze()
@@ -238,12 +240,11 @@ class Worker:
                 log.error("the access log cannot be opened anew: %s", error)
 
     def _adopt(self, edge: Edge, kept: dict[int, Connections]) -> None:
-        """Carry on the tunnels of a worker that died in this slot."""
+        """Resume the tunnels of a worker that died in this slot."""
         found = adopt(self._slice, self._poller.relay, kept, edge.owner.tunnel_ended, self._deposits.forget)
         if any(found):
             log.warning(
-                "worker %d: %d tunnels of the worker before it live on, %d were lost with it: it had bytes of %d in its"
-                " hands, and the connections of %d were not kept",
+                "worker %d: took over %d tunnels; lost %d (%d had data in flight, %d had no saved descriptors)",
                 self._slice.slot,
                 found.adopted,
                 found.dirty + found.unkept,
@@ -316,23 +317,23 @@ class Worker:
         channel.send(Drained())
 
     def _hand_back(self) -> NoReturn:
-        """The supervisor is gone, and will be back: leave everything to the next worker, and exit.
+        """The supervisor died and will be restarted: leave everything to the next worker, and exit.
 
-        What waits at the listening sockets waits for that one.
+        Connections waiting at the listening sockets wait for that one.
         """
         if self._edge is not None:
             stalled = hand_back(self._slice, self._poller.relay, HAND_BACK_SECONDS)
             tunnels = sum(1 for _ in self._slice.table.rows(self._slice.slot))
             log.warning(
-                "worker %d: the supervisor is gone; %d tunnels wait for the next one%s",
+                "worker %d: the supervisor died; left %d tunnels for the next one to resume%s",
                 self._slice.slot,
                 tunnels,
-                f", which will lose {stalled} of them: an end takes nothing" if stalled else "",
+                f"; {stalled} have unsent data and will be lost" if stalled else "",
             )
             self._edge.batch.flush()
             self._edge.log.close(HAND_BACK_SECONDS)
         self._slice.cells[self._slice.block + W_READY] = 0
-        # Not one more event may be served, nor a task do its clearing up: both would see to the tunnels.
+        # No further event may be served and no task may clean up: either would end tunnels.
         os._exit(0)
 
     async def _outlive_supervisor(self, channel: Channel) -> None:

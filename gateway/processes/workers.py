@@ -127,8 +127,8 @@ class Workers:
         self.progress = asyncio.Event()
         """a worker has drained; cleared by :meth:`all_drained`"""
         self.stopping = False
-        self.heirlooms: list[int] = []
-        """descriptors that every worker is to hold as long as it lives"""
+        self.inherited: list[int] = []
+        """descriptors that every worker inherits and holds as long as it lives"""
         self.on_change: Callable[[], None] = lambda: None
         """told that there is something new that a supervisor after this one would have to know"""
         self._listening: set[asyncio.Task[None]] = set()
@@ -243,7 +243,7 @@ class Workers:
             descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
                 [sys.executable, "-P", "-m", "gateway.processes.boot", str(slot), *map(str, descriptors)],
-                pass_fds=[*descriptors, *self.heirlooms],
+                pass_fds=[*descriptors, *self.inherited],
                 stdin=subprocess.DEVNULL,
                 env=self._environment,
             )

@@ -5,7 +5,7 @@ skipped, never copied. What frames it is read strictly: anything that two parser
 :class:`BadBody`, from clients and backends alike. That includes a line of the chunked coding that ends with a bare LF:
 nginx takes one, llhttp does not, and a parser that searches for CRLF reads on, into the payload.
 
-This file is compiled by Cython where a compiler is at hand (types are in ``bodies.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``bodies.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations

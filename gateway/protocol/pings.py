@@ -4,7 +4,7 @@ A Ping carries eight bytes: a random tag of the tunnel's side, and a number that
 latest Ping, but never an older one after a newer one: so a Pong is the gateway's if it has the tag and a number that
 was sent and not answered yet. Whatever else the endpoints say to each other passes.
 
-This file is compiled by Cython where a compiler is at hand (types are in ``pings.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``pings.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations

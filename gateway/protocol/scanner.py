@@ -1,15 +1,15 @@
-"""Where WebSocket frames begin and end in a byte stream that is relayed, not parsed (RFC 6455 section 5.2).
+"""Finds frame boundaries in a WebSocket byte stream that is relayed, not parsed (RFC 6455 5.2).
 
-The state of a scanner *is* a run of integers (``scanner_state.py``), so that it can live in a row of the shared table,
-and a successor of a dead worker carries on where the stream was cut, in the middle of a frame header included.
-:func:`scan` works on such a run in place; :class:`FrameScanner` is the same with integers of its own.
+The state of a scanner is a run of integers (``scanner_state.py``) that can live in a row of the shared table, so that
+the successor of a dead worker continues where the stream stopped, even in the middle of a frame header. :func:`scan`
+works on such a run in place; :class:`FrameScanner` has integers of its own.
 
-Payload is skipped, never copied and never unmasked, but for that of control frames: the two bytes of a close code, and
-a digest of each Ping and Pong, so that one can be told to answer the other. A stream that breaks RFC 6455 becomes
-``BROKEN`` and is not scanned any more: the endpoints judge it, the gateway relays it as it is.
-RSV bits are let through: which of them an extension has given a meaning is the endpoints' business.
+Payload is skipped, never copied or unmasked, except in control frames: the close code (5.5.1), and a digest of each
+Ping and Pong, which matches a Pong with its Ping (5.5.3). A stream that violates RFC 6455 becomes ``BROKEN`` and is no
+longer scanned: the gateway relays it unchanged, and the endpoints judge it. RSV bits are accepted: only the endpoints
+know which of them an extension uses (9.2).
 
-This file is compiled by Cython where a compiler is at hand (types are in ``scanner.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``scanner.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             head = -1
             if size == 126:
                 size = ((low >> 8) & 0xFF00) | ((low >> 24) & 0xFF)
-                broken = size < 126
+                broken = size < 126  # lengths are encoded in the fewest bytes (5.2)
             elif size == 127:
                 size = 0
                 for i in range(2, 8):
@@ -154,10 +154,10 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
             if second & 0x80:
                 pos += 4
         opcode = first & 0x0F
-        if (second >> 7) != masking:
+        if (second >> 7) != masking:  # clients mask, servers do not (5.1)
             broken = True
         if opcode < CLOSE:
-            # A message begins with text or binary and goes on with continuations (section 5.4).
+            # A message is text or binary, then continuations (5.4); opcodes 3 to 7 are reserved (5.2).
             if opcode > BINARY or (opcode == CONTINUATION) != (message > 0):
                 broken = True
             if first & 0x80:
@@ -166,7 +166,7 @@ def scan(cells: Cells, s: int, c: int, data: Bytes, start: int, end: int, now: i
                 message = EXTENDED if first & 0x70 else PLAIN
             seen_data = True
         else:
-            # Control frames are whole, and of 125 bytes at most (section 5.5).
+            # Control frames are not fragmented and have at most 125 bytes (5.5); a close code has two bytes (5.5.1).
             if opcode > PONG or size > 125 or first & 0x80 == 0 or (opcode == CLOSE and size == 1):
                 broken = True
         if broken:
@@ -248,7 +248,7 @@ def _read_control(cells: Cells, s: int, opcode: int, data: Bytes, pos: int, end:
     whole = left <= end - pos
     stop = pos + left if whole else end
     if opcode == CLOSE:
-        # Its code is in the first two bytes (section 5.5.1).
+        # Its code is in the first two bytes (5.5.1).
         while got < 2 and pos < stop:
             cells[s + CLOSE_CODE] = (cells[s + CLOSE_CODE] << 8) | (data[pos] ^ ((mask >> (8 * got)) & 0xFF))
             got += 1

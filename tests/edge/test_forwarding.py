@@ -9,10 +9,9 @@ from hypothesis import strategies as st
 from gateway.edge.forwarding import (
     answer_to_client,
     interim_to_client,
-    request_to_backend,
     switch_to_client,
-    upgrade_to_backend,
 )
+from gateway.edge.to_backend import request_to_backend, upgrade_to_backend
 from gateway.edge.trust import Peer
 from gateway.protocol.heads import RequestHead, ResponseHead
 from gateway.protocol.requests import RequestReader

@@ -13,6 +13,7 @@ import gateway as package
 from tests.conftest import StartGateway
 from tests.support.fdstore import DescriptorKeeper
 from tests.support.numbered import Play
+from tests.support.plain import RawBackend
 
 from .services import MOST, MakeService, Service
 
@@ -22,6 +23,13 @@ async def play() -> AsyncIterator[Play]:
     made = await Play.start()
     yield made
     await made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def raw_backend() -> AsyncIterator[RawBackend]:
+    backend = await RawBackend.start()
+    yield backend
+    await backend.close()
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ async def test_tunnels_outlive_their_worker(start_gateway: StartGateway, play: P
         clean, dirty = await kill(gateway, table, n % 2)
         adopted += len(clean)
         lost |= dirty
-        await gateway.stderr.containing(f"{len(clean)} tunnels of the worker before it live on, {len(dirty)} were lost")
+        await gateway.stderr.containing(f"took over {len(clean)} tunnels; lost {len(dirty)} ")
         records = await until_lost(gateway, lost)
         assert {record["id"] for record in records} == lost
         await eventually(lambda those=busy, dirty=dirty: sum(t.gone for t in those) == len(dirty), "those lost to end")

@@ -170,10 +170,10 @@ async def test_a_supervisor_that_cannot_keep_them_all(
     for index in range(2):
         start = len(gateway.stderr.lines)
         await gateway.kill_worker(index)
-        line = await gateway.stderr.containing("tunnels of the worker before it live on", start)
+        line = await gateway.stderr.containing("took over ", start)
         words = line.split()
-        adopted += int(words[words.index("tunnels") - 1])
-        lost += int(words[words.index("were") - 1])
+        adopted += int(words[words.index("over") + 1])
+        lost += int(words[words.index("lost") + 1])
     assert adopted + lost == count
     assert 30 < adopted < LIMIT / 2
     await gateway.tunnels(adopted)

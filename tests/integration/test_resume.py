@@ -140,7 +140,7 @@ async def test_a_kill_right_after(make_service: MakeService, play: Play) -> None
     tunnels = await play.open_many(gateway.address, 200)
     await service.stored(200)
     await service.die()
-    for said in ("carries on", "gateway .* configuration", "of the worker before it live on", "ready: "):
+    for said in ("resumed after", "gateway .* configuration", "took over ", "ready: "):
         gateway = await service.start(ready=False)
         await gateway.stderr.first(
             lambda line, said=said: line if re.search(said, line) else None, f"a line with {said}"
@@ -169,7 +169,7 @@ async def test_a_supervisor_waits_for_workers_that_are_still_there(make_service:
     for tunnel in tunnels:
         tunnel.say()
     with pytest.raises(AssertionError, match="waited"):
-        await successor.stderr.containing("carries on", seconds=1)
+        await successor.stderr.containing("resumed after", seconds=1)
     os.kill(worker, signal.SIGCONT)
     await successor.stderr.containing("ready: ")
     await gateway.exits(-signal.SIGKILL)

@@ -6,8 +6,9 @@ import json
 import os
 import re
 import select
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 import pytest
@@ -15,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observe import access_log as access_log_module
+from gateway.observe import log_file
 from gateway.observe.access_log import MAX_TEXT, AccessLog, Form
 
-from ..support.deadline import DEADLINE_SECONDS
+from ..support.deadline import DEADLINE_SECONDS, eventually
 
 NOW = "2026-07-01T12:00:00.000+00:00"
 WORD = re.compile(r' ([a-z_]+)=("(?:[^"\\]|\\.)*"|[^ "\\]+)')
@@ -271,11 +273,31 @@ async def test_the_end_does_not_wait_for_a_reader_for_ever(pipe):
     thread = log._thread
     for _ in range(20):
         say(log, {"event": "e", "number": 0, "path": "x" * 500})
-    log.close(wait_seconds=0.01)
+    log.close(wait_seconds=0.01, process_ends=False)
     assert thread.is_alive()
     assert await asyncio.to_thread(read_lines, read, 20) == [0] * 20
     thread.join(10)
     assert not thread.is_alive()
+    assert lost == []
+
+
+async def test_what_is_not_written_when_the_process_ends_is_counted_once(pipe):
+    path, read = pipe
+    lost = []
+    log = AccessLog(path, "json", lost.append)
+    thread = log._thread
+    for batch in range(3):
+        for _ in range(20):
+            say(log, {"event": "e", "number": batch, "path": "x" * 500})
+        log.flush()
+    log.close(wait_seconds=0.01)
+    assert lost == [60]
+    os.set_blocking(read, False)
+    while thread.is_alive():
+        select.select([read], [], [], 0.01)
+        with suppress(BlockingIOError):
+            os.read(read, 65536)
+    assert lost == [60]
 
 
 async def test_a_reader_that_went_away(tmp_path):
@@ -307,7 +329,7 @@ async def test_pieces_of_a_pipe_end_where_lines_do(pipe, monkeypatch):
         pieces.append(bytes(data))
         return write(fd, data)
 
-    monkeypatch.setattr(access_log_module.os, "write", recording)
+    monkeypatch.setattr(log_file.os, "write", recording)
     with access_log(path) as (log, _):
         for i in range(100):
             say(log, {"event": "e", "number": i, "path": "x" * (i * 5)})
@@ -320,9 +342,43 @@ async def test_pieces_of_a_pipe_end_where_lines_do(pipe, monkeypatch):
 async def test_a_pipe_that_others_made_non_blocking(pipe):
     path, read = pipe
     with access_log(path) as (log, lost):
-        os.set_blocking(log._fd, False)
+        os.set_blocking(log._file._fd, False)
         for i in range(100):
             say(log, {"event": "e", "number": i, "path": "x" * 400})
         log.flush()
         assert await asyncio.to_thread(read_lines, read, 100) == list(range(100))
     assert lost == []
+
+
+# --- counts that two threads change -----------------------------------------------------------------------------------
+
+
+async def test_the_room_for_lines_is_exact_when_two_threads_count(tmp_path, monkeypatch):
+    """The loop adds lines while the thread takes them away: after all of them there is as much room as at first."""
+    monkeypatch.setattr(access_log_module, "MAX_WAITING", 1 << 30)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    read = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    interval = sys.getswitchinterval()
+    try:
+        with access_log(fifo) as (log, lost):
+            # What stands for the file is quick, so that the threads count at the same time as often as can be.
+            monkeypatch.setattr(log._file, "write", lambda lines: (0, None))
+            sys.setswitchinterval(1e-6)
+            form = Form("e", number="%d")
+            for _ in range(2_000):
+                log.write(form, (1,))
+                log.flush()
+            sys.setswitchinterval(interval)
+            log.write(form, (2,))
+            log.flush()
+            await eventually(log._queue.empty, "the thread")
+            # Room for one: it is taken, and the one after it is lost.
+            monkeypatch.setattr(access_log_module, "MAX_WAITING", 1)
+            await eventually(lambda: log._handed_over == log._dealt_with, "the last line's count")
+            log.write(form, (3,))
+            log.write(form, (4,))
+            assert lost == [1]
+    finally:
+        sys.setswitchinterval(interval)
+        os.close(read)

@@ -18,7 +18,8 @@ from gateway.tunnels.table.conversion import CannotConvert, Conversion, Foreign
 from gateway.tunnels.table.description import Description, Section
 from gateway.tunnels.table.fields import ESSENTIAL, REQUIRED, defaults, describe
 from gateway.tunnels.table.layout import SIDE_0, SIDE_CELLS, SIDES
-from gateway.tunnels.table.table import Table, texts_of
+from gateway.tunnels.table.table import Table
+from gateway.tunnels.table.texts import texts_of
 
 from .other_layouts import bare, other
 from .row_cells import PACKAGE, numbered
@@ -219,7 +220,7 @@ def test_a_table_that_lacks_what_is_needed_is_refused(section: str, name: str) -
 
 
 def test_a_table_for_other_workers_is_refused() -> None:
-    with pytest.raises(CannotConvert, match="for 2 workers in 4 slots, and not for 1 in 2"):
+    with pytest.raises(CannotConvert, match="for 2 workers in 4 slots, not for 1 in 2"):
         Conversion(describe(2, 4), OWN)
 
 

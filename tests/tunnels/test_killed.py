@@ -92,7 +92,7 @@ class MortalPoller(Poller):
         selectors.EpollSelector.__init__(self)
         self.kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES, life)
         self.relay = relay.Relay(self.kernel, cells, DESCRIPTORS, on_end)
-        self._callbacks, self._readers, self._put_off = {}, {}, []
+        self._callbacks, self._readers, self._received, self._deferred = {}, {}, {}, []
 
 
 class MortalRig(Rig):

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from gateway.edge.dialling import Dial
 from gateway.edge.exchange.answer import Answer
 from gateway.edge.exchange.sides import BACKEND, CLIENT, GATEWAY, HEAD
-from gateway.edge.forwarding import request_to_backend
 from gateway.edge.pool import BackendConnection
 from gateway.edge.refused import Refused
+from gateway.edge.to_backend import request_to_backend
 from gateway.observe.backends import DIAL, POOL, REQUEST
 from gateway.observe.requests import CLIENT_CLOSED_REQUEST, Logged
 from gateway.protocol.bodies import BadBody, UntilClose

@@ -1,7 +1,6 @@
-"""Keepalive intervals that are learned: the learner, and the rows that it learns from and that go by it.
+"""Connects the learner of keepalive intervals with the rows that it learns from and that use what it learned.
 
-A row knows the network that each of its sides is in (``NETWORK``); with the route and the side that is a path, as
-``learning.py`` calls it.
+A row holds the network of each of its sides (``NETWORK``). Route, side and network make a path (``learning.py``).
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ class Intervals:
     # --- configuration ----------------------------------------------------------------------------------------------
 
     def use(self, fixed: Mapping[RouteSide, int], adaptive: Mapping[RouteSide, Bounds]) -> None:
-        """Go by a configuration from now on; tunnels of routes that it has no more keep to what they had.
+        """Put a configuration in force. Tunnels of routes that are no longer in it keep their intervals.
 
-        :param fixed: intervals that are not learned, by number of the route and side; ``NEVER`` for off
-        :param adaptive: bounds of those that are
+        :param fixed: intervals that are not learned, by route number and side; ``NEVER`` for off
+        :param adaptive: bounds of those that are learned
         """
         self._bounds.update(adaptive)
         for route, side in self._published - fixed.keys():
@@ -69,7 +68,7 @@ class Intervals:
         self._cells[here + PING_AFTER_NS] = self._learner.interval(key, self._bounds[key[:2]])
 
     def answered(self, row: int, side: int, silence_ns: int) -> None:
-        """A side has answered what was sent to it after a silence. Called by the relay, which looks at the row next."""
+        """A side answered something sent after a silence. Called by the relay, which reads the row next."""
         cells = self._cells
         here = row + SIDE_0 + side * SIDE_CELLS
         key = (cells[row + ROUTE], side, cells[here + NETWORK])
@@ -91,7 +90,7 @@ class Intervals:
     # --- once a second ------------------------------------------------------------------------------------------------
 
     def update(self) -> News:
-        """Have live tunnels go by what was learned; return what other workers should know."""
+        """Apply what was learned to live tunnels. :returns: news for the other workers"""
         dropped = self._learner.changed()
         if dropped:
             self._shorten(dropped)
@@ -105,7 +104,7 @@ class Intervals:
             self._learner.adopt(key, state, now)
 
     def _shorten(self, paths: set[Key]) -> None:
-        """What was thought to be tolerated is not: shorten the interval of every tunnel on these paths."""
+        """Shorten the interval of every tunnel on these paths: the old one turned out not to be tolerated."""
         cells = self._cells
         for row in self._slice.table.rows(self._slice.slot):
             if cells[row + CLOSING_NS]:

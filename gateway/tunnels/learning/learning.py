@@ -1,26 +1,27 @@
-"""Learns how long a silence each path tolerates, and after which silence a tunnel on it is to be pinged.
+"""Learns how long a silence each path tolerates, and so after which silence a tunnel on it must be pinged.
 
-A *path* is a route, one side of it and a network: whatever stands between the gateway and that network's clients, or
-between it and one backend. What cuts idle connections stands on the path, so all its tunnels teach and are taught.
+A *path* is a route, one side of it and a network: everything between the gateway and the clients of that network, or
+between the gateway and one backend. A device that cuts idle connections is on the path, so that all tunnels of a path
+provide evidence and profit from it.
 
-What happens anyway is the evidence. A silence that ended in an answer is tolerated. A connection that ended at a
-silence, or an answer that never came after one, bounds what is tolerated from above. The rules:
+The evidence is ordinary traffic. A silence that ended in an answer is tolerated. A connection that ended at a silence,
+or an answer that never came after one, bounds the tolerated silence from above. The rules:
 
 1. The interval starts at 25 s, assumed to be safe. What is proven is the longest silence that was answered, and the
    interval is 0.8 of that, or the most that the configuration allows once that much is proven itself.
 2. Only a scout tries more: one tunnel of a path, for one silence, chosen when it has just been silent for a whole
    interval. It tries half as much again as is proven; where something failed already, the geometric mean of what is
    proven and what failed, until they are within a quarter of each other. A scout's time is limited: its tunnel may be
-   used, and prove nothing.
+   used meanwhile, which proves nothing.
 3. A failure beyond what is proven is believed at once. A cut at silence s names the cutoff: the interval is 0.8 s at
    most. An unanswered Ping only bounds it: the interval is 0.8 of what is proven, and where nothing is, the least that
    is allowed, from which scouts climb quickly. A second failure that agrees confirms the cutoff: a cut within 5 % or
    0.5 s, or an unanswered silence within a factor of 1.5. What fails together counts once. Until the cutoff is
-   confirmed a scout tries it again, and whoever left rather than was cut is found out.
-4. A failure after a silence that is proven is only doubted: somebody left. Four of them overturn what was proven, if no
-   answer to as long a silence came between, and if they are unanswered, or cuts of one length, as three quarters of
-   the latest cuts must be. Clients that leave do so after any silence, or are found missing while others answer;
-   and all connections to a backend that restarts end within a second, which counts once.
+   confirmed a scout tries it again, which tells clients that left from those that were cut.
+4. A failure after a silence that is proven only raises a doubt: a client may have left. Four of them overturn what was
+   proven, if no answer to as long a silence came between, and if they are unanswered, or cuts of one length, as three
+   quarters of the latest cuts must be. Clients that leave do so after any silence, or are found missing while others
+   answer; and all connections to a backend that restarts end within a second, which counts once.
 5. A network may hide several limits. Five cuts of one length overturn what was proven even if others were answered
    after longer silences, up to eight for each cut. Where more than one in four intervals ends unanswered, the path goes
    back to 25 s for four hours.
@@ -64,8 +65,8 @@ Key = tuple[int, int, int]  # number of the route, side (CLIENT or BACKEND_SIDE 
 class Learner:
     """The paths of one worker.
 
-    ``bounds`` is best one object for each side of a route, as it is compared by identity first. It may change at any
-    time: what was learned is kept, and bounded anew.
+    Pass the same ``bounds`` object for all tunnels of a side of a route: it is compared by identity first. It may
+    change at any time: what was learned is kept and bounded anew.
     """
 
     def __init__(self) -> None:
@@ -125,14 +126,14 @@ class Learner:
             self._note(key, path, before)
 
     def changed(self) -> set[Key]:
-        """Paths whose common interval dropped since this was last asked: live tunnels are to be pinged the sooner."""
+        """Paths whose common interval dropped since the last call: live tunnels must be pinged sooner."""
         dropped, self._dropped = self._dropped, set()
         return dropped
 
     # --- other workers ------------------------------------------------------------------------------------------------
 
     def news(self) -> set[Key]:
-        """Paths of which more is known here since this was last asked than the other workers were told."""
+        """Paths with news for the other workers since the last call."""
         news, self._news = self._news, set()
         return news
 
@@ -142,7 +143,7 @@ class Learner:
         return None if path is None else path.export()
 
     def adopt(self, key: Key, state: Iterable[int], now: int) -> None:
-        """Learn what another worker exported. What is learned so is no news, but may drop the interval."""
+        """Learn what another worker exported. That is not news again, but may lower the interval."""
         path = self._paths.get(key) or self._add(key)
         before = path.interval_ns
         path.adopt(State(*state), now)

@@ -1,4 +1,4 @@
-"""What is known of one path: which silences it tolerated, which it did not, and the keepalive interval that follows.
+"""One path: the silences it tolerated, those it did not, and the keepalive interval that follows.
 
 :class:`Path` keeps the rules that ``learning.py`` explains. Pure: silences and the clock come in as nanoseconds.
 """
@@ -17,17 +17,17 @@ UNANSWERED = 1  # what was sent after this silence was never answered: the cutof
 START_NS = 25 * SECOND
 FIRST_RETEST_NS = 1800 * SECOND
 LAST_RETEST_NS = 86_400 * SECOND
-FALLBACK_NS = 14_400 * SECOND  # for how long, at first, a path stays at START_NS that seems to hide several limits
+FALLBACK_NS = 14_400 * SECOND  # how long, at first, a path with several apparent limits stays at START_NS
 
-_CONFIRMED = 2  # failures, one after another, that make a cutoff
-_TO_OVERTURN = 4  # failures that overturn what was proven, where nothing speaks against them
-_TO_OVERTURN_CONTESTED = 5  # cuts after the same silence that do so although others were answered after longer ones
-_ANSWERS_TO_CLEAR = (8, 1)  # answers after as long a silence that make a failure forgotten: CUT, UNANSWERED
+_CONFIRMED = 2  # failures in a row that confirm a cutoff
+_TO_OVERTURN = 4  # failures that overturn what was proven, without evidence against them
+_TO_OVERTURN_CONTESTED = 5  # cuts after the same silence that do so despite answers after longer ones
+_ANSWERS_TO_CLEAR = (8, 1)  # answers after as long a silence that clear a failure: CUT, UNANSWERED
 _DOUBTS = 12  # failures remembered
 _TO_AUDIT = 20  # unanswered intervals after which answered ones are counted
-_ANSWERS_TO_PASS = 3  # answered intervals for each unanswered one that are to be expected
-_BURST_NS = SECOND  # what ends together may have one reason, such as a restart, that is no silence
-_SHORTEST_CUTOFF_NS = SECOND  # who leaves within a second of the last byte was not cut for being idle
+_ANSWERS_TO_PASS = 3  # answered intervals expected for each unanswered one
+_BURST_NS = SECOND  # failures this close may have one cause other than silence, such as a restart
+_SHORTEST_CUTOFF_NS = SECOND  # an end within a second of the last byte is no idle cutoff
 _LEASE_SLACK_NS = 3 * SECOND
 
 
@@ -40,7 +40,7 @@ class Bounds(NamedTuple):
 
 
 class State(NamedTuple):
-    """What the other workers are told of a path. Times are of ``CLOCK_MONOTONIC``, which they share."""
+    """What workers report to each other about a path. Times are of ``CLOCK_MONOTONIC``, which they share."""
 
     overturned_ns: int
     proven_ns: int
@@ -55,7 +55,7 @@ class State(NamedTuple):
 
 
 class _Doubt:
-    """A failure after a silence that is known to be tolerated: somebody left, or the path has changed."""
+    """A failure after a silence known to be tolerated: a client left, or the path has changed."""
 
     __slots__ = ("answers", "cleared_by_ns", "how", "silence_ns")
 
@@ -67,7 +67,7 @@ class _Doubt:
 
 
 class Path:
-    """One path. ``learning.py`` reads and writes what has no underscore, so that an answer of no interest is cheap."""
+    """One path. ``learning.py`` reads and writes the public attributes directly, to keep ordinary answers cheap."""
 
     __slots__ = (
         "_audit_ns",
@@ -102,17 +102,17 @@ class Path:
         self.cutoff_ns = 0  # the shortest silence that failed; 0 while none did
         self.full_ns = NEVER  # an answer after this silence is one after a whole interval
         self.answered_ns = 0  # when the latest of those came
-        self.answers = 0  # how many came since the audit began
-        self.doubt_ns = NEVER  # an answer after this silence speaks against a doubt
+        self.answers = 0  # how many there were since the audit began
+        self.doubt_ns = NEVER  # an answer after this silence weakens a doubt
         self.scout_ns = NEVER  # when the next tunnel may be sent scouting
-        self._is_exact = False  # the cutoff is what is named, not only a bound of it
-        self._failures = 0  # that speak for the cutoff, bursts counted once
+        self._is_exact = False  # the cutoff is known exactly, not only bounded
+        self._failures = 0  # in favour of the cutoff, bursts counted once
         self._failed_ns = -NEVER  # when the last of those came
-        self._since_ns = 0  # silences that began earlier teach nothing beyond the cutoff
-        self._retest_ns = 0  # when the cutoff is to be tried again
+        self._since_ns = 0  # silences that began earlier are no evidence beyond the cutoff
+        self._retest_ns = 0  # when the cutoff is tried again
         self._retest_delay_ns = FIRST_RETEST_NS
         self._trial_ns = 0  # what the scout tries
-        self._lease_ns = 0  # until when it has that to itself
+        self._lease_ns = 0  # until when no other scout is sent
         self._rose_ns = 0  # when the interval last rose
         self._overturned_ns = 0  # when what was proven was last overturned
         self._doubts: list[_Doubt] = []
@@ -126,12 +126,12 @@ class Path:
         return self.cutoff_ns if self._failures >= _CONFIRMED else 0
 
     def bind(self, bounds: Bounds) -> None:
-        """Keep to these bounds from now on."""
+        """Apply these bounds from now on."""
         self.bounds = bounds
         self._reckon(bounds)
 
     def send_scout(self, bounds: Bounds, now: int) -> int:
-        """The silence that a tunnel is to try. To be asked only when ``scout_ns`` has come."""
+        """The silence that a scout must try. Call it only once ``scout_ns`` has come."""
         self._trial_ns = self._next_trial(bounds)
         self._lease_ns = self.scout_ns = now + self._trial_ns + bounds.pong_timeout_ns + _LEASE_SLACK_NS
         return self._trial_ns
@@ -155,7 +155,7 @@ class Path:
         return True
 
     def fail(self, bounds: Bounds, silence_ns: int, how: int, now: int) -> bool:
-        """Note that a connection did not live through a silence. :returns: whether that was believed"""
+        """Record that a connection did not survive a silence. :returns: whether that was believed"""
         if not min(_SHORTEST_CUTOFF_NS, bounds.min_ns) <= silence_ns <= _a_little_more(bounds.max_ns):
             return False
         began = now - silence_ns - (bounds.pong_timeout_ns if how == UNANSWERED else 0)
@@ -171,7 +171,7 @@ class Path:
         return True
 
     def export(self) -> State:
-        """What the other workers are to know."""
+        """The state to report to the other workers."""
         return State(
             overturned_ns=self._overturned_ns,
             proven_ns=self.proven_ns,
@@ -213,12 +213,12 @@ class Path:
     # --- failures beyond what is proven -------------------------------------------------------------------------------
 
     def _believe(self, bounds: Bounds, silence_ns: int, how: int, now: int) -> None:
-        """Take a failure for what it seems to be, the cutoff or a bound of it, until it is refuted."""
+        """Accept a failure as the cutoff, or as a bound of it, until it is refuted."""
         trial, cutoff = self._trial_ns, self.cutoff_ns
         if abs(silence_ns - trial) <= trial >> 4 or (how == CUT and silence_ns < trial):
             self._end_trial()
         was_confirmed = self._failures >= _CONFIRMED
-        # Those that were waiting for an answer at the same time may have lost it for the same reason.
+        # Answers awaited at the same time may have been lost for the same reason.
         is_apart = now - self._failed_ns > (_BURST_NS if how == CUT else bounds.pong_timeout_ns + _BURST_NS)
         if is_apart:
             self._failed_ns = now
@@ -231,37 +231,37 @@ class Path:
             elif silence_ns < cutoff:
                 self._set_cutoff(silence_ns, CUT, 1)
             elif not was_confirmed:
-                # The connection lived until then: whatever failed after a much shorter silence had left.
+                # The connection survived until then, so a failure after a much shorter silence was a client leaving.
                 self.proven_ns = max(self.proven_ns, _a_little_less(silence_ns))
                 is_refuted = self._is_refuted()
                 self._set_cutoff(silence_ns if is_refuted else cutoff, CUT, 1 if is_refuted else failures)
         elif silence_ns < cutoff:
             self._set_cutoff(silence_ns, UNANSWERED, failures if 2 * cutoff <= 3 * silence_ns else 1)
         elif self._is_exact and was_confirmed:
-            # It would have been cut before: it has left.
+            # The path would have cut it earlier: the client left.
             self._retest_ns = max(self._retest_ns, now + FIRST_RETEST_NS)
             return
         elif 2 * silence_ns <= 3 * cutoff:
             self._failures = failures
         if self._failures >= _CONFIRMED:
             if not was_confirmed:
-                self._put_off_retest(now)
+                self._defer_retest(now)
             elif now >= self._retest_ns:
                 self._lengthen_retest_delay()
-                self._put_off_retest(now)
+                self._defer_retest(now)
 
-    # --- failures that what is proven speaks against ------------------------------------------------------------------
+    # --- failures that contradict what is proven ----------------------------------------------------------------------
 
     def _doubt(self, bounds: Bounds, silence_ns: int, how: int, began: int, now: int) -> bool:
         """Remember a failure. :returns: whether enough of those remembered agree to overturn what was proven"""
         if how == UNANSWERED:
             if began < self._rose_ns:
-                # Of a silence as it was before more was proven. The longer ones will tell.
+                # A silence from before the interval rose. Longer ones will decide.
                 return False
             if silence_ns >= self.full_ns and self._is_audit_failed(bounds, now):
                 self._overturn(now, since_ns=now)
                 self._retest_delay_ns = max(self._retest_delay_ns, FALLBACK_NS)
-                self._put_off_retest(now)
+                self._defer_retest(now)
                 self._lengthen_retest_delay()
                 return True
             if began + silence_ns < self.answered_ns and silence_ns <= _a_little_more(self.interval_ns):
@@ -281,7 +281,7 @@ class Path:
         self._overturn(now, since_ns=now if is_contested else 0)
         self._set_cutoff(min(doubt.silence_ns for doubt in agreeing), how, _CONFIRMED if how == CUT else 1)
         self._failed_ns = now
-        self._put_off_retest(now)
+        self._defer_retest(now)
         return True
 
     def _lessen_doubts(self, silence_ns: int) -> None:
@@ -309,7 +309,7 @@ class Path:
     # --- the cutoff ---------------------------------------------------------------------------------------------------
 
     def _overturn(self, now: int, since_ns: int) -> None:
-        """Know nothing again. :param since_ns: silences that began earlier are to teach nothing from now on"""
+        """Forget everything. :param since_ns: silences that began earlier are no evidence from now on"""
         self._overturned_ns = now
         self._since_ns = since_ns
         self._doubts.clear()
@@ -324,18 +324,18 @@ class Path:
         self._is_exact = how == CUT
         self._failures = failures
         if silence_ns:
-            # What is near the cutoff is to be proven again.
+            # Silences near the cutoff must be proven again.
             self.proven_ns = min(self.proven_ns, silence_ns - (silence_ns >> 4))
 
     def _is_refuted(self) -> bool:
         return self.cutoff_ns != 0 and self._goes_beyond(self.cutoff_ns)
 
     def _goes_beyond(self, cutoff_ns: int) -> bool:
-        """Whether more is proven than a cutoff, and by more than timers differ."""
+        """Whether more than a cutoff is proven, by a margin beyond the error of timers."""
         return 20 * self.proven_ns >= 21 * cutoff_ns
 
     def _is_refuted_at_the_end(self, bounds: Bounds) -> bool:
-        """Whether all that is allowed is proven, and the cutoff is about there: nothing can go beyond it."""
+        """Whether the longest allowed silence is proven and the cutoff is near it: no silence can go beyond."""
         cutoff = self.cutoff_ns
         return self._is_all_proven(bounds) and self.proven_ns >= cutoff - (cutoff >> 4)
 
@@ -348,7 +348,7 @@ class Path:
         self._set_cutoff(0, UNANSWERED, 0)
         self._retest_ns = min(self._retest_ns, now)
 
-    def _put_off_retest(self, now: int) -> None:
+    def _defer_retest(self, now: int) -> None:
         if now - self._retest_ns > LAST_RETEST_NS:
             self._retest_delay_ns = FIRST_RETEST_NS
         self._retest_ns = now + self._retest_delay_ns
@@ -359,7 +359,7 @@ class Path:
     # --- interval and trials ------------------------------------------------------------------------------------------
 
     def _reckon(self, bounds: Bounds) -> None:
-        """Work out what follows from what is known."""
+        """Recompute the interval and the next scout."""
         proven, cutoff = self.proven_ns, self.cutoff_ns
         is_confirmed = self._failures >= _CONFIRMED
         if not cutoff:
@@ -380,7 +380,7 @@ class Path:
             self.scout_ns = self._lease_ns
 
     def _next_trial(self, bounds: Bounds) -> int:
-        """The silence that a scout is to try; 0 when there is nothing to learn."""
+        """The silence that a scout must try; 0 if there is nothing to learn."""
         proven, cutoff = self.proven_ns, self.cutoff_ns
         trial = proven * 3 // 2
         if not cutoff:
@@ -402,12 +402,12 @@ class Path:
 
 
 def _are_alike(one_ns: int, other_ns: int) -> bool:
-    """Whether two cuts may be of one cutoff: timers are coarse, and clocks are read late."""
+    """Whether two cuts may have the same cutoff: timers are coarse, and clocks are read late."""
     return abs(one_ns - other_ns) <= max(max(one_ns, other_ns) // 20, SECOND // 2)
 
 
 def _a_little_less(silence_ns: int) -> int:
-    """What counts as the same silence: pings of one interval are not sent to the nanosecond."""
+    """The least that counts as the same silence: Pings of one interval are not sent to the nanosecond."""
     return silence_ns - (silence_ns >> 5)
 
 

@@ -1,7 +1,7 @@
-"""What a worker does with the tunnels that another one left in its slice: those that can be carried on are, others end.
+"""Adoption: a new worker resumes the tunnels that a dead one left in its slice, and ends those it cannot resume.
 
-A tunnel can be carried on if its row is clean (``DIRTY`` is 0; ``relay.py`` says what that means) and both of its
-connections were kept by the supervisor. Everything else about it is in the row.
+A tunnel can be resumed if its row is clean (``DIRTY`` is 0; see ``relay.py``) and the supervisor has saved both of its
+connections. Everything else about it is in the row.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ Connections = tuple[int, int]
 
 
 class Adoption(NamedTuple):
-    """How many tunnels a worker found in its slice, by what became of them."""
+    """How many tunnels a worker found in its slice, by outcome."""
 
     adopted: int = 0
     dirty: int = 0
-    """lost: the worker before had bytes of them in its hands"""
+    """lost: the dead worker had data of theirs in flight"""
     unkept: int = 0
-    """lost: their connections were not kept, or cannot be used"""
+    """lost: their connections were not saved, or cannot be used"""
 
 
 def adopt(
@@ -50,13 +50,13 @@ def adopt(
     end: Callable[[int], None],
     forget: Callable[[int], None],
 ) -> Adoption:
-    """Carry on the tunnels of a slice whose worker is no more. Its handshakes are gone, and their rows are given back.
+    """Resume the tunnels of a slice whose worker has died. Its handshakes are lost, and their rows are freed.
 
-    A worker that dies in here leaves its successor the same task, less the tunnel that it died of.
+    A worker that crashes in here leaves its successor the same task, without the tunnel that crashed it.
 
-    :param kept: connections by the tunnel's id; they are this worker's from now on
-    :param end: called with the row of a tunnel that is lost, as the relay calls its own; it releases the row
-    :param forget: called with each id in ``kept`` that no tunnel has any more
+    :param kept: saved connections by tunnel id; this worker owns them from now on
+    :param end: called with the row of each lost tunnel, like the relay's ``on_end``; it frees the row
+    :param forget: called with each id in ``kept`` that has no row any more
     """
     cells = slice_.cells
     found: Counter[str] = Counter()
@@ -65,14 +65,14 @@ def adopt(
             if cells[row + STATE] == RESERVED:
                 slice_.release(row)
             if cells[row + STATE] == RELEASED:
-                cells[row + STATE] = LIVE  # nobody has taken it, or it would not be here any more
+                cells[row + STATE] = LIVE  # no other worker took it, or its row would be gone
             if cells[row + STATE] == LIVE:
                 found[_adopt(row, relay, cells, kept, end)] += 1
-        except Exception as error:  # one tunnel's trouble must not cost all others their lives
+        except Exception as error:  # one tunnel must not cost the others theirs
             found["unkept"] += 1
             relay.fail(row, "adoption", error)
     for tunnel, connections in kept.items():
-        # It ended, and its worker died before it could say so.
+        # It ended, and its worker died before reporting that.
         _hang_up(relay, connections)
         forget(tunnel)
     cells[slice_.block + W_ADOPTED] += found["adopted"]
@@ -82,10 +82,10 @@ def adopt(
 def _adopt(
     row: int, relay: Relay, cells: memoryview[int], kept: dict[int, Connections], end: Callable[[int], None]
 ) -> str:
-    """Carry on one tunnel, or end it. :returns: what it counts as, a field of :class:`Adoption`"""
+    """Resume one tunnel, or end it. :returns: the outcome, a field of :class:`Adoption`"""
     connections = kept.pop(cells[row + ID], None)
     if connections is not None and not cells[row + DIRTY]:
-        return "adopted" if carry_on(row, relay, cells, connections) else "unkept"
+        return "adopted" if resume(row, relay, cells, connections) else "unkept"
     _forget_descriptors(cells, row)
     if connections is not None:
         _hang_up(relay, connections)
@@ -94,13 +94,13 @@ def _adopt(
     return "unkept" if connections is None else "dirty"
 
 
-def carry_on(
+def resume(
     row: int, relay: Relay, cells: memoryview[int], connections: Connections, pending: tuple[bytes, bytes] = (b"", b"")
 ) -> bool:
-    """Carry on a tunnel whose row is whole. :returns: False where that cannot be done: the tunnel has ended then
+    """Resume a tunnel from its row. :returns: False if that failed, and the tunnel has ended
 
-    :param connections: they are the relay's from now on
-    :param pending: bytes that the worker before had in hand for the client and for the backend
+    :param connections: the relay owns them from now on
+    :param pending: bytes that the previous worker still had for the client and for the backend
     """
     _forget_descriptors(cells, row)
     try:
@@ -123,7 +123,7 @@ def carry_on(
 
 
 def _forget_descriptors(cells: memoryview[int], row: int) -> None:
-    """Those in the row are numbers of another process: here they are other connections."""
+    """Clear descriptors of another process from a row: here the same numbers are other connections."""
     for side in range(2):
         cells[row + SIDE_0 + side * SIDE_CELLS + FD] = -1
 

@@ -1,4 +1,4 @@
-"""Tunnels that nobody can carry on are ended as well as that can be done by somebody who does not relay."""
+"""Final close: ends tunnels that no worker can resume, with a Close frame where one fits (RFC 6455 5.4)."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from gateway.tunnels.table.layout import BACKEND_SIDE, SIDES
 READ_BYTES = 64 * 1024
 MOST_READ = 64
 Wanted = tuple[str, tuple[int, ...]]
-"""A cell, and values that it may have."""
+"""A cell and the values that are required of it."""
 
 
 def end_all(tunnels: Iterable[tuple[int, Connections]], tables: Collection[int]) -> int:
-    """End tunnels, with a Close frame (1012) to each side whose stream is at a frame boundary, and close their sockets.
+    """End tunnels: send Close 1012 to each side whose stream is at a frame boundary, then close the sockets.
 
-    Nobody waits for an answer. Nobody may serve them meanwhile.
+    Answers are not waited for. No worker may serve the tunnels meanwhile.
 
-    :param tables: descriptors of tables, of whatever layouts, that tell where the streams of these tunnels are
-    :returns: how many sides were told
+    :param tunnels: ids and connections; the connections are closed
+    :param tables: descriptors of the tables, of any layout, with the rows of these tunnels
+    :returns: how many sides were sent a Close frame
     """
     boundaries = _boundaries(tables)
-    told = 0
+    sent = 0
     for tunnel, connections in tunnels:
         for side, fd in enumerate(connections):
             try:
                 sock = socket.socket(fileno=fd)
-            except OSError:  # no socket, or none any more
+            except OSError:  # not a socket; the other tunnels still are
                 with contextlib.suppress(OSError):
                     os.close(fd)
                 continue
@@ -42,21 +43,21 @@ def end_all(tunnels: Iterable[tuple[int, Connections]], tables: Collection[int])
                 if tunnel in boundaries and boundaries[tunnel][side]:
                     mask = os.urandom(4) if side == BACKEND_SIDE else None
                     sock.send(close_frame(SERVICE_RESTART, "", mask))
-                    told += 1
+                    sent += 1
                 sock.shutdown(socket.SHUT_WR)
-                # With bytes unread, closing would reset the connection, and the Close frame be lost.
+                # Closing with unread bytes would reset the connection, and the Close frame could be lost.
                 for _ in range(MOST_READ):
                     if not sock.recv(READ_BYTES):
                         break
                 sock.shutdown(socket.SHUT_RDWR)
-    return told
+    return sent
 
 
 class _Rows:
-    """How the streams of tunnels stand in a table of any layout."""
+    """Frame boundaries of the streams in a table of any layout."""
 
     def __init__(self, fd: int) -> None:
-        """:raises ValueError: it is no table, or it does not tell"""
+        """:raises ValueError: this is no table, or it lacks the cells for that"""
         self._foreign = foreign = Foreign(fd)
         try:
             self._places = {name: at for name, (at, _) in foreign.description.row.names.items()}
@@ -80,7 +81,7 @@ class _Rows:
                 raise KeyError
         except KeyError:
             foreign.close()
-            raise ValueError("the table does not say where streams are") from None
+            raise ValueError("the table has no cells for the frame boundaries of streams") from None
 
     def __enter__(self) -> _Rows:
         return self
@@ -89,7 +90,7 @@ class _Rows:
         self._foreign.close()
 
     def __iter__(self) -> Iterator[tuple[int, list[bool]]]:
-        """Ids, and of each side whether a Close frame may be written to it now (RFC 6455 5.4, 5.5.1)."""
+        """Tunnel ids, and for each side whether a Close frame may be written to it now (RFC 6455 5.4, 5.5.1)."""
         foreign = self._foreign
         for slot in range(foreign.description.slots):
             for number in range(foreign.used_rows(slot)):
@@ -104,9 +105,9 @@ class _Rows:
 
 
 def _boundaries(tables: Iterable[int]) -> dict[int, list[bool]]:
-    """By tunnel: of each side, whether a Close frame may be written to it.
+    """By tunnel id: for each side, whether a Close frame may be written to it.
 
-    A tunnel that was about to be moved is in two rows. One of them is up to date, so all have to agree.
+    A tunnel that was being moved has two rows, one of them stale. Both must agree.
     """
     found: dict[int, list[bool]] = {}
     for fd in tables:

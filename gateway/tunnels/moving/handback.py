@@ -1,6 +1,6 @@
-"""A worker leaves its tunnels as they are, for another process to carry on: the supervisor is gone, and will be back.
+"""Handing back: after the supervisor died, its workers leave their tunnels for the workers of the next supervisor.
 
-What is pending gets a moment to go out, as a tunnel can be carried on only if no process has a byte of it in hand.
+Pending bytes get a moment to be sent, since a tunnel can be resumed only if no process has data of it in flight.
 Nothing is read meanwhile, and no connection is shut down.
 """
 
@@ -15,12 +15,12 @@ from gateway.tunnels.table.table import Slice
 
 
 def hand_back(slice_: Slice, relay: Relay, seconds: float) -> int:
-    """Serve the tunnels of a slice no more. It waits, and the process is to exit behind it: nothing may be served then.
+    """Stop serving the tunnels of a slice, and flush what is pending. Blocks; the process must exit afterwards.
 
-    Tunnels that were released (``handover.py``) are left alone: another worker may serve them.
+    Released tunnels (``handover.py``) are left alone: another worker may serve them.
 
-    :param seconds: for what is pending to go out
-    :returns: tunnels of which something is pending still
+    :param seconds: how long pending bytes may take to be sent
+    :returns: tunnels that still have bytes pending, and will be lost
     """
     cells = slice_.cells
     poll = select.poll()
@@ -29,7 +29,7 @@ def hand_back(slice_: Slice, relay: Relay, seconds: float) -> int:
         pending = [side for side in range(2) if cells[row + SIDE_0 + side * SIDE_CELLS + PENDING]]
         try:
             relay.release(row)
-        except Exception as error:  # no other process can carry it on, and all others they can
+        except Exception as error:  # this one is lost, the others are not
             relay.fail(row, "handing back", error)
             continue
         cells[row + STATE] = LIVE
@@ -41,7 +41,7 @@ def hand_back(slice_: Slice, relay: Relay, seconds: float) -> int:
     while stalled and (left := give_up - time.monotonic()) > 0:
         for fd, _ in poll.poll(left * 1000):
             if fd not in stalled:
-                continue  # its tunnel has ended with the other side
+                continue  # its tunnel ended because of the other side
             row, side = stalled[fd]
             try:
                 relay.flush(row, side)

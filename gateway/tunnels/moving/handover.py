@@ -1,10 +1,10 @@
-"""Tunnels move from one living worker to another, as an upgrade asks for it, and neither side of them notices.
+"""Handover: in an upgrade, tunnels move from the old worker to the new one, and neither endpoint notices.
 
-The worker that has them stops serving some (:meth:`Handover.release`), and tells which and what it holds of them
-(``parcel.py``). The other takes them in (:func:`take_over`): it copies their rows into its own slice and has epoll
-watch their connections, which the supervisor has sent it. Then the first forgets them. Until then it can serve them
-again, as if nothing had been (:meth:`Handover.resume`): so there is always one worker that serves a tunnel or can go on
-with it, and never two.
+The old worker stops serving a batch of tunnels (:meth:`Handover.release`) and puts their ids and pending bytes into a
+parcel (``parcel.py``). The new worker resumes them (:func:`take_over`): it copies their rows into its own slice and
+registers their connections, which the supervisor sends it, with epoll. Then the old worker drops them
+(:meth:`Handover.forget`). Until then it can serve them again (:meth:`Handover.resume`). So exactly one worker serves a
+tunnel, or can resume it, at any time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection
 from itertools import islice
 
 from gateway.tunnels.moving import parcel
-from gateway.tunnels.moving.adoption import Connections, carry_on
+from gateway.tunnels.moving.adoption import Connections, resume
 from gateway.tunnels.relay.relay import Relay
 from gateway.tunnels.table.layout import ID, LIVE, STATE, W_ADOPTED
 from gateway.tunnels.table.table import Slice
@@ -23,11 +23,11 @@ from gateway.tunnels.table.table import Slice
 log = logging.getLogger("gateway")
 
 ReadRow = Callable[[int], tuple[list[int], bytes]]
-"""What ``Table.copy_of`` does: a row's cells and, apart, its texts."""
+"""As ``Table.copy_of``: returns a row's cells, and its texts as bytes."""
 
 
 class Handover:
-    """The part of the worker that has the tunnels."""
+    """The old worker's part."""
 
     def __init__(self, slice_: Slice, relay: Relay) -> None:
         self._slice = slice_
@@ -37,14 +37,14 @@ class Handover:
 
     @property
     def under_way(self) -> bool:
-        """Whether it is open who serves some tunnels."""
+        """Whether released tunnels have neither been forgotten nor resumed yet."""
         return bool(self._released)
 
     def release(self, most: int) -> int:
-        """Stop serving up to ``most`` tunnels: of those that nobody could take before, none.
+        """Stop serving up to ``most`` tunnels. Those the new worker could not take before are not offered again.
 
         :returns: the descriptor of a parcel
-        :raises OSError: there is no room for it; they are served then as before
+        :raises OSError: there is no memory for the parcel; the tunnels are served as before
         """
         cells = self._slice.cells
         tunnels = []
@@ -53,7 +53,7 @@ class Handover:
             tunnel = cells[row + ID]
             try:
                 pending = self._relay.release(row)
-            except Exception as error:  # it cannot move, and all others can
+            except Exception as error:  # this one cannot move, the others can
                 self._relay.fail(row, "handover", error)
                 continue
             self._released[tunnel] = row
@@ -65,15 +65,15 @@ class Handover:
             raise
 
     def resume(self) -> None:
-        """Serve again what was released."""
+        """Serve the released tunnels again."""
         for row in self._released.values():
             self._resume(row)
         self._released.clear()
 
     def forget(self, left: Collection[int]) -> None:
-        """Another worker serves what was released.
+        """Drop the released tunnels: the new worker serves them.
 
-        :param left: ids of tunnels that it does not serve: they are served again
+        :param left: ids of tunnels that it could not take; they are served here again
         """
         self._left.update(left)
         for tunnel in left:
@@ -95,13 +95,13 @@ class Handover:
 def take_over(
     slice_: Slice, relay: Relay, read: ReadRow, parcel_fd: int, kept: dict[int, Connections]
 ) -> tuple[int, list[int]]:
-    """Carry on the tunnels of a parcel.
+    """Resume the tunnels of a parcel.
 
-    :param read: reads a row that one of them had
-    :param kept: connections by the tunnel's id; they are this worker's from now on
-    :returns: how many they are, and ids of those that were left alone: their connections are missing, or the slice is
-        full
-    :raises ValueError: the parcel is damaged; nothing was done then
+    :param read: reads a row of the old worker
+    :param kept: connections by tunnel id; this worker owns them from now on
+    :returns: how many were resumed, and the ids of those that stay with the old worker: their connections are missing,
+        their row cannot be read, or the slice is full
+    :raises ValueError: the parcel is damaged; nothing was done
     """
     left = []
     taken = 0
@@ -115,7 +115,7 @@ def take_over(
                 os.close(fd)
             continue
         cells[row + STATE] = LIVE
-        taken += carry_on(row, relay, cells, connections, (tunnel.client_pending, tunnel.backend_pending))
+        taken += resume(row, relay, cells, connections, (tunnel.client_pending, tunnel.backend_pending))
     for connections in kept.values():
         for fd in connections:
             os.close(fd)
@@ -124,7 +124,7 @@ def take_over(
 
 
 def _receive(slice_: Slice, read: ReadRow, tunnel: parcel.Tunnel) -> int | None:
-    """Copy a tunnel's row into a slice. :returns: its row there; None where it cannot be: the worker before keeps it"""
+    """Copy a tunnel's row into a slice. :returns: the new row; None if that failed, and the old worker keeps it"""
     try:
         row = slice_.receive(*read(tunnel.row))
         if row is not None and slice_.cells[row + ID] != tunnel.id:

@@ -1,17 +1,17 @@
-"""Slots of this program's table whose workers write another one, of the layout of the program that has started them.
+"""Mirrors: slots of this program's table that copy what old workers write into a table of another layout.
 
-After an upgrade to a program with another layout, old workers go on with the table that they know. The supervisor makes
-a new one, and what each of them writes is *mirrored* there, in the slot that is its own in both: totals (which are
-written over, so that they count once), what it knows of backends, its rows. So whoever reads the new table sees all
-tunnels and all that was ever counted, and nobody but this module knows of another layout:
+After an upgrade to a program with another layout, the old workers keep writing the table they know. The supervisor
+makes a new one, and *mirrors* there what each old worker writes, in the same slot: its totals (overwritten, so that
+they count once), its data about backends, and its rows. Readers of the new table therefore see all tunnels and
+everything ever counted, and no other module has to know about other layouts:
 
-* Readers have the mirrors brought up to date before they look (:meth:`Mirrors.refresh`).
-* Tunnels that an old worker has released are converted, and the new one takes them over from the mirror as if it were
-  the slot of an old worker of its own layout (:meth:`Mirrors.moving`).
-* When an old worker is gone, its mirror is brought up to date for the last time, and is a slot like any: a successor
-  may find tunnels in it, and counts on in its totals (:meth:`Mirrors.settle`).
+* Readers refresh the mirrors before they look (:meth:`Mirrors.refresh`).
+* Tunnels that an old worker released are converted; the new worker takes them over from the mirror, as it would from a
+  slot of its own layout (:meth:`Mirrors.moving`).
+* When an old worker has exited, its mirror is refreshed one last time and becomes an ordinary slot: a successor may
+  find tunnels there, and continues its totals (:meth:`Mirrors.settle`).
 
-If the new workers do not start, the old ones stay, as do their mirrors, and the next upgrade inherits both tables.
+If the new workers fail to start, the old ones stay, as do their mirrors, and the next upgrade inherits both tables.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ from gateway.tunnels.table.layout import (
 from gateway.tunnels.table.table import OtherLayout, Table
 
 Names = Callable[[], tuple[int, int]]
-"""How many routes and how many backends have numbers: blocks of others are empty, and not touched."""
+"""How many routes and backends have numbers; the blocks of other numbers are empty and are not touched."""
 
 OF_ITS_OWN = frozenset({"H_WORKERS", "H_ROWS_PER_WORKER"})
-"""Cells of the header that are about the table, and not about the gateway."""
+"""Cells of the header that describe the table itself."""
 
 AT_ONCE = 256
-"""Rows that are mirrored before somebody else gets a turn."""
+"""Rows that are mirrored between two releases of the lock."""
 
 UNREADABLE = "row"
-"""In place of a cell because of which a tunnel cannot be carried on: converting its row raised."""
+"""In place of a cell's name: converting the row raised, so that the tunnel cannot be resumed."""
 
 log = logging.getLogger("gateway")
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 
 
 class _Source:
-    """A table that is mirrored: of another layout, or another table of the same one."""
+    """A table that is mirrored: of another layout, or another table of this one."""
 
     def __init__(self, fd: int, table: Table, names: tuple[int, int]) -> None:
         """:raises ValueError: it cannot be converted"""
         for what, number, most in zip(("routes", "backends"), names, (MAX_ROUTES, MAX_BACKENDS), strict=True):
             if number > most:
-                raise CannotConvert(f"{number} {what} have numbers, and there is room for {most}")
+                raise CannotConvert(f"{number} {what} have numbers, and the table has room for {most}")
         self.foreign = Foreign(fd)
         try:
             self.conversion = Conversion(self.foreign.description, table.description)
@@ -74,15 +74,15 @@ class _Source:
 
 
 class Mirrors:
-    """The table of this program, and which of its slots are mirrors."""
+    """This program's table, and which of its slots are mirrors."""
 
     def __init__(self, table: Table, names: Names) -> None:
         """No slot is a mirror; see :meth:`inherit`."""
         self.table = table
         self.unknown: Counter[str] = Counter()
-        """tunnels that nobody can carry on, by the cell because of which; as of the beginning"""
+        """tunnels that cannot be resumed, by the cell that prevents it; as of the start"""
         self.on_settled: Callable[[], object] = lambda: None
-        """told when a slot is no mirror any more, before anybody else writes there"""
+        """called when a slot stops being a mirror, before anything else writes there"""
         self._names = names
         self._lock = threading.Lock()
         self._sources: dict[int, _Source] = {}
@@ -97,14 +97,14 @@ class Mirrors:
         running: Collection[int] = (),
         others: Mapping[int, int] | None = None,
     ) -> Mirrors:
-        """Use a table that another program leaves, or convert it.
+        """Use the table of the previous program, or convert it.
 
-        :param fd: of the table; it is this object's from now on, as are those of others
-        :param max_tunnels: as it is configured now
-        :param running: slots whose workers live. What is in the others is converted at once, and for good
-        :param others: descriptors of further tables, by slot: of slots that were mirrors for the program before
+        :param fd: of the table; this object owns it from now on, as it does those in ``others``
+        :param max_tunnels: as configured now
+        :param running: slots whose workers are alive. The others are converted once and for all
+        :param others: descriptors of further tables by slot, for slots that were mirrors in the previous program
             (:meth:`left`)
-        :raises ValueError: a table is none, or cannot be converted; descriptors are as they were then
+        :raises ValueError: a descriptor is not a table, or cannot be converted; all descriptors stay open
         """
         opened: dict[int, _Source] = {}
         try:
@@ -140,34 +140,34 @@ class Mirrors:
         return len(self._sources)
 
     def check(self) -> None:
-        """See whether every tunnel can be carried on. Those that end already need not.
+        """Check that every tunnel can be resumed, except those that are ending.
 
         :raises CannotConvert: some cannot
         """
         found = {name: count for name, count in self.unknown.items() if name != "CAUSE"}
         if found:
             what = ", ".join(f"{count} by {name}" for name, count in found.items())
-            raise CannotConvert(f"tunnels are in a state that this program does not know: {what}; try again later")
+            raise CannotConvert(f"this program does not know the state of some tunnels ({what}); try again later")
 
     def tables(self) -> list[int]:
         """Descriptors of all tables, this program's own first."""
         return [self.table.fd, *{source.foreign.fd for source in self._sources.values()}]
 
-    def tell_all(self, name: str, value: int) -> None:
-        """Write a cell of the header in all tables that have it, for all workers to read."""
+    def write_header(self, name: str, value: int) -> None:
+        """Write a cell of the header in all tables that have it, so that all workers see it."""
         for fd in self.tables():
             place = description.read(fd).header.names.get(name)
             if place is not None:
                 os.pwrite(fd, value.to_bytes(CELL_BYTES, sys.byteorder, signed=True), place[0] * CELL_BYTES)
 
     def left(self) -> list[tuple[int, int]]:
-        """Slots that are mirrors, with descriptors of the tables that they mirror: for the next program."""
+        """Slots that are mirrors, with the descriptors of their tables, for the next program."""
         return [(slot, source.foreign.fd) for slot, source in self._sources.items()]
 
     def refresh(self, rows: bool = True) -> Counter[str]:
         """Bring all mirrors up to date; any thread may call this.
 
-        :param rows: not only what stands beside them, which is quickly done
+        :param rows: also the rows; without them it is quick
         :returns: as ``unknown``
         """
         unknown: Counter[str] = Counter()
@@ -175,7 +175,7 @@ class Mirrors:
             at = 0
             while True:
                 with self._lock:
-                    if self._sources.get(slot) is not source:  # its worker has gone meanwhile
+                    if self._sources.get(slot) is not source:  # its worker exited meanwhile
                         break
                     if at == 0:
                         self._copy_blocks(source, slot)
@@ -186,15 +186,15 @@ class Mirrors:
                 if end < at + AT_ONCE:
                     break
                 at = end
-                time.sleep(0)  # or whoever waits for the lock would not get it
+                time.sleep(0)  # lets another thread take the lock
         return unknown
 
     def moving(self, slot: int, parcel_fd: int, tunnels: Iterable[parcel.Tunnel]) -> frozenset[int]:
-        """Have the parcel of an old worker name rows of this table, and these hold what it has released.
+        """Convert the rows of an old worker's parcel, and make the parcel point to the converted rows.
 
-        :param tunnels: what is in it
-        :returns: ids of tunnels that cannot be carried on in this layout
-        :raises ValueError: the rows are not those of the tunnels
+        :param tunnels: the contents of the parcel
+        :returns: ids of tunnels that cannot be resumed in this layout
+        :raises ValueError: a row is not that of its tunnel
         """
         unknown: set[int] = set()
         rows = []
@@ -214,7 +214,7 @@ class Mirrors:
         return frozenset(unknown)
 
     def settle(self, slot: int) -> None:
-        """The worker of a slot is gone: whatever it has left is in this table from now on."""
+        """The worker of a slot has exited: copy its data one last time; the slot is an ordinary one from now on."""
         with self._lock:
             source = self._sources.pop(slot, None)
             if source is None:
@@ -229,7 +229,7 @@ class Mirrors:
                 source.foreign.close()
 
     def close(self) -> None:
-        """Let go of the tables that are mirrored."""
+        """Close the tables that are mirrored."""
         with self._lock:
             for source in set(self._sources.values()):
                 source.foreign.close()
@@ -238,7 +238,7 @@ class Mirrors:
     # --- blocks and rows ----------------------------------------------------------------------------------------------
 
     def _convert(self, source: _Source, running: Collection[int]) -> None:
-        """Take over the main table of the program before.
+        """Take over the main table of the previous program.
 
         :raises CannotConvert: there is no room for all tunnels
         """
@@ -252,19 +252,19 @@ class Mirrors:
             if slot in running:
                 if source.foreign.description.row.count > self.table.rows_per_worker:
                     raise CannotConvert(
-                        f"there is room for {self.table.rows_per_worker} tunnels in each worker,"
-                        f" and the old ones have room for {source.foreign.description.row.count}"
+                        f"the table has room for {self.table.rows_per_worker} tunnels per worker, and that of"
+                        f" the running workers for {source.foreign.description.row.count}"
                     )
                 self._sources[slot] = source
                 continue
-            # Nobody minds where the rows of the dead are: this table may have fewer, if they are enough.
+            # Rows of a dead worker may move, so that a smaller table will do if it holds all tunnels.
             self._copy_blocks(source, slot)
             self.table.forget_requests(slot, *self._names())
             used = enumerate(source.foreign.in_use(slot, 0, source.foreign.used_rows(slot)))
             rows = [number for number, is_used in used if is_used]
             if len(rows) > self.table.rows_per_worker:
                 raise CannotConvert(
-                    f"{len(rows)} tunnels are open in slot {slot}, and there is room for {self.table.rows_per_worker}"
+                    f"slot {slot} has {len(rows)} open tunnels, and the table has room for {self.table.rows_per_worker}"
                 )
             for to, number in enumerate(rows):
                 if (cell := self._copy_row(source, slot, number, to)) is not None:
@@ -272,7 +272,7 @@ class Mirrors:
             self.table.cells[self.table.worker(slot) + W_HIGH_ROWS] = len(rows)
 
     def _copy_blocks(self, source: _Source, slot: int) -> None:
-        """All but the rows."""
+        """Copy everything but the rows."""
         table, foreign, conversion = self.table, source.foreign, source.conversion
         old, new = foreign.description, table.description
         routes, backends = self._names()
@@ -287,7 +287,7 @@ class Mirrors:
                 table.cells[at : at + to.cells] = array("q", block)
 
     def _in_use(self, source: _Source, slot: int, start: int, end: int) -> Iterator[int]:
-        """Numbers of rows that are in use, or whose mirrors are."""
+        """Numbers of rows that are in use in the source or in the mirror."""
         mirrored = self.table.cells[self._row(slot, start) + STATE : self._row(slot, end) + STATE : ROW_CELLS].tolist()
         for number, used in enumerate(source.foreign.in_use(slot, start, end), start):
             if used or mirrored[number - start] != FREE:
@@ -295,16 +295,16 @@ class Mirrors:
 
     def _copy_row(self, source: _Source, slot: int, number: int, to: int | None = None) -> str | None:
         """
-        :param to: the number of the row that becomes its mirror, if another one
-        :returns: the cell because of which nobody can carry the tunnel on, or ``UNREADABLE``; None for most
+        :param to: the number of the mirror's row, if it differs
+        :returns: the cell that keeps the tunnel from being resumed, or ``UNREADABLE``; None for most
         """
         at = self._row(slot, number if to is None else to)
         try:
             return self._convert_row(source, slot, number, at)
-        except Exception as error:  # one row's trouble must not cost all others their lives
+        except Exception as error:  # one row must not cost the others theirs
             if (slot, number) not in self._unreadable:
                 self._unreadable.add((slot, number))
-                log.error("row %d of slot %d cannot be converted; its tunnel cannot move", number, slot, exc_info=error)
+                log.error("slot %d, row %d: not convertible, so its tunnel cannot move", slot, number, exc_info=error)
             self.table.cells[at : at + ROW_CELLS] = _EMPTY_ROW
             return UNREADABLE
 
@@ -319,7 +319,7 @@ class Mirrors:
         converted, unknown = source.conversion.row(slot, row)
         state = converted[STATE]
         if (cells[at + STATE], cells[at + ID]) != (state, converted[ID]):
-            # As whoever owns a row does it: one that is live is whole, and of one tunnel.
+            # As the owner of a row does: a reader that finds it live has found it whole.
             cells[at + STATE] = converted[STATE] = FREE
         if unknown is not None:
             converted[DIRTY] = 1

@@ -1,7 +1,7 @@
-"""What a worker tells of tunnels that it has released: which they are, and the bytes that it had in hand for them.
+"""The parcel: ids, rows and pending bytes of the tunnels that a worker has released for another.
 
-It stands in a ``memfd``, since those bytes may be many: 64-bit integers (the number of tunnels, then four for each),
-and the bytes behind them. All else about a tunnel is in its row.
+It is a ``memfd``, since the bytes may be many: 64-bit integers (the number of tunnels, then four for each), followed by
+the bytes. Everything else about a tunnel is in its row.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _CELLS = 4
 
 
 class Tunnel(NamedTuple):
-    """One tunnel that was released."""
+    """One released tunnel."""
 
     id: int
     row: int
-    """in the table; of the worker that has released it"""
+    """in the old worker's slice"""
     client_pending: bytes
-    """what is still to be sent to the client, as ``backend_pending`` to the backend"""
+    """bytes still to be sent to the client; ``backend_pending`` likewise to the backend"""
     backend_pending: bytes
 
 
 def pack(tunnels: Iterable[Tunnel]) -> int:
-    """Write a parcel. :returns: a descriptor of it. :raises OSError: there is no room for it"""
+    """Write a parcel. :returns: a descriptor of it. :raises OSError: there is no memory for it"""
     packed = list(tunnels)
     head = array("q", (len(packed),))
     for tunnel in packed:
@@ -46,30 +46,30 @@ def pack(tunnels: Iterable[Tunnel]) -> int:
 
 
 def readdress(fd: int, rows: Iterable[int]) -> None:
-    """Write other rows into a parcel. :param rows: one for each tunnel, in order"""
+    """Replace the rows in a parcel. :param rows: one for each tunnel, in order"""
     for n, row in enumerate(rows):
         os.pwrite(fd, array("q", (row,)).tobytes(), CELL_BYTES * (1 + _CELLS * n + 1))
 
 
 def unpack(fd: int) -> list[Tunnel]:
-    """Read a parcel. :raises ValueError: this is none"""
+    """Read a parcel. :raises ValueError: it is damaged"""
     size = os.fstat(fd).st_size
     data = memoryview(os.pread(fd, size, 0))
     while len(data) < size:  # one call reads 2 GiB at most
         data = memoryview(bytes(data) + os.pread(fd, size - len(data), len(data)))
     if size < CELL_BYTES:
-        raise ValueError("a parcel of tunnels is cut short")
+        raise ValueError("the parcel of tunnels is truncated")
     (count,) = data[:CELL_BYTES].cast("q")
     at = CELL_BYTES * (1 + _CELLS * count)
     if not 0 <= count <= size or at > size:
-        raise ValueError("a parcel of tunnels is cut short")
+        raise ValueError("the parcel of tunnels is truncated")
     head = data[CELL_BYTES:at].cast("q").tolist()
     found = []
     for n in range(0, len(head), _CELLS):
         tunnel, row, for_client, for_backend = head[n : n + _CELLS]
         middle, end = at + for_client, at + for_client + for_backend
         if for_client < 0 or for_backend < 0 or end > size:
-            raise ValueError("a parcel of tunnels is cut short")
+            raise ValueError("the parcel of tunnels is truncated")
         found.append(Tunnel(tunnel, row, bytes(data[at:middle]), bytes(data[middle:end])))
         at = end
     return found

@@ -1,9 +1,9 @@
-"""When something is due about a tunnel: time-outs, and Pings of the gateway's own. All of it out of the row.
+"""When something is due for a tunnel: time-outs and the gateway's Pings, computed from the row alone.
 
-A row says when it has to be looked at (``DEADLINE_NS``), so that a walk over thousands of quiet tunnels compares one
-integer each. What has happened since only moves that moment away, or says so itself.
+``DEADLINE_NS`` is when a row must be checked next, so that a walk over thousands of quiet tunnels compares one integer
+each. Later events either move that moment further away, or write the cell themselves.
 
-This file is compiled by Cython where a compiler is at hand (types: ``deadlines.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``deadlines.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 def next_deadline(cells: Cells, row: int) -> int:
-    """When the row has to be looked at next; ``NEVER`` if nothing can come of itself."""
+    """When the row must be checked next; ``NEVER`` if nothing can fall due without an event."""
     stalled = min(stalled_until(cells, row, 0), stalled_until(cells, row, 1))
     if cells[row + CLOSING_NS]:
         return min(closed_by(cells, row), paced_until(cells, row), stalled)
@@ -56,7 +56,7 @@ def next_deadline(cells: Cells, row: int) -> int:
 
 
 def closed_by(cells: Cells, row: int) -> int:
-    """When a tunnel that is ending has to be over; ``NEVER`` for others.
+    """When a tunnel that is ending is cut; ``NEVER`` for others.
 
     A WebSocket that has seen FIN has nothing left to say but a Close frame (RFC 6455 7.1.1). Another protocol may use a
     half-closed connection for as long as it likes: there the time-out counts from the last byte relayed.
@@ -80,18 +80,18 @@ def _moved_at(cells: Cells, source: int, sink: int) -> int:
 
 
 def paced_until(cells: Cells, row: int) -> int:
-    """When it is the tunnel's turn to be told of a drain, or of the loss of its backend."""
+    """When the tunnel's Close frame of a drain, or about a lost backend, is due."""
     return cells[row + PACED_NS] or NEVER
 
 
 def stalled_until(cells: Cells, row: int, side: int) -> int:
-    """When a side that takes no bytes has to be given up."""
+    """When a side that takes no bytes counts as dead (``timeouts.write_stall``)."""
     since = cells[row + SIDE_0 + side * SIDE_CELLS + STALLED_NS]
     return since + cells[row + WRITE_STALL_NS] if since else NEVER
 
 
 def idle_until(cells: Cells, row: int) -> int:
-    """When the tunnel has to be closed for want of data frames."""
+    """When ``timeouts.idle`` closes the tunnel: no data frame in either direction."""
     if cells[row + IDLE_NS] == NEVER:
         return NEVER
     client = _used_at(cells, row + SIDE_0)
@@ -100,9 +100,9 @@ def idle_until(cells: Cells, row: int) -> int:
 
 
 def _used_at(cells: Cells, here: int) -> int:
-    """When a side last sent something that counts: data frames, as Pings would keep any tunnel busy.
+    """When a side last sent a data frame; Pings do not count, or they would keep any tunnel from being idle.
 
-    A stream that is not scanned, be it opaque or broken, has bytes only.
+    In a stream that is not scanned (opaque or broken) any byte counts.
     """
     if cells[here + SCANNER + STATUS] == BROKEN:
         return cells[here + LAST_NS]
@@ -110,7 +110,7 @@ def _used_at(cells: Cells, here: int) -> int:
 
 
 def lives_until(cells: Cells, row: int) -> int:
-    """When the tunnel has to be closed for its age."""
+    """When ``timeouts.max_lifetime`` closes the tunnel."""
     if cells[row + LIFETIME_NS] == NEVER:
         return NEVER
     return cells[row + OPENED_NS] + cells[row + LIFETIME_NS]
@@ -120,13 +120,13 @@ def lives_until(cells: Cells, row: int) -> int:
 
 
 def heard_at(cells: Cells, row: int, side: int) -> int:
-    """When the latest byte came from a side, Pongs for the gateway included."""
+    """When the latest byte came from a side, Pongs to the gateway included."""
     here = row + SIDE_0 + side * SIDE_CELLS
     return max(cells[here + LAST_NS], cells[here + PONG_NS])
 
 
 def keepalive_due(cells: Cells, row: int, side: int) -> int:
-    """When a side has to be sent a Ping, or is dead if nothing has come from it; ``NEVER`` where it is sent none."""
+    """When a side is sent a Ping, or counts as dead if it is still silent; ``NEVER`` if it is sent none."""
     here = row + SIDE_0 + side * SIDE_CELLS
     there = row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS
     if (
@@ -146,16 +146,16 @@ def keepalive_due(cells: Cells, row: int, side: int) -> int:
 
 
 def awaits_answer(cells: Cells, row: int, side: int) -> bool:
-    """Whether nothing has come from a side since it was sent a Ping, the gateway's or the other endpoint's."""
+    """Whether a side has been silent since the latest Ping to it, the gateway's or the other endpoint's."""
     heard = heard_at(cells, row, side)
     return cells[row + SIDE_0 + side * SIDE_CELLS + PINGED_NS] > heard or asked_at(cells, row, side) > heard
 
 
 def asked_at(cells: Cells, row: int, side: int) -> int:
-    """When the Ping of the other endpoint that a side has not answered yet was passed on to it; 0 if there is none.
+    """When the other endpoint's Ping that a side has not answered yet was relayed; 0 if there is none.
 
-    A side may answer only the latest Ping (RFC 6455 section 5.5.3): one of the gateway's own behind it could cost the
-    other endpoint its Pong. So the endpoint's Ping does the job, until ``pong_timeout`` is over.
+    A side may answer only the latest Ping (RFC 6455 5.5.3), so that one from the gateway behind it could cost the other
+    endpoint its Pong. The endpoint's Ping serves as the gateway's until ``pong_timeout`` is over.
     """
     return cells[row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS + SCANNER + PING_AT]
 
@@ -164,7 +164,7 @@ def asked_at(cells: Cells, row: int, side: int) -> int:
 
 
 def due_rows(cells: Cells, first: int, rows: int, now: int) -> list[int]:
-    """Rows whose deadline has come. :param first: the first row. :param rows: how many to look at."""
+    """Rows whose deadline has come. :param first: the first row. :param rows: how many to check"""
     found = []
     for row in range(first, first + rows * ROW_CELLS, ROW_CELLS):
         if cells[row + DEADLINE_NS] <= now:
@@ -173,13 +173,13 @@ def due_rows(cells: Cells, first: int, rows: int, now: int) -> list[int]:
 
 
 def demand(cells: Cells, first: int, rows: int, now: int, counts: Cells, used: int) -> int:
-    """Count how many rows fall due in each of the next steps; those overdue count in the first.
+    """Count the rows that fall due in each of the next steps; overdue rows count in the first.
 
     :param first: the first row
-    :param rows: how many to look at
+    :param rows: how many to check
     :param counts: 64-bit integers, one for each step ahead
-    :param used: how many of them are not 0 yet, as it returned the last time
-    :returns: how many may be other than 0 now
+    :param used: how many of ``counts`` may be non-zero before the call, as returned by the previous one
+    :returns: how many may be non-zero now
     """
     steps = len(counts)
     for step in range(used):

@@ -1,19 +1,17 @@
-"""How a tunnel ends: FIN, resets, Close frames of the endpoints' and of the gateway's own, and what is noted of it.
+"""How a tunnel ends: FIN, resets, Close frames from the endpoints and from the gateway, and what the row records of it.
 
-The end as the sides see it:
+* A FIN is passed on after everything sent before it; the other direction stays open.
+* ``close_tunnel`` writes a Close frame in both directions, each at its next frame boundary (RFC 6455 5.4), discards
+  what comes after it (5.5.1), and waits for the endpoints' answers.
+* A reset becomes a FIN to the other side, which is then read to its end: closing a socket with unread bytes resets the
+  connection, and bytes in flight to that side would be lost.
+* If a backend vanishes (FIN or reset without a Close frame) and the row has an ``ON_LOSS_CODE``, the client gets a
+  Close frame with that code before the FIN, at once or in its turn.
+* A tunnel that takes longer to end than the route allows is cut: both sockets are closed.
 
-* FIN of one side is passed on once everything before it was sent, and the other direction lives on.
-* ``close_tunnel`` writes a Close frame into both directions, each at its next frame boundary, discards what comes
-  after it, and waits for the endpoints' answers.
-* A reset of one side is a FIN to the other, which is then read to its end too: to close a connection with bytes unread
-  is to reset it, and what it has not received yet would be lost.
-* When a backend vanishes, with FIN or a reset and no Close frame before, and the row has a code for that
-  (``ON_LOSS_CODE``), the client is told with a Close frame before the FIN, at once or in its turn.
-* Whatever takes longer than the route allows is cut: both sockets are closed.
+The initiator and the cause are recorded once, by the first event of the end (``_begin_end``).
 
-Who began the end and why is noted once, by whichever came first (``_begin_end``).
-
-This file is compiled by Cython where a compiler is at hand (types are in ``ending.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``ending.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -100,7 +98,7 @@ if TYPE_CHECKING:
 
 
 class Ending(Streams):
-    """The streams of all tunnels of one worker, up to their ends."""
+    """Streams that can end."""
 
     def __init__(
         self,
@@ -111,9 +109,9 @@ class Ending(Streams):
         on_loss: Callable[[int], int] | None = None,
     ) -> None:
         """
-        :param on_end: called with the row of a tunnel that has ended, its sockets being closed already
-        :param on_loss: called with the row of a tunnel whose backend has vanished; returns the clock at which the
-            client is to be told. At once if absent
+        :param on_end: called with the row of a tunnel that has ended, after its sockets were closed
+        :param on_loss: called with the row of a tunnel whose backend vanished; returns the clock (ns) at which the
+            client gets its Close frame. At once if absent
         """
         super().__init__(kernel, cells, descriptors)
         self.on_end = on_end
@@ -122,9 +120,9 @@ class Ending(Streams):
     # --- the beginning of the end -------------------------------------------------------------------------------------
 
     def _begin_end(self, row: int, initiator: int, cause: int, about: int) -> None:
-        """Note who began the end and why, once, and give the rest of it the time that the route allows.
+        """Record the initiator and cause of the end, if none is recorded yet, and start the ``timeouts.close`` clock.
 
-        :param about: the side that it is about, -1 for neither
+        :param about: the side that ended or is dead, -1 for neither
         """
         cells = self.cells
         if cells[row + CLOSING_NS]:
@@ -140,30 +138,30 @@ class Ending(Streams):
             cells[here + END_QUIET_NS] = self._quiet(row, side, now)
             cells[here + END_QUEUED] = cells[here + PENDING]
         if cells[row + KIND] == WEBSOCKET:
-            cells[row + PACED_NS] = 0  # a drain has come too late for it
+            cells[row + PACED_NS] = 0  # it ends before its turn in a drain
         self._look_at(row, self.now + cells[row + CLOSE_NS])
 
     def _quiet(self, row: int, side: int, now: int) -> int:
-        """For how long nothing has gone either way on the connection of a side."""
+        """How long a side's connection has been silent in both directions."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         there = row + SIDE_0 + (1 - side) * SIDE_CELLS
         return now - max(cells[here + LAST_NS], cells[here + PONG_NS], cells[there + LAST_NS], cells[here + WROTE_NS])
 
     def _stream_stopped(self, row: int, side: int) -> None:
-        """The scanner of what comes from ``side`` has stopped, with a Close frame or for good."""
+        """The scanner of a side's stream stopped: at a Close frame (RFC 6455 5.5.1) or at a violation (7.1.7)."""
         cells = self.cells
         if cells[row + SIDE_0 + side * SIDE_CELLS + SCANNER + STATUS] == BROKEN:
             cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_VIOLATIONS] += 1
         else:
             self._begin_end(row, side, CLOSE_FRAME, side)
             if cells[row + PACED_NS]:
-                # A client that closes while it waits to be told that its backend has vanished need not wait longer.
+                # The client closed while its Close frame about the lost backend was deferred: send that now.
                 cells[row + PACED_NS] = self.now
                 self._look_at(row, self.now)
 
     def _fin(self, row: int, side: int) -> None:
-        """A side sent FIN: pass it on behind what is pending."""
+        """A side sent FIN: pass it on behind the pending bytes (RFC 6455 7.1.1)."""
         self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
         self._begin_end(row, side, FIN, side)
         if side == BACKEND_SIDE and self._note_loss(row):
@@ -174,7 +172,7 @@ class Ending(Streams):
     def _failed(self, row: int, side: int, error: int) -> None:
         """A side's connection failed. :param error: a negative errno"""
         if error in (-ETIMEDOUT, -EHOSTUNREACH, -ENETUNREACH) and not self.cells[row + CLOSING_NS]:
-            # What was sent to it was not acknowledged for as long as a side may take no bytes.
+            # TCP_USER_TIMEOUT (RFC 5482): the peer acknowledged nothing for as long as write_stall allows.
             code = self.cells[row + ON_LOSS_CODE] if side == BACKEND_SIDE else 0
             self.give_up(row, side, code or GOING_AWAY, WRITE_STALL)
             return
@@ -185,7 +183,7 @@ class Ending(Streams):
             self._tell_in_turn(row)
 
     def _deaf(self, row: int, side: int) -> None:
-        """A side takes no bytes any more. It is read to its end all the same: that may hold a Close frame."""
+        """A side can no longer be sent to. It is still read to its end, which may hold a Close frame."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         self._begin_end(row, side, RESET, side)
@@ -199,10 +197,10 @@ class Ending(Streams):
     # --- a backend that vanishes --------------------------------------------------------------------------------------
 
     def _note_loss(self, row: int) -> bool:
-        """Note when the client is to be told that its backend's stream is over; until then it gets no FIN.
+        """Schedule the client's Close frame about its lost backend; until then the client gets no FIN.
 
-        False where it is not to be told: somebody had begun the end before, or the stream ended within a frame or could
-        not be read as frames, so that no Close frame can stand behind it.
+        False if it gets none: the end had begun before, or the backend's stream stopped within a frame or broke the
+        protocol, so that a Close frame would be read as part of that frame (RFC 6455 5.4).
         """
         cells = self.cells
         stream = row + SIDE_0 + SIDE_CELLS + SCANNER
@@ -224,7 +222,7 @@ class Ending(Streams):
         return True
 
     def _tell_in_turn(self, row: int) -> None:
-        """Tell the client that its backend has vanished, at once or when its turn comes."""
+        """Send the client the Close frame about its lost backend, now or when its turn comes."""
         cells = self.cells
         if cells[row + PACED_NS] <= self.now:
             self._tell_of_loss(row)
@@ -233,7 +231,7 @@ class Ending(Streams):
             self._watch(row, BACKEND_SIDE)
 
     def _tell_of_loss(self, row: int) -> None:
-        """Write the Close frame for a client whose backend has vanished, and give it the time to answer."""
+        """Write the Close frame about a lost backend, and give the client ``timeouts.close`` to answer."""
         cells = self.cells
         cells[row + PACED_NS] = 0
         cells[row + PHASE] = CLOSING
@@ -249,7 +247,7 @@ class Ending(Streams):
     # --- the end of the end -------------------------------------------------------------------------------------------
 
     def _settle(self, row: int) -> bool:
-        """Do what the state of both sides asks for: send FIN, or end the tunnel. True if it ended."""
+        """Send FIN or end the tunnel, as the state of both sides requires. True if it ended."""
         cells = self.cells
         client = row + SIDE_0
         backend = client + SIDE_CELLS
@@ -274,17 +272,17 @@ class Ending(Streams):
             cells[sink + SHUT] = 1
 
     def _said_goodbye(self, here: int) -> bool:
-        """Whether nothing more need come from a side: it sent a Close frame, or FIN."""
+        """Whether a side has sent its last: a Close frame (RFC 6455 5.5.1) or FIN."""
         return self.cells[here + ENDED] != 0 or self.cells[here + SCANNER + STATUS] == CLOSED
 
     def finish(self, row: int) -> None:
-        """End a tunnel now: let both sockets go, and tell the owner. The row is not touched afterwards."""
+        """End a tunnel now: close both sockets and call ``on_end``. The row is not touched afterwards."""
         cells = self.cells
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             fd = cells[here + FD]
             self._drop_pending(row, side)
-            if fd < 0:  # gone already: -1 is not a descriptor that has an owner
+            if fd < 0:  # closed already; -1 must not index ``owners``
                 continue
             if cells[here + INTEREST]:
                 self.kernel.unwatch(fd)
@@ -292,7 +290,7 @@ class Ending(Streams):
             self.owners[fd] = NO_OWNER
             cells[here + FD] = -1
             if cells[here + ENDED] and cells[here + SHUT] and cells[here + GATE] != DISCARD:
-                self.closing_fds.append(fd)  # FIN has gone both ways: no connection is left to end
+                self.closing_fds.append(fd)  # FIN was sent and received: nothing is left to shut down
             else:
                 self.hang_up(fd)
         cells[row + PHASE] = CUT
@@ -300,15 +298,15 @@ class Ending(Streams):
         self.called = True
         self.on_end(row)
 
-    # --- a Close frame of the gateway's own ---------------------------------------------------------------------------
+    # --- Close frames from the gateway --------------------------------------------------------------------------------
 
     def close_tunnel(self, row: int, code: int, cause: int) -> None:
-        """Close a tunnel with a Close frame to both sides, each at its next frame boundary.
+        """Close a tunnel with a Close frame to both sides, each at its next frame boundary (RFC 6455 5.4, 7.1.2).
 
-        What can have none (an opaque tunnel, a stream that is broken) just ends, the latter when the time for it is up.
-        A tunnel that is ending already is left alone.
+        An opaque tunnel has no Close frames and ends at once. A side whose incoming stream is broken gets none, and the
+        tunnel ends when ``timeouts.close`` is over. A tunnel that is already ending is left alone.
 
-        :param code: close code that both sides are told
+        :param code: close code sent to both sides
         :param cause: index into ``layout.CAUSES``
         """
         cells = self.cells
@@ -321,12 +319,12 @@ class Ending(Streams):
         self.served(row)
 
     def close_in_turn(self, row: int) -> None:
-        """Write the Close frames that ``PACED_NS`` is for: a drain's, or the client's where its backend vanished."""
+        """Write the Close frames whose turn (``PACED_NS``) has come: of a drain, or about a lost backend."""
         cells = self.cells
         if cells[row + STATE] != LIVE or not cells[row + PACED_NS]:
             return
         if cells[row + CLOSING_NS] and cells[row + KIND] != WEBSOCKET:
-            self.finish(row)  # half-closed, it could go on for as long as it likes
+            self.finish(row)  # half-closed and opaque: it would not end by itself
         elif cells[row + CLOSING_NS]:
             self.now = self.kernel.now()
             self._tell_of_loss(row)
@@ -335,9 +333,9 @@ class Ending(Streams):
             self.close_tunnel(row, cells[row + PACED_CODE], DRAIN)
 
     def give_up(self, row: int, side: int, code: int, cause: int) -> None:
-        """End a tunnel because a side is dead: that side is let go, the other is told with a Close frame.
+        """End a tunnel because a side is dead: that side is sent nothing more, the other gets a Close frame.
 
-        :param code: close code that the other side is told; 0 for none, so that it only gets FIN
+        :param code: close code for the other side; 0 for FIN only
         :param cause: index into ``layout.CAUSES``
         """
         cells = self.cells
@@ -360,7 +358,7 @@ class Ending(Streams):
         self.served(row)
 
     def _close_streams(self, row: int, code: int) -> None:
-        """Begin to write Close frames to those sides that still take something."""
+        """Begin to write Close frames to the sides that can still be sent to."""
         cells = self.cells
         if cells[row + KIND] != WEBSOCKET:
             self.finish(row)
@@ -370,8 +368,9 @@ class Ending(Streams):
         for side in range(2):
             source = row + SIDE_0 + (1 - side) * SIDE_CELLS + SCANNER
             if cells[source + STATUS] == BROKEN or cells[row + SIDE_0 + side * SIDE_CELLS + SHUT]:
-                continue
+                continue  # without boundaries, a Close frame could land inside a frame
             if cells[source + REMAINING] or cells[source + HEADER_LENGTH]:
+                # A control frame may come between fragments, never inside a frame (RFC 6455 5.4).
                 cells[row + SIDE_0 + side * SIDE_CELLS + GATE] = AT_BOUNDARY
             else:
                 self._write_close(row, side)
@@ -382,15 +381,15 @@ class Ending(Streams):
             self._watch(row, BACKEND_SIDE)
 
     def _write_close(self, row: int, side: int) -> None:
-        """Write the Close frame to a side, whose stream is at a frame boundary; whatever comes later is discarded."""
+        """Write the Close frame to a side, at a frame boundary; nothing may follow it (RFC 6455 5.5.1)."""
         cells = self.cells
         cells[row + SIDE_0 + side * SIDE_CELLS + GATE] = DISCARD
         if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + SCANNER + STATUS] == OPEN:
-            mask = os.urandom(4) if side == BACKEND_SIDE else None
+            mask = os.urandom(4) if side == BACKEND_SIDE else None  # RFC 6455 5.3: masked toward a server only
             self._write(row, side, close_frame(cells[row + CLOSE_CODE_SENT], "", mask))
 
     def _pass_on(self, row: int, side: int, got: int, totals: int) -> None:
-        """Scan what was read from a side and send it to the other, as far as a Close of the gateway's own lets it."""
+        """Scan what was read from a side and send it on, up to where the gateway's own Close frame goes."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         scanner = here + SCANNER

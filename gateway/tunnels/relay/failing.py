@@ -1,10 +1,10 @@
-"""A tunnel whose serving raised: it is logged, counted and ended, and all other tunnels are served on.
+"""Tunnels whose handling raised an exception: logged, counted and ended, while all others are served on.
 
-An exception here is a mistake in the gateway, or a row that says what cannot be. Nothing is known of the streams then,
-so that no Close frame is sent: both connections are cut where they are, as those of a worker that died. Rows whose end
-raises too are put where nothing looks at them again.
+The exception means a bug in the gateway or a corrupt row, and the state of the streams is unknown. So no Close frame is
+sent: both connections are cut where they are, like those of a worker that died. If ending a tunnel raises as well, its
+row is set aside so that nothing looks at it again.
 
-This file is compiled by Cython where a compiler is at hand (types are in ``failing.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``failing.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ if TYPE_CHECKING:
     from gateway.tunnels.relay.kernel import Kernel
 
 QUIET_NS = 10 * SECOND
-"""After a line in the log, until the next one: a mistake may hit thousands of tunnels at once."""
+"""Between two log lines: one bug may hit thousands of tunnels at once."""
 
 log = logging.getLogger("gateway")
 
 
 class Failing(Ending):
-    """The streams of all tunnels of one worker, up to their ends, whatever goes wrong."""
+    """Streams that can fail."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Failing(Ending):
         """End a tunnel because of an exception, with the cause ``worker_lost`` unless it was ending. Never raises.
 
         :param row: of the tunnel, which may have ended already
-        :param doing: what raised, as a noun: ``relaying``, ``adoption``
+        :param doing: what failed, for the log: ``relaying``, ``adoption``
         :param error: the exception
         """
         cells = self.cells
@@ -107,7 +107,7 @@ class Failing(Ending):
         )
 
     def _check_ownership(self, row: int) -> None:
-        """Forget descriptors that are not of this tunnel: of a row from another process, they are other connections."""
+        """Forget descriptors that are not this tunnel's: numbers from another process are other connections here."""
         cells = self.cells
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
@@ -117,7 +117,7 @@ class Failing(Ending):
                 cells[here + INTEREST] = 0
 
     def _cut_loose(self, row: int) -> None:
-        """End both connections, and leave the row to the next worker of the slot, which finds a handshake in it."""
+        """Shut down both connections and set the row aside, as ``RESERVED``: the slot's next worker frees it."""
         cells = self.cells
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
@@ -128,7 +128,7 @@ class Failing(Ending):
             self.pending.pop(2 * row + side, None)
             if fd >= 0:
                 self.owners[fd] = NO_OWNER
-                # The supervisor holds this connection, too: epoll would go on reporting it after the close.
+                # The supervisor holds this connection as well, so that epoll would report it even after the close.
                 with contextlib.suppress(OSError):
                     self.kernel.unwatch(fd)
                 self.hang_up(fd)

@@ -1,10 +1,9 @@
-"""Pings of the gateway's own in the splice, and their Pongs out of it again.
+"""The gateway's own Pings: inserted between the endpoints' frames, their Pongs removed again (RFC 6455 5.5.2, 5.5.3).
 
-Between the endpoints' frames the gateway writes Pings (``ping``), and takes the Pongs that answer them out of the
-stream (``_take_pongs``): the bytes of one that TCP cut are held back until it is whole. ``protocol/pings.py`` has the
-form of both, ``sweep.py`` says when one is due.
+``ping`` writes a Ping at a frame boundary, ``_take_pongs`` removes the Pong that answers it. A Pong that arrives in
+pieces is held back until it is whole. ``protocol/pings.py`` defines both frames, ``sweep.py`` decides when one is due.
 
-This file is compiled by Cython where a compiler is at hand (types are in ``pinging.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``pinging.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ if TYPE_CHECKING:
 
 
 class Pinging(Failing):
-    """The streams of all tunnels of one worker, kept alive."""
+    """Streams that are kept alive."""
 
     def __init__(
         self,
@@ -104,18 +103,18 @@ class Pinging(Failing):
         on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
     ) -> None:
         """
-        :param on_answer: called with row, side and nanoseconds when a side whose interval is learned has answered what
-            was sent to it after such a silence of its connection
+        :param on_answer: called with row, side and nanoseconds when a side whose interval is learned answers something
+            sent after a silence that long
         """
         super().__init__(kernel, cells, descriptors, on_end, on_loss)
         self.on_answer = on_answer
 
     def ping(self, row: int, side: int) -> bool:
-        """Send a side a Ping. False where it may not be: a frame is under way, or the side is being asked already."""
+        """Send a side a Ping. False if it may not be sent now: inside a frame, or while a Ping is unanswered."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         there = row + SIDE_0 + (1 - side) * SIDE_CELLS
-        toward = there + SCANNER  # the stream that the Ping goes into
+        toward = there + SCANNER  # the stream the Ping is inserted into
         if (
             cells[row + STATE] != LIVE
             or cells[row + CLOSING_NS]
@@ -126,7 +125,7 @@ class Pinging(Failing):
             or cells[here + SCANNER + STATUS] != OPEN
             or cells[toward + REMAINING]
             or cells[toward + HEADER_LENGTH]
-            # Many libraries forget that a message is compressed when a control frame comes between its fragments.
+            # Many libraries lose track of compression when a control frame comes between fragments.
             or cells[toward + MESSAGE] == EXTENDED
         ):
             return False
@@ -134,7 +133,7 @@ class Pinging(Failing):
         asked = asked_at(cells, row, side)
         if asked and now < asked + cells[here + PONG_TIMEOUT_NS]:
             return False
-        # From here on the row is another worker's to carry on only once the Ping is out.
+        # Until the Ping is sent, no other worker may resume from this row.
         cells[row + DIRTY] = 1
         quiet = self._quiet(row, side, now)
         if quiet >= SECOND and quiet > cells[here + SILENCE_NS]:
@@ -155,9 +154,9 @@ class Pinging(Failing):
     # --- Pongs --------------------------------------------------------------------------------------------------------
 
     def _take_pongs(self, row: int, side: int, got: int, totals: int) -> int:
-        """Scan what was read from a side, and take Pongs for the gateway out of it; return how many bytes are left.
+        """Scan what was read from a side and remove Pongs for the gateway; return how many bytes are left.
 
-        What may be the beginning of one is held back in the row, and is not scanned.
+        Bytes that may begin such a Pong are held back in the row, unscanned.
         """
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
@@ -176,7 +175,7 @@ class Pinging(Failing):
                 data, pos, got, masked, cells[here + PING_TAG], cells[here + PINGS_ANSWERED], cells[here + PINGS_SENT]
             )
             if number == NOT_OURS and cells[scanner + STATUS] == CLOSED:
-                # A side that has said Close may still answer, at once. What else it says is not looked at.
+                # A Pong may directly follow a Close frame; anything else after Close is ignored (RFC 6455 5.5.1).
                 cells[here + PINGS_ANSWERED] = cells[here + PINGS_SENT]
             elif number == NOT_OURS:
                 pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
@@ -199,7 +198,7 @@ class Pinging(Failing):
         return got
 
     def _answered(self, row: int, side: int, number: int, totals: int) -> None:
-        """A side has answered a Ping of the gateway's."""
+        """A side answered one of the gateway's Pings."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         now = self.now
@@ -216,14 +215,14 @@ class Pinging(Failing):
         cells[row + DEADLINE_NS] = next_deadline(cells, row)
 
     def _hold(self, here: int, start: int, end: int) -> None:
-        """Hold back what may be the beginning of a Pong for the gateway."""
+        """Hold back bytes that may begin a Pong for the gateway."""
         held = bytes(self.kernel.buffer[start:end]).ljust(16, b"\0")
         self.cells[here + HELD] = end - start
         self.cells[here + HELD_LOW] = int.from_bytes(held[:8], "little", signed=True)
         self.cells[here + HELD_HIGH] = int.from_bytes(held[8:], "little", signed=True)
 
     def _unhold(self, here: int, got: int) -> int:
-        """Put what was held back in front of what was read; return how many bytes that makes."""
+        """Put the bytes held back in front of those just read; return how many there are together."""
         cells = self.cells
         size = cells[here + HELD]
         held = cells[here + HELD_LOW].to_bytes(8, "little", signed=True) + cells[here + HELD_HIGH].to_bytes(
@@ -238,9 +237,9 @@ class Pinging(Failing):
     # --- silences -----------------------------------------------------------------------------------------------------
 
     def _end_silence(self, row: int, side: int, passed: bool) -> None:
-        """Something has come from a side. Called before ``LAST_NS`` says so; ignored once the end began.
+        """Bytes came from a side. Call before updating ``LAST_NS``; ignored once the end has begun.
 
-        :param passed: whether it is sent to the other side: not so for a Pong to the gateway
+        :param passed: whether they go to the other side: false for a Pong to the gateway
         """
         cells = self.cells
         if cells[row + CLOSING_NS]:
@@ -270,5 +269,5 @@ class Pinging(Failing):
             cells[here + LAST_NS] = now
         else:
             cells[here + PONG_NS] = now
-        # A row that says something else than what is true would have the sweep plan for it.
+        # Update the deadline as well, or the sweep plans a Ping that is no longer due.
         cells[row + DEADLINE_NS] = next_deadline(cells, row)

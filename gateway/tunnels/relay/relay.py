@@ -1,24 +1,25 @@
-"""The relay: what is read from one side of a tunnel is sent to the other, with its frames counted on the way.
+"""The relay: reads from one side of a tunnel, counts frames, sends to the other side.
 
-For each message: one ``recv`` into the worker's buffer, one scan, one ``send``, and integers in the tunnel's row. What
-the socket did not take is copied into a buffer made on demand, and until that is empty the other side is not read:
-memory is bounded by the receive buffer, and a slow reader slows its sender down (backpressure).
+A message costs one ``recv`` into the worker's buffer, one scan, one ``send``, and a few integers in the tunnel's row.
+Bytes that the socket does not take are copied into a buffer made on demand, and the other side is not read until that
+buffer is empty (backpressure): memory is bounded by the receive buffer, and a slow reader slows its sender down.
 
-This is the top of four: ``streams.py`` sends and keeps, ``ending.py`` ends, ``pinging.py`` keeps alive, and what is
-here waits, reads and decides who gets what was read.
+The class is built in five files: ``streams.py`` sends and buffers, ``ending.py`` ends tunnels, ``failing.py`` ends
+those that raise, ``pinging.py`` keeps them alive, and this file waits, reads and dispatches.
 
-A worker may be killed between any two instructions, and its successor carries the tunnel on from the row and the two
-connections, which the supervisor holds too (``adopt``). That gives every byte once and in order because of ``DIRTY``:
+A worker may be killed between any two instructions. Its successor resumes each tunnel from the row and from the two
+connections, which the supervisor holds as well (``adopt``). No byte is lost, repeated or reordered, because of
+``DIRTY``:
 
-* Whatever serves a tunnel (an event, the sweep, a Close frame) writes 1 there before it reads, sends or changes
-  anything, and 0 when it is through, which is after the last ``send`` and after the last change. The calls between
-  are opaque to the compiler, so it keeps this order, and what a dead process has written is there for all to see.
-* 0 is written only while no bytes are pending. So a row with 0 belongs to a tunnel of which no process had a byte in
-  hand: what was read was sent, the scanners stand where the streams stand, and the kernel delivers what was sent.
-* A row with 1 is never carried on. Its streams end where they are, and each peer has received what came first of what
-  the other one sent, with nothing left out before the end.
+* Code that serves a tunnel (an event, the sweep, a Close frame) sets it before it reads, sends or changes anything,
+  and clears it after the last ``send`` and the last change. The calls in between are opaque to the compiler, so the
+  order of the writes is kept, and other processes see everything a dead process wrote.
+* It is cleared only while no bytes are pending. A clean row therefore belongs to a tunnel with no bytes in flight in
+  any process: everything read was sent, the scanners match the streams, and the kernel delivers what was sent.
+* A dirty row is never resumed. Its streams end where they are: each peer has received a prefix of what the other sent,
+  with no gap in it.
 
-This file is compiled by Cython where a compiler is at hand (types are in ``relay.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``relay.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ if TYPE_CHECKING:
 
 NOT_READ = -1
 SHORTEST, LONGEST = 6, 125
-"""Bytes of a frame with its length in seven bits: that have room for a mask, and that a mask leaves room for."""
+"""Bytes of a whole frame whose length fits in seven bits (RFC 6455 5.2), masked or not: least and most."""
 MILLISECOND = 1_000_000
 MAX_WAIT_MS = 2**31 - 1
 
@@ -106,23 +107,22 @@ class Relay(Pinging):
         on_tick: Callable[[int], int] = lambda now: NEVER,
     ) -> None:
         """
-        The others are described in ``streams.py``, ``ending.py`` and ``pinging.py``.
+        The other parameters are described in ``streams.py``, ``ending.py`` and ``pinging.py``.
 
-        :param on_tick: called with the clock once ``tick_ns`` has come; returns when it is due next. A timer of
-            asyncio's would cost a worker that sends Pings all the time a fifth of its CPU
+        :param on_tick: called with the clock (ns) when ``tick_ns`` has come; returns when it is due next. An asyncio
+            timer would cost a worker that sends Pings all the time a fifth of its CPU
         """
         super().__init__(kernel, cells, descriptors, on_end, on_loss, on_answer)
         self.on_tick = on_tick
-        self.tick_ns = NEVER  # when on_tick is due; for whoever needs it to set
+        self.tick_ns = NEVER  # when on_tick is due; set by the caller that needs it
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
     def poll(self, timeout_ms: int) -> list[tuple[int, int]]:
         """Wait for events and serve those of tunnels; return the others as (descriptor, event mask).
 
-        It returns when there are others, when the time is up, and when anything but the relay was called: that may have
-        given asyncio something to do. Else it has nothing to do, or it would not have let us wait, and its work between
-        two waits is saved.
+        Returns when there are other events, when the time is up, or when code outside the relay ran, which may have
+        given asyncio work. Otherwise asyncio has no ready work, so keep waiting here and save its overhead.
         """
         kernel = self.kernel
         owners = self.owners
@@ -131,8 +131,8 @@ class Relay(Pinging):
         self.now = kernel.now()
         until = NEVER if timeout_ms < 0 else self.now + timeout_ms * MILLISECOND
         while True:
-            # Descriptors that were let go are closed only here, when no event at hand can mean them: their numbers are
-            # used again at once.
+            # Descriptors are closed only here, between two batches of events: the kernel reuses their numbers at once,
+            # and a later event of the same batch could then be taken for the new connection's.
             if self.closing_fds:
                 for fd in self.closing_fds:
                     kernel.close(fd)
@@ -141,7 +141,7 @@ class Relay(Pinging):
             self.now = kernel.now()
             i = 0
             while i < count:
-                try:  # around all events, as one around each would cost every message
+                try:  # around the batch: around each event it would cost every message
                     while i < count:
                         fd = kernel.event_fd(i)
                         owner = owners[fd]
@@ -159,13 +159,13 @@ class Relay(Pinging):
                 except Exception as error:
                     self.fail(owner >> 1, "relaying", error)
             if self.now >= self.tick_ns:
-                self.tick_ns = NEVER  # should the next call raise, the next walk says when it is due
+                self.tick_ns = NEVER  # if the call raises, the next walk sets it again
                 self.tick_ns = self.on_tick(self.now)
             if others or self.called or self.now >= until:
                 return others
 
     def _wait_ms(self, until: int) -> int:
-        """For how long to wait, in milliseconds: -1 for as long as it takes. :param until: a clock"""
+        """How long to wait, in milliseconds; -1 for without limit. :param until: a clock (ns)"""
         if self.tick_ns < until:
             until = self.tick_ns
         if until == NEVER:
@@ -174,10 +174,10 @@ class Relay(Pinging):
         return 0 if left <= 0 else min((left + MILLISECOND - 1) // MILLISECOND, MAX_WAIT_MS)
 
     def _prefetch(self, row: int, side: int) -> None:
-        """Fetch what of a row is touched first, while another one is served.
+        """Prefetch the cache lines of a row that are touched first, while another row is served.
 
-        Over thousands of tunnels none of it is in the processor's caches, and waiting for it is half of what is not the
-        kernel's (``make bench``, scenario ``echo-64-2000``).
+        With thousands of tunnels none of them are cached, and waiting for them is half of the CPU time spent outside
+        the kernel (``make bench``, scenario ``echo-64-2000``).
         """
         self.kernel.prefetch(self.cells, row)
         self.kernel.prefetch(self.cells, row + SIDE_0 + side * SIDE_CELLS)
@@ -199,18 +199,18 @@ class Relay(Pinging):
     # --- the hot path -------------------------------------------------------------------------------------------------
 
     def _relay(self, row: int, side: int, got: int) -> None:
-        """Read once from a side and send what came to the other.
+        """Read once from a side and send it to the other.
 
-        :param got: ``NOT_READ``, or how many bytes of the side lie in the buffer already
+        :param got: ``NOT_READ``, or the number of bytes from this side that are already in the buffer
         """
         cells = self.cells
         kernel = self.kernel
         here = row + SIDE_0 + side * SIDE_CELLS
         there = row + SIDE_0 + SIDE_CELLS - side * SIDE_CELLS
-        dirty = cells[row + DIRTY]  # 0 says that nothing is pending, too
+        dirty = cells[row + DIRTY]  # 0 also means that nothing is pending
         cells[row + DIRTY] = 1
         if got == NOT_READ:
-            if COMPILED:  # what is touched next is there when the kernel returns
+            if COMPILED:  # ready when the system call returns
                 kernel.prefetch(cells, here + SCANNER)
                 kernel.prefetch(cells, there)
             got = kernel.recv(cells[here + FD])
@@ -236,7 +236,7 @@ class Relay(Pinging):
             and kernel.data[1] - got == rest
             and kernel.data[0] in (0x81, 0x82, 0xC1, 0xC2)
         ):
-            # One whole message of text or binary, compressed or not, in one short frame: that is most of them.
+            # The usual case: a whole text or binary message, compressed or not, in one short frame (RFC 6455 5.2).
             cells[totals + (kernel.data[0] & 0x0F)] += 1
             cells[here + SCANNER + FRAMES] += 1
             cells[here + SCANNER + DATA_AT] = now
@@ -253,17 +253,17 @@ class Relay(Pinging):
             self._sent(row, 1 - side, sent, got)
             self.served(row)
         elif not dirty or not cells[here + PENDING]:
-            # Nothing of this tunnel is in this process's hands, unless the other direction is stalled.
+            # No bytes of this tunnel are in flight here, unless the other direction is stalled.
             cells[row + DIRTY] = 0
 
     def _read_nothing(self, row: int, side: int, got: int) -> None:
-        """There was nothing to read from a side: it sent FIN (0), or ``got`` is a negative errno."""
+        """A read returned no bytes. :param got: 0 for FIN, or a negative errno"""
         cells = self.cells
         if got == -EAGAIN or got == -EINTR:
             self.served(row)
             return
         if cells[row + SIDE_0 + side * SIDE_CELLS + HELD]:
-            # No Pong that is whole, after all.
+            # The bytes held back did not become a whole Pong.
             released = self._unhold(row + SIDE_0 + side * SIDE_CELLS, 0)
             self._pass_on(row, side, released, cells[row + TOTALS] + side * TOTAL_CELLS)
             if cells[row + STATE] != LIVE or cells[row + PHASE] == CUT:
@@ -276,7 +276,7 @@ class Relay(Pinging):
         self.served(row)
 
     def _pass_gate(self, row: int, side: int, got: int, totals: int) -> None:
-        """As :meth:`_relay`, where a Close of the gateway's own is due or was written, or a Pong is waited for."""
+        """As :meth:`_relay`, when a Close frame from the gateway is due or was sent, or a Pong is awaited."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         if cells[here + HELD]:
@@ -298,10 +298,10 @@ class Relay(Pinging):
     # --- for those who open tunnels -----------------------------------------------------------------------------------
 
     def open(self, row: int, client_fd: int, backend_fd: int) -> None:
-        """Begin to relay. The other fields of the row are filled in. Both descriptors are watched for ``READING``, and
-        whoever has read from them left nothing that it will not tell of.
+        """Begin to relay. The other fields of the row are filled in. epoll watches both descriptors for ``READING``,
+        re-armed if the last read from one may have left bytes.
 
-        :raises OSError: never; what is wrong with a socket shows when it is used
+        :raises OSError: never; a socket that failed shows when it is used
         """
         cells = self.cells
         self.now = self.kernel.now()
@@ -323,7 +323,7 @@ class Relay(Pinging):
     def feed(self, row: int, side: int, data: bytes) -> None:
         """Relay bytes that were read from a side before the tunnel opened.
 
-        Nobody may be told to adopt the tunnel before all of them were fed: until then they are in no row.
+        Until all are fed they are in no row, so the supervisor must not be given the connections before that.
         """
         size = self.kernel.receive_bytes
         for start in range(0, len(data), size):
@@ -336,14 +336,14 @@ class Relay(Pinging):
     def adopt(
         self, row: int, client_fd: int, backend_fd: int, client_pending: bytes = b"", backend_pending: bytes = b""
     ) -> None:
-        """Carry on a tunnel of another process that serves it no more. Its row is whole.
+        """Resume a tunnel that another process has stopped serving. Its row is whole.
 
-        :param client_pending: what that process had in hand for the client, as for ``backend_pending``. One that died
-            takes that with it: the row has to be clean
-        :raises OSError: epoll does not take a descriptor. :meth:`finish` is due then
+        :param client_pending: bytes that process still had for the client; ``backend_pending`` likewise. After a crash
+            there are none, and the row must be clean
+        :raises OSError: epoll does not take a descriptor; the caller ends the tunnel with :meth:`finish`
         """
         cells = self.cells
-        # What brings this process down must not do so to one successor after another: the next finds the row dirty.
+        # If this tunnel crashes the process, the next successor finds the row dirty and drops it.
         cells[row + DIRTY] = 1
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
@@ -363,9 +363,9 @@ class Relay(Pinging):
     # --- for those who hand tunnels over ------------------------------------------------------------------------------
 
     def release(self, row: int) -> list[bytes]:
-        """Stop serving a tunnel, for another process to do that; :meth:`resume` or :meth:`disown` is to follow.
+        """Stop serving a tunnel so that another process can. :meth:`resume` or :meth:`disown` must follow.
 
-        :returns: what is pending for the client and for the backend
+        :returns: bytes pending for the client and for the backend
         """
         cells = self.cells
         found = []
@@ -379,21 +379,20 @@ class Relay(Pinging):
         return found
 
     def flush(self, row: int, side: int) -> None:
-        """Send a side what is pending for it, as far as its socket takes it."""
+        """Send a side its pending bytes, as many as its socket takes."""
         self.now = self.kernel.now()
         self.cells[row + DIRTY] = 1
         self._flush(row, side)
         self.served(row)
 
     def resume(self, row: int) -> None:
-        """Serve a tunnel again that nobody took."""
+        """Serve a released tunnel again: no other process took it."""
         self.cells[row + STATE] = LIVE
         self._watch(row, CLIENT)
         self._watch(row, BACKEND_SIDE)
 
     def disown(self, row: int) -> None:
-        """Let a tunnel go that another process serves now: its connections live on, and the row is for its owner to
-        give back."""
+        """Drop a released tunnel that another process serves now. Connections stay open; the caller frees the row."""
         cells = self.cells
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS

@@ -1,9 +1,9 @@
-"""The two streams of a tunnel on their way: what a socket takes, what is kept until it takes more, what epoll watches.
+"""Sending, buffering and epoll registration for the two streams of a tunnel.
 
-What a socket did not take is copied into a buffer made on demand, and until that is empty the other side is not read:
-memory is bounded by the receive buffer, and a slow reader slows its sender down (backpressure).
+Bytes that a socket does not take are copied into a buffer made on demand, and the other side is not read until that
+buffer is empty (backpressure): memory is bounded by the receive buffer, and a slow reader slows its sender down.
 
-This file is compiled by Cython where a compiler is at hand (types are in ``streams.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``streams.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -45,29 +45,29 @@ class Streams:
         """
         :param kernel: the worker's system calls
         :param cells: the shared table
-        :param descriptors: one more than the largest descriptor that may be seen
+        :param descriptors: one more than the highest descriptor number this process may use
         """
         self.kernel = kernel
         self.cells = cells
-        # Which row and side a descriptor belongs to: 2 * row + side. Pages of descriptors that never were cost nothing.
+        # The row and side of each descriptor, as 2 * row + side. Pages for descriptors never used cost nothing.
         self.owners = memoryview(mmap.mmap(-1, 4 * descriptors)).cast("i")
         self.pending: dict[int, bytearray] = {}
         self.closing_fds: list[int] = []
-        self.called = False  # whether something outside was called, which may have given asyncio something to do
+        self.called = False  # whether code outside the relay ran, which may have given asyncio work
         self.now = self.kernel.now()
 
     def _failed(self, row: int, side: int, error: int) -> None:
-        """A side's connection failed; :class:`Ending` says what then. :param error: a negative errno"""
+        """A side's connection failed; :class:`Ending` handles it. :param error: a negative errno"""
         raise AssertionError("streams alone do not end")
 
     def _settle(self, row: int) -> bool:
-        """Do what the state of both sides asks for, as :class:`Ending` does. True if the tunnel ended."""
+        """Send FIN or end the tunnel, as the state of both sides requires; see :class:`Ending`. True if it ended."""
         raise AssertionError("streams alone do not end")
 
     def served(self, row: int) -> None:
-        """Note that a tunnel's row and its connections agree again, as they do between two events.
+        """Clear ``DIRTY``: the row and the connections agree again.
 
-        Whoever sets ``DIRTY`` calls this in the end. While bytes are pending the row stays dirty.
+        Every caller that sets ``DIRTY`` calls this last. While bytes are pending the row stays dirty.
         """
         cells = self.cells
         if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
@@ -79,14 +79,14 @@ class Streams:
         self.cells[totals + T_BYTES] += got
 
     def _look_at(self, row: int, when: int) -> None:
-        """Have the sweep look at a row at ``when``, if not before."""
+        """Have the sweep check a row at ``when`` at the latest."""
         if when < self.cells[row + DEADLINE_NS]:
             self.cells[row + DEADLINE_NS] = when
 
     # --- to a side ----------------------------------------------------------------------------------------------------
 
     def _send(self, row: int, side: int, end: int) -> None:
-        """Send the buffer up to ``end`` to a side, off the hot path: something may be pending for it."""
+        """Send the buffer up to ``end`` to a side, behind anything pending. Not on the hot path."""
         there = row + SIDE_0 + side * SIDE_CELLS
         if self.cells[there + PENDING]:
             self._keep(row, side, self.kernel.buffer[:end])
@@ -94,7 +94,7 @@ class Streams:
             self._sent(row, side, self.kernel.send(self.cells[there + FD], 0, end), end)
 
     def _sent(self, row: int, side: int, sent: int, end: int) -> None:
-        """A side's socket took ``sent`` bytes of the buffer up to ``end``, or failed: keep what it did not take."""
+        """Keep what a side's socket did not take. :param sent: bytes it took of the buffer up to ``end``, or -errno"""
         if sent == end:
             return
         if sent >= 0:
@@ -105,7 +105,7 @@ class Streams:
             self._failed(row, side, sent)
 
     def write(self, row: int, side: int, data: bytes) -> None:
-        """Send a side bytes of the gateway's own, behind whatever is pending. They are not counted or scanned."""
+        """Send a side bytes that the gateway made, behind anything pending. They are not counted or scanned."""
         dirty = self.cells[row + DIRTY]
         self.cells[row + DIRTY] = 1
         self._write(row, side, data)
@@ -144,7 +144,7 @@ class Streams:
         self._watch(row, 1 - side)
 
     def _flush(self, row: int, side: int) -> None:
-        """Send a side what was kept for it."""
+        """Send a side its pending bytes."""
         cells = self.cells
         there = row + SIDE_0 + side * SIDE_CELLS
         if not cells[there + PENDING]:
@@ -165,7 +165,7 @@ class Streams:
                 self._watch(row, 1 - side)
 
     def _drop_pending(self, row: int, side: int) -> None:
-        """Forget what a side that takes nothing any more was to be sent."""
+        """Discard the bytes pending for a side that can no longer be sent to."""
         cells = self.cells
         there = row + SIDE_0 + side * SIDE_CELLS
         if cells[there + PENDING]:
@@ -174,21 +174,21 @@ class Streams:
             cells[there + STALLED_NS] = 0
 
     def _watch(self, row: int, side: int) -> None:
-        """Have epoll watch a side for what can be done with it now."""
+        """Register a side with epoll for the events that can be served now."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         there = row + SIDE_0 + (1 - side) * SIDE_CELLS
         events = EPOLLOUT if cells[here + PENDING] else 0
         if not cells[here + ENDED] and (not cells[there + PENDING] or cells[there + GATE] == DISCARD):
             events |= EPOLLIN
-        # A descriptor that waits for nothing still reports errors and hang-ups, over and over. That is wanted of a side
-        # that sent FIN, as nothing else would tell of its end; a side that is only not read for a while is let go.
+        # Even with no events requested, epoll reports errors and hang-ups, repeatedly. A side that sent FIN stays
+        # registered for that, since nothing else would report its reset; a side that is paused is unregistered.
         if events or (cells[here + ENDED] and not cells[here + SHUT]):
             events |= REGISTERED
         if events == cells[here + INTEREST]:
             return
         if events == REGISTERED and cells[here + INTEREST] == EPOLLIN | REGISTERED:
-            pass  # its FIN was read: nothing more comes to be read, and epoll tells once of the end it waits for
+            pass  # its FIN was read: nothing is left to read, and edge-triggered epoll reports the hang-up once
         elif events:
             watched = READING if events == EPOLLIN | REGISTERED else events & (EPOLLIN | EPOLLOUT)
             self.kernel.watch(cells[here + FD], cells[here + INTEREST] != 0, watched)
@@ -197,16 +197,16 @@ class Streams:
         cells[here + INTEREST] = events
 
     def _ask_anew(self, here: int) -> None:
-        """Have epoll tell again whether there is something to read of a side."""
+        """Re-arm edge-triggered epoll for a side that may have more to read."""
         if self.cells[here + INTEREST] == EPOLLIN | REGISTERED:
             self.kernel.watch(self.cells[here + FD], True, READING)
 
     # --- descriptors --------------------------------------------------------------------------------------------------
 
     def hang_up(self, fd: int) -> None:
-        """End a connection that epoll does not watch, whatever other descriptors there are of it, and close this one.
+        """Shut down a connection both ways, for all descriptors of it, and close this one. epoll must not watch it.
 
-        What was sent before is still delivered, and FIN behind it.
+        Bytes already sent are still delivered, followed by FIN.
 
         :param fd: -1 for a connection that is gone already
         """
@@ -216,6 +216,6 @@ class Streams:
         self.closing_fds.append(fd)
 
     def retire(self, fd: int) -> None:
-        """Close a descriptor that epoll no longer watches, once no event at hand can mean it; -1 is none."""
+        """Close a descriptor that epoll no longer watches, after the events of this turn; -1 is ignored."""
         if fd >= 0:
             self.closing_fds.append(fd)

@@ -1,15 +1,14 @@
-"""A table of another layout, older or newer, is read and its blocks are converted, cell by cell of the same name.
+"""Conversion between table layouts, older or newer: cells are copied by name.
 
-* A cell that both layouts have is copied. One that only the other has is dropped; one that only this has gets its
-  default (``fields.py``), and a table without a cell that has none cannot be converted.
-* Values that have names (states, causes) are copied by name. Texts are cut where there is less room for them.
-* A count of a histogram goes to the bucket that has the upper end of the bucket that it was in: what was counted up to
-  a bound that both have stays what it was, and nothing is lost.
-* What says where in the table something is (``TOTALS``, ``PEER``) is worked out.
+* Cells of both layouts are copied. Cells that only the old layout has are dropped; cells that only the new one has get
+  their default (``fields.py``). A table that lacks a cell without a default cannot be converted.
+* Named values (states, causes) are copied by name. Texts are cut if the new layout has less room for them.
+* Each count of a histogram goes to the bucket that contains the upper bound of its old bucket. Counts up to a bound of
+  both layouts stay exact, and none is lost.
+* Positions within the table (``TOTALS``, ``PEER``) are recomputed.
 
-A row that has something in it which this layout has no place for, and without which bytes of its tunnel would be lost,
-is converted all the same, for whoever looks at it; it says so (:attr:`ConvertedRow.unknown`), and must not be carried
-on from.
+If a row holds state that this layout cannot represent and that its byte streams depend on, it is converted for display
+only: :attr:`ConvertedRow.unknown` is set, and the tunnel must not be resumed from it.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ WORKED_OUT = frozenset({"TOTALS", "PEER"})
 
 
 class CannotConvert(ValueError):
-    """A table is of another layout, and nothing can be made of it; ``str()`` says why."""
+    """A table of another layout cannot be converted; ``str()`` says why."""
 
 
 class ConvertedRow(NamedTuple):
@@ -39,11 +38,11 @@ class ConvertedRow(NamedTuple):
 
     cells: array[int]
     unknown: str | None
-    """the cell because of which nobody may carry the tunnel on; None for most"""
+    """the cell that keeps the tunnel from being resumed; None for most"""
 
 
 class _Blocks:
-    """How blocks of one section are converted: a list of integers in, another one out."""
+    """Converts blocks of one section, from a list of integers to another."""
 
     def __init__(self, old: Description, new: Description, section: str, default: Mapping[str, int | None]) -> None:
         """:raises CannotConvert: a cell is missing"""
@@ -73,12 +72,12 @@ class _Blocks:
             values = _by_name(old.values.get(bare, {}), new.values.get(bare, {}))
             if values:
                 self._named.append((at, name, values))
-        # One more, for itemgetter to return a tuple even of a block of one cell.
+        # One more, so that itemgetter returns a tuple even for a block of one cell.
         self._pick: Callable[[list[int]], tuple[int, ...]] = itemgetter(*picks, before.cells)
         self._constants = constants
 
     def convert(self, cells: list[int]) -> tuple[list[int], str | None]:
-        """:returns: a block, and the name of a cell in it whose value has no name in the new layout"""
+        """Convert a block. :returns: it, and the name of a cell whose value has no name in the new layout"""
         unknown = None
         found = list(self._pick(cells + self._constants))
         found.pop()
@@ -94,18 +93,18 @@ class _Blocks:
 
 
 class Conversion:
-    """From one layout to another; both are of tables, since it depends on their sizes where things are."""
+    """Converts blocks between two tables; positions depend on their sizes."""
 
     def __init__(
         self, old: Description, new: Description, default: Callable[[str], Mapping[str, int | None]] = defaults
     ) -> None:
         """
         :param default: for cells that ``old`` lacks, by the name of the section
-        :raises CannotConvert: there are not the same slots, or a cell is missing that is needed
+        :raises CannotConvert: the slots differ, or a required cell is missing
         """
         if (old.workers, old.slots) != (new.workers, new.slots):
             raise CannotConvert(
-                f"the table is for {old.workers} workers in {old.slots} slots, and not for {new.workers} in {new.slots}"
+                f"the table is for {old.workers} workers in {old.slots} slots, not for {new.workers} in {new.slots}"
             )
         self.old = old
         self.new = new
@@ -131,9 +130,10 @@ class Conversion:
         self._peers = _peers(old, new)
 
     def row(self, slot: int, row: bytes) -> ConvertedRow:
-        """
-        :param slot: that it is in
-        :param row: all of it, texts included
+        """Convert a row.
+
+        :param slot: of the row
+        :param row: the whole row, texts included
         """
         cells = memoryview(row).cast("q").tolist()
         converted, unknown = self._row.convert(cells)
@@ -159,9 +159,9 @@ class Foreign:
 
     def __init__(self, fd: int) -> None:
         """
-        :param fd: of the table; the object keeps another one of its own
+        :param fd: of the table; it is duplicated
         :raises Undescribed: as :func:`description.read`
-        :raises CannotConvert: it lacks what every table has
+        :raises CannotConvert: it lacks cells that every table has
         """
         self.description = described = description.read(fd)
         try:
@@ -176,7 +176,7 @@ class Foreign:
         self.cells = memoryview(self._map).cast("q")
 
     def close(self) -> None:
-        """Let go of the mapping and of the descriptor, unless that is done."""
+        """Close the mapping and the descriptor, if they are open."""
         if not self._map.closed:
             self.cells.release()
             self._map.close()
@@ -188,17 +188,17 @@ class Foreign:
         return self.cells[at : at + section.cells].tolist()
 
     def used_rows(self, slot: int) -> int:
-        """Rows of a slot that were ever used."""
+        """How many rows of a slot were ever used."""
         return min(self.cells[self.description.worker.block(slot) + self._used], self.description.row.count)
 
     def in_use(self, slot: int, start: int, end: int) -> list[bool]:
-        """Of the rows from one number to another: which are not free."""
+        """For the rows from one number to another: whether each is in use."""
         section = self.description.row
         first, last = section.block(slot, start) + self._state, section.block(slot, end) + self._state
         return [state != self._free for state in self.cells[first : last : section.cells].tolist()]
 
     def row(self, slot: int, number: int) -> bytes | None:
-        """A row, counted from the slot's first; None where it is free, or changes hands just now."""
+        """A row by its number in the slot; None if it is free, or changed while it was read."""
         at = self.description.row.block(slot, number)
         state, tunnel = self.cells[at + self._state], self.cells[at + self._id]
         if state == self._free:
@@ -217,20 +217,20 @@ class Foreign:
 
 
 def _by_name(old: Mapping[str, int], new: Mapping[str, int]) -> dict[int, int | None]:
-    """Values that are other ones in the new layout; None for those that have no name there."""
+    """Values that differ in the new layout, with the new ones; None for those without a name there."""
     found = {value: new.get(name) for name, value in old.items()}
     return {value: other for value, other in found.items() if value != other}
 
 
 def _by_bounds(old: tuple[int, ...], new: tuple[int, ...], there: int, at: int) -> list[tuple[int, int, list[int]]]:
-    """Where counts of a histogram go: those beyond the last bound go beyond the last."""
+    """Where the counts of a histogram go; those beyond the last bound stay beyond it."""
     return [(there, len(old) + 1, [at + bisect_left(new, bound) for bound in old] + [at + len(new)])]
 
 
 def _peers(old: Description, new: Description) -> list[tuple[int, int, int]]:
-    """The cells that hold the distance of the other side's scanner: where they were, where they are, and it.
+    """The cells that hold the distance to the other side's scanner: old place, new place, distance.
 
-    None where a layout has not both of them.
+    Empty if a layout lacks one of them.
     """
     names = [name for name in new.row.names if name.split()[-1] == "PEER" and name in old.row.names]
     if len(names) != len(SIDES):

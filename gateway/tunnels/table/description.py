@@ -1,8 +1,8 @@
-"""A table says itself what is where in it, so that a program with another layout can read it: by names, not by number.
+"""A table's description of itself: the place of each cell by name, so that programs with other layouts can read it.
 
-Whoever makes a table writes this as JSON into its header. The first four cells of a header say where, and never change,
-nor does the form of the JSON without another :data:`FORM`: a program finds its way through the table of any other
-program, older or newer, without knowing its layout. What it does with that is in ``conversion.py``.
+The program that creates a table writes its description as JSON into the header. The first four cells of the header give
+its place and never move, and the form of the JSON changes only with :data:`FORM`. So a program can read the table of
+any other program, older or newer, without knowing its layout. ``conversion.py`` does that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 20
 
 
 class Undescribed(ValueError):
-    """This is no table, or it does not say what is where in it; ``str()`` says which."""
+    """This is no table, or it has no valid description; ``str()`` says which."""
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,20 @@ class Section:
     """of one block"""
     count: int
     names: Mapping[str, tuple[int, int]]
-    """where a cell is in a block, and how many cells of that name there are"""
+    """place of each cell in a block, and how many cells have that name"""
 
     def block(self, slot: int, number: int = 0) -> int:
         """Where a block of a slot begins."""
         return self.at + (slot * self.count + number) * self.cells
 
     def end(self, slots: int) -> int:
-        """The first cell behind the section."""
+        """The first cell after the section."""
         return self.block(slots)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is where in one table."""
+    """Description of one table."""
 
     version: int
     """of the layout"""
@@ -61,14 +61,14 @@ class Description:
     totals: Section
     row: Section
     texts: Mapping[str, tuple[int, int]]
-    """where the length of a text is in a row, in bytes, and how many bytes the text behind it may have"""
+    """place of each text's length in a row, in bytes, and the most bytes the text behind it may have"""
     values: Mapping[str, Mapping[str, int]]
     """names of values, by the name of the cell without its side"""
     bounds: Mapping[str, tuple[int, ...]]
-    """upper ends of a histogram's buckets, by the name of its cells without their side; a last bucket has none"""
+    """upper bounds of a histogram's buckets, by the name of its cells without the side; the last bucket has none"""
     essential: frozenset[str]
-    """cells of a row, without their side: whoever knows none of that name must not carry on a tunnel that has
-    something else than 0 there"""
+    """cells of a row, without the side: a program that does not know one must not resume a tunnel in which it is not
+    0"""
 
     @property
     def size_bytes(self) -> int:
@@ -76,7 +76,7 @@ class Description:
         return self.row.end(self.slots) * CELL_BYTES
 
     def dump(self) -> bytes:
-        """As JSON, for :meth:`load`. The same layout of a table of the same size always gives the same bytes."""
+        """As JSON, for :meth:`load`. Equal descriptions give equal bytes."""
         found: dict[str, Any] = {"form": FORM, "essential": sorted(self.essential)}
         for name in _SECTIONS:
             section = getattr(self, name)
@@ -95,7 +95,7 @@ class Description:
 
     @classmethod
     def load(cls, data: bytes) -> Description:
-        """:raises Undescribed: this is no description, or one that contradicts itself"""
+        """Parse a description. :raises Undescribed: this is none, or it contradicts itself"""
         try:
             found = json.loads(data)
             if found["form"] != FORM:
@@ -127,7 +127,7 @@ class Description:
         return made
 
     def _check(self) -> None:
-        """:raises Undescribed: something lies where it cannot"""
+        """:raises Undescribed: a part lies outside of what contains it"""
         for section in (getattr(self, name) for name in _SECTIONS):
             if section.end(1 if section is self.header else self.slots) > self.row.end(self.slots):
                 raise Undescribed("the table's description is damaged: a section lies behind the last one")
@@ -151,7 +151,7 @@ _SECTIONS = ("header", "worker", "backend", "totals", "row")
 
 
 def write(fd: int, description: Description, most_bytes: int) -> None:
-    """Write the head of a table, and its description behind. :param most_bytes: that the header has room for"""
+    """Write the first cells of a table and its description. :param most_bytes: size of the header"""
     data = description.dump()
     if _HEAD_BYTES + len(data) > most_bytes:
         raise AssertionError("the description does not fit into the table's header")
@@ -160,11 +160,11 @@ def write(fd: int, description: Description, most_bytes: int) -> None:
 
 
 _HEAD_BYTES = 16 * CELL_BYTES
-"""What lies before the description: the cells of the header that have names."""
+"""Where the description begins: after the named cells of the header."""
 
 
 def read(fd: int) -> Description:
-    """What is where in a table. :raises Undescribed: it does not say so, or is none"""
+    """Read a table's description. :raises Undescribed: this is no table, or its description is not valid"""
     head = os.pread(fd, _HEAD.size, 0)
     if len(head) < _HEAD.size or _HEAD.unpack(head)[0] != MAGIC:
         raise Undescribed("this is not a table of a gateway")

@@ -1,8 +1,8 @@
-"""The cells of ``layout.py`` by their names, and what each is where a table of another layout has none of that name.
+"""The cells of ``layout.py`` by name, each with the default that replaces it if a table of another layout lacks it.
 
-A new cell is listed here, or a test fails: with what it holds in a tunnel that a program before it has opened, as if
-that had known it and nothing had happened. A cell keeps its name for as long as it keeps its meaning and its unit, and
-no longer: names are all that programs of different layouts have in common.
+A test fails if a new cell is not listed here. Its default is what the cell would hold in a tunnel opened by an older
+program, had that known the cell and nothing happened. A cell keeps its name exactly as long as its meaning and its
+unit: names are all that programs of different layouts have in common.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from gateway.tunnels.table import layout
 from gateway.tunnels.table.description import Description, Section
 from gateway.tunnels.table.layout import GAP_BOUNDS_NS, NEVER, RTT_BOUNDS_NS, SECOND, SIDES
 
-BANKS = 2
-"""Slots for each worker."""
+SLOTS_PER_WORKER = 2
+"""One each for the old and the new worker during an upgrade."""
 
 REQUIRED = None
-"""In place of a default: a table without this cell cannot be converted."""
+"""In place of a default: a table that lacks this cell cannot be converted."""
 
 Defaults = Mapping[str, int | None]
 
@@ -54,7 +54,7 @@ TOTALS: Defaults = {
     "T_RTT_SUM_NS": 0,
     "T_RTTS": 0,
 }
-"""Of each direction. What was not counted begins at 0."""
+"""Of each direction. Counters that were not kept start at 0."""
 
 ROUTE_TOTALS: Defaults = {"T_REQUESTS": 0, "T_FAULTS": 0}
 """Of both directions together."""
@@ -64,10 +64,10 @@ ROW: Defaults = {
     "ID": REQUIRED,
     "ROUTE": REQUIRED,
     "BACKEND": REQUIRED,
-    "TOTALS": 0,  # worked out: see conversion.py
+    "TOTALS": 0,  # computed: see conversion.py
     "DIRTY": REQUIRED,
     "PHASE": REQUIRED,
-    "DEADLINE_NS": 0,  # whoever carries a tunnel on works it out
+    "DEADLINE_NS": 0,  # recomputed by the worker that resumes the tunnel
     "OPENED_NS": REQUIRED,
     "OPENED_UNIX_NS": REQUIRED,
     "KIND": REQUIRED,
@@ -85,7 +85,7 @@ ROW: Defaults = {
     "PACED_CODE": 0,
 }
 SIDE: Defaults = {
-    "FD": -1,  # written anew, as is INTEREST
+    "FD": -1,  # rewritten, as is INTEREST
     "PENDING": REQUIRED,
     "GATE": REQUIRED,
     "LAST_NS": REQUIRED,
@@ -115,7 +115,7 @@ SIDE: Defaults = {
 }
 SCANNER: Defaults = {
     "STATUS": REQUIRED,
-    "REST": 0,  # the next scan works it out
+    "REST": 0,  # the next scan recomputes it
     "REMAINING": REQUIRED,
     "HEADER_LENGTH": REQUIRED,
     "MASKING": REQUIRED,
@@ -133,7 +133,7 @@ SCANNER: Defaults = {
     "PING_ID": 0,
     "PONG_AT": 0,
     "PONG_ID": 0,
-    "PEER": 0,  # worked out: see conversion.py
+    "PEER": 0,  # computed: see conversion.py
 }
 
 ESSENTIAL = frozenset(
@@ -144,8 +144,8 @@ ESSENTIAL = frozenset(
         *("MASK", "CONTROL_READ", "DIGEST"),
     }
 )
-"""What a tunnel's bytes rest on: a program that has no such cell would lose some, or write some into a frame. It must
-not carry on a tunnel in which one is not 0. Everything else that another program does not know is dropped."""
+"""Cells that the byte streams depend on: a program that ignored one could lose bytes, or write some inside a frame. A
+program that does not know one must not resume a tunnel in which it is not 0. Other unknown cells are dropped."""
 
 VALUES: Mapping[str, Mapping[str, int]] = {
     "STATE": {name: getattr(layout, name) for name in ("FREE", "RESERVED", "LIVE", "RELEASED")},
@@ -158,12 +158,12 @@ VALUES: Mapping[str, Mapping[str, int]] = {
     "STATUS": {name: getattr(scanner_state, name) for name in ("OPEN", "CLOSED", "BROKEN")},
     "MESSAGE": {"": 0, "PLAIN": scanner_state.PLAIN, "EXTENDED": scanner_state.EXTENDED},
 }
-"""Cells whose values have names, all of them; no name is that of what stands for nothing."""
+"""Names of the values of all cells with named values; the empty name stands for none."""
 
 
 def describe(workers: int, rows_per_worker: int) -> Description:
-    """What is where in a table of this layout. :param rows_per_worker: of each slot"""
-    slots = BANKS * workers
+    """The description of a table of this layout. :param rows_per_worker: of each slot"""
+    slots = SLOTS_PER_WORKER * workers
     sides = [layout.SIDE_0 + side * layout.SIDE_CELLS for side in range(len(SIDES))]
     row = _cells(ROW)
     for name, at in zip(SIDES, sides, strict=True):
@@ -188,7 +188,7 @@ def describe(workers: int, rows_per_worker: int) -> Description:
 
 
 def defaults(section: str) -> dict[str, int | None]:
-    """By name, as :func:`describe` gives names to cells. :param section: an attribute of ``Description``"""
+    """Defaults by the names that :func:`describe` gives to cells. :param section: an attribute of ``Description``"""
     if section == "totals":
         return {**ROUTE_TOTALS, **_of_sides(TOTALS)}
     if section == "row":

@@ -1,7 +1,7 @@
-"""What the processes of a gateway that is gone have left in the table: each tunnel in one row, each worker in one slot.
+"""Settling: after a crash, brings the table back to one row for each tunnel and one slot for each worker.
 
-A supervisor that died in an upgrade leaves rows in both slots of a worker, and some tunnels in two rows: released in
-the one, and taken over, or about to be, in the other. Nobody else may use the table meanwhile.
+A supervisor that died during an upgrade leaves rows in both slots of a worker, and some tunnels in two rows: released
+in one, and taken over (or about to be) in the other. No other process may use the table meanwhile.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from gateway.tunnels.table.table import Slice, Table
 
 
 class Settled(NamedTuple):
-    """How the table is now."""
+    """The state of the table after settling."""
 
     slots: list[int]
-    """by worker: where its tunnels are, and its successor is to run"""
+    """by worker: the slot with its tunnels, where its successor must run"""
     crowded: int
-    """tunnels that are lost, since there were more of them in two slots than one has rows"""
+    """tunnels lost because the two slots held more than one has rows for"""
 
 
 def settle(table: Table, routes: int, backends: int) -> Settled:
-    """Put everything in order, for new workers to carry on. Whoever dies in here leaves the same task to the next.
+    """Settle the table for new workers. If this is killed at any point, the next call finishes the job.
 
-    :param routes: numbers that were given to routes, as for ``backends``
+    :param routes: how many routes have numbers; ``backends`` likewise
     """
     cells = table.cells
     rows = [row for slot in range(table.slots) for row in _used(table, slot)]
@@ -32,11 +32,11 @@ def settle(table: Table, routes: int, backends: int) -> Settled:
     for row in rows:
         if cells[row + STATE] == LIVE:
             if cells[row + ID] in served:
-                cells[row + STATE] = FREE  # it was being moved in here
+                cells[row + STATE] = FREE  # a previous call was moving it
             served.add(cells[row + ID])
     for row in rows:
         if cells[row + STATE] == RELEASED:
-            # It says LIVE once more, or another worker has taken it.
+            # Another worker took it; otherwise it is served from here again.
             cells[row + STATE] = FREE if cells[row + ID] in served else LIVE
     slots = []
     crowded = 0
@@ -58,7 +58,7 @@ def _used(table: Table, slot: int) -> range:
 
 
 def _move(table: Table, source: int, slot: int) -> int:
-    """Move all tunnels of a slot to another; for how many there was no room."""
+    """Move all tunnels of a slot to another. :returns: how many did not fit"""
     cells = table.cells
     tunnels = list(table.rows(source))
     if not tunnels:

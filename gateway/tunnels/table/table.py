@@ -1,14 +1,13 @@
 """The shared table: one row for each live tunnel, readable by every process, written by the worker that owns it.
 
-:class:`Table` is the whole, as the supervisor and everything that observes see it; :class:`Slice` is what one worker
-may write. Where things stand is in ``layout.py``.
+:class:`Table` is the whole table, for the supervisor and for all readers; :class:`Slice` is the part that one worker
+writes. ``layout.py`` describes the cells.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import struct
 import time
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -61,12 +60,10 @@ from gateway.tunnels.table.layout import (
     W_READY,
     WORKER_CELLS,
 )
+from gateway.tunnels.table.texts import TEXT_BYTES, texts_of, write_texts
 
-TEXT_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS)
-_TEXT_SIZES = tuple(TEXTS.items())
-_TEXTS = struct.Struct("<" + "".join(f"H{size}s" for size in TEXTS.values()))  # which cuts and fills up
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
-_BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot, as the next
+_BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot; likewise the next
 _ROUTES_CELLS = MAX_ROUTES * ROUTE_CELLS
 
 
@@ -101,9 +98,9 @@ class Table:
 
     @classmethod
     def create(cls, workers: int, max_tunnels: int) -> Table:
-        """Make a table for ``workers`` that hold ``max_tunnels`` rows together, and for as many that replace them.
+        """Create a table for ``workers`` that hold ``max_tunnels`` together, and for as many that replace them.
 
-        Pages that no tunnel ever used cost no memory.
+        Pages that were never used cost no memory.
         """
         described = describe(workers, -(-max_tunnels // workers))
         fd = os.memfd_create("gateway-tunnels")
@@ -119,30 +116,30 @@ class Table:
         return cls(fd)
 
     def close(self) -> None:
-        """Let go of the mapping and of the descriptor."""
+        """Close the mapping and the descriptor."""
         self.unmap()
         os.close(self.fd)
 
     def unmap(self) -> None:
-        """Let go of the mapping."""
+        """Close the mapping only."""
         self.cells.release()
         self.bytes.release()
         self._map.close()
 
     def worker(self, slot: int) -> int:
-        """Where the block of the worker in ``slot`` begins."""
+        """The first cell of the block of the worker in ``slot``."""
         return HEADER_CELLS + slot * WORKER_CELLS
 
     def index_of(self, slot: int) -> int:
-        """Which worker a slot is for, counted from 0."""
+        """The index of the worker that a slot is for, from 0."""
         return slot % self.workers
 
     def other_slot(self, slot: int) -> int:
-        """Where the worker runs that replaces the one in ``slot`` during an upgrade."""
+        """The slot of the worker that replaces the one in ``slot`` in an upgrade."""
         return (slot + self.workers) % self.slots
 
     def backend_at(self, slot: int, backend: int) -> int:
-        """Where what one worker knows of a backend begins."""
+        """The first cell of a worker's block for a backend."""
         return self._backends_at + (slot * MAX_BACKENDS + backend) * BACKEND_CELLS
 
     def live(self, backend: int) -> int:
@@ -162,7 +159,7 @@ class Table:
         return self._of_route(route, T_REQUESTS)
 
     def faults(self, route: int) -> int:
-        """Tunnels of a route that ended because serving them raised, in all workers that there were."""
+        """Tunnels of a route that ended because of an error in the gateway, over all workers so far."""
         return self._of_route(route, T_FAULTS)
 
     def _of_route(self, route: int, cell: int) -> int:
@@ -177,7 +174,7 @@ class Table:
         return total
 
     def is_up(self, backend: int) -> bool:
-        """Whether the latest attempt of any worker to connect to a backend went well, or none was made."""
+        """Whether the latest attempt of any worker to connect to a backend succeeded, or there was none."""
         latest = max(
             (self.cells[self.backend_at(slot, backend) + B_CONNECT_NS] for slot in range(self.slots)),
             key=abs,
@@ -185,7 +182,7 @@ class Table:
         return latest >= 0
 
     def totals_at(self, slot: int, route: int) -> int:
-        """Where one worker's totals of a route begin: ``TOTAL_CELLS`` for each direction."""
+        """The first cell of a worker's totals of a route: ``TOTAL_CELLS`` for each direction, then those of both."""
         return self._totals_at + (slot * MAX_ROUTES + route) * ROUTE_CELLS
 
     def first_row(self, slot: int) -> int:
@@ -193,7 +190,7 @@ class Table:
         return self._rows_at + slot * self.rows_per_worker * ROW_CELLS
 
     def rows(self, slot: int | None = None) -> Iterator[int]:
-        """Live rows, of one worker or of all."""
+        """Live rows of one worker, or of all."""
         cells = self.cells
         for worker in range(self.slots) if slot is None else (slot,):
             first = self.first_row(worker)
@@ -207,13 +204,13 @@ class Table:
         return sum(1 for _ in self.rows())
 
     def slot_of(self, row: int) -> int:
-        """The worker that a row belongs to."""
+        """The slot that a row belongs to."""
         return (row - self._rows_at) // (self.rows_per_worker * ROW_CELLS)
 
     def clear(self, slot: int, routes: int, backends: int) -> None:
-        """Empty the slice of a worker that is gone for good. What it has counted stays, and memory is given back.
+        """Empty the slice of a worker that has exited for good, and free its memory. Its counters stay.
 
-        :param routes: numbers that were given to routes, as for ``backends``
+        :param routes: how many routes have numbers; ``backends`` likewise
         """
         cells = self.cells
         block = self.worker(slot)
@@ -237,9 +234,9 @@ class Table:
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)
 
     def forget_requests(self, slot: int, routes: int, backends: int) -> None:
-        """The worker of a slot has gone, and with it its plain requests and its idle connections to backends.
+        """Reset what a worker that has exited had in flight: plain requests, and idle connections to backends.
 
-        :param routes: numbers that were given to routes, as for ``backends``
+        :param routes: how many routes have numbers; ``backends`` likewise
         """
         cells = self.cells
         for backend in range(backends):
@@ -253,28 +250,21 @@ class Table:
         return dict(zip(TEXTS, texts_of(self.copy_of(row)[1]), strict=True))
 
     def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
-        """As :meth:`copy_of`, for who looks at few of the cells."""
+        """As :meth:`copy_of`, for callers that read only a few cells."""
         data = bytes(self.bytes[row * CELL_BYTES : (row + ROW_CELLS) * CELL_BYTES])
         return memoryview(data).cast("q"), data[TEXT_CELL * CELL_BYTES :]
 
     def copy_of(self, row: int) -> tuple[list[int], bytes]:
-        """A row's cells and, apart, the bytes of its texts, for :func:`texts_of`."""
+        """A row's cells, and separately its texts as bytes, for :func:`texts.texts_of`."""
         at = (row + TEXT_CELL) * CELL_BYTES
         return self.cells[row : row + TEXT_CELL].tolist(), bytes(self.bytes[at : at + TEXT_BYTES])
-
-
-def texts_of(data: bytes) -> list[str]:
-    """The texts of a row out of their bytes, in the order of ``layout.TEXTS``."""
-    found = iter(_TEXTS.unpack_from(data))
-    # Of the length no more is believed than there is room for; a slice does not go beyond that.
-    return [text[:length].decode("utf-8", "replace") for length, text in zip(found, found, strict=True)]
 
 
 class Slice:
     """The part of the table that one worker writes: its block, its totals, its rows."""
 
     def __init__(self, table: Table, slot: int) -> None:
-        """Take over the slice of a slot, in whatever state its last worker died: the live rows in it are kept."""
+        """Take over the slice of a slot, whatever state its last worker left it in. Live rows are kept."""
         self.table = table
         self.slot = slot
         self.cells = table.cells
@@ -282,7 +272,7 @@ class Slice:
         self.first = table.first_row(slot)
         self._backends_at = table.backend_at(slot, 0)
         self._routes_at = table.totals_at(slot, 0)
-        self._free: list[int] = []  # a heap: lowest first, so that what is in use stays together
+        self._free: list[int] = []  # a heap: the lowest first keeps used rows together
         self._reset_gauges()
         for row in self.rows():
             if self.cells[row + STATE] == FREE:
@@ -290,19 +280,19 @@ class Slice:
                 self._free.append(row)
             else:
                 if not (0 <= self.cells[row + BACKEND] < MAX_BACKENDS and 0 <= self.cells[row + ROUTE] < MAX_ROUTES):
-                    # Nobody can make sense of such a row, and it must not keep a worker from starting: it is lost.
+                    # A corrupt row must not keep the worker from starting: its tunnel is lost.
                     self.cells[row + BACKEND] = self.cells[row + ROUTE] = 0
                     self.cells[row + DIRTY] = 1
                 self._occupy(row, self.cells[row + BACKEND])
 
     @property
     def used_rows(self) -> int:
-        """Rows of the slice that were ever used; those beyond are untouched."""
+        """How many rows of the slice were ever used."""
         return self.cells[self.block + W_HIGH_ROWS]
 
     @property
     def rows_in_use(self) -> int:
-        """Tunnels of the slice, those in their handshake included."""
+        """Rows that hold a tunnel or a handshake."""
         return self.used_rows - len(self._free)
 
     def rows(self) -> range:
@@ -310,7 +300,7 @@ class Slice:
         return range(self.first, self.first + self.used_rows * ROW_CELLS, ROW_CELLS)
 
     def allocate(self, route: int, backend: int) -> int | None:
-        """Reserve a row for a handshake; None when the slice is full. :meth:`release` gives it back."""
+        """Reserve a row for a handshake; None if the slice is full. :meth:`release` frees it."""
         cells = self.cells
         if self._free:
             row = heappop(self._free)
@@ -337,9 +327,9 @@ class Slice:
         return row
 
     def receive(self, cells: Sequence[int], texts: bytes) -> int | None:
-        """Take a tunnel in that another worker has served, with its id; None when the slice is full.
+        """Copy the row of a tunnel from another worker, its id included; None if the slice is full.
 
-        :param cells: its row, less the texts. ``STATE`` is to be written when the tunnel is served
+        :param cells: the row without its texts. The caller writes ``STATE`` when it serves the tunnel
         """
         row = self.allocate(cells[ROUTE], cells[BACKEND])
         if row is None:
@@ -353,16 +343,16 @@ class Slice:
         return row
 
     def use_backend(self, row: int, backend: int) -> None:
-        """Move a reserved row to another backend, when the first could not be reached."""
+        """Move a reserved row to another backend, because the first could not be reached."""
         self._vacate(row)
         self._occupy(row, backend)
 
     def release(self, row: int) -> None:
-        """Give a row back: it is empty then."""
+        """Free a row, and empty it."""
         try:
             self._vacate(row)
-        finally:  # a backend that cannot be must not cost a row
-            # FREE first: a reader that finds the row live has found it whole.
+        finally:  # a corrupt ``BACKEND`` must not leak the row
+            # FREE first: a reader that finds the row live must find it whole.
             self.cells[row + STATE] = FREE
             self._empty(row)
             heappush(self._free, row)
@@ -375,47 +365,41 @@ class Slice:
         self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] += 1
 
     def move_request(self, backend: int, other: int) -> None:
-        """A request in flight is tried at another backend."""
+        """Count a request in flight for another backend, because the first could not be reached."""
         self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
         self.cells[self._backends_at + other * BACKEND_CELLS + B_REQUESTS] += 1
 
     def end_request(self, route: int, backend: int) -> None:
-        """A request is in flight no more. :param backend: the latest one that it was tried at"""
+        """Count a request as over. :param backend: the latest one it was counted for"""
         self.cells[self._routes_at + route * ROUTE_CELLS + T_REQUESTS] -= 1
         self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
 
     def idle_connections(self, backend: int, delta: int) -> None:
-        """Count pooled connections to a backend that have become idle, or with a negative ``delta`` are so no more."""
+        """Count pooled connections to a backend that became idle; a negative ``delta`` for those that are no longer."""
         self.cells[self._backends_at + backend * BACKEND_CELLS + B_IDLE] += delta
 
     # --- backends and texts -------------------------------------------------------------------------------------------
 
     def note_connect(self, backend: int, ok: bool, now: int) -> None:
-        """Note how an attempt to connect to a backend went. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
+        """Record the outcome of an attempt to connect to a backend. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
         self.cells[self.table.backend_at(self.slot, backend) + B_CONNECT_NS] = now if ok else -now
 
     def write_texts(self, row: int, texts: Mapping[str, bytes]) -> None:
-        """Write the texts of a row, those named in ``layout.TEXTS``; one that does not fit is cut."""
-        parts: list[int | bytes] = []
-        for name, size in _TEXT_SIZES:
-            text = texts.get(name, b"")
-            length = len(text)
-            parts.append(length if length < size else size)
-            parts.append(text)
-        _TEXTS.pack_into(self.table.bytes, (row + TEXT_CELL) * CELL_BYTES, *parts)
+        """Write the texts of a row, named as in ``layout.TEXTS``; those that do not fit are cut."""
+        write_texts(self.table.bytes, (row + TEXT_CELL) * CELL_BYTES, texts)
 
     def _empty(self, row: int) -> None:
         self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
         self.cells[row + DEADLINE_NS] = NEVER
 
     def _reset_gauges(self) -> None:
-        """Set what is open or in flight to 0: the worker that counted it is gone."""
+        """Reset the gauges of a worker that has exited."""
         for cell in (B_LIVE, B_REQUESTS, B_IDLE):
             self._reset(self._backends_at, _BACKENDS_CELLS, BACKEND_CELLS, cell)
         self._reset(self._routes_at, _ROUTES_CELLS, ROUTE_CELLS, T_REQUESTS)
 
     def _reset(self, at: int, cells: int, step: int, cell: int) -> None:
-        # Read through the descriptor: to look at pages that were never written, through a mapping, makes them.
+        # Read through the descriptor: reading a page through the mapping allocates it.
         block = memoryview(os.pread(self.table.fd, cells * CELL_BYTES, at * CELL_BYTES)).cast("q")
         for n, value in enumerate(block[cell::step].tolist()):
             if value:

@@ -1,14 +1,13 @@
-"""Who ended a tunnel, why, and after how long a silence: decided from what was observed, when it has ended.
+"""Who ended a tunnel, why, and after how long a silence: decided from the row once the tunnel has ended.
 
-The relay takes down what it sees as it sees it, the first thing that ends a tunnel above all. What that means is
-decided here:
+The relay records what it observes, above all the first event of the end. This module interprets it:
 
-* A side that cannot be sent to any more has reset the connection, unless its Close frame was still on its way to us:
-  then it closed, and the reset came of our sending on.
-* A side is *cut* where its connection ended with no Close frame from it: a FIN, a reset, or no answer at all. How long
-  the connection had been silent says what cut it, be it a middlebox with a time-out or a program that ended.
-* The silence is exact where the end came by itself. Where it only showed when something was sent, be it a Ping that
-  was never answered or data that was met with a reset, whatever cut the connection did so within that silence.
+* A side that can no longer be sent to has reset the connection, unless its Close frame was still in flight to us: then
+  it closed, and the reset answered what we sent after that.
+* A side was *cut* if its connection ended without a Close frame from it: with a FIN, a reset, or no answer at all. The
+  length of the silence before that tells a middlebox with a time-out from a program that ended.
+* The silence is exact if the end came unprompted. If it only showed when something was sent (a Ping that was never
+  answered, data answered by a reset), the connection was cut at some time within that silence.
 """
 
 from __future__ import annotations
@@ -45,22 +44,22 @@ NEITHER = -1
 
 
 class Side(NamedTuple):
-    """What was observed of one side when the end began; ``closed`` is as of later."""
+    """What was observed of one side when the end began; ``closed`` is as of the end."""
 
     closed: bool
     """whether its Close frame was seen"""
     idle_ns: int
-    """how long nothing had come from it"""
+    """how long it had sent nothing"""
     quiet_ns: int
-    """how long nothing had gone either way on its connection"""
+    """how long its connection had been silent both ways"""
     unanswered_ns: int
-    """the longest silence before something sent to it that it had not answered; 0 for none"""
+    """the longest silence before something sent to it and not answered yet; 0 for none"""
     queued_bytes: int
-    """pending for it"""
+    """bytes pending for it"""
 
 
 class Attribution(NamedTuple):
-    """What is said of an end."""
+    """Who ended a tunnel, and why."""
 
     initiator: int
     """``CLIENT``, ``BACKEND_SIDE`` or ``GATEWAY``"""
@@ -71,19 +70,19 @@ class Attribution(NamedTuple):
     silence_ns: int
     """of that connection, before it ended; 0 where no side was cut"""
     exact: bool
-    """whether the cut came by itself: then it came after just this silence, else within it"""
+    """whether the cut came unprompted, after exactly this silence; otherwise it came within it"""
     last_from: int
-    """the side that the last byte came from"""
+    """the side that sent the last byte"""
     sides: Sequence[Side]
     """what was observed of the client and of the backend"""
 
 
 def attribute(initiator: int, cause: int, about: int, sides: Sequence[Side]) -> Attribution:
-    """Decide about an end.
+    """Decide who ended a tunnel, and why.
 
-    :param initiator: who began it, as far as the relay saw
-    :param cause: what the relay saw first
-    :param about: the side that was seen to end or to be dead, or ``NEITHER``
+    :param initiator: as the relay recorded it
+    :param cause: the first event of the end, as the relay recorded it
+    :param about: the side that ended or was dead, or ``NEITHER``
     :param sides: client, backend
     """
     if cause == RESET and sides[about].closed:
@@ -100,18 +99,18 @@ def attribute(initiator: int, cause: int, about: int, sides: Sequence[Side]) -> 
 
 
 def observed(cells: Sequence[int], side: int, now: int) -> Side:
-    """What a row tells of a side. :param cells: of a row, from its first cell. :param now: when the tunnel ended"""
+    """What a row says about a side. :param cells: of the row, from its first cell. :param now: when the tunnel ended"""
     here = SIDE_0 + side * SIDE_CELLS
     closed = cells[here + SCANNER + STATUS] == CLOSED
     if cells[CLOSING_NS]:
         idle, quiet = cells[here + END_IDLE_NS], cells[here + END_QUIET_NS]
     else:
-        # Its worker died: nobody was there to take it down.
+        # The worker died, so that nothing was recorded.
         idle = quiet = now - max(cells[here + LAST_NS], cells[here + PONG_NS])
     return Side(closed, idle, quiet, cells[here + SILENCE_NS], cells[here + END_QUEUED])
 
 
 def attribute_row(cells: Sequence[int], now: int) -> Attribution:
-    """Decide about the end of a tunnel by its row. Arguments as of :func:`observed`."""
+    """Decide who ended a tunnel, from its row. Arguments as for :func:`observed`."""
     sides = observed(cells, CLIENT, now), observed(cells, BACKEND_SIDE, now)
     return attribute(cells[INITIATOR], cells[CAUSE], cells[END_SIDE], sides)

@@ -1,7 +1,7 @@
-"""Closing many tunnels without closing them all at once: whose turn is when.
+"""Closing many tunnels spread over time: when each one's turn is.
 
-Clients that were all closed at once would all come back at once. A row says when its turn is (``PACED_NS``), the sweep
-sees to it (``sweep.py``), and comes round more often until the last of them has had its turn.
+Clients that are all closed at once all reconnect at once. Each row holds its turn (``PACED_NS``); the sweep
+(``sweep.py``) closes it then, and runs more often until the last turn has come.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from gateway.tunnels.table.table import Slice, Table
 
 NS = 1_000_000_000
 TURN_SECONDS = 0.05
-"""Between two sweeps while somebody's turn is near."""
+"""Between two sweeps while turns are pending."""
 
 LOSSES_AT_ONCE = 20
-"""Clients of one backend that are told at once when it vanishes, and in any second after that, over all workers."""
+"""Clients closed at once when their backend vanishes, and in each second after that, over all workers."""
 
 LOSS_SPREAD_NS = 5 * NS
-"""Over which all clients of a backend are told, where they are more."""
+"""The longest time over which the clients of a lost backend are closed, however many they are."""
 
 
 def plan_drain(slice_: Slice, now: int, period_ns: int, code: int, backends: Collection[int] | None = None) -> int:
-    """Give each tunnel of a slice its turn to be closed, evenly spread over a period; return the clock of the last.
+    """Schedule the close of each tunnel of a slice, evenly spread over a period; return the clock of the last.
 
-    All workers do this at the same time, each for its own. Their turns are shifted against each other, so that together
-    they are spread evenly, too.
+    All workers do this at the same time, each for its own slice. Their turns are interleaved, so that the closes are
+    evenly spread over all workers together.
 
-    :param now: ``CLOCK_MONOTONIC`` in nanoseconds; the first turn is at once
+    :param now: ``CLOCK_MONOTONIC`` in nanoseconds; the first turn is now
+    :param period_ns: over which the closes are spread
     :param code: close code for both sides
-    :param backends: numbers of those whose tunnels are meant; all tunnels if absent
+    :param backends: numbers of the backends whose tunnels are closed; all if absent
     """
     cells = slice_.cells
     rows = [row for row in _meant(slice_.table, slice_.slot, backends) if _takes_turns(cells, row)]
@@ -50,7 +51,7 @@ def plan_drain(slice_: Slice, now: int, period_ns: int, code: int, backends: Col
 
 
 def cancel_drain(slice_: Slice, backends: Collection[int]) -> None:
-    """Give up the turns of tunnels to backends that are in service again."""
+    """Cancel the turns of tunnels to backends that are in service again."""
     if backends:
         cells = slice_.cells
         for row in _meant(slice_.table, slice_.slot, backends):
@@ -59,7 +60,7 @@ def cancel_drain(slice_: Slice, backends: Collection[int]) -> None:
 
 
 def _takes_turns(cells: memoryview[int], row: int) -> bool:
-    """Whether a drain has to close a tunnel: one that is ending is left alone, unless it is half-closed and opaque."""
+    """Whether a drain must close a tunnel: one that is ending is left alone, unless it is half-closed and opaque."""
     return not cells[row + CLOSING_NS] or cells[row + KIND] == OPAQUE
 
 
@@ -70,7 +71,7 @@ def _meant(table: Table, slot: int, backends: Collection[int] | None) -> Iterato
 
 @dataclass(slots=True)
 class _Burst:
-    """Losses of one backend that follow each other closely."""
+    """Losses of tunnels to one backend in quick succession."""
 
     step_ns: int
     """between two turns"""
@@ -80,7 +81,7 @@ class _Burst:
 
 
 class Losses:
-    """When a client is told that its backend has vanished, where others of that backend's are, too."""
+    """When clients of a lost backend get their Close frames."""
 
     def __init__(self, workers: int) -> None:
         """:param workers: each of which sees its share of a backend's tunnels"""
@@ -88,10 +89,10 @@ class Losses:
         self._bursts: dict[int, _Burst] = {}
 
     def turn_ns(self, backend: int, tunnels: int, now: int) -> int:
-        """The clock at which the client of a tunnel that has just lost its backend is told.
+        """The clock at which the client of a tunnel that just lost its backend gets its Close frame.
 
         :param backend: its number
-        :param tunnels: that this worker holds to it, lost ones included: as many losses may still come
+        :param tunnels: this worker's tunnels to it, lost ones included: an upper bound of the losses to come
         :param now: ``CLOCK_MONOTONIC`` in nanoseconds
         """
         burst = self._bursts.get(backend)

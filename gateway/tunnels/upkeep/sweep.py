@@ -1,15 +1,15 @@
-"""Once a second, one walk over a worker's rows: whose time-out has come, who is to be sent a Ping, who is dead.
+"""The sweep: once a second, one walk over a worker's rows for time-outs, Pings that are due, and dead sides.
 
-No tunnel has a timer of its own. A walk finds the rows that fall due before the next one; Pings are sent between the
+No tunnel has a timer of its own. A walk finds the rows that fall due before the next walk; Pings are sent between the
 walks, each before its deadline (:meth:`Sweep.tick`).
 
-Tunnels that opened together, or heard the same broadcast, would be pinged together ever after. So each walk counts how
-many rows fall due in each tenth of a second ahead, and takes as many as the busiest stretch asks for on average,
-earliest deadline first: the least peak there can be when nothing may be late (Yao, Demers and Shenker, *A scheduling
-model for reduced CPU energy*, FOCS 1995). Once spread, tunnels stay spread, and are pinged when they are due and not
-before. While many are to be closed one after another, the walks come closer (``pacing.py``).
+Tunnels that opened together, or received the same broadcast, would be pinged together ever after. So each walk counts
+how many rows fall due in each tenth of a second ahead, and takes as many as the busiest stretch needs on average,
+earliest deadline first. That gives the lowest possible peak with nothing late (Yao, Demers and Shenker, *A scheduling
+model for reduced CPU energy*, FOCS 1995). Once spread, tunnels stay spread, and are pinged exactly when they are due.
+While many tunnels are being closed in turns, the walks come more often (``pacing.py``).
 
-This file is compiled by Cython where a compiler is at hand (types are in ``sweep.pxd``) and runs as it is elsewhere.
+Compiled by Cython if a C compiler is available (types in ``sweep.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations
@@ -75,20 +75,20 @@ AHEAD_SECONDS = 600
 STEPS = SECOND // STEP_NS
 
 SPREAD_FROM = 10
-"""Pings a second that may fall due together as they like."""
+"""Pings a second below which nothing is spread."""
 
 CORRECTIONS = 16
-"""How often a walk looks for rows in the place of those that are not due after all."""
+"""How often a walk replaces rows that turn out not to be due."""
 
 EARLIEST = 4
-"""No Ping is sent ahead of its time before this part of the interval: an interval divided by this."""
+"""A Ping may be sent early, but not before an interval divided by this has passed."""
 
 HABIT = 2
-"""A side that spoke by itself so often in a row, before its Ping was due, is sent none ahead of its time."""
+"""A side that spoke this often in a row before its Ping was due is not sent one early."""
 
 
 Planned = tuple[int, int, int, int]
-"""A Ping to be sent before the next walk: when it is due, row, side, ``ID`` (the row may be another's by then)."""
+"""A Ping to send before the next walk: when it is due, row, side, ``ID`` (the row may be reused by then)."""
 
 
 class Sweep:
@@ -103,12 +103,12 @@ class Sweep:
         self._planned_ns = 0
         self._carried = 0.0
         self._counts = memoryview(array("q", bytes(8 * AHEAD_SECONDS * STEPS)))
-        self._steps = 0  # of the counts that are in use
+        self._steps = 0  # entries of ``_counts`` in use
 
     # --- once a second -----------------------------------------------------------------------------------------------
 
     def walk(self, now: int) -> bool:
-        """Look at every row that is due. :param now: ``CLOCK_MONOTONIC`` in nanoseconds. :returns: as :meth:`tick`"""
+        """Handle every row that is due. :param now: ``CLOCK_MONOTONIC`` in nanoseconds. :returns: as :meth:`tick`"""
         self.tick(now)
         slice_, cells = self._slice, self._cells
         cells[slice_.block + W_HEARTBEAT_NS] = now
@@ -129,7 +129,7 @@ class Sweep:
                 try:
                     self._look_at(row, now, until, plan)
                     self._relay.served(row)
-                except Exception as error:  # one tunnel's trouble must not cost the others their upkeep
+                except Exception as error:  # one tunnel must not stop the sweep for the others
                     self._relay.fail(row, "upkeep", error)
         plan.sort()
         self._plan = plan
@@ -138,9 +138,9 @@ class Sweep:
         return self.tick(now)
 
     def _correct(self, until: int) -> bool:
-        """Correct rows that seem to fall due, and do not: they were heard since their deadline was worked out.
+        """Update the deadlines of rows that were heard since theirs was computed, and so are not due.
 
-        :returns: whether there are any: others fall due in their place
+        :returns: whether there were any; other rows may take their place in this walk
         """
         cells = self._cells
         found = False
@@ -158,7 +158,7 @@ class Sweep:
         return sorted(rows, key=lambda row: self._cells[row + DEADLINE_NS])[:most]
 
     def _horizon(self, now: int) -> tuple[int, int]:
-        """Until when rows are taken that fall due, and how many at most."""
+        """Up to which deadline rows are handled in this walk, and how many at most."""
         self._steps = demand(self._cells, self._slice.first, self._slice.used_rows, now, self._counts, self._steps)
         total = now_due = 0
         rate = 0.0
@@ -183,7 +183,7 @@ class Sweep:
         return until, most
 
     def _look_at(self, row: int, now: int, until: int, plan: list[Planned]) -> None:
-        """Do what is due about a row, and plan the Pings that are."""
+        """Do what is due for a row, and plan its Pings."""
         cells, relay = self._cells, self._relay
         if now >= closed_by(cells, row):
             relay.finish(row)
@@ -212,22 +212,22 @@ class Sweep:
             cells[row + DEADLINE_NS] = next_deadline(cells, row)
 
     def _keep_alive(self, row: int, side: int, due: int, now: int, plan: list[Planned]) -> None:
-        """A Ping is due to a side, or its answer was."""
+        """A side's Ping is due, or its answer is overdue."""
         cells = self._cells
         here = row + SIDE_0 + side * SIDE_CELLS
         if not awaits_answer(cells, row, side):
             interval = cells[here + PING_AFTER_NS]
-            # Who has spoken before it was due time and again will do so this time.
+            # A side that kept speaking before its Ping was due will probably do so again.
             early = now >= due - interval + interval // EARLIEST and cells[here + TALKS] < HABIT
             if early or due < now + SECOND:
                 plan.append((due, row, side, cells[row + ID]))
         elif now >= due:
             if has_unread(cells[here + FD]):
-                pass  # it is alive, and the relay has yet to read it
+                pass  # it is alive; the relay has yet to read its bytes
             elif is_taking(
                 cells[here + FD], cells[here + PONG_TIMEOUT_NS], cells[here + PINGED_NS] > cells[here + WROTE_NS]
             ):
-                cells[here + PINGED_NS] = now  # the Ping stands in a queue that moves: wait as long again
+                cells[here + PINGED_NS] = now  # the Ping is in a send queue that is moving: wait as long again
             else:
                 cells[cells[row + TOTALS] + side * TOTAL_CELLS + T_TIMEOUTS] += 1
                 self._relay.give_up(
@@ -237,9 +237,9 @@ class Sweep:
     # --- in between ---------------------------------------------------------------------------------------------------
 
     def tick(self, now: int) -> bool:
-        """Send the Pings whose time has come; True if there are more before the next walk.
+        """Send the Pings whose time has come; True if more follow before the next walk.
 
-        To be called every ``TICK_NS`` while it returns True.
+        Call it every ``TICK_NS`` while it returns True.
         """
         plan = self._plan
         left = len(plan)
@@ -262,15 +262,15 @@ class Sweep:
         self._next = max(self._next, end)
 
     def _ping(self, row: int, side: int, due: int, now: int) -> None:
-        """Send a Ping that was planned, if it is due still."""
+        """Send a planned Ping, if it is still due."""
         cells = self._cells
-        deferred = keepalive_due(cells, row, side) > due  # it was heard since, or is being asked
+        deferred = keepalive_due(cells, row, side) > due  # the side spoke since, or a Ping is unanswered
         sent = not deferred and self._relay.ping(row, side)
         if cells[row + STATE] != LIVE:
             return
         deadline = next_deadline(cells, row)
         if sent:
-            # What is heard soon after does not say so itself: it ends no silence of a second.
+            # An answer within a second ends no silence, so that it does not move the deadline itself.
             deadline = min(deadline, now + cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS])
         elif not deferred:
             deadline = max(deadline, now + SECOND)
@@ -278,7 +278,7 @@ class Sweep:
 
 
 def has_unread(fd: int) -> bool:
-    """Whether bytes have come on a connection that were not read yet."""
+    """Whether a connection has bytes that were not read yet."""
     try:
         (size,) = struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))
     except OSError:
@@ -287,11 +287,12 @@ def has_unread(fd: int) -> bool:
 
 
 def is_taking(fd: int, within_ns: int, again: bool) -> bool:
-    """Whether a connection has bytes under way that its peer acknowledges: slow it may be, dead it is not.
+    """Whether a connection has bytes in flight that its peer is acknowledging: it may be slow, but it is not dead.
 
-    A Unix socket does not tell when its peer last took something, so that it is given the time once.
+    A Unix socket does not say when its peer last took bytes; it gets one more ``within_ns``.
 
-    :param again: whether it was waited for already
+    :param within_ns: how long ago the latest acknowledgement may be
+    :param again: whether it already had that once
     """
     try:
         (queued,) = struct.unpack("i", fcntl.ioctl(fd, termios.TIOCOUTQ, bytes(4)))
@@ -311,5 +312,5 @@ _TCP_INFO = struct.Struct("@56xI")  # struct tcp_info of linux/tcp.h, up to tcpi
 
 
 def set_deadline(cells: memoryview[int], row: int) -> None:
-    """Note in a row when it has to be looked at next."""
+    """Write the deadline of a row."""
     cells[row + DEADLINE_NS] = min(next_deadline(cells, row), NEVER)

@@ -1,0 +1,345 @@
+"""Plain HTTP to the byte: a backend that plays what a test writes down, a client that sees what comes of it.
+
+A *script* is what a backend does about one request: bytes that it sends, some of them when a test lets it; pauses, in
+seconds; and what :class:`Do` has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Final
+
+from tests.support.deadline import within
+from tests.support.ports import free_port
+from tests.support.raw import Head, request
+from tests.support.wire import Wire, dial
+
+
+class Do(Enum):
+    """What a backend does, but for sending."""
+
+    BODY = auto()
+    """reads the request's body; a script without it does that first of all"""
+    CLOSE = auto()
+    """sends FIN, and reads on to the other's"""
+    RESET = auto()
+    """closes with RST"""
+
+
+Script = Sequence[bytes | float | Do | Callable[[], Awaitable[bytes]]]
+
+OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+AROUND: Final = ("/before", "/after", "/next")
+"""Targets of requests around those that a test is about. They are answered with their names, and not noted."""
+
+IDLE_SECONDS: Final = 3600.0
+
+_NO_BODY: Final = (204, 304)
+
+
+@dataclass
+class Message:
+    """A request or an answer, as it came."""
+
+    head: Head | None = None
+    """None where the connection ended before a whole one"""
+    interim: list[Head] = field(default_factory=list)
+    """what came before an answer"""
+    body: bytes = b""
+    """without what frames it"""
+    framed: bytes = b""
+    """as it was on the wire, behind the head"""
+    cut: str | None = None
+    """how the connection ended in it (:mod:`tests.support.wire`); ``malformed`` for a chunk that is none"""
+    link: Link | None = None
+    """the backend's connection that a request came on"""
+
+    @property
+    def status(self) -> int:
+        """Of an answer; 0 for none."""
+        return self.head.status if self.head else 0
+
+    def value(self, name: str) -> str | None:
+        """The only value of a field."""
+        assert self.head is not None, "no head came"
+        return self.head.value(name)
+
+
+async def read_request(wire: Wire) -> Message:
+    """The next request, whole."""
+    message = await read_request_head(wire)
+    await read_request_body(wire, message)
+    return message
+
+
+async def read_request_head(wire: Wire) -> Message:
+    """The next request, without its body."""
+    head = await wire.until(b"\r\n\r\n")
+    return Message(cut=wire.ended) if head is None else Message(Head(head))
+
+
+async def read_request_body(wire: Wire, message: Message) -> None:
+    """Read the body of a request."""
+    if message.head is not None:
+        await _read_body(wire, message, 0)
+
+
+async def read_answer(wire: Wire, method: str = "GET") -> Message:
+    """The next answer, with interim ones before it. :param method: that of the request"""
+    message = Message()
+    while True:
+        head = await wire.until(b"\r\n\r\n")
+        if head is None:
+            message.cut = wire.ended
+            return message
+        seen = Head(head)
+        if 100 <= seen.status < 200 and seen.status != 101:
+            message.interim.append(seen)
+            continue
+        message.head = seen
+        if method != "HEAD" and seen.status not in (101, *_NO_BODY):
+            await _read_body(wire, message, None)
+        return message
+
+
+async def _read_body(wire: Wire, message: Message, otherwise: int | None) -> None:
+    """:param otherwise: length where no field gives one; None for all that comes until the end"""
+    assert message.head is not None
+    if message.head.values("transfer-encoding"):
+        await _read_chunks(wire, message)
+        return
+    given = message.head.value("content-length")
+    length = otherwise if given is None else int(given)
+    if length is None:
+        message.body = message.framed = await wire.rest()
+        message.cut = None if wire.ended == "fin" else wire.ended
+        return
+    message.body = message.framed = await wire.exactly(length)
+    message.cut = wire.ended if len(message.body) < length else None
+
+
+async def _read_chunks(wire: Wire, message: Message) -> None:
+    while True:
+        line = await _framing_line(wire, message)
+        if line is None:
+            return
+        try:
+            size = int(line.partition(b";")[0].strip(), 16)
+        except ValueError:
+            message.cut = "malformed"
+            return
+        if size == 0:
+            break
+        data = await wire.exactly(size + 2)
+        message.framed += data
+        message.body += data[:size]
+        if len(data) < size + 2:
+            message.cut = wire.ended
+            return
+    while line != b"\r\n":  # trailers
+        line = await _framing_line(wire, message)
+        if line is None:
+            return
+
+
+async def _framing_line(wire: Wire, message: Message) -> bytes | None:
+    """The next line of a chunked body; None at the end of the connection."""
+    line = await wire.until(b"\r\n")
+    if line is None:
+        message.framed += wire.take(len(wire.buffer))
+        message.cut = wire.ended
+        return None
+    message.framed += line
+    return line
+
+
+class Link:
+    """A connection that a backend has accepted."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.wire = wire
+        self.heads: list[Head] = []
+        """of all requests on it"""
+        self.over = asyncio.Event()
+        """the other end has closed it, or this one did"""
+
+    async def ends(self) -> None:
+        """Wait until the gateway has closed it."""
+        await within(self.over.wait(), "the backend's connection to be closed")
+
+
+class RawBackend:
+    """A server that plays scripts."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        listener.setblocking(False)
+        self.address = "{}:{}".format(*listener.getsockname())
+        self.bytewise = False
+        """send each byte on its own"""
+        self.requests: list[Message] = []
+        """those that came, but for those around"""
+        self.links: list[Link] = []
+        self._scripts: list[Script] = [(OK,)]
+        self._listener = listener
+        self._tasks = {asyncio.create_task(self._accept())}
+        self._failures: list[BaseException] = []
+
+    @classmethod
+    async def start(cls) -> RawBackend:
+        """Start one."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", free_port()))
+        listener.listen(1024)
+        return cls(listener)
+
+    def plays(self, *scripts: Script, bytewise: bool = False) -> None:
+        """Play these scripts from now on, one for each request, and the last one for all that come behind. What came
+        before is forgotten, and idle connections are closed.
+        """
+        self.bytewise = bytewise
+        self._scripts = list(scripts) or [(OK,)]
+        self.requests = []
+        self.forget()
+
+    def forget(self) -> None:
+        """Close all connections."""
+        for link in self.links:
+            link.wire.half_close()
+        self.links = []
+
+    async def closed(self) -> None:
+        """Wait until the gateway has closed the connection of the latest request."""
+        link = self.requests[-1].link
+        assert link is not None
+        await link.ends()
+
+    async def close(self) -> None:
+        """Close it."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._listener.close()
+        assert not self._failures, f"a backend failed: {self._failures!r}"
+
+    async def _accept(self) -> None:
+        while True:
+            own, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+            link = Link(Wire(own))
+            self.links.append(link)
+            task = asyncio.create_task(self._serve(link))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, link: Link) -> None:
+        try:
+            while await self._serve_one(link):
+                pass
+        except Exception as error:
+            self._failures.append(error)
+        finally:
+            link.over.set()
+            link.wire.close()
+
+    async def _serve_one(self, link: Link) -> bool:
+        """Serve one request; False at the end of the connection."""
+        wire = link.wire
+        if not wire.buffer and not await wire.more(IDLE_SECONDS):
+            return False
+        message = await read_request_head(wire)
+        if message.head is None:
+            return False
+        message.link = link
+        link.heads.append(message.head)
+        around = [name for name in AROUND if message.head.target == name]
+        if around:
+            wire.bytewise = False
+            await wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(around[0]), around[0].encode()))
+            return True
+        number = len(self.requests)
+        self.requests.append(message)
+        wire.bytewise = self.bytewise
+        return await self._play(link, message, self._scripts[min(number, len(self._scripts) - 1)])
+
+    async def _play(self, link: Link, message: Message, script: Script) -> bool:
+        wire = link.wire
+        if Do.BODY not in script:
+            await read_request_body(wire, message)
+        for step in script:
+            if isinstance(step, bytes):
+                await wire.send(step)
+            elif isinstance(step, float):
+                await asyncio.sleep(step)
+            elif step is Do.BODY:
+                await read_request_body(wire, message)
+            elif callable(step):
+                await wire.send(await step())
+            elif step is Do.CLOSE:
+                wire.half_close()
+                await wire.rest()
+                return False
+            else:
+                wire.reset()
+                return False
+        return True
+
+
+@dataclass
+class Seen:
+    """What came of a client's bytes."""
+
+    answers: list[Message]
+    after: Message | None
+    """the answer to a request behind them; None where the connection was closed"""
+    behind: bytes = b""
+    """what came behind them, where that is no answer"""
+
+
+async def play(
+    address: str,
+    sent: bytes,
+    methods: Sequence[str] = ("GET",),
+    *,
+    kept: bool = False,
+    bytewise: bool = False,
+    behind: int | None = None,
+    then: Callable[[], Awaitable[object]] | None = None,
+) -> Seen:
+    """Send a client's bytes, and see what comes.
+
+    :param address: whom to
+    :param methods: of the requests in ``sent``: so many answers are waited for
+    :param kept: send a request before, on the same connection
+    :param bytewise: send each byte on its own
+    :param behind: read so many bytes behind the answers, in place of a request on the same connection
+    :param then: waited for before that request
+    """
+    wire = await dial(address)
+    try:
+        if kept:
+            await wire.send(request("/before"))
+            assert (await read_answer(wire)).body == b"/before"
+        wire.bytewise = bytewise
+        await wire.send(sent)
+        answers = []
+        for method in methods:
+            answers.append(await read_answer(wire, method))
+            if answers[-1].cut or answers[-1].status == 0:
+                break
+        seen = Seen(answers, None)
+        if behind is not None:
+            seen.behind = await wire.exactly(behind)
+        elif wire.ended is None:
+            if then is not None:
+                await then()
+            wire.bytewise = False
+            await wire.send(request("/after"))
+            answer = await read_answer(wire)
+            seen.after = answer if answer.head is not None else None
+        return seen
+    finally:
+        wire.close()
