@@ -23,10 +23,11 @@ Event = tuple[int, int]
 class Peer:
     """The other end of a connection of the gateway's, as a test plays it."""
 
-    def __init__(self, kernel: FakeKernel, name: str, slow: bool = False) -> None:
-        """:param slow: whether it takes only what it is told to (:meth:`take`)"""
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.slow = slow
+        self.slow = False
+        """whether it takes only what it is told to (:meth:`take`)"""
+        self.room = EVERYTHING
         self.received = bytearray()
         self.ended = ""
         """how the gateway's stream ended: ``fin``, ``reset``, or not yet"""
@@ -37,12 +38,16 @@ class Peer:
         self.unsent = bytearray()
         """what the gateway's receive buffer has no room for"""
         self.sock: Socket | None = None
-        self._kernel = kernel
 
     @property
     def has_answered(self) -> bool:
         """Whether it has got anything, or the end."""
         return bool(self.received or self.ended)
+
+    def limit(self, room: int) -> None:
+        """Take only what is said. :param room: bytes that the gateway's send buffer holds; 0 for no limit, and all"""
+        self.slow = room > 0
+        self.room = room or EVERYTHING
 
     def send(self, data: bytes) -> None:
         """Send."""
@@ -116,8 +121,6 @@ class Socket:
         self.outbox = bytearray()
         self.in_bytes = EVERYTHING
         """what the receive buffer holds"""
-        self.out_bytes = EVERYTHING
-        """what the send buffer holds"""
         self.fin_came = False
         self.dead = False
         """whether a reset came, or connecting failed"""
@@ -133,7 +136,7 @@ class Socket:
 
     @property
     def room(self) -> int:
-        return max(self.out_bytes - len(self.outbox), 0)
+        return max((self.peer.room if self.peer is not None else EVERYTHING) - len(self.outbox), 0)
 
     # --- what the peer does -------------------------------------------------------------------------------------------
 
@@ -257,8 +260,6 @@ class FakeKernel:
         self.order: Callable[[list[Event]], list[Event]] = lambda events: events
         """puts the events of a turn in order"""
         self.on_connect: Connect | None = None
-        self.out_bytes = EVERYTHING
-        """send buffer of connections that are made from now on"""
         self._watched: dict[int, int] = {}
         self._ready: dict[int, None] = {}
 
@@ -276,7 +277,6 @@ class FakeKernel:
         assert waiting is not None
         peer.sock = Socket(self, -1)  # the kernel has it until it is accepted
         peer.sock.peer = peer
-        peer.sock.out_bytes = self.out_bytes
         waiting.append(peer)
         self.wake(listening, self.sockets[listening], EPOLLIN)
 
@@ -411,8 +411,7 @@ class FakeKernel:
         if sock is None:
             return -EBADF
         assert self.on_connect is not None
-        sock.out_bytes = self.out_bytes
-        sock.peer = Peer(self, "backend")
+        sock.peer = Peer("backend")
         sock.peer.sock = sock
         sock.connecting = True
         error = self.on_connect(address, sock.peer)

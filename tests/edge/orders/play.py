@@ -15,7 +15,7 @@ from itertools import pairwise, product
 from typing import Any
 
 from .choices import Choices, every, some
-from .kernel import EVERYTHING, Event, Peer
+from .kernel import Event, Peer
 from .worker import Line, Worker
 
 MOST_ROUNDS = 100
@@ -74,7 +74,8 @@ class Backend:
 
     steps: Sequence[Step] = ()
     connects: int = STANDS
-    slow: bool = False
+    slow: int = 0
+    """bytes that the gateway's send buffer to it holds, if it takes only what it says"""
 
 
 @dataclass
@@ -89,9 +90,8 @@ class Scene:
     """what the clock, the operator and so on do"""
     clients: dict[str, Sequence[Step]] = field(default_factory=dict)
     """further ones"""
-    out_bytes: int = EVERYTHING
-    """what the gateway's send buffers hold"""
-    slow_client: bool = False
+    slow_client: int = 0
+    """bytes that the gateway's send buffer to the client holds, if the client takes only what it says"""
     midst: int = 0
     """how many steps may be taken in the midst of turns"""
     forget: bool = True
@@ -107,7 +107,7 @@ class Play:
         self.trace: list[str] = []
         self.lines: list[Line] = []
         """of the access log"""
-        self.client = Actor("client", scene.client, worker.client(slow=scene.slow_client))
+        self.client = Actor("client", scene.client, worker.client(room=scene.slow_client))
         self.clients = {name: Actor(name, steps, worker.client(name)) for name, steps in scene.clients.items()}
         self.backends: list[Actor] = []
         self._others = [Actor(name, steps) for name, steps in scene.others.items()]
@@ -152,7 +152,6 @@ class Play:
         kernel.order = self._order
         kernel.before = self._before
         kernel.on_connect = self._connect
-        kernel.out_bytes = scene.out_bytes
 
     def _round(self) -> bool:
         """Let actors take steps, and the poller have a turn. False if there is nothing left to do."""
@@ -195,7 +194,8 @@ class Play:
         assert number < len(self.scene.backends), "one connection too many"
         backend = self.scene.backends[number]
         actor = Actor(f"backend {number}", backend.steps, peer)
-        peer.name, peer.slow = actor.name, backend.slow
+        peer.name = actor.name
+        peer.limit(backend.slow)
         self.backends.append(actor)
         return -1 if backend.connects == LATER else backend.connects
 

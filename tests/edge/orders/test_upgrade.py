@@ -219,9 +219,8 @@ def test_more_ahead_than_is_kept(worker: Worker, extra: int) -> None:
 def test_a_backend_that_takes_little(worker: Worker, request_: bytes, answer: bytes) -> None:
     scene = Scene(
         [connect(request_), send(AHEAD)],
-        [Backend([take(100), take(150), take(1000), send(answer, ASKED), send(EARLY)], slow=True)],
+        [Backend([take(100), take(150), take(1000), send(answer, ASKED), send(EARLY)], slow=150)],
         opened(answer, AHEAD, EARLY),
-        out_bytes=150,
     )
     assert try_every(worker, scene) > 20
 
@@ -232,8 +231,7 @@ def test_a_client_that_takes_little(worker: Worker, request_: bytes, answer: byt
         [connect(request_), send(AHEAD), take(30), take(40)],
         [Backend([send(answer, ASKED), send(EARLY)])],
         opened(answer, AHEAD, EARLY),
-        out_bytes=50,
-        slow_client=True,
+        slow_client=50,
     )
     assert try_every(worker, scene) > 20
 
@@ -428,8 +426,7 @@ def test_a_declined_upgrade_whose_client_takes_little(worker: Worker) -> None:
         [connect(RAW), send(AHEAD), take(30), take(40), take(1000)],
         [Backend(pieces(DECLINED, 50, when=ASKED))],
         declined,
-        out_bytes=50,
-        slow_client=True,
+        slow_client=50,
     )
     assert try_every(worker, scene) > 20
 

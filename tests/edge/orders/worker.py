@@ -271,9 +271,11 @@ class Worker:
             self.turn()
         raise AssertionError(f"{most} turns, and there is still something to do: {self.kernel.events}")
 
-    def client(self, name: str = "client", slow: bool = False) -> Peer:
-        """A client that has not connected."""
-        return Peer(self.kernel, name, slow)
+    def client(self, name: str = "client", room: int = 0) -> Peer:
+        """A client that has not connected. :param room: as of :meth:`Peer.limit`"""
+        peer = Peer(name)
+        peer.limit(room)
+        return peer
 
 
 __all__ = ["BACKEND", "NEVER", "SECOND_BACKEND", "Worker"]
