@@ -1,11 +1,11 @@
 """The upgrade gateway: a reverse proxy for WebSocket servers that knows, keeps alive and explains every link.
 
-Data walks through the packages in one direction::
+Data flows through the packages in one direction::
 
     edge -> protocol (the request's head) -> routing -> edge (the handshake) -> tunnels -> observe
 
-``processes`` holds the supervisor and the workers, ``config`` what operators write, ``cli`` what they type.
-ARCHITECTURE.md has the why.
+``processes`` has the supervisor and the workers, ``config`` the configuration, ``cli`` the command line.
+ARCHITECTURE.md explains the design.
 """
 
 from gateway.build import prefer_pure_sources
