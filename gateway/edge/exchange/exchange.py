@@ -13,7 +13,7 @@ from gateway.edge.refused import Refused
 from gateway.edge.to_backend import request_to_backend
 from gateway.observe.backends import DIAL, POOL, REQUEST
 from gateway.observe.requests import CLIENT_CLOSED_REQUEST, Logged
-from gateway.protocol.bodies import BadBody, UntilClose
+from gateway.protocol.bodies import BadBody, Dechunker, UntilClose
 from gateway.protocol.framing import request_body
 from gateway.routing.attempts import Attempts
 
@@ -227,14 +227,19 @@ class Exchange(Answer):
             self._wait_for_dial()
         elif self._to_client:
             self._cut(CLIENT, "write_stall")
-        elif self._to_backend and not self._answers():
-            self._refuse(Refused(504, "the backend does not take the request", "timeout"), BACKEND, "write_stall")
-        elif self._upload is not None and not self._answers():
-            self._refuse(Refused(408, "the request's body did not come in time", "timeout"), CLIENT, "timeout")
-        elif not self._answers():
-            self._refuse(Refused(504, "the backend did not answer in time", "timeout"), BACKEND, "timeout")
+        elif self._to_backend:
+            self._too_late(504, "the backend does not take the request", BACKEND, "write_stall")
+        elif self._upload is not None:
+            self._too_late(408, "the request's body did not come in time", CLIENT, "timeout")
         else:
-            self._cut(CLIENT if self._upload is not None else BACKEND, "timeout")
+            self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
+
+    def _too_late(self, status: int, reason: str, initiator: str, cause: str) -> None:
+        """:param status: for the client, unless its answer has begun: then that is cut"""
+        if self._answers():
+            self._cut(initiator, cause)
+        else:
+            self._refuse(Refused(status, reason, "timeout"), initiator, cause)
 
     def abandon(self) -> None:
         """Something in here failed: close both connections."""
@@ -296,8 +301,8 @@ class Exchange(Answer):
 
     def _cut(self, initiator: str, cause: str) -> None:
         if not self._over:
-            # The end of the connection would look like the end of such an answer.
-            reset = isinstance(self._body, UntilClose)
+            # The end of the connection would look like the end of such an answer; one without its chunks, too.
+            reset = isinstance(self._body, UntilClose | Dechunker)
             self._end(self._status, initiator, cause, None)
             self._client.cut(reset)
 
