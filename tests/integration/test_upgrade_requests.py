@@ -1,26 +1,28 @@
-"""Plain requests on kept connections, through reloads and upgrades: none of them fails."""
+"""Plain requests on kept connections, through reloads, upgrades and the death of a worker.
+
+``tests/peers/test_site.py`` does it for longer, with other people's servers and clients.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
-import random
 import signal
 
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import within
-from tests.support.gateway import Gateway, to_one
+from tests.support.gateway import to_one
+from tests.support.posting import Posting
 from tests.support.raw import Connection, request
+from tests.support.sockets import client_ports
 
 from .upgrades import upgrade
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CLIENTS = 30
-ROUNDS = 3
 
 
 async def post(client: Connection, body: bytes) -> None:
@@ -31,38 +33,37 @@ async def post(client: Connection, body: bytes) -> None:
     assert hashlib.sha256(body).hexdigest() in answer.text
 
 
-async def keep_posting(client: Connection, over: asyncio.Event, seed: int) -> int:
-    """POST again and again on one connection, with small pauses. :returns: how often"""
-    rng = random.Random(seed)
-    count = 0
-    while not over.is_set():
-        await post(client, rng.randbytes(rng.choice((1, 100, 40_000))))
-        count += 1
-        await asyncio.sleep(rng.choice((0, 0, 0.001, 0.02)))  # the pace of a client that is tested
-    return count
+@pytest.mark.parametrize(("how", "times"), [("reload", 3), ("upgrade", 2)])
+async def test_posts_on_kept_connections(start_gateway: StartGateway, backends: Backends, how: str, times: int) -> None:
+    web = await backends.web()
+    gateway = await start_gateway({**to_one(web.address), "workers": 2})
+    async with Posting(gateway.address, "/a/upload", CLIENTS) as posting:
+        for _ in range(times):
+            await (upgrade(gateway) if how == "upgrade" else gateway.reload())
+            await posting.goes_on()
+    assert not posting.failures, posting.errors
+    assert web.uploads == posting.answered
+    assert max(web.uploads.values()) == 1
 
 
-async def change(gateway: Gateway, how: str) -> None:
-    if how == "upgrade":
-        await upgrade(gateway)
-    else:
-        await gateway.reload()
-
-
-@pytest.mark.parametrize("how", ["reload", "upgrade"])
-async def test_posts_on_kept_connections(
-    start_gateway: StartGateway, open_connection: Open, backends: Backends, how: str
+async def test_a_worker_that_is_killed_takes_only_the_requests_that_it_had(
+    start_gateway: StartGateway, backends: Backends
 ) -> None:
     web = await backends.web()
     gateway = await start_gateway({**to_one(web.address), "workers": 2})
-    clients = [await open_connection(gateway) for _ in range(CLIENTS)]
-    over = asyncio.Event()
-    tasks = [asyncio.create_task(keep_posting(client, over, seed)) for seed, client in enumerate(clients)]
-    for _ in range(ROUNDS):
-        await change(gateway, how)
-        await asyncio.sleep(0.2)  # of the load
-    over.set()
-    assert all(count for count in await asyncio.gather(*tasks))
+    async with Posting(gateway.address, "/a/upload", CLIENTS) as posting:
+        gateway.tolerate("worker .* was killed by SIGKILL")
+        pid = (await gateway.worker_pids())[0]
+        os.kill(pid, signal.SIGSTOP)  # it accepts nothing from now on
+        its = client_ports(pid, gateway.address)
+        os.kill(pid, signal.SIGKILL)
+        await gateway.until(lambda scrape: scrape.value("gateway_worker_restarts_total") == 1, "the new worker")
+        await posting.goes_on()
+    assert 0 < len(its) < CLIENTS  # or this shows nothing
+    assert posting.failures.keys() <= its, posting.errors
+    assert set(posting.failures.values()) <= {1}
+    assert posting.answered.keys() <= web.uploads.keys() <= posting.answered.keys() | posting.unanswered
+    assert max(web.uploads.values()) == 1  # what was answered, was not lost; what was lost, was not sent twice
 
 
 async def test_a_connection_moves_between_two_requests(

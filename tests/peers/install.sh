@@ -20,6 +20,7 @@ need ip iproute2
 need nft nftables
 need conntrack conntrack
 need sysctl procps
+need wrk wrk
 need systemd-analyze systemd
 ldconfig -p | grep -q libseccomp.so.2 || missing="$missing libseccomp2"
 

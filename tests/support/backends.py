@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import socket
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -98,6 +98,8 @@ class Web:
         """by path: set when a request has come"""
         self.connections: list[Any] = []
         """one entry for each request: where it came from"""
+        self.uploads: Counter[str] = Counter()
+        """by SHA-256: how often it was uploaded, whole"""
         self._runner: web.AppRunner | None = None
 
     @classmethod
@@ -161,6 +163,7 @@ class Web:
         async for piece in request.content.iter_any():
             digest.update(piece)
             size += len(piece)
+        self.uploads[digest.hexdigest()] += 1
         framing = request.headers.get("Transfer-Encoding") or request.headers.get("Content-Length")
         return web.json_response({"sha256": digest.hexdigest(), "size": size, "framing": framing})
 

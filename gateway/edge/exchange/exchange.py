@@ -227,14 +227,19 @@ class Exchange(Answer):
             self._wait_for_dial()
         elif self._to_client:
             self._cut(CLIENT, "write_stall")
-        elif self._to_backend and not self._answers():
-            self._refuse(Refused(504, "the backend does not take the request", "timeout"), BACKEND, "write_stall")
-        elif self._upload is not None and not self._answers():
-            self._refuse(Refused(408, "the request's body did not come in time", "timeout"), CLIENT, "timeout")
-        elif not self._answers():
-            self._refuse(Refused(504, "the backend did not answer in time", "timeout"), BACKEND, "timeout")
+        elif self._to_backend:
+            self._too_late(504, "the backend does not take the request", BACKEND, "write_stall")
+        elif self._upload is not None:
+            self._too_late(408, "the request's body did not come in time", CLIENT, "timeout")
         else:
-            self._cut(CLIENT if self._upload is not None else BACKEND, "timeout")
+            self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
+
+    def _too_late(self, status: int, reason: str, initiator: str, cause: str) -> None:
+        """:param status: for the client, unless its answer has begun: then that is cut"""
+        if self._answers():
+            self._cut(initiator, cause)
+        else:
+            self._refuse(Refused(status, reason, "timeout"), initiator, cause)
 
     def abandon(self) -> None:
         """Something in here failed: close both connections."""

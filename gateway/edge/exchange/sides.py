@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import EAGAIN, EINTR
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLET, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.tunnels.table.layout import NEVER, READING
@@ -155,6 +155,7 @@ class Sides:
                 return
             sent = 0
         self._to_client = data[sent:]
+        self._touch()
         self._watch_client()
 
     def _flush_client(self) -> None:
@@ -195,7 +196,7 @@ class Sides:
     def _client_events(self) -> int:
         if self._client_mode != SENDING:
             return READING
-        return READING & ~EPOLLIN | EPOLLOUT if self._client.is_full else READING | EPOLLOUT
+        return EPOLLRDHUP | EPOLLET | EPOLLOUT if self._client.is_full else READING | EPOLLOUT
 
     # --- to the backend -----------------------------------------------------------------------------------------------
 
@@ -219,6 +220,7 @@ class Sides:
             sent = 0
         self._to_backend = data[sent:]
         if self._to_backend:
+            self._touch()
             self._watch_backend()
 
     def _flush_backend(self) -> None:
