@@ -120,7 +120,7 @@ def status(state: GatewayState) -> Object:
         "stopping": state.stopping,
         "drain": _drain(state.drain, len(rows)) if state.drain else None,
         "tunnels": len(rows),
-        "max_tunnels": config.max_tunnels,
+        "max_tunnels": state.max_tunnels,
         "listen": listen,
         "admin": str(config.admin.address),
         "demo": {"url": demo_url(config)} if state.demo else None,

@@ -70,6 +70,8 @@ class GatewayState:
     registry: Registry
     config: Config
     config_path: str
+    max_tunnels: int
+    """room for tunnels: what is configured, or what ``auto`` came to at the start"""
     demo: bool = False
     started_unix: float = field(default_factory=time.time)
     last_reload_ok: bool = True

@@ -23,7 +23,7 @@ from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
 from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Pool, Upstream
-from gateway.config.words import found, known, quoted
+from gateway.config.words import found, known, number, quoted
 
 __all__ = [
     "AccessLog",
@@ -49,6 +49,7 @@ __all__ = [
 ]
 
 _MOST_WORKERS = 64
+_MOST_TUNNELS = 1048576
 
 
 def available_cpus() -> int:
@@ -61,6 +62,18 @@ def _resolve_auto(value: object) -> object:
         if value != "auto":
             raise BadValue(f"expected auto or a whole number, found {found(value)}", "auto, or digits without quotes")
         return available_cpus()
+    return value
+
+
+def _parse_max_tunnels(value: object) -> int | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise BadValue(f"expected auto or a whole number, found {found(value)}", "auto, or digits without quotes")
+    if value < 1:
+        raise BadValue(f"{number(value)} is too small", "at least 1")
+    if value > _MOST_TUNNELS:
+        raise BadValue(f"{number(value)} is too large", f"at most {_MOST_TUNNELS}")
     return value
 
 
@@ -152,11 +165,16 @@ class Config(Section):
         le=_MOST_WORKERS,
         description="Processes that relay; auto is one for each CPU that the gateway may use",
     )
-    max_tunnels: Annotated[int, Strict()] = Field(
-        default=65536,
-        ge=1,
-        le=1048576,
-        description="How many tunnels may be open at once; beyond it handshakes get 503",
+    max_tunnels: Annotated[
+        int | Literal["auto"],
+        PlainValidator(
+            _parse_max_tunnels,
+            json_schema_input_type=Literal["auto"] | Annotated[int, Field(ge=1, le=_MOST_TUNNELS)],
+        ),
+    ] = Field(
+        default="auto",
+        description="How many tunnels may be open at once; beyond it handshakes get 503. auto is what the limit of open"
+        " descriptors carries, at most 65536",
     )
     listen: tuple[Listener, ...] = Field(min_length=1, description="Addresses to accept clients on")
     trusted_proxies: tuple[_Network, ...] = Field(

@@ -69,7 +69,9 @@ class Edge:
         self.owner = Owner(
             slice_, poller.relay, store, Ends(slice_.table, registry, events, self.batch), self.batch, self.handshakes
         )
+        poller.relay.owner = self.owner
         self.deadlines = Deadlines(loop)
+        poller.on_failure = self.deadlines.on_failure = events.connection_faults.inc
         wire = PlainWire(poller.kernel)
         dialler = Dialler(poller, descriptors, Backends(events, self.batch, slice_))
         self.pool = Pool(poller, loop, slice_.idle_connections)

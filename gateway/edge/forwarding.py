@@ -92,7 +92,8 @@ def goes_as_it_came(head: ResponseHead, method: bytes) -> bool:
     first = head.first
     if head.status == 204 or (b"transfer-encoding" in first and (method == b"HEAD" or head.status == 304)):
         return False
-    return _OF_ONE_HOP.isdisjoint(first) and head.raw.startswith(b"HTTP/1.1 ")
+    # A status is followed by a space, with a reason phrase behind it or not (RFC 9112 section 4).
+    return _OF_ONE_HOP.isdisjoint(first) and head.raw.startswith(b"HTTP/1.1 ") and head.raw[12:13] == b" "
 
 
 def _status_line(head: ResponseHead) -> bytes:

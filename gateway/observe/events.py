@@ -8,7 +8,9 @@ takes a dead one's place goes on with its files, so counters never go down and f
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import sys
 from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
@@ -51,9 +53,22 @@ def use_files_of(slot: int) -> None:
     """
     if DIRECTORY not in os.environ:
         raise RuntimeError(f"{DIRECTORY} is not set: a worker is started by the supervisor")
+    _import_without_server()
     from prometheus_client import values
 
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]  # theirs is untyped
+
+
+def _import_without_server() -> None:
+    """Have the parts of prometheus-client that count imported alone.
+
+    The package imports its HTTP server with all that this needs, 4 MB in each worker, when it is imported itself; so it
+    is there as a package only, with nothing in it but its parts.
+    """
+    if "prometheus_client" not in sys.modules:
+        spec = importlib.util.find_spec("prometheus_client")
+        assert spec is not None
+        sys.modules["prometheus_client"] = importlib.util.module_from_spec(spec)
 
 
 class Durations:
@@ -98,7 +113,8 @@ class Events:
     """The metrics of one worker."""
 
     def __init__(self) -> None:
-        from prometheus_client import CollectorRegistry, Counter, Histogram
+        from prometheus_client.metrics import Counter, Histogram
+        from prometheus_client.registry import CollectorRegistry
 
         registry = CollectorRegistry()
         self.handshakes = Counter("gateway_handshakes", "Handshakes by result", ["route", "result"], registry=registry)
@@ -155,6 +171,11 @@ class Events:
             "gateway_backend_connect_errors",
             "Connections to a backend that could not be made",
             ["upstream", "backend", "reason"],
+            registry=registry,
+        )
+        self.connection_faults = Counter(
+            "gateway_connection_faults",
+            "Requests and handshakes ended because of an error in the gateway itself",
             registry=registry,
         )
         self.route = cache(lambda name: RouteEvents(self, name))

@@ -186,7 +186,7 @@ class Inheritance:
         """:raises CannotInherit: the configuration changes what an upgrade has to keep"""
         now = {
             "workers": config.workers,
-            "max_tunnels": config.max_tunnels,
+            "max_tunnels": self.max_tunnels if config.max_tunnels == "auto" else config.max_tunnels,
             "admin.address": str(config.admin.address),
             "listen": sorted(str(listener.address) for listener in config.listen),
         }

@@ -45,6 +45,8 @@ class Opened:
     mirrors: Mirrors
     admin: socket.socket
     listeners: Listeners
+    max_tunnels: int
+    """room in the table; what ``auto`` came to"""
     metrics: str
     """directory of the workers' files"""
     keeping: Keeping | None = None
@@ -70,9 +72,10 @@ class Opened:
         self.table.close()
 
 
-async def open_all(config: Config, registry: Registry, demo: bool = False) -> Opened:
+async def open_all(config: Config, registry: Registry, room: int, demo: bool = False) -> Opened:
     """Begin, or carry on what a supervisor has begun that died.
 
+    :param room: for tunnels, in a table that is made now
     :param registry: has the names of the configuration; it gets those that the gateway had before
     :raises CannotListen: an address cannot be listened on
     :raises resumption.StillServed: workers of the supervisor before are there still
@@ -97,7 +100,7 @@ async def open_all(config: Config, registry: Registry, demo: bool = False) -> Op
                 for name in kept.names:
                     store.remove(name)
     if opened is None:
-        opened = await _begin(config, registry, store, bool(found))
+        opened = await _begin(config, registry, room, store, bool(found))
     if opened.keeping is None and store is not None:
         for name in store.names:
             store.remove(name)
@@ -106,7 +109,7 @@ async def open_all(config: Config, registry: Registry, demo: bool = False) -> Op
     return opened
 
 
-async def _begin(config: Config, registry: Registry, store: ManagerStore | None, patient: bool) -> Opened:
+async def _begin(config: Config, registry: Registry, room: int, store: ManagerStore | None, patient: bool) -> Opened:
     """:param patient: addresses may be taken until the manager has forgotten sockets"""
     listeners = Listeners(config.workers)
     admin = await _in_time(lambda: listen_alone(config.admin.address), patient)
@@ -115,8 +118,8 @@ async def _begin(config: Config, registry: Registry, store: ManagerStore | None,
     except CannotListen:
         admin.close()
         raise
-    mirrors = Mirrors(Table.create(config.workers, config.max_tunnels), registry.sizes)
-    opened = Opened(mirrors, admin, listeners, _metrics_directory())
+    mirrors = Mirrors(Table.create(config.workers, room), registry.sizes)
+    opened = Opened(mirrors, admin, listeners, room, _metrics_directory())
     if store is not None and _suffices(store, listeners):
         opened.keeping = Keeping.begin(store, mirrors)
     return opened
@@ -174,7 +177,8 @@ def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
     listeners = Listeners(config.workers)
     listeners.add({listener.address: sockets[str(listener.address)] for listener in config.listen})
     mirrors = left.carry_on(registry.sizes)
-    opened = Opened(mirrors, socket.socket(fileno=left.admin[1]), listeners, left.metrics, before=left)
+    admin = socket.socket(fileno=left.admin[1])
+    opened = Opened(mirrors, admin, listeners, left.max_tunnels, left.metrics, before=left)
     address = manager_address(os.environ)
     if left.store is not None and address is not None:
         store = ManagerStore(address, offered(os.environ), asyncio.get_running_loop(), left.store.names)
@@ -216,7 +220,8 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
                 store.remove(name)
     listeners.add(await _in_time(lambda: listeners.open(_addresses(config)), True))
     settled = settle(table, len(registry.routes), len(registry.backends))
-    opened = Opened(mirrors, admin, listeners, _metrics_directory(before.metrics), None, before, settled.slots)
+    metrics = _metrics_directory(before.metrics)
+    opened = Opened(mirrors, admin, listeners, before.max_tunnels, metrics, None, before, settled.slots)
     tunnels = kept.tunnels()
     for slot in settled.slots:
         ids = {table.cells[row + ID] for row in table.rows(slot)}

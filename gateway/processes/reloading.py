@@ -55,7 +55,7 @@ class Reloading:
         state = self._state
         try:
             config = await asyncio.to_thread(self._read, self._path)
-            _refuse_what_needs_a_restart(self._workers.config, config)
+            _refuse_what_needs_a_restart(self._workers.config, config, state.max_tunnels)
             self._registry.admit(config)
             new = await self._open([listener.address for listener in config.listen])
         except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
@@ -116,11 +116,14 @@ class Reloading:
         return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
 
 
-def _refuse_what_needs_a_restart(old: Config, new: Config) -> None:
-    """:raises ValueError: the new configuration changes what is fixed while the gateway runs"""
+def _refuse_what_needs_a_restart(old: Config, new: Config, max_tunnels: int) -> None:
+    """
+    :param max_tunnels: in force; ``auto`` stands for it
+    :raises ValueError: the new configuration changes what is fixed while the gateway runs
+    """
     fixed = {
         "workers": old.workers != new.workers,
-        "max_tunnels": old.max_tunnels != new.max_tunnels,
+        "max_tunnels": new.max_tunnels not in ("auto", max_tunnels),
         "admin.address": old.admin.address != new.admin.address,
     }
     changed = [key for key, differs in fixed.items() if differs]

@@ -114,17 +114,19 @@ class Kept:
             if not text:
                 raise CannotInherit("it had ended")
             inheritance = Inheritance.parse(text, alone=True)
-            mirrors = self._take_over(inheritance, config.max_tunnels)
+            if config.max_tunnels != "auto":
+                inheritance.max_tunnels = config.max_tunnels
+            mirrors = self._take_over(inheritance)
         except (OSError, ValueError) as error:
             raise CannotInherit(str(error)) from None
         table = mirrors.table
-        asked = (config.workers, -(-config.max_tunnels // config.workers))
+        asked = (config.workers, -(-inheritance.max_tunnels // config.workers))
         if prefix_of(table) != self.prefix or (table.workers, table.rows_per_worker) != asked:
             table.close()
             raise CannotInherit("workers or max_tunnels is not what it was")
         return mirrors, inheritance
 
-    def _take_over(self, before: Inheritance, max_tunnels: int) -> Mirrors:
+    def _take_over(self, before: Inheritance) -> Mirrors:
         """:raises ValueError: a table is missing, or cannot be converted. :raises OSError: there is no room"""
         known = dict(self._of("table"))
         numbers = {before.table, *(number for _, number in before.mirrors)}
@@ -135,7 +137,7 @@ class Kept:
         others = {slot: tables[number] for slot, number in before.mirrors}
         names = (len(before.routes), len(before.backends))
         try:
-            return Mirrors.inherit(tables[before.table], max_tunnels, lambda: names, (), others)
+            return Mirrors.inherit(tables[before.table], before.max_tunnels, lambda: names, (), others)
         except BaseException:
             for fd in tables.values():
                 os.close(fd)

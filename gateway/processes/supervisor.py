@@ -23,6 +23,7 @@ from gateway.edge.descriptors import Descriptors
 from gateway.imports import without_collections
 from gateway.observe.events import DIRECTORY
 from gateway.processes import upgrade
+from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.inheritance import Inheritance, InheritedWorker
@@ -110,7 +111,9 @@ class Supervisor:
         inherited = self._inheritance
         try:
             opened = self._opened = (
-                await open_all(self._config, self._registry, self._demo)
+                await open_all(
+                    self._config, self._registry, capacity(self._config.max_tunnels, descriptors), self._demo
+                )
                 if inherited is None
                 else inherit(self._config, self._registry, inherited)
             )
@@ -129,7 +132,7 @@ class Supervisor:
         orderly = False
         try:
             log.info("gateway %s (relay %s), configuration %s", VERSION, relay_build(), self._path)
-            _warn_if_short(descriptors, self._config)
+            explain_capacity(self.state.max_tunnels, self._config, descriptors)
             relying = await self._keep()
             if opened.before is None:
                 # Where tunnels or clients wait for workers, names are known from before, or come later.
@@ -184,7 +187,9 @@ class Supervisor:
         keeping, before = opened.keeping, opened.before
         keeper = None if keeping is None else keeping.journal
         loop = asyncio.get_running_loop()
-        self.state = GatewayState(opened.table, self._registry, self._config, self._path, demo=self._demo)
+        self.state = GatewayState(
+            opened.table, self._registry, self._config, self._path, opened.max_tunnels, demo=self._demo
+        )
         self.state.refresh = opened.mirrors.refresh
         self._workers = Workers(
             self.state,
@@ -367,7 +372,7 @@ class Supervisor:
             version=VERSION,
             path=self._path,
             workers=workers.config.workers,
-            max_tunnels=workers.config.max_tunnels,
+            max_tunnels=state.max_tunnels,
             admin=(str(workers.config.admin.address), opened.admin.fileno()),
             listen=[(str(address), [sock.fileno() for sock in each]) for address, each in sockets.items()],
             table=state.table.fd,
@@ -426,16 +431,3 @@ def _start_admin() -> Callable[..., Coroutine[Any, Any, AdminServer]]:
     with without_collections():
         from gateway.admin.server import start_admin
     return start_admin
-
-
-def _warn_if_short(descriptors: Descriptors, config: Config) -> None:
-    """Say so if this process, or a worker, may not have as many descriptors as ``max_tunnels`` takes."""
-    if descriptors.tunnels < config.max_tunnels:
-        log.warning(
-            "descriptors are limited to %d a process, and max_tunnels is %d: %d tunnels can be open, and %d of them"
-            " would outlive their worker; raise the hard limit (ulimit -Hn, LimitNOFILE=)",
-            descriptors.limit,
-            config.max_tunnels,
-            min(descriptors.tunnels * config.workers, config.max_tunnels),
-            descriptors.tunnels,
-        )

@@ -157,26 +157,6 @@ class Worker:
         elif isinstance(message, DrainBackends) and self._edge is not None:
             self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
 
-    def tunnel_ended(self, row: int) -> None:
-        """The relay has ended a tunnel."""
-        assert self._edge is not None
-        self._edge.owner.tunnel_ended(row)
-
-    def side_answered(self, row: int, side: int, silence_ns: int) -> None:
-        """The relay has seen a side answer after a silence."""
-        assert self._edge is not None
-        self._edge.owner.intervals.answered(row, side, silence_ns)
-
-    def backend_lost(self, row: int) -> int:
-        """The relay asks when a client is to be told that its backend has vanished."""
-        assert self._edge is not None
-        return self._edge.owner.backend_lost(row)
-
-    def tick(self, now: int) -> int:
-        """The relay's clock has come to where something is due. :returns: when that is so again"""
-        assert self._edge is not None
-        return self._edge.owner.tick(now)
-
     async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
         if self._edge is None:
@@ -372,28 +352,9 @@ def main(arguments: list[str]) -> None:
     with without_collections():
         use_files_of(slot)  # it imports prometheus-client
     table = Table(table_fd)
-    worker: Worker | None = None
-
-    def tunnel_ended(row: int) -> None:
-        assert worker is not None
-        worker.tunnel_ended(row)
-
-    def side_answered(row: int, side: int, silence_ns: int) -> None:
-        assert worker is not None
-        worker.side_answered(row, side, silence_ns)
-
-    def backend_lost(row: int) -> int:
-        assert worker is not None
-        return worker.backend_lost(row)
-
-    def tick(now: int) -> int:
-        assert worker is not None
-        return worker.tick(now)
-
-    poller = Poller(table, descriptors, tunnel_ended, side_answered, backend_lost, tick)
+    poller = Poller(table, descriptors)
 
     async def run() -> None:
-        nonlocal worker
         deposits = Deposits(socket.socket(fileno=store_fd), asyncio.get_running_loop())
         worker = Worker(slot, table, poller, deposits, Descriptors(descriptors))
         await worker.run(socket.socket(fileno=control_fd))

@@ -51,7 +51,7 @@ class FakeGateway:
         registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         registry.admit(parsed)
         self.table = Table.create(workers, max_tunnels)
-        self.state = GatewayState(self.table, registry, parsed, "gateway.yaml", demo=demo)
+        self.state = GatewayState(self.table, registry, parsed, "gateway.yaml", max_tunnels, demo=demo)
         self.operations = FakeOperations(self)
         self.slices = [Slice(self.table, slot) for slot in range(workers)]
         for slot in range(workers):

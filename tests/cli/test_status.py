@@ -49,7 +49,7 @@ def test_status(gateway):
     result = run(status)
     assert result.exit_code == 0
     assert row_with(result.output, "state  ").split() == ["state", "ready"]
-    assert "2 of at most 65536" in result.output
+    assert "2 of at most 1000" in result.output
     assert row_with(result.output, "chat2.internal:9001").split() == ["chat", "chat2.internal:9001", "down", "2", "0"]
     assert row_with(result.output, "127.0.0.1:9001").split() == ["chat", "127.0.0.1:9001", "up", "1", "2"]
     assert row_with(result.output, " 4001 ").split()[-1] == "1"

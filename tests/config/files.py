@@ -17,7 +17,7 @@ routes:
 # What interface.md has and the gateway knows, as it stands there.
 CONTRACT = """\
 workers: auto                          # [A] processes that relay; auto = one for each CPU
-max_tunnels: 65536                     # [A] capacity of the table; beyond it handshakes get 503
+max_tunnels: auto                      # [A] capacity of the table. auto [D]: what the descriptor limit carries
 
 listen:
   - address: 0.0.0.0:8080              # [A] host:port, [::]:port, unix:/run/gateway.sock

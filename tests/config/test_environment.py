@@ -14,7 +14,8 @@ def test_an_unquoted_variable_may_hold_a_number():
 
 def test_a_quoted_variable_holds_text():
     assert complaints(with_top('max_tunnels: "${N}"'), {"N": "3"}) == [
-        'gateway.yaml:1:14: max_tunnels: expected a whole number, found the text "3" (digits without quotes)'
+        'gateway.yaml:1:14: max_tunnels: expected auto or a whole number, found the text "3"'
+        " (auto, or digits without quotes)"
     ]
 
 

@@ -110,6 +110,8 @@ def test_every_default_fits():
         MINIMAL,
         CONTRACT,
         with_top("workers: 4\naccess_log: off"),
+        with_top("max_tunnels: auto"),
+        with_top('max_tunnels: "auto"'),
         with_top('workers: ${N:-2}\nmax_tunnels: ${M:-5}\ntimeouts: {connect: "${T:-5s}"}'),
         with_top('admin: {hosts: [gw.example.com, "*.internal"]}'),
         with_top("access_log: {path: off}\ntimeouts: {idle: 1.5h, max_lifetime: 'off'}"),

@@ -65,15 +65,19 @@ def test_an_unknown_key_is_reported_with_the_likely_one():
         ("admin:", "1:7: admin: expected a mapping, found nothing (lines such as `key: value`)"),
         (
             "max_tunnels: [1]",
-            "1:14: max_tunnels: expected a whole number, found a list (digits without quotes)",
+            "1:14: max_tunnels: expected auto or a whole number, found a list (auto, or digits without quotes)",
         ),
         (
             "max_tunnels: 1.5",
-            "1:14: max_tunnels: expected a whole number, found the number 1.5 (digits without quotes)",
+            "1:14: max_tunnels: expected auto or a whole number, found the number 1.5 (auto, or digits without quotes)",
         ),
         (
             "max_tunnels: yes",
-            "1:14: max_tunnels: expected a whole number, found true (digits without quotes)",
+            "1:14: max_tunnels: expected auto or a whole number, found true (auto, or digits without quotes)",
+        ),
+        (
+            "max_tunnels: 70k",
+            '1:14: max_tunnels: expected auto or a whole number, found the text "70k" (auto, or digits without quotes)',
         ),
         ("max_tunnels: 0", "1:14: max_tunnels: 0 is too small (at least 1)"),
         ("max_tunnels: 1048577", "1:14: max_tunnels: 1048577 is too large (at most 1048576)"),

@@ -32,7 +32,7 @@ from .files import CONTRACT, MINIMAL, config_of, route, with_top
 def test_every_default():
     config = config_of(MINIMAL)
     assert config.workers == min(len(os.sched_getaffinity(0)), 64)
-    assert config.max_tunnels == 65536
+    assert config.max_tunnels == "auto"
     assert config.listen == (Listener(address="0.0.0.0:8080"),)
     assert config.trusted_proxies == ()
     assert config.admin == Admin(address="127.0.0.1:9100")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Gateway, to_one
 from tests.support.memory import open_descriptors
 from tests.support.raw import Connection, handshake, request
+
+from .upgrades import fails, upgrade
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -63,7 +66,9 @@ async def test_tunnels_beyond_the_limit_are_refused(
 ) -> None:
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address), descriptors=LIMIT)
-    await gateway.stderr.containing("descriptors are limited to 160 a process, and max_tunnels is 65536: 70 tunnels")
+    await gateway.stderr.containing("room for 70 tunnels, as descriptors are limited to 160 a process")
+    assert not any("WARNING" in line for line in gateway.stderr.lines)
+    assert (await gateway.api("status"))["max_tunnels"] == 70
     before = await gateway.scrape()
     clients, count = await fill(gateway, open_connection)
     assert 50 <= count <= 70
@@ -85,6 +90,43 @@ async def test_tunnels_beyond_the_limit_are_refused(
     assert 8 <= count <= 12
     for client in again:
         await echoes(client)
+
+
+@pytest.mark.either_build
+async def test_a_number_that_does_not_fit_is_warned_of(start_gateway: StartGateway, backends: Backends) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"max_tunnels": 71, **to_one(echo.address)}, descriptors=LIMIT)
+    await gateway.stderr.containing("limited to 160 a process, and max_tunnels is 71: 70 tunnels can be open")
+    assert (await gateway.api("status"))["max_tunnels"] == 71
+
+
+@pytest.mark.either_build
+async def test_auto_stays_what_it_was_at_the_start(start_gateway: StartGateway, backends: Backends) -> None:
+    """A reload may write the number that auto came to; an upgrade keeps it, though the limit has changed meanwhile."""
+    echo = await backends.echo()
+    config = to_one(echo.address)
+    gateway = await start_gateway(config, descriptors=LIMIT)
+
+    async def room() -> int:
+        found: int = (await gateway.api("status"))["max_tunnels"]
+        return found
+
+    for written in (70, "auto"):
+        gateway.write({"max_tunnels": written, **config})
+        await gateway.reload()
+        assert "reloaded" in gateway.stderr.lines[-1]
+    gateway.tolerate("reload failed")
+    gateway.write({"max_tunnels": 71, **config})
+    await gateway.reload()
+    await gateway.stderr.containing("max_tunnels cannot change while the gateway runs: restart it")
+    await fails(gateway, "max_tunnels cannot change in an upgrade")
+    gateway.write({"max_tunnels": "auto", **config})
+    resource.prlimit(gateway.process.pid, resource.RLIMIT_NOFILE, (LIMIT - 20, LIMIT - 20))
+    await upgrade(gateway)
+    assert await room() == 70
+    gateway.write({"max_tunnels": 70, **config})
+    await upgrade(gateway)
+    assert await room() == 70
 
 
 async def test_connections_that_say_nothing_take_the_last_descriptor(
@@ -160,7 +202,7 @@ async def test_a_supervisor_that_cannot_keep_them_all(
 ) -> None:
     """Two workers have more tunnels than it has descriptors for: some of a dead one's are lost, and it is replaced."""
     echo = await backends.echo()
-    gateway = await start_gateway({"workers": 2, **to_one(echo.address)}, descriptors=LIMIT)
+    gateway = await start_gateway({"workers": 2, "max_tunnels": 1000, **to_one(echo.address)}, descriptors=LIMIT)
     clients, count = await fill(gateway, open_connection)
     await gateway.stderr.containing("the supervisor is short of descriptors")
     assert open_descriptors(gateway.process.pid) < LIMIT

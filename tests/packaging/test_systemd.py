@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 from gateway.cli import main
 from gateway.config.drain import Drain
-from gateway.config.schema import Config
 from gateway.config.timeouts import Timeouts
+from gateway.processes.capacity import MOST_AUTO_TUNNELS
 from gateway.processes.heartbeat import SILENCE_SECONDS
 from gateway.processes.keeping import OTHERS, SEGMENTS
 from tests.conftest import Backends, Open, StartGateway
@@ -98,7 +98,7 @@ def test_the_watchdog_is_for_the_supervisor_and_slower_than_its_own() -> None:
 
 
 def test_there_are_descriptors_for_the_largest_table_that_is_usual() -> None:
-    assert int(service("LimitNOFILE")) >= 4 * Config.model_fields["max_tunnels"].default
+    assert int(service("LimitNOFILE")) >= 4 * MOST_AUTO_TUNNELS
 
 
 def test_it_may_open_low_ports_and_nothing_else() -> None:

@@ -61,3 +61,46 @@ async def start_haproxy(
     )
     await servers.start(program("haproxy"), "-db", "-f", file, accepts=address)
     return address
+
+
+async def start_plain_nginx(servers: Servers, directory: Path, backend: str) -> str:
+    """Run nginx that sends all as it comes to one backend, over connections that it keeps; its address."""
+    address = f"127.0.0.1:{free_port()}"
+    (directory / "nginx.conf").write_text(
+        f"""
+        {"user root;" if os.geteuid() == 0 else ""}
+        daemon off; worker_processes 1; pid {directory}/nginx.pid; error_log stderr;
+        events {{ worker_connections 256; }}
+        http {{
+            access_log off;
+            client_body_temp_path {directory}/body; proxy_temp_path {directory}/proxy;
+            fastcgi_temp_path {directory}/fcgi; uwsgi_temp_path {directory}/uwsgi; scgi_temp_path {directory}/scgi;
+            client_max_body_size 0; proxy_buffering off; proxy_request_buffering off;
+            upstream one {{ server {backend}; keepalive 16; }}
+            server {{
+                listen {address};
+                location / {{
+                    proxy_pass http://one; proxy_http_version 1.1;
+                    proxy_set_header Host $http_host; proxy_set_header Connection "";
+                }}
+            }}
+        }}
+        """
+    )
+    await servers.start(
+        program("nginx"), "-p", directory, "-c", directory / "nginx.conf", "-e", "stderr", accepts=address
+    )
+    return address
+
+
+async def start_plain_haproxy(servers: Servers, directory: Path, backend: str) -> str:
+    """Run HAProxy that sends all to one backend, as it does by default; its address."""
+    address = f"127.0.0.1:{free_port()}"
+    file = directory / "haproxy.cfg"
+    file.write_text(
+        "global\n    maxconn 256\n"
+        "defaults\n    mode http\n    timeout connect 5s\n    timeout client 30s\n    timeout server 30s\n"
+        f"listen l\n    bind {address}\n    server one {backend}\n"
+    )
+    await servers.start(program("haproxy"), "-db", "-f", file, accepts=address)
+    return address

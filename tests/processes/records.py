@@ -11,5 +11,5 @@ GOOD = (
 )
 
 
-def config(workers: int = 1, max_tunnels: int = 16) -> Config:
+def config(workers: int = 1, max_tunnels: int | str = 16) -> Config:
     return parse(f"workers: {workers}\nmax_tunnels: {max_tunnels}\n{MINIMAL}", "gateway.yaml", {})

@@ -57,7 +57,7 @@ class Upgraded:
         before.close()
         os.close(lifeline)
         self.mirrors = Mirrors.inherit(os.dup(self.old), 16, lambda: NAMES, {0})
-        self.mirrors.tell_all("H_KEPT", 1)  # as it was before
+        self.mirrors.write_header("H_KEPT", 1)  # as it was before
         self.store = ManagerStore(address, most, asyncio.get_running_loop(), names)
         self.left = InheritedStore(os.dup(self.record), os.dup(self.lifeline), 1, names, {}, [])
         self.keeping: Keeping

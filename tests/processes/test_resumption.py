@@ -89,6 +89,13 @@ def test_what_is_whole_is_read_whatever_its_workers_spoke() -> None:
         mirrors.table.close()
 
 
+def test_auto_is_what_it_was() -> None:
+    with kept(GOOD) as found:
+        mirrors, inheritance = found.read(config(max_tunnels="auto"))
+        assert (mirrors.table.rows_per_worker, inheritance.max_tunnels) == (16, 16)
+        mirrors.table.close()
+
+
 @pytest.mark.parametrize(
     ("text", "table", "asked", "why"),
     [

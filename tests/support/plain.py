@@ -23,7 +23,9 @@ class Do(Enum):
     """What a backend does, but for sending."""
 
     BODY = auto()
-    """reads the request's body; a script without it does that first of all"""
+    """reads the request's body"""
+    EARLY = auto()
+    """leaves it unread for now; a script with neither reads it first of all"""
     CLOSE = auto()
     """sends FIN, and reads on to the other's"""
     RESET = auto()
@@ -57,11 +59,13 @@ class Message:
     """how the connection ended in it (:mod:`tests.support.wire`); ``malformed`` for a chunk that is none"""
     link: Link | None = None
     """the backend's connection that a request came on"""
+    played: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    """set once the backend has done all of its script about a request"""
 
     @property
     def status(self) -> int:
         """Of an answer; 0 for none."""
-        return self.head.status if self.head else 0
+        return _status(self.head) if self.head else 0
 
     def value(self, name: str) -> str | None:
         """The only value of a field."""
@@ -97,13 +101,20 @@ async def read_answer(wire: Wire, method: str = "GET") -> Message:
             message.cut = wire.ended
             return message
         seen = Head(head)
-        if 100 <= seen.status < 200 and seen.status != 101:
+        if 100 <= _status(seen) < 200 and _status(seen) != 101:
             message.interim.append(seen)
             continue
         message.head = seen
-        if method != "HEAD" and seen.status not in (101, *_NO_BODY):
+        if method != "HEAD" and message.status not in (101, *_NO_BODY):
             await _read_body(wire, message, None)
         return message
+
+
+def _status(head: Head) -> int:
+    """The status of an answer; 0 where there is none."""
+    _, _, status = head.first_line.partition(" ")
+    digits = status.strip(" ").partition(" ")[0]
+    return int(digits) if digits.isdigit() else 0
 
 
 async def _read_body(wire: Wire, message: Message, otherwise: int | None) -> None:
@@ -112,8 +123,8 @@ async def _read_body(wire: Wire, message: Message, otherwise: int | None) -> Non
     if message.head.values("transfer-encoding"):
         await _read_chunks(wire, message)
         return
-    given = message.head.value("content-length")
-    length = otherwise if given is None else int(given)
+    given = [value.strip() for value in message.head.values("content-length")]
+    length = int(given[0]) if given and given[0].isdigit() else otherwise
     if length is None:
         message.body = message.framed = await wire.rest()
         message.cut = None if wire.ended == "fin" else wire.ended
@@ -197,20 +208,23 @@ class RawBackend:
         listener.listen(1024)
         return cls(listener)
 
-    def plays(self, *scripts: Script, bytewise: bool = False) -> None:
+    def plays(self, *scripts: Script, bytewise: bool = False) -> list[Link]:
         """Play these scripts from now on, one for each request, and the last one for all that come behind. What came
-        before is forgotten, and idle connections are closed.
+        before is forgotten, and connections are closed.
+
+        :returns: those that the other side has to close, too
         """
         self.bytewise = bytewise
         self._scripts = list(scripts) or [(OK,)]
         self.requests = []
-        self.forget()
+        return self.forget()
 
-    def forget(self) -> None:
-        """Close all connections."""
-        for link in self.links:
+    def forget(self) -> list[Link]:
+        """Close all connections. :returns: those that the other side has to close, too"""
+        links, self.links = self.links, []
+        for link in links:
             link.wire.half_close()
-        self.links = []
+        return links
 
     async def closed(self) -> None:
         """Wait until the gateway has closed the connection of the latest request."""
@@ -263,11 +277,13 @@ class RawBackend:
         number = len(self.requests)
         self.requests.append(message)
         wire.bytewise = self.bytewise
-        return await self._play(link, message, self._scripts[min(number, len(self._scripts) - 1)])
+        try:
+            return await self._play(wire, message, self._scripts[min(number, len(self._scripts) - 1)])
+        finally:
+            message.played.set()
 
-    async def _play(self, link: Link, message: Message, script: Script) -> bool:
-        wire = link.wire
-        if Do.BODY not in script:
+    async def _play(self, wire: Wire, message: Message, script: Script) -> bool:
+        if Do.BODY not in script and Do.EARLY not in script:
             await read_request_body(wire, message)
         for step in script:
             if isinstance(step, bytes):
@@ -282,10 +298,10 @@ class RawBackend:
                 wire.half_close()
                 await wire.rest()
                 return False
-            else:
+            elif step is Do.RESET:
                 wire.reset()
                 return False
-        return True
+        return Do.EARLY not in script
 
 
 @dataclass

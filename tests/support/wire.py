@@ -30,6 +30,7 @@ class Wire:
         """came, and was not taken yet"""
         self.ended: str | None = None
         """how the other end closed: ``FIN`` or ``RESET``"""
+        self.patience_seconds = DEADLINE_SECONDS
         own.setblocking(False)
         if own.family != socket.AF_UNIX:
             own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -51,12 +52,17 @@ class Wire:
         except ConnectionError:
             pass
 
-    async def more(self, seconds: float = DEADLINE_SECONDS) -> bool:
-        """Wait for more in ``buffer``; False at the end of the connection. :raises AssertionError: nothing came"""
+    async def more(self, seconds: float | None = None) -> bool:
+        """Wait for more in ``buffer``; False at the end of the connection.
+
+        :param seconds: how long, in place of ``patience_seconds``
+        :raises AssertionError: nothing came
+        """
         if self.ended is not None:
             return False
         try:
-            data = await within(self._loop.sock_recv(self._socket, 1 << 16), "bytes or an end", seconds)
+            receiving = self._loop.sock_recv(self._socket, 1 << 16)
+            data = await within(receiving, "bytes or an end", seconds or self.patience_seconds)
         except ConnectionError:
             self.ended = RESET
             return False
@@ -66,23 +72,23 @@ class Wire:
         self.buffer += data
         return True
 
-    async def until(self, mark: bytes, seconds: float = DEADLINE_SECONDS) -> bytes | None:
+    async def until(self, mark: bytes) -> bytes | None:
         """Everything up to ``mark``, and it; None where the connection ends before that."""
         while mark not in self.buffer:
-            if not await self.more(seconds):
+            if not await self.more():
                 return None
         return self.take(self.buffer.index(mark) + len(mark))
 
-    async def exactly(self, size: int, seconds: float = DEADLINE_SECONDS) -> bytes:
+    async def exactly(self, size: int) -> bytes:
         """The next bytes: fewer, where the connection ends before that."""
         while len(self.buffer) < size:
-            if not await self.more(seconds):
+            if not await self.more():
                 break
         return self.take(size)
 
-    async def rest(self, seconds: float = DEADLINE_SECONDS) -> bytes:
+    async def rest(self) -> bytes:
         """Everything up to the end."""
-        while await self.more(seconds):
+        while await self.more():
             pass
         return self.take(len(self.buffer))
 

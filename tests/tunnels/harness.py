@@ -21,6 +21,7 @@ from typing import TypeVar
 
 from gateway.protocol.scanner_state import DATA_AT, FRAMES, OPCODES, PING_AT, PONG_AT
 from gateway.tunnels.moving.adoption import Adoption, adopt
+from gateway.tunnels.relay.owner import Nobody
 from gateway.tunnels.relay.poller import Poller
 from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
@@ -274,6 +275,19 @@ class Totals:
         self.rtts = cells[at + T_RTTS : at + T_RTTS + len(RTT_BOUNDS_NS) + 1].tolist()
 
 
+class RigOwner(Nobody):
+    """Reports to a rig."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def tunnel_ended(self, row: int) -> None:
+        self._rig._ended(row)
+
+    def backend_lost(self, row: int) -> int:
+        return self._rig.told_at(row)
+
+
 class Rig:
     """A worker's relay, without the worker."""
 
@@ -295,7 +309,7 @@ class Rig:
     def make_worker(self) -> None:
         """What a worker has of its own."""
         self.slice = Slice(self.table, 0)
-        self.poller = Poller(self.table, DESCRIPTORS, self._ended, on_loss=lambda row: self.told_at(row))
+        self.poller = Poller(self.table, DESCRIPTORS, RigOwner(self))
         self.relay = self.poller.relay
         self.sweeper = Sweep(self.slice, self.relay)
 

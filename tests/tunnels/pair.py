@@ -11,6 +11,7 @@ from gateway.tunnels.table.table import Slice
 from gateway.tunnels.upkeep.sweep import Sweep
 
 from .harness import DESCRIPTORS, Rig
+from .owners import Ending
 
 
 class Pair:
@@ -20,7 +21,7 @@ class Pair:
         self.rig = rig
         self.handover = Handover(rig.slice, rig.relay)
         self.slice = Slice(rig.table, 1)
-        self.poller = Poller(rig.table, DESCRIPTORS, self.slice.release)
+        self.poller = Poller(rig.table, DESCRIPTORS, Ending(self.slice.release))
         self.old = (rig.poller, rig.slice)
 
     def move(self, most: int = 100, keep: bool = True) -> tuple[int, list[int]]:

@@ -15,17 +15,19 @@ from .states import BUFFERS, STATES
 
 HOLDINGS = {
     # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
-    "tunnels/relay/streams.py Streams": words("kernel cells owners pending closing_fds called now"),
-    "tunnels/relay/ending.py Ending": words("on_end on_loss called now"),
+    "tunnels/relay/streams.py Streams": words("kernel cells owner owners pending closing_fds called now"),
+    "tunnels/relay/ending.py Ending": words("called now"),
     "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
-    "tunnels/relay/pinging.py Pinging": words("on_answer called now"),
-    "tunnels/relay/relay.py Relay": words("on_tick tick_ns called now"),
-    "tunnels/relay/poller.py Poller": {"kernel", "relay", "_callbacks", "_readers", "_put_off"},
+    "tunnels/relay/pinging.py Pinging": words("called now"),
+    "tunnels/relay/relay.py Relay": words("tick_ns called now"),
+    "tunnels/relay/poller.py Poller": words("kernel relay on_failure _callbacks _readers _received _deferred"),
     "tunnels/table/table.py Slice": words("table slot cells block first _backends_at _routes_at _free"),
     "edge/edge.py Edge": words("""
-        loop poller relay kernel slice registry events log store descriptors batch names plain accepted known_heads
-        waiting draining drained ends config routes trust sweep intervals on_learned drained_backends
-        _next_walk _losses _pacing_until_ns _tasks
+        loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients
+        """),
+    "edge/owner.py Owner": words("""
+        slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses
+        _pacing_until_ns _next_walk
         """),
     "observe/ends.py Ends": {"_table", "_registry", "_events", "_batch"},
 }

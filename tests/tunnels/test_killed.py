@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from websockets.frames import apply_mask
 
+from gateway.tunnels.relay.owner import Nobody, Owner
 from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES, Poller
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
 from gateway.tunnels.table.table import Slice
@@ -88,11 +89,22 @@ class Kernel(kernel.Kernel):
 class MortalPoller(Poller):
     """A poller over the pure relay."""
 
-    def __init__(self, cells: Any, life: Life, on_end: Callable[[int], None]) -> None:
+    def __init__(self, cells: Any, life: Life, owner: Owner) -> None:
         selectors.EpollSelector.__init__(self)
         self.kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES, life)
-        self.relay = relay.Relay(self.kernel, cells, DESCRIPTORS, on_end)
+        self.relay = relay.Relay(self.kernel, cells, DESCRIPTORS)
+        self.relay.owner = owner
         self._callbacks, self._readers, self._received, self._deferred = {}, {}, {}, []
+
+
+class EndsOf(Nobody):
+    """Reports ends to a rig, and has clients of lost backends get their Close frame at once."""
+
+    def __init__(self, rig: Rig) -> None:
+        self._rig = rig
+
+    def tunnel_ended(self, row: int) -> None:
+        self._rig._ended(row)
 
 
 class MortalRig(Rig):
@@ -108,7 +120,7 @@ class MortalRig(Rig):
         cells = Cells(self.table.cells, self.life)
         self.slice = Slice(self.table, 0)
         self.slice.cells = cells  # type: ignore[assignment]  # as good as
-        self.poller = MortalPoller(cells, self.life, self._ended)
+        self.poller = MortalPoller(cells, self.life, EndsOf(self))
         self.relay = self.poller.relay
         self.sweeper = sweep.Sweep(self.slice, self.relay)
 

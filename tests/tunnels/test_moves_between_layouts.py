@@ -29,6 +29,7 @@ from gateway.tunnels.table.table import Slice
 from gateway.tunnels.upkeep.sweep import set_deadline
 
 from .harness import DESCRIPTORS, Rig, Tunnel
+from .owners import Ending
 from .row_cells import names_of_cells
 from .states import BOTH, BUFFERS, FLOOD, HELLO, LONG, STATES, in_a_header, stalled
 from .transition import Begin
@@ -169,7 +170,7 @@ def test_the_successor_of_an_old_worker_that_died_carries_its_tunnels_on(transit
         ended.append(made.table.cells[row + ID])
         successor.release(row)
 
-    poller = Poller(made.table, DESCRIPTORS, end)
+    poller = Poller(made.table, DESCRIPTORS, Ending(end))
     kept = {number: tuple(map(os.dup, fds)) for number, fds in rig.kept.items()}
     found = adopt(successor, poller.relay, kept, end, lambda number: None)
     assert (found.adopted, found.dirty, found.unkept) == (1, 1, 0)

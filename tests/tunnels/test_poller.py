@@ -14,9 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from errno import ECONNRESET, EINVAL
+from functools import partial
 
 import pytest
 
+from gateway.tunnels.relay.owner import Nobody
 from gateway.tunnels.relay.poller import RECEIVE_BYTES, Poller
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, NEVER
 from tests.support.frames import TEXT
@@ -221,7 +223,68 @@ def test_a_callback_that_fails_is_heard_no_more_and_ends_nothing_else(
     assert rig.poller.select(0) == []
     assert rig.poller.select(0) == []
     assert called == [select.EPOLLIN]
-    assert "its callback failed" in caplog.text
+    assert "failed (descriptor" in caplog.text
+
+
+def test_the_object_of_a_callback_that_fails_is_abandoned(rig: Rig, pair: Pair) -> None:
+    left, right = pair
+    failures: list[None] = []
+
+    class Connection:
+        abandoned = 0
+
+        def fail(self, *arguments: object) -> int:
+            raise RuntimeError("a bug")
+
+        def abandon(self) -> None:
+            self.abandoned += 1
+            rig.poller.unwatch(left.fileno())
+
+    rig.poller.on_failure = lambda: failures.append(None)
+    for watch in (
+        lambda fail: rig.poller.watch(left.fileno(), select.EPOLLIN, fail),
+        lambda fail: rig.poller.read(left.fileno(), fail),
+    ):
+        connection = Connection()
+        watch(connection.fail)
+        right.send(b"x")
+        assert rig.poller.select(0) == []
+        assert connection.abandoned == 1
+    assert len(failures) == 2
+
+
+@pytest.mark.parametrize("how", ["let_go", "callback_on", "rewatch", "unwatch", "read_on"])
+def test_what_was_received_for_a_reader_that_is_replaced_is_not_lost(rig: Rig, how: str) -> None:
+    """Both are ready in one turn, and the first to be called takes the other one's connection."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    fds = [left.fileno() for left, _ in pairs]
+    first: list[int] = []
+    found: list[object] = []
+
+    def take(other: int) -> None:
+        if how == "read_on":
+            rig.poller.read_on(other, found.append)
+        elif how == "callback_on":
+            found.append(rig.poller.callback_on(other, found.append))
+        elif how == "rewatch":
+            found.append(rig.poller.rewatch(other, select.EPOLLRDHUP, found.append))
+        else:
+            found.append(getattr(rig.poller, how)(other))
+
+    def read(me: int, data: bytes | int) -> None:
+        first.append(me)
+        if len(first) == 1:
+            take(fds[1 - fds.index(me)])
+
+    for fd, (_, right) in zip(fds, pairs, strict=True):
+        rig.poller.read(fd, partial(read, fd))
+        right.send(b"early")
+    rig.poller.select(0)
+    assert found == [b"early"]
+    assert len(first) == 1
+    for left, right in pairs:
+        left.close()
+        right.close()
 
 
 # --- what is received for those who read ------------------------------------------------------------------------------
@@ -364,10 +427,10 @@ def test_a_reader_that_fails_is_heard_no_more(rig: Rig, pair: Pair, caplog: pyte
         right.send(b"x")
         assert rig.poller.select(0) == []
     assert called == [b"x"]
-    assert "its reader failed" in caplog.text
+    assert "failed (descriptor" in caplog.text
 
 
-# --- what is put off --------------------------------------------------------------------------------------------------
+# --- what is deferred -------------------------------------------------------------------------------------------------
 
 
 def test_heavy_calls_are_made_when_all_else_is_done(rig: Rig) -> None:
@@ -376,7 +439,7 @@ def test_heavy_calls_are_made_when_all_else_is_done(rig: Rig) -> None:
 
     def ask(n: int) -> None:
         happened.append(f"reader {n}")
-        rig.poller.put_off(lambda: happened.append(f"call {n}") or n, happened.append)
+        rig.poller.defer(lambda: happened.append(f"call {n}") or n, happened.append)
 
     for n, (left, right) in enumerate(pairs):
         rig.poller.read(left.fileno(), lambda data, n=n: ask(n))
@@ -391,10 +454,10 @@ def test_heavy_calls_are_made_when_all_else_is_done(rig: Rig) -> None:
         right.close()
 
 
-def test_what_is_put_off_outside_of_a_turn_is_not_waited_with(rig: Rig) -> None:
-    """And what that puts off in its turn is done, too."""
+def test_what_is_deferred_outside_of_a_turn_does_not_wait(rig: Rig) -> None:
+    """And what that defers in its turn is done, too."""
     done: list[int] = []
-    rig.poller.put_off(lambda: 7, lambda first: rig.poller.put_off(lambda: first + 1, done.append))
+    rig.poller.defer(lambda: 7, lambda first: rig.poller.defer(lambda: first + 1, done.append))
     began = time.monotonic()
     rig.poller.select(5)
     assert done == [8]
@@ -407,9 +470,9 @@ def test_a_heavy_call_that_fails_takes_nothing_with_it(rig: Rig, caplog: pytest.
     def fail(*arguments: int) -> int:
         raise RuntimeError("a bug")
 
-    rig.poller.put_off(fail, done.append)
-    rig.poller.put_off(lambda: 1, fail)
-    rig.poller.put_off(lambda: 2, done.append)
+    rig.poller.defer(fail, done.append)
+    rig.poller.defer(lambda: 1, fail)
+    rig.poller.defer(lambda: 2, done.append)
     rig.poller.select(0)
     assert done == [-EINVAL, 2]
     assert caplog.text.count("RuntimeError: a bug") == 2
@@ -443,11 +506,12 @@ def test_whoever_is_told_of_an_end_may_have_given_asyncio_something_to_do(rig: R
 def test_ticks_come_while_it_waits(rig: Rig) -> None:
     ticks: list[int] = []
 
-    def tick(now: int) -> int:
-        ticks.append(now)
-        return now + 20_000_000 if len(ticks) < 5 else NEVER
+    class Ticking(Nobody):
+        def tick(self, now: int) -> int:
+            ticks.append(now)
+            return now + 20_000_000 if len(ticks) < 5 else NEVER
 
-    poller = Poller(rig.table, DESCRIPTORS, lambda row: None, on_tick=tick)
+    poller = Poller(rig.table, DESCRIPTORS, Ticking())
     with closing(poller):
         poller.relay.tick_ns = time.monotonic_ns()
         poller.select(0.3)

@@ -20,6 +20,7 @@ from gateway.tunnels.upkeep.sweep import Sweep
 
 from .harness import DESCRIPTORS, Rig
 from .other_layouts import address_in, other, translated
+from .owners import Ending
 
 NAMES = (3, 3)
 
@@ -35,7 +36,7 @@ class Transition:
         self.mirrors = Mirrors.inherit(os.dup(self.fd), 16, lambda: NAMES, {0})
         self.table = self.mirrors.table
         self.slice = Slice(self.table, 1)
-        self.poller: Poller = Poller(self.table, DESCRIPTORS, self.slice.release)
+        self.poller: Poller = Poller(self.table, DESCRIPTORS, Ending(self.slice.release))
         self.relays = True
 
     def write(self) -> None:

@@ -136,7 +136,7 @@ class Answer(Upload):
         end = at
         if body is not None:
             if known.is_chunked and not request.head.http11:
-                body = self._body = Dechunker()
+                body = self._body = Dechunker(padded=True)
             try:
                 end = body.scan(data, at, len(data))
             except BadBody:

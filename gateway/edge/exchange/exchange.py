@@ -13,7 +13,7 @@ from gateway.edge.refused import Refused
 from gateway.edge.to_backend import request_to_backend
 from gateway.observe.backends import DIAL, POOL, REQUEST
 from gateway.observe.requests import CLIENT_CLOSED_REQUEST, Logged
-from gateway.protocol.bodies import BadBody, UntilClose
+from gateway.protocol.bodies import BadBody, Dechunker, UntilClose
 from gateway.protocol.framing import request_body
 from gateway.routing.attempts import Attempts
 
@@ -301,8 +301,8 @@ class Exchange(Answer):
 
     def _cut(self, initiator: str, cause: str) -> None:
         if not self._over:
-            # The end of the connection would look like the end of such an answer.
-            reset = isinstance(self._body, UntilClose)
+            # The end of the connection would look like the end of such an answer; one without its chunks, too.
+            reset = isinstance(self._body, UntilClose | Dechunker)
             self._end(self._status, initiator, cause, None)
             self._client.cut(reset)
 

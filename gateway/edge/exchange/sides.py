@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from errno import EAGAIN, EINTR
-from select import EPOLLIN, EPOLLOUT
+from select import EPOLLET, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.tunnels.table.layout import NEVER, READING
@@ -196,7 +196,7 @@ class Sides:
     def _client_events(self) -> int:
         if self._client_mode != SENDING:
             return READING
-        return READING & ~EPOLLIN | EPOLLOUT if self._client.is_full else READING | EPOLLOUT
+        return EPOLLRDHUP | EPOLLET | EPOLLOUT if self._client.is_full else READING | EPOLLOUT
 
     # --- to the backend -----------------------------------------------------------------------------------------------
 

@@ -77,6 +77,9 @@ class Upload(Sides):
         if mask & READABLE != EPOLLIN or (isinstance(data, bytes) and len(data) == RECEIVE_BYTES):
             self._shared.poller.ask_again(self._client.fd, self._client_events())
         self._client.read(data)
+        if self._client.is_full and not self._over:
+            # It has epoll watch for the client's end alone now; what waits to be sent has to go on all the same.
+            self._shared.poller.rewatch(self._client.fd, self._client_events(), self._client_ready)
 
     def _read_body(self, mask: int) -> None:
         if (self._to_backend or self._backend is None) and not self._unwanted:

@@ -15,8 +15,6 @@ cdef int64_t STOP, TOTALS, TOTAL_CELLS, T_VIOLATIONS, WEBSOCKET, WRITE_STALL, WR
 
 
 cdef class Ending(Streams):
-    cdef object on_end
-    cdef object on_loss
 
     @cython.locals(now=int64_t, side=int64_t, here=int64_t)
     cdef void _begin_end(self, int64_t row, int64_t initiator, int64_t cause, int64_t about) except *
@@ -30,12 +28,12 @@ cdef class Ending(Streams):
     cdef void _deaf(self, int64_t row, int64_t side) except *
     @cython.locals(stream=int64_t)
     cdef bint _note_loss(self, int64_t row) except -1
-    cdef void _tell_in_turn(self, int64_t row) except *
-    cdef void _tell_of_loss(self, int64_t row) except *
+    cdef void _pace_loss_close(self, int64_t row) except *
+    cdef void _send_loss_close(self, int64_t row) except *
     @cython.locals(client=int64_t, backend=int64_t, done=bint)
     cdef bint _settle(self, int64_t row) except -1
     cdef void _pass_fin(self, int64_t source, int64_t sink) except *
-    cdef bint _said_goodbye(self, int64_t here) except -1
+    cdef bint _is_done(self, int64_t here) except -1
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void finish(self, int64_t row) except *
     cpdef void close_tunnel(self, int64_t row, int64_t code, int64_t cause) except *

@@ -17,7 +17,6 @@ Compiled by Cython if a C compiler is available (types in ``ending.pxd``), run a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from errno import EHOSTUNREACH, ENETUNREACH, ETIMEDOUT
 from typing import TYPE_CHECKING
 
@@ -94,28 +93,11 @@ from gateway.tunnels.table.layout import (
 )
 
 if TYPE_CHECKING:
-    from gateway.tunnels.relay.kernel import Kernel
+    pass
 
 
 class Ending(Streams):
     """Streams that can end."""
-
-    def __init__(
-        self,
-        kernel: Kernel,
-        cells: memoryview[int],
-        descriptors: int,
-        on_end: Callable[[int], None],
-        on_loss: Callable[[int], int] | None = None,
-    ) -> None:
-        """
-        :param on_end: called with the row of a tunnel that has ended, after its sockets were closed
-        :param on_loss: called with the row of a tunnel whose backend vanished; returns the clock (ns) at which the
-            client gets its Close frame. At once if absent
-        """
-        super().__init__(kernel, cells, descriptors)
-        self.on_end = on_end
-        self.on_loss = on_loss
 
     # --- the beginning of the end -------------------------------------------------------------------------------------
 
@@ -165,7 +147,7 @@ class Ending(Streams):
         self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] = 1
         self._begin_end(row, side, FIN, side)
         if side == BACKEND_SIDE and self._note_loss(row):
-            self._tell_in_turn(row)
+            self._pace_loss_close(row)
         elif not self._settle(row):
             self._watch(row, side)
 
@@ -180,7 +162,7 @@ class Ending(Streams):
         vanished = side == BACKEND_SIDE and self.cells[row + SIDE_0 + SIDE_CELLS + ENDED] != 0 and self._note_loss(row)
         self._deaf(row, side)
         if vanished:
-            self._tell_in_turn(row)
+            self._pace_loss_close(row)
 
     def _deaf(self, row: int, side: int) -> None:
         """A side can no longer be sent to. It is still read to its end, which may hold a Close frame."""
@@ -218,19 +200,19 @@ class Ending(Streams):
             return False
         cells[row + PACED_CODE] = cells[row + ON_LOSS_CODE]
         self.called = True
-        cells[row + PACED_NS] = self.now if self.on_loss is None else self.on_loss(row)
+        cells[row + PACED_NS] = self.owner.backend_lost(row)
         return True
 
-    def _tell_in_turn(self, row: int) -> None:
+    def _pace_loss_close(self, row: int) -> None:
         """Send the client the Close frame about its lost backend, now or when its turn comes."""
         cells = self.cells
         if cells[row + PACED_NS] <= self.now:
-            self._tell_of_loss(row)
+            self._send_loss_close(row)
         else:
             self._look_at(row, cells[row + PACED_NS])
             self._watch(row, BACKEND_SIDE)
 
-    def _tell_of_loss(self, row: int) -> None:
+    def _send_loss_close(self, row: int) -> None:
         """Write the Close frame about a lost backend, and give the client ``timeouts.close`` to answer."""
         cells = self.cells
         cells[row + PACED_NS] = 0
@@ -256,7 +238,7 @@ class Ending(Streams):
         elif cells[client + ENDED] and cells[backend + ENDED]:
             done = True
         else:
-            done = cells[row + PHASE] == CLOSING and self._said_goodbye(client) and self._said_goodbye(backend)
+            done = cells[row + PHASE] == CLOSING and self._is_done(client) and self._is_done(backend)
         if done:
             self.finish(row)
             return True
@@ -271,7 +253,7 @@ class Ending(Streams):
             self.kernel.shut(cells[sink + FD])
             cells[sink + SHUT] = 1
 
-    def _said_goodbye(self, here: int) -> bool:
+    def _is_done(self, here: int) -> bool:
         """Whether a side has sent its last: a Close frame (RFC 6455 5.5.1) or FIN."""
         return self.cells[here + ENDED] != 0 or self.cells[here + SCANNER + STATUS] == CLOSED
 
@@ -296,7 +278,7 @@ class Ending(Streams):
         cells[row + PHASE] = CUT
         cells[row + DEADLINE_NS] = NEVER
         self.called = True
-        self.on_end(row)
+        self.owner.tunnel_ended(row)
 
     # --- Close frames from the gateway --------------------------------------------------------------------------------
 
@@ -327,7 +309,7 @@ class Ending(Streams):
             self.finish(row)  # half-closed and opaque: it would not end by itself
         elif cells[row + CLOSING_NS]:
             self.now = self.kernel.now()
-            self._tell_of_loss(row)
+            self._send_loss_close(row)
         else:
             cells[row + PACED_NS] = 0
             self.close_tunnel(row, cells[row + PACED_CODE], DRAIN)

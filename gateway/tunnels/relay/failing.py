@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.tunnels.relay.ending import (
@@ -52,16 +51,9 @@ log = logging.getLogger("gateway")
 class Failing(Ending):
     """Streams that can fail."""
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        cells: memoryview[int],
-        descriptors: int,
-        on_end: Callable[[int], None],
-        on_loss: Callable[[int], int] | None = None,
-    ) -> None:
-        """As of :class:`Ending`."""
-        super().__init__(kernel, cells, descriptors, on_end, on_loss)
+    def __init__(self, kernel: Kernel, cells: memoryview[int], descriptors: int) -> None:
+        """As of :class:`Streams`."""
+        super().__init__(kernel, cells, descriptors)
         self.quiet_until = 0
         self.unlogged = 0
 

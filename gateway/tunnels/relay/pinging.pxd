@@ -16,7 +16,6 @@ cdef int64_t TOTAL_CELLS, T_GAPS, T_GAPS_SUM_NS, T_PINGS, T_PONGS, T_RTTS, T_RTT
 
 
 cdef class Pinging(Failing):
-    cdef object on_answer
 
     @cython.locals(
         here=int64_t, there=int64_t, toward=int64_t, now=int64_t, asked=int64_t, quiet=int64_t, number=int64_t, mask=int64_t

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.protocol.pings import (
@@ -87,27 +86,11 @@ from gateway.tunnels.table.layout import (
 )
 
 if TYPE_CHECKING:
-    from gateway.tunnels.relay.kernel import Kernel
+    pass
 
 
 class Pinging(Failing):
     """Streams that are kept alive."""
-
-    def __init__(
-        self,
-        kernel: Kernel,
-        cells: memoryview[int],
-        descriptors: int,
-        on_end: Callable[[int], None],
-        on_loss: Callable[[int], int] | None = None,
-        on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
-    ) -> None:
-        """
-        :param on_answer: called with row, side and nanoseconds when a side whose interval is learned answers something
-            sent after a silence that long
-        """
-        super().__init__(kernel, cells, descriptors, on_end, on_loss)
-        self.on_answer = on_answer
 
     def ping(self, row: int, side: int) -> bool:
         """Send a side a Ping. False if it may not be sent now: inside a frame, or while a Ping is unanswered."""
@@ -264,7 +247,7 @@ class Pinging(Failing):
             cells[here + SILENCE_NS] = 0
             if cells[here + NETWORK]:
                 self.called = True
-                self.on_answer(row, side, silence)
+                self.owner.side_answered(row, side, silence)
         if passed:
             cells[here + LAST_NS] = now
         else:

@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.tunnels.relay.kernel import Kernel
 from gateway.tunnels.relay.relay import Relay
-from gateway.tunnels.table.layout import NEVER, READING
+from gateway.tunnels.table.layout import READING
 
 if TYPE_CHECKING:
+    from gateway.tunnels.relay.owner import Owner
     from gateway.tunnels.table.table import Table
 
 RECEIVE_BUFFER_BYTES = 128 * 1024
@@ -47,20 +48,19 @@ class Poller(selectors.EpollSelector):
         self,
         table: Table,
         descriptors: int,
-        on_end: Callable[[int], None],
-        on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
-        on_loss: Callable[[int], int] | None = None,
-        on_tick: Callable[[int], int] = lambda now: NEVER,
+        owner: Owner | None = None,
         kernel: Callable[[select.epoll, int], Kernel] = Kernel,
     ) -> None:
         """
         :param descriptors: one more than the largest descriptor this process may have
-        :param on_end: see :class:`gateway.tunnels.relay.relay.Relay`, as for the others
+        :param owner: of the rows; ``relay.owner`` may be set later
         :param kernel: makes what does the system calls
         """
         super().__init__()
         self.kernel = kernel(self._selector, RECEIVE_BUFFER_BYTES)
-        self.relay = Relay(self.kernel, table.cells, descriptors, on_end, on_answer, on_loss, on_tick)
+        self.relay = Relay(self.kernel, table.cells, descriptors)
+        if owner is not None:
+            self.relay.owner = owner
         self.on_failure: Callable[[], None] = lambda: None
         """counts a callback that raised"""
         self._callbacks: dict[int, Callback] = {}

@@ -15,7 +15,6 @@ cdef int64_t SECOND, SHORTEST, SIDE_0, SIDE_CELLS, STATE, STATUS, TOTALS, TOTAL_
 
 
 cdef class Relay(Pinging):
-    cdef object on_tick
     cdef public int64_t tick_ns
 
     @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, next_owner=int, mask=int, until=int64_t)

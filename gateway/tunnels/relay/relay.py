@@ -24,7 +24,6 @@ Compiled by Cython if a C compiler is available (types in ``relay.pxd``), run as
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from errno import EAGAIN, EINTR
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
@@ -96,25 +95,12 @@ MAX_WAIT_MS = 2**31 - 1
 class Relay(Pinging):
     """All tunnels of one worker."""
 
-    def __init__(
-        self,
-        kernel: Kernel,
-        cells: memoryview[int],
-        descriptors: int,
-        on_end: Callable[[int], None],
-        on_answer: Callable[[int, int, int], None] = lambda row, side, silence_ns: None,
-        on_loss: Callable[[int], int] | None = None,
-        on_tick: Callable[[int], int] = lambda now: NEVER,
-    ) -> None:
-        """
-        The other parameters are described in ``streams.py``, ``ending.py`` and ``pinging.py``.
-
-        :param on_tick: called with the clock (ns) when ``tick_ns`` has come; returns when it is due next. An asyncio
-            timer would cost a worker that sends Pings all the time a fifth of its CPU
-        """
-        super().__init__(kernel, cells, descriptors, on_end, on_loss, on_answer)
-        self.on_tick = on_tick
-        self.tick_ns = NEVER  # when on_tick is due; set by the caller that needs it
+    def __init__(self, kernel: Kernel, cells: memoryview[int], descriptors: int) -> None:
+        """As of :class:`Streams`."""
+        super().__init__(kernel, cells, descriptors)
+        # When the owner's tick is due; set by whoever needs one. An asyncio timer would cost a worker that sends Pings
+        # all the time a fifth of its CPU.
+        self.tick_ns = NEVER
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -160,7 +146,7 @@ class Relay(Pinging):
                     self.fail(owner >> 1, "relaying", error)
             if self.now >= self.tick_ns:
                 self.tick_ns = NEVER  # if the call raises, the next walk sets it again
-                self.tick_ns = self.on_tick(self.now)
+                self.tick_ns = self.owner.tick(self.now)
             if others or self.called or self.now >= until:
                 return others
 

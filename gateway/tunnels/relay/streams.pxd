@@ -11,6 +11,7 @@ cdef int64_t PENDING, READING, REGISTERED, SHUT, SIDE_0, SIDE_CELLS, STALLED_NS,
 
 cdef class Streams:
     cdef Kernel kernel
+    cdef public object owner
     cdef int64_t[::1] cells
     cdef int[::1] owners
     cdef dict pending

@@ -13,6 +13,7 @@ from errno import EAGAIN, EINTR
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
+from gateway.tunnels.relay.owner import Nobody
 from gateway.tunnels.table.layout import (
     BYTES,
     DEADLINE_NS,
@@ -36,6 +37,7 @@ from gateway.tunnels.table.layout import (
 
 if TYPE_CHECKING:
     from gateway.tunnels.relay.kernel import Kernel
+    from gateway.tunnels.relay.owner import Owner
 
 
 class Streams:
@@ -55,6 +57,8 @@ class Streams:
         self.closing_fds: list[int] = []
         self.called = False  # whether code outside the relay ran, which may have given asyncio work
         self.now = self.kernel.now()
+        self.owner: Owner = Nobody()
+        """hears of what happens to tunnels; to be set before there are any"""
 
     def _failed(self, row: int, side: int, error: int) -> None:
         """A side's connection failed; :class:`Ending` handles it. :param error: a negative errno"""

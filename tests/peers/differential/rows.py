@@ -1,0 +1,117 @@
+"""One row of the table, and shorthand for writing rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from tests.support.plain import OK, Do, Script
+
+CUT: Final = b"<cut>"
+"""Ends a message whose connection closed before its end; of a body that only the connection's end ends: by a reset."""
+
+OPEN: Final = "open"
+"""In place of how a message ended: it has not."""
+
+KEPT: Final = "kept"
+CLOSED: Final = "closed"
+SILENT: Final = "silent"
+"""What becomes of a client's connection: another request on it is answered; it is closed; nothing comes of it."""
+
+Steps = bytes | tuple[bytes | float | Do, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What goes in, what ours must make of it, and why a peer makes something else of it."""
+
+    name: str
+    sent: Steps
+    """what the client does: bytes, pauses in seconds, ``Do.CLOSE`` for a FIN, ``Do.RESET``"""
+    seen: tuple[bytes, ...] | None = None
+    """what the backend must get, without the fields that ours adds; None for just what was sent"""
+    got: tuple[bytes | int, ...] = (OK,)
+    """answers that the client must get; a number for one of the proxy's own with this status"""
+    end: str = KEPT
+    """what must become of the client's connection"""
+    scripts: tuple[Script, ...] = ((OK,),)
+    """what the backend does about each request"""
+    nginx: str = ""
+    """why nginx does something else; empty where it does the same"""
+    haproxy: str = ""
+    rests: float = 0.0
+    """seconds before another request is sent on the client's connection"""
+    methods: tuple[str, ...] | None = None
+    """of the requests in ``sent`` as a proxy may see them: so many answers are waited for; None for one request"""
+
+    @property
+    def expected(self) -> tuple[bytes, ...]:
+        """What the backend must get."""
+        if self.seen is not None:
+            return self.seen
+        assert isinstance(self.sent, bytes)
+        return (self.sent,)
+
+    @property
+    def awaited(self) -> tuple[str, ...]:
+        """Methods whose answers are waited for."""
+        if self.methods is not None:
+            return self.methods
+        first = self.sent if isinstance(self.sent, bytes) else next(s for s in self.sent if isinstance(s, bytes))
+        return (first.lstrip(b"\r\n").partition(b" ")[0].decode("latin-1"),)
+
+
+def req(line: str, *fields: str, body: bytes = b"", host: str | None = "x") -> bytes:
+    """A request. :param line: its method and target, and its version unless that is HTTP/1.1"""
+    if not line.endswith(("HTTP/1.1", "HTTP/1.0")):
+        line += " HTTP/1.1"
+    lines = [line, *([] if host is None else [f"Host: {host}"]), *fields, "", ""]
+    return "\r\n".join(lines).encode("latin-1") + body
+
+
+def ans(status: str, *fields: str, body: bytes = b"", version: str = "1.1") -> bytes:
+    """An answer."""
+    return "\r\n".join([f"HTTP/{version} {status}", *fields, "", ""]).encode("latin-1") + body
+
+
+def ok(*fields: str) -> bytes:
+    """An answer with a body of two bytes, and these fields before its length."""
+    return ans("200 OK", *fields, "Content-Length: 2", body=b"ok")
+
+
+OK_CLOSED: Final = ans("200 OK", "Content-Length: 2", "Connection: close", body=b"ok")
+OK_STAYS: Final = ans("200 OK", "Content-Length: 2", "Connection: keep-alive", body=b"ok")
+"""``OK`` for a client of HTTP/1.0 that asks for the connection to be kept."""
+
+
+def passes(name: str, sent: bytes, *seen: bytes, nginx: str = "", haproxy: str = "") -> Row:
+    """A request that is answered by the backend. :param seen: what that gets, if not just the same"""
+    return Row(name, sent, seen or None, nginx=nginx, haproxy=haproxy)
+
+
+def refused(name: str, sent: bytes, status: int = 400, nginx: str = "", haproxy: str = "", end: str = CLOSED) -> Row:
+    """A request that the proxy refuses."""
+    return Row(name, sent, (), (status,), end, nginx=nginx, haproxy=haproxy)
+
+
+def answered(
+    name: str,
+    answer: Script | bytes,
+    *got: bytes | int,
+    sent: bytes | None = None,
+    seen: tuple[bytes, ...] | None = None,
+    end: str = KEPT,
+    rests: float = 0.0,
+    nginx: str = "",
+    haproxy: str = "",
+) -> Row:
+    """An answer.
+
+    :param got: what the client gets, if not just the same
+    :param sent: the request, if not the simplest
+    """
+    script: Script = (answer,) if isinstance(answer, bytes) else answer
+    if not got:
+        assert isinstance(answer, bytes)
+        got = (answer,)
+    return Row(name, sent or req("GET /"), seen, got, end, (script,), nginx, haproxy, rests)
