@@ -234,6 +234,10 @@ class Exchange(Answer):
         else:
             self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
 
+    def shut_down(self) -> None:
+        """The gateway exits."""
+        self._too_late(503, "this gateway is shutting down", GATEWAY, "drain")
+
     def _too_late(self, status: int, reason: str, initiator: str, cause: str) -> None:
         """:param status: for the client, unless its answer has begun: then that is cut"""
         if self._answers():
@@ -263,7 +267,7 @@ class Exchange(Answer):
         if not reusable or self._upload is not None or self._to_backend or self._unwanted or self._declined:
             shared.pool.discard(backend)
             return
-        if backend.target.number in shared.config.drained_backends or shared.config.draining:
+        if backend.target.number not in shared.config.in_service or shared.config.draining:
             shared.pool.discard(backend)
             return
         if self._backend_mode != HEAD:
