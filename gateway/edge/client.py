@@ -46,6 +46,9 @@ class Task(Protocol):
     def late(self) -> None:
         """The deadline has passed."""
 
+    def shut_down(self) -> None:
+        """The gateway exits: end now."""
+
     def abandon(self) -> None:
         """Something failed: close everything."""
 
@@ -360,6 +363,13 @@ class Client:
         if self.task is None and self._reader is None and not self._lingers:
             self._close()
         return self._over
+
+    def shut_down(self) -> None:
+        """End the request that is under way, as the gateway exits, or the connection."""
+        if self.task is not None:
+            self.task.shut_down()
+        elif not self._over and not self._lingers:
+            self._close()
 
     def unread(self) -> bytes | None:
         """What was read of the next request, for another process to go on with.

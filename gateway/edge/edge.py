@@ -11,12 +11,12 @@ from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from gateway.edge.addresses import Addresses
-from gateway.edge.client import Client
+from gateway.edge.client import LINGER_NS, Client
 from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
 from gateway.edge.exchange.shared import Exchanges
-from gateway.edge.in_force import InForce
+from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
@@ -128,8 +128,8 @@ class Edge:
 
     def _drop_idle(self) -> None:
         """Close idle connections to backends that get nothing any more."""
-        targets = {target.number for upstream in self.config.routes.upstreams.values() for target in upstream.targets}
-        self.pool.keep_only(lambda connection: connection.target.number in targets)
+        in_service = self.config.in_service
+        self.pool.keep_only(lambda connection: connection.target.number in in_service)
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -154,11 +154,20 @@ class Edge:
         self.owner.drain(period_seconds, code)
 
     async def finish_requests(self, seconds: float) -> None:
-        """Close connections that are idle, and give requests in flight so long to finish."""
-        give_up = time.monotonic() + seconds
+        """Close connections that are idle, give requests in flight so long to finish, and end those that do not."""
+        if await self._in_flight_until(time.monotonic() + seconds):
+            for client in self._clients():
+                client.shut_down()
+            await self._in_flight_until(time.monotonic() + LINGER_NS / NS)
+
+    async def _in_flight_until(self, give_up: float) -> bool:
+        """Close connections as they become idle. :returns: whether some are left when the time is up"""
         # An event for each reason would cost every request.
-        while self.close_idle() and time.monotonic() < give_up:  # noqa: ASYNC110
+        while left := self.close_idle():
+            if time.monotonic() >= give_up:
+                break
             await asyncio.sleep(UNUSED_SECONDS)
+        return left
 
     def close_idle(self) -> bool:
         """Close clients' connections on which nothing is under way. True if there are others."""

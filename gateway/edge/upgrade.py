@@ -133,6 +133,10 @@ class Upgrade:
         else:
             self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
 
+    def shut_down(self) -> None:
+        """The gateway exits."""
+        self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
+
     def client_gone(self, error: int) -> None:
         """The client went away."""
         self._report(CLIENT_GONE, None, "the client went away before the answer")

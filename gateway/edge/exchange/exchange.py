@@ -234,6 +234,10 @@ class Exchange(Answer):
         else:
             self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
 
+    def shut_down(self) -> None:
+        """The gateway exits."""
+        self._too_late(503, "this gateway is shutting down", GATEWAY, "drain")
+
     def _too_late(self, status: int, reason: str, initiator: str, cause: str) -> None:
         """:param status: for the client, unless its answer has begun: then that is cut"""
         if self._answers():
@@ -266,7 +270,7 @@ class Exchange(Answer):
             reusable
             and self._upload is None
             and not (self._to_backend or self._unwanted or self._declined or config.draining)
-            and backend.target.number not in config.drained_backends
+            and backend.target.number in config.in_service
         )
         if reusable and self._backend_mode != HEAD:
             shared.poller.read(backend.fd, backend.said, known=True)
