@@ -103,6 +103,9 @@ class Edge:
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
         self.config.use(config, registry, drained_backends)
         self.owner.use(self.config.routes)
+        for client in self._clients():
+            peer = client.peer
+            client.peer = self.config.trust.peer((peer.host, peer.port) if peer.host else None)
         self.clients.known_fields.clear()
         self._drop_idle()
 
@@ -146,7 +149,7 @@ class Edge:
     async def finish_requests(self, seconds: float) -> None:
         """Close connections that are idle, give requests in flight so long to finish, and end those that do not."""
         if await self._in_flight_until(time.monotonic() + seconds):
-            for client in self._all_clients():
+            for client in self._clients():
                 client.shut_down()
             await self._in_flight_until(time.monotonic() + LINGER_NS / NS)
 
@@ -162,12 +165,12 @@ class Edge:
     def close_idle(self) -> bool:
         """Close clients' connections on which nothing is under way. True if there are others."""
         left = False
-        for client in self._all_clients():
-            if not client.close_if_idle():
-                left = True
+        for client in self._clients():
+            left = not client.close_if_idle() or left
         return left
 
-    def _all_clients(self) -> list[Client]:
+    def _clients(self) -> list[Client]:
+        """Those that have a connection now."""
         return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client)]
 
     # --- an upgrade ---------------------------------------------------------------------------------------------------
@@ -194,7 +197,7 @@ class Edge:
         moving = Moving(self.loop, WayOut(way_out))
         self.clients.on_rest = moving.note
         while True:
-            moving.move(self._all_clients())
+            moving.move(self._clients())
             if not len(self.deadlines) and not self.slice.rows_in_use:
                 break
             await asyncio.sleep(UNUSED_SECONDS)
