@@ -78,11 +78,8 @@ class Client:
         "task",
     )
 
-    def __init__(self, clients: Clients, fd: int, peer: Peer, received: bytes | int) -> None:
-        """
-        :param fd: a connection, non-blocking and not watched; this owns it
-        :param received: what has come on it already, or an errno
-        """
+    def __init__(self, clients: Clients, fd: int, peer: Peer) -> None:
+        """:param fd: a connection, non-blocking and not watched; this owns it"""
         self._clients = clients
         self.fd = fd
         self.peer = peer
@@ -100,11 +97,14 @@ class Client:
         self._over = False
         self.deadline_ns = clients.relay.now + clients.config.request_head_ns
         clients.deadlines.add(self)
+
+    # --- what the poller calls ----------------------------------------------------------------------------------------
+
+    def start(self, received: bytes | int) -> None:
+        """Begin to serve it. :param received: what has come on it already, or an errno"""
         self.read(received)
         if not self._watched and not self._over:
             self.watch()
-
-    # --- what the poller calls ----------------------------------------------------------------------------------------
 
     def read(self, data: bytes | int) -> None:
         """Take what has come, or an errno."""
@@ -232,18 +232,16 @@ class Client:
 
     def _upgrade(self, request: Request) -> None:
         clients = self._clients
-        upgrade = Upgrade(clients.upgrades, self, request)
-        self.task = upgrade
         if not self._watched:
             self.watch()
+        upgrade = self.task = Upgrade(clients.upgrades, self, request)
         upgrade.start()
 
     def _exchange(self, request: Request) -> None:
         self._served = True
-        exchange = Exchange(self._clients.exchanges, self, request)
-        self.task = exchange
         if not self._watched:
             self.watch()
+        exchange = self.task = Exchange(self._clients.exchanges, self, request)
         early, self.ahead = self.ahead, b""
         exchange.start(early)
 

@@ -39,6 +39,9 @@ class Caller(Protocol):
     def not_dialled(self, refused: Refused) -> None:
         """No backend can be reached. :param refused: what the client is told: why the last one could not be"""
 
+    def abandon(self) -> None:
+        """Something failed: close everything."""
+
 
 class Dialler:
     """What dials need, of one worker."""
@@ -104,7 +107,10 @@ class Dial:
         self._drop()
         self._attempt = None
 
-    abandon = cancel
+    def abandon(self) -> None:
+        """Something in here failed, or in the caller when it was called: both end."""
+        self.cancel()
+        self._caller.abandon()
 
     def _next(self) -> Attempt | None:
         """The next attempt; None when there is none, which the caller was told."""

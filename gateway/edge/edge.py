@@ -32,6 +32,7 @@ from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.edge.descriptors import Descriptors
+    from gateway.edge.trust import Peer
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
@@ -139,7 +140,13 @@ class Edge:
         :param address: of its peer, as ``accept()`` gives it
         :param received: what has come on it already, or an errno
         """
-        Client(self.clients, fd, self.config.trust.peer(address), received)
+        self._serve(fd, self.config.trust.peer(address), received)
+
+    def _serve(self, fd: int, peer: Peer, received: bytes | int) -> Client:
+        """Serve a connection. What goes wrong with it ends it, and no other one."""
+        client = Client(self.clients, fd, peer)
+        self.poller.give(fd, client.start, received)
+        return client
 
     def drain(self, period_seconds: float, code: int) -> None:
         """Refuse what is new from now on, and close every tunnel, one after another over a period."""
@@ -181,7 +188,7 @@ class Edge:
 
     def _take_in(self, fd: int, host: str, port: int, read: bytes) -> None:
         peer = self.config.trust.peer((host, port) if host else None)
-        client = Client(self.clients, fd, peer, read or EAGAIN)
+        client = self._serve(fd, peer, read or EAGAIN)
         if not read:
             client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
 

@@ -112,13 +112,22 @@ class Listener:
             take_no_more(self._sock)
         self.close()
 
+    def abandon(self) -> None:
+        """Accepting raised: try again after a moment."""
+        self._pause("a mistake in the gateway")
+
     def _accept(self, mask: int, at_once: int = ACCEPTS_AT_ONCE) -> None:
         kernel = self._poller.kernel
         listening = self._sock.fileno()
         most = self._descriptors.for_connections
         for fd, address, data in kernel.accept(listening, at_once, most):
             if fd >= 0:
-                self._serve(fd, address, data)
+                try:
+                    self._serve(fd, address, data)
+                except Exception:  # one connection must not keep the others from being served
+                    log.exception("a connection from %r cannot be served", address)
+                    self._poller.on_failure()
+                    self._poller.relay.retire(fd)
                 if fd >= most:
                     self._pause("descriptors are short")
             elif -fd in _EXHAUSTED:
@@ -126,7 +135,7 @@ class Listener:
             elif -fd not in (EAGAIN, EINTR, ECONNABORTED):
                 log.warning("accept failed: %s", os.strerror(-fd))
 
-    def _pause(self, why: str | None) -> None:
+    def _pause(self, why: str) -> None:
         """Leave connections in the kernel's queue for a moment. Trying again at once would only burn CPU."""
         self._exhausted("cannot accept connections: %s; trying every %s s", why, PAUSE_SECONDS)
         self.stop()

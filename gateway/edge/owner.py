@@ -168,6 +168,7 @@ class Owner:
         now = time.monotonic_ns()
         seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
         self._next_walk = self._loop.call_later(seconds, self._walk)
+        self.slice.forget_taken()
         try:
             self.report_learned()
         except Exception:  # time-outs must not wait for that

@@ -141,7 +141,6 @@ class Pool:
     def discard(self, connection: BackendConnection) -> None:
         """Close a connection that is in use: watched, and not idle."""
         if connection.fd >= 0:
-            self._poller.let_go(connection.fd)
             self._drop(connection)
 
     def close(self, connection: BackendConnection) -> None:
@@ -170,11 +169,15 @@ class Pool:
     def _is_silent(self, connection: BackendConnection) -> bool:
         """Take an idle connection from its reader; whether nothing has come on it."""
         unasked = self._poller.let_go(connection.fd)
-        return unasked is None and self._poller.kernel.receive(connection.fd, 1) in (EAGAIN, EINTR)
+        try:
+            return unasked is None and self._poller.kernel.receive(connection.fd, 1) in (EAGAIN, EINTR)
+        except Exception:
+            self._drop(connection)  # it is nobody's at this moment
+            raise
 
     def _drop(self, connection: BackendConnection) -> None:
-        """Close a connection that nobody reads any more, but epoll watches."""
-        self._poller.kernel.unwatch(connection.fd)
+        """Close a connection that epoll watches, whether anybody reads it or not."""
+        self._poller.unwatch(connection.fd)
         self._poller.relay.retire(connection.fd)
         connection.fd = -1
 

@@ -247,7 +247,9 @@ class Exchange(Answer):
 
     def abandon(self) -> None:
         """Something in here failed: close both connections."""
-        if not self._over:
+        if self._over:
+            self._client.abandon()  # what came next on its connection failed
+        else:
             self._end(self._status or 500, GATEWAY, "failed", "the gateway failed")
             self._client.cut(True)
 
@@ -258,20 +260,24 @@ class Exchange(Answer):
         backend = self._backend
         if backend is None:
             return
-        self._backend = None
         shared = self._shared
         client = self._client
         known = self._known
         assert known is not None
         upstream = self._request.route.upstream
-        if not reusable or self._upload is not None or self._to_backend or self._unwanted or self._declined:
-            shared.pool.discard(backend)
-            return
-        if backend.target.number not in shared.config.in_service or shared.config.draining:
-            shared.pool.discard(backend)
-            return
-        if self._backend_mode != HEAD:
+        config = shared.config
+        reusable = (
+            reusable
+            and self._upload is None
+            and not (self._to_backend or self._unwanted or self._declined or config.draining)
+            and backend.target.number in config.in_service
+        )
+        if reusable and self._backend_mode != HEAD:
             shared.poller.read(backend.fd, backend.said, known=True)
+        self._backend = None
+        if not reusable:
+            shared.pool.discard(backend)
+            return
         now = shared.relay.now
         if known.pins or self._request.facts.pins or client.pinned is backend:
             if client.pinned is not backend and client.pinned is not None:

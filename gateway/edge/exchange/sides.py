@@ -54,6 +54,9 @@ class Downstream(Protocol):
     def answer(self, refused: Refused, keep: bool) -> None:
         """Answer for the gateway itself. :param keep: whether another request may follow"""
 
+    def abandon(self) -> None:
+        """Something failed: close the connection, and whatever is under way on it."""
+
 
 class Sides:
     """The sockets of one exchange."""
