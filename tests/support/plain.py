@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from tests.support.deadline import within
+from tests.support.deadline import eventually, within
 from tests.support.ports import free_port
 from tests.support.raw import Head, request
 from tests.support.wire import Wire, dial
@@ -225,6 +225,10 @@ class RawBackend:
         for link in links:
             link.wire.half_close()
         return links
+
+    async def asked(self) -> None:
+        """Wait until the head of a request has come."""
+        await eventually(lambda: self.requests, "a request at the backend")
 
     async def closed(self) -> None:
         """Wait until the gateway has closed the connection of the latest request."""

@@ -112,12 +112,6 @@ class Worker:
         self._table = Table.create(1, ROWS)
         self._stack = self._patched()
         self._stack.__enter__()
-        edge: Edge | None = None
-
-        def the_edge() -> Edge:
-            assert edge is not None
-            return edge
-
         with (
             mock.patch.object(poller_module, "Relay", modules["relay"].Relay),
             mock.patch.object(owner_module, "Sweep", modules["sweep"].Sweep),
@@ -125,10 +119,6 @@ class Worker:
             self.poller = Poller(
                 self._table,
                 DESCRIPTORS,
-                lambda row: the_edge().owner.tunnel_ended(row),
-                lambda row, side, silence_ns: the_edge().owner.side_answered(row, side, silence_ns),
-                lambda row: the_edge().owner.backend_lost(row),
-                lambda now: the_edge().owner.tick(now),
                 kernel=FakeKernel,  # type: ignore[arg-type]  # as good as
             )
             self.kernel: FakeKernel = self.poller.kernel  # type: ignore[assignment]  # that is what it made
