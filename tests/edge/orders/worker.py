@@ -116,11 +116,7 @@ class Worker:
             mock.patch.object(poller_module, "Relay", modules["relay"].Relay),
             mock.patch.object(owner_module, "Sweep", modules["sweep"].Sweep),
         ):
-            self.poller = Poller(
-                self._table,
-                DESCRIPTORS,
-                kernel=FakeKernel,  # type: ignore[arg-type]  # as good as
-            )
+            self.poller = Poller(self._table, DESCRIPTORS, kernel=FakeKernel)  # type: ignore[arg-type]  # as good as
             self.kernel: FakeKernel = self.poller.kernel  # type: ignore[assignment]  # that is what it made
             self.loop = FakeLoop(self.kernel.now)
             self._clock.side_effect = self.kernel.now
