@@ -22,6 +22,7 @@ from tests.support.wire import Wire, dial
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EXAMPLES = 60
+SLOW_SECONDS = 0.02
 MOST_PIECES = 200
 """of one message; what is left goes at once"""
 
@@ -69,6 +70,14 @@ class Exchanged:
     expected: bytes
     """what the client gets"""
     closes: bool = False
+
+    def mark(self, number: int) -> None:
+        """Make the target one that no other request has."""
+        self.request_head = self.request_head.replace(b" /", b" /%d" % number, 1)
+
+    @property
+    def target(self) -> str:
+        return self.request_head.split(b" ", 2)[1].decode("latin-1")
 
     def __repr__(self) -> str:
         """Short, as bodies may be large."""
@@ -150,36 +159,36 @@ async def send(wire: Wire, pieces: list[bytes]) -> None:
         await asyncio.sleep(0)
 
 
-@given(st.lists(exchanges(), min_size=1, max_size=5), SIZES, SIZES, st.booleans())
-@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
-async def test_everything_arrives(
-    gateway: Gateway,
-    raw_backend: RawBackend,
-    made: list[Exchanged],
-    client_sizes: list[int],
-    backend_sizes: list[int],
-    whole: bool,
-) -> None:
+@dataclass
+class Client:
+    """What one client sends, and how."""
+
+    exchanged: list[Exchanged]
+    sizes: list[int]
+    """of the pieces that it sends, over and over; empty for one piece"""
+    is_slow: bool
+    """whether it reads only once it has sent all that sockets take"""
+
+
+@st.composite
+def clients(draw: st.DrawFn) -> Client:
+    made = draw(st.lists(exchanges(), min_size=1, max_size=4))
     last = next((number for number, exchanged in enumerate(made) if exchanged.closes), len(made) - 1)
-    made = made[: last + 1]
-    scripts: list[Script] = []
-    for exchanged in made:
-        pieces = [exchanged.answer] if whole else cut(exchanged.answer, backend_sizes)
-        script: list[bytes | float | Do] = []
-        for piece in pieces:
-            script += [piece, 0.0]
-        scripts.append((*script, Do.CLOSE) if exchanged.closes else tuple(script))
-    for link in raw_backend.plays(*scripts):
-        await link.ends()
-    sent = b"".join(exchanged.request_head + exchanged.request_body for exchanged in made)
-    expected = b"".join(exchanged.expected for exchanged in made)
+    return Client(made[: last + 1], draw(st.one_of(st.just([]), SIZES)), draw(st.booleans()))
+
+
+async def check_client(gateway: Gateway, client: Client) -> None:
+    sent = b"".join(exchanged.request_head + exchanged.request_body for exchanged in client.exchanged)
+    expected = b"".join(exchanged.expected for exchanged in client.exchanged)
     wire = await dial(gateway.address)
     try:
-        sending = asyncio.create_task(send(wire, [sent] if whole else cut(sent, client_sizes)))
+        sending = asyncio.create_task(send(wire, cut(sent, client.sizes) if client.sizes else [sent]))
+        if client.is_slow:
+            await asyncio.wait((sending,), timeout=SLOW_SECONDS)
         got = await wire.exactly(len(expected))
         await sending
         assert got == expected
-        if made[-1].closes:
+        if client.exchanged[-1].closes:
             assert await wire.rest() == b""
             assert wire.ended == "fin"
         else:
@@ -187,11 +196,35 @@ async def test_everything_arrives(
             assert (await read_answer(wire)).body == b"/after"
     finally:
         wire.close()
-    assert len(raw_backend.requests) == len(made)
-    for seen, exchanged in zip(raw_backend.requests, made, strict=True):
-        assert seen.head is not None
-        assert seen.head.raw.startswith(exchanged.request_head[:-2] + b"X-Forwarded-For: ")
-        assert seen.framed == exchanged.request_body
+
+
+def script_of(exchanged: Exchanged, sizes: list[int]) -> Script:
+    script: list[bytes | float | Do] = []
+    for piece in cut(exchanged.answer, sizes) if sizes else [exchanged.answer]:
+        script += [piece, 0.0]
+    return (*script, Do.CLOSE) if exchanged.closes else tuple(script)
+
+
+@given(st.lists(clients(), min_size=1, max_size=3), st.one_of(st.just([]), SIZES))
+@settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+async def test_everything_arrives(
+    gateway: Gateway, raw_backend: RawBackend, connected: list[Client], backend_sizes: list[int]
+) -> None:
+    """Over connections to the backend that clients use in turn."""
+    made = [exchanged for client in connected for exchanged in client.exchanged]
+    for number, exchanged in enumerate(made):
+        exchanged.mark(number)
+    raw_backend.scripts_by_target = {exchanged.target: script_of(exchanged, backend_sizes) for exchanged in made}
+    for link in raw_backend.plays():
+        await link.ends()
+    await asyncio.gather(*(check_client(gateway, client) for client in connected))
+    seen = {message.head.target: message for message in raw_backend.requests if message.head is not None}
+    assert len(raw_backend.requests) == len(seen) == len(made)
+    for exchanged in made:
+        message = seen[exchanged.target]
+        assert message.head is not None
+        assert message.head.raw.startswith(exchanged.request_head[:-2] + b"X-Forwarded-For: ")
+        assert message.framed == exchanged.request_body
 
 
 # --- what breaks off --------------------------------------------------------------------------------------------------

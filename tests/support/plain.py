@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
@@ -194,6 +194,8 @@ class RawBackend:
         self.requests: list[Message] = []
         """those that came, but for those around"""
         self.links: list[Link] = []
+        self.scripts_by_target: Mapping[str, Script] = {}
+        """what is played for requests of these targets, whenever they come"""
         self._scripts: list[Script] = [(OK,)]
         self._listener = listener
         self._tasks = {asyncio.create_task(self._accept())}
@@ -282,7 +284,8 @@ class RawBackend:
         self.requests.append(message)
         wire.bytewise = self.bytewise
         try:
-            return await self._play(wire, message, self._scripts[min(number, len(self._scripts) - 1)])
+            script = self._scripts[min(number, len(self._scripts) - 1)]
+            return await self._play(wire, message, self.scripts_by_target.get(message.head.target, script))
         finally:
             message.played.set()
 
