@@ -62,12 +62,17 @@ class Exchange(Answer):
             raise Refused(503, "this gateway is full (max_tunnels bounds requests, too)", "unavailable", request.route)
         try:
             body = self._begin_upload(early)
+            if self._upload is not None:
+                self._watch_client()
+                # What came in this turn was received for the client's own reader, and is of the body, too.
+                came, self._client.ahead = self._client.ahead, b""
+                if came:
+                    body += self._begin_upload(came)
+                    self._watch_client()
         except BadBody as error:
             raise Refused(400, str(error), "bad_request", request.route) from None
         shared.in_flight += 1
         self._load = request_to_backend(request, shared.config) + body
-        if self._upload is not None:
-            self._watch_client()
         pinned = self._client.pinned
         upstream = request.route.upstream
         if pinned is not None and pinned.target.upstream == upstream.name and shared.pool.claim(pinned):

@@ -192,7 +192,7 @@ class Sides:
         else:
             received = poller.rewatch(client.fd, self._client_events(), self._client_ready)
         if isinstance(received, bytes) and received:
-            client.ahead += received  # there is no body to come, or it would not have been the client's to read
+            client.ahead += received  # where a body begins, its exchange takes it out of there
         elif received is not None and mode == BODY:
             poller.ask_again(client.fd)
 
