@@ -1,4 +1,4 @@
-"""Connections of tunnels that come with a message: their descriptors, two for each (``SCM_RIGHTS``, unix(7))."""
+"""Descriptors of tunnels' connections that arrive with a message, two per tunnel (``SCM_RIGHTS``, unix(7))."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from gateway.tunnels.moving.adoption import Connections
 
 Ancillary = Iterable[tuple[int, int, bytes]]
-"""What ``recvmsg`` returns beside the data."""
+"""What ``recvmsg`` returns besides the data."""
 
 
 def connections_of(ancillary: Ancillary) -> list[Connections]:
-    """The connections that came whole. One whose second descriptor this process had no room for is closed."""
+    """Return the complete pairs. If the second descriptor did not fit into this process, the first is closed."""
     descriptors = array("i")
     for level, kind, payload in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

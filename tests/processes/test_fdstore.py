@@ -72,7 +72,7 @@ class Bench:
     def die(self) -> None:
         """The worker is killed."""
         self.theirs.close()
-        self.store.part()
+        self.store.detach()
 
     def keep(self, tunnels: range) -> None:
         """Open tunnels and let the worker's own descriptors of them go as soon as they are sent."""
@@ -140,7 +140,7 @@ async def test_an_end_goes_behind_its_opening(bench: Bench) -> None:
 
 
 async def test_a_tunnel_that_ended_before_it_was_told_of_costs_nothing(bench: Bench) -> None:
-    bench.store.part()
+    bench.store.detach()
     ours, theirs = store_pair()
     deposits = Deposits(theirs, bench.loop)
     connection = Connection()
@@ -329,7 +329,7 @@ async def test_a_supervisor_without_descriptors(bench: Bench, caplog: pytest.Log
     with descriptors_left(41):
         bench.deposits._flush()
         await bench.stored(20)
-    assert "the supervisor is short of descriptors: 80 tunnels" in caplog.text
+    assert "the supervisor is short of descriptors: 80 more tunnels" in caplog.text
     assert open_pipes() == bench.before + 200 + 40
     bench.deposits.keep(100, *bench.connections[0])
     await bench.stored(21)
@@ -345,7 +345,7 @@ async def test_the_last_descriptors_are_for_other_things(bench: Bench, caplog: p
     bench.open(range(50))
     bench.store._descriptors = max(fd for connection in bench.connections.values() for fd in connection) + 41
     await bench.stored(20)
-    assert "the supervisor is short of descriptors: 30 tunnels" in caplog.text
+    assert "the supervisor is short of descriptors: 30 more tunnels" in caplog.text
     for connection in bench.connections.values():
         connection.close()
     assert open_pipes() == bench.before + 40
