@@ -5,7 +5,7 @@ Data flows through the packages in one direction::
     edge -> protocol (the request's head) -> routing -> edge (the handshake) -> tunnels -> observe
 
 ``processes`` has the supervisor and the workers, ``config`` the configuration, ``cli`` the command line.
-ARCHITECTURE.md explains the design.
+ARCHITECTURE.md is the map, docs/decisions/ has the reasons.
 """
 
 from gateway.build import prefer_pure_sources

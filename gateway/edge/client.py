@@ -33,6 +33,9 @@ LINGER_NS = 2_000_000_000
 """For a client to close after its last answer. A socket that is closed with bytes unread resets the connection, and the
 reset may overtake the answer."""
 
+FRESH_NS = 1_000_000_000
+"""For the first request of a connection to come before that counts as idle, in a drain."""
+
 NOT_NOW = (EAGAIN, EINTR)
 _END = EPOLLRDHUP
 
@@ -45,6 +48,9 @@ class Task(Protocol):
 
     def late(self) -> None:
         """The deadline has passed."""
+
+    def shut_down(self) -> None:
+        """The gateway exits: end now."""
 
     def abandon(self) -> None:
         """Something failed: close everything."""
@@ -72,11 +78,8 @@ class Client:
         "task",
     )
 
-    def __init__(self, clients: Clients, fd: int, peer: Peer, received: bytes | int) -> None:
-        """
-        :param fd: a connection, non-blocking and not watched; this owns it
-        :param received: what has come on it already, or an errno
-        """
+    def __init__(self, clients: Clients, fd: int, peer: Peer) -> None:
+        """:param fd: a connection, non-blocking and not watched; this owns it"""
         self._clients = clients
         self.fd = fd
         self.peer = peer
@@ -86,7 +89,7 @@ class Client:
         self.pinned: BackendConnection | None = None
         self._reader: RequestReader | None = None
         self._head: RequestHead | None = None
-        self._started_ns = 0
+        self._started_ns = clients.relay.now
         self._served = False  # whether a plain request has come on it
         self._watched = False
         self._taking = False
@@ -94,11 +97,14 @@ class Client:
         self._over = False
         self.deadline_ns = clients.relay.now + clients.config.request_head_ns
         clients.deadlines.add(self)
+
+    # --- what the poller calls ----------------------------------------------------------------------------------------
+
+    def start(self, received: bytes | int) -> None:
+        """Begin to serve it. :param received: what has come on it already, or an errno"""
         self.read(received)
         if not self._watched and not self._over:
             self.watch()
-
-    # --- what the poller calls ----------------------------------------------------------------------------------------
 
     def read(self, data: bytes | int) -> None:
         """Take what has come, or an errno."""
@@ -226,18 +232,16 @@ class Client:
 
     def _upgrade(self, request: Request) -> None:
         clients = self._clients
-        upgrade = Upgrade(clients.upgrades, self, request)
-        self.task = upgrade
         if not self._watched:
             self.watch()
+        upgrade = self.task = Upgrade(clients.upgrades, self, request)
         upgrade.start()
 
     def _exchange(self, request: Request) -> None:
         self._served = True
-        exchange = Exchange(self._clients.exchanges, self, request)
-        self.task = exchange
         if not self._watched:
             self.watch()
+        exchange = self.task = Exchange(self._clients.exchanges, self, request)
         early, self.ahead = self.ahead, b""
         exchange.start(early)
 
@@ -358,10 +362,18 @@ class Client:
         self.answer(refused, keep)
 
     def close_if_idle(self) -> bool:
-        """Close the connection unless a request is under way, or has begun to come. :returns: whether that was done"""
-        if self.task is None and self._reader is None and not self._lingers:
+        """Close the connection unless a request is under way, or is about to come. :returns: whether it is closed"""
+        fresh = not self._served and self._clients.relay.now - self._started_ns < FRESH_NS
+        if self.task is None and self._reader is None and not self._lingers and not fresh:
             self._close()
         return self._over
+
+    def shut_down(self) -> None:
+        """End the request that is under way, as the gateway exits, or the connection."""
+        if self.task is not None:
+            self.task.shut_down()
+        elif not self._over and not self._lingers:
+            self._close()
 
     def unread(self) -> bytes | None:
         """What was read of the next request, for another process to go on with.

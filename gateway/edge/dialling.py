@@ -39,6 +39,9 @@ class Caller(Protocol):
     def not_dialled(self, refused: Refused) -> None:
         """No backend can be reached. :param refused: what the client is told: why the last one could not be"""
 
+    def abandon(self) -> None:
+        """Something failed: close everything."""
+
 
 class Dialler:
     """What dials need, of one worker."""
@@ -84,7 +87,7 @@ class Dial:
         self._watched = False
         self._failure: Refused | None = None
         self.deadline_ns = NEVER
-        """when :meth:`late` is due; whoever waits looks here"""
+        """when :meth:`late` is due; the caller copies it"""
 
     def start(self, attempt: Attempt | None = None) -> None:
         """Dial. :param attempt: the one to begin with, where the caller has chosen it already"""
@@ -104,7 +107,10 @@ class Dial:
         self._drop()
         self._attempt = None
 
-    abandon = cancel
+    def abandon(self) -> None:
+        """Something in here failed, or in the caller when it was called: both end."""
+        self.cancel()
+        self._caller.abandon()
 
     def _next(self) -> Attempt | None:
         """The next attempt; None when there is none, which the caller was told."""

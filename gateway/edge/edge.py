@@ -11,12 +11,12 @@ from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 from gateway.edge.addresses import Addresses
-from gateway.edge.client import Client
+from gateway.edge.client import LINGER_NS, Client
 from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
 from gateway.edge.exchange.shared import Exchanges
-from gateway.edge.in_force import InForce
+from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
@@ -32,6 +32,7 @@ from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
     from gateway.edge.descriptors import Descriptors
+    from gateway.edge.trust import Peer
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
@@ -103,6 +104,9 @@ class Edge:
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
         self.config.use(config, registry, drained_backends)
         self.owner.use(self.config.routes)
+        for client in self._clients():
+            peer = client.peer
+            client.peer = self.config.trust.peer((peer.host, peer.port) if peer.host else None)
         self.clients.known_fields.clear()
         self._drop_idle()
 
@@ -124,8 +128,8 @@ class Edge:
 
     def _drop_idle(self) -> None:
         """Close idle connections to backends that get nothing any more."""
-        targets = {target.number for upstream in self.config.routes.upstreams.values() for target in upstream.targets}
-        self.pool.keep_only(lambda connection: connection.target.number in targets)
+        in_service = self.config.in_service
+        self.pool.keep_only(lambda connection: connection.target.number in in_service)
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
@@ -136,7 +140,13 @@ class Edge:
         :param address: of its peer, as ``accept()`` gives it
         :param received: what has come on it already, or an errno
         """
-        Client(self.clients, fd, self.config.trust.peer(address), received)
+        self._serve(fd, self.config.trust.peer(address), received)
+
+    def _serve(self, fd: int, peer: Peer, received: bytes | int) -> Client:
+        """Serve a connection. What goes wrong with it ends it, and no other one."""
+        client = Client(self.clients, fd, peer)
+        self.poller.give(fd, client.start, received)
+        return client
 
     def drain(self, period_seconds: float, code: int) -> None:
         """Refuse what is new from now on, and close every tunnel, one after another over a period."""
@@ -144,19 +154,31 @@ class Edge:
         self.owner.drain(period_seconds, code)
 
     async def finish_requests(self, seconds: float) -> None:
-        """Close connections that are idle, and give requests in flight so long to finish."""
-        give_up = time.monotonic() + seconds
+        """Close connections that are idle, give requests in flight so long to finish, and end those that do not."""
+        if await self._in_flight_until(time.monotonic() + seconds):
+            for client in self._clients():
+                client.shut_down()
+            await self._in_flight_until(time.monotonic() + LINGER_NS / NS)
+
+    async def _in_flight_until(self, give_up: float) -> bool:
+        """Close connections as they become idle. :returns: whether some are left when the time is up"""
         # An event for each reason would cost every request.
-        while self.close_idle() and time.monotonic() < give_up:  # noqa: ASYNC110
+        while left := self.close_idle():
+            if time.monotonic() >= give_up:
+                break
             await asyncio.sleep(UNUSED_SECONDS)
+        return left
 
     def close_idle(self) -> bool:
         """Close clients' connections on which nothing is under way. True if there are others."""
         left = False
-        for waiting in self.deadlines.all():
-            if isinstance(waiting, Client) and not waiting.close_if_idle():
-                left = True
+        for client in self._clients():
+            left = not client.close_if_idle() or left
         return left
+
+    def _clients(self) -> list[Client]:
+        """Those that have a connection now."""
+        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client)]
 
     # --- an upgrade ---------------------------------------------------------------------------------------------------
 
@@ -166,7 +188,7 @@ class Edge:
 
     def _take_in(self, fd: int, host: str, port: int, read: bytes) -> None:
         peer = self.config.trust.peer((host, port) if host else None)
-        client = Client(self.clients, fd, peer, read or EAGAIN)
+        client = self._serve(fd, peer, read or EAGAIN)
         if not read:
             client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
 
@@ -182,8 +204,7 @@ class Edge:
         moving = Moving(self.loop, WayOut(way_out))
         self.clients.on_rest = moving.note
         while True:
-            clients = [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client)]
-            moving.move(clients)
+            moving.move(self._clients())
             if not len(self.deadlines) and not self.slice.rows_in_use:
                 break
             await asyncio.sleep(UNUSED_SECONDS)

@@ -33,6 +33,8 @@ class InForce:
         """whether the gateway shuts down: what is new is refused"""
         self.drained_backends: frozenset[int] = frozenset()
         """numbers of backends that get nothing new"""
+        self.in_service: frozenset[int] = frozenset()
+        """numbers of backends that may get something new"""
         self.settings: Settings
         self.routes: Routes
         self.trust: Trust
@@ -52,10 +54,9 @@ class InForce:
         """
         self.registry.routes[:] = registry.routes
         self.registry.backends[:] = registry.backends
-        self.routes = Routes(settings, self.registry, self._load, drained_backends)
+        self._use_routes(settings, drained_backends)
         self.trust = Trust(settings.trusted_proxies)
         self.settings = settings
-        self.drained_backends = drained_backends
         self.underscores = settings.underscores != "drop"
         self.rejects_underscores = settings.underscores == "reject"
         self.max_head, self.max_fields = settings.heads.max_size, settings.heads.max_fields
@@ -65,5 +66,10 @@ class InForce:
 
     def drain_backends(self, backends: frozenset[int]) -> None:
         """Send backends nothing new from now on. :param backends: their numbers"""
-        self.drained_backends |= backends
-        self.routes = Routes(self.settings, self.registry, self._load, self.drained_backends)
+        self._use_routes(self.settings, self.drained_backends | backends)
+
+    def _use_routes(self, settings: Settings, drained_backends: frozenset[int]) -> None:
+        self.drained_backends = drained_backends
+        self.routes = Routes(settings, self.registry, self._load, drained_backends)
+        upstreams = self.routes.upstreams.values()
+        self.in_service = frozenset(target.number for upstream in upstreams for target in upstream.targets)

@@ -1,6 +1,6 @@
 """The owner of one worker's rows: what happens when a tunnel opens, ends or loses its backend, and their upkeep.
 
-The relay calls it (``relay.py``), and so does whoever takes tunnels over from another worker.
+The relay calls it (``relay.py``), and so does the code that takes tunnels over from another worker.
 """
 
 from __future__ import annotations
@@ -168,6 +168,7 @@ class Owner:
         now = time.monotonic_ns()
         seconds = TURN_SECONDS if now < self._pacing_until_ns else INTERVAL_SECONDS
         self._next_walk = self._loop.call_later(seconds, self._walk)
+        self.slice.forget_taken()
         try:
             self.report_learned()
         except Exception:  # time-outs must not wait for that

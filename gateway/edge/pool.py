@@ -17,6 +17,8 @@ from collections.abc import Callable
 from errno import EAGAIN, EINTR
 from typing import TYPE_CHECKING
 
+from gateway.tunnels.table.layout import NEVER
+
 if TYPE_CHECKING:
     from gateway.routing.balancing import Target
     from gateway.tunnels.relay.poller import Poller
@@ -77,6 +79,7 @@ class Pool:
         self._on_idle = on_idle
         self._clock = clock
         self._idle: dict[int, list[BackendConnection]] = {}
+        self._held: set[BackendConnection] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self, target: Target, now_ns: int, repeatable: bool) -> BackendConnection | None:
@@ -101,12 +104,15 @@ class Pool:
     def hold(self, connection: BackendConnection, now_ns: int) -> None:
         """Watch an idle connection that serves one client alone (NTLM, Negotiate): it is for :meth:`claim`."""
         connection.used_ns = now_ns
+        connection.expires_ns = NEVER
+        self._held.add(connection)
         self._poller.read_on(connection.fd, connection.said)
 
     def claim(self, connection: BackendConnection) -> bool:
         """Whether a held connection can be used; if not, it is closed. The caller gives it another reader."""
         if connection.fd < 0:
             return False
+        self._held.discard(connection)
         if self._is_silent(connection):
             return True
         self._drop(connection)
@@ -135,7 +141,6 @@ class Pool:
     def discard(self, connection: BackendConnection) -> None:
         """Close a connection that is in use: watched, and not idle."""
         if connection.fd >= 0:
-            self._poller.let_go(connection.fd)
             self._drop(connection)
 
     def close(self, connection: BackendConnection) -> None:
@@ -144,17 +149,18 @@ class Pool:
         if connection in idle:
             idle.remove(connection)
             self._on_idle(connection.target.number, -1)
+        self._held.discard(connection)
         self.discard(connection)
 
     def keep_only(self, usable: Callable[[BackendConnection], bool]) -> None:
-        """Close those that lead where nothing is to go any more."""
-        for idle in list(self._idle.values()):
-            for connection in list(idle):
+        """Close those that lead where nothing is to go any more, held ones too."""
+        for connections in (*self._idle.values(), self._held):
+            for connection in list(connections):
                 if not usable(connection):
                     self.close(connection)
 
     def close_all(self) -> None:
-        """Close every idle connection."""
+        """Close every idle connection, held ones too."""
         self.keep_only(lambda connection: False)
         if self._timer is not None:
             self._timer.cancel()
@@ -163,11 +169,15 @@ class Pool:
     def _is_silent(self, connection: BackendConnection) -> bool:
         """Take an idle connection from its reader; whether nothing has come on it."""
         unasked = self._poller.let_go(connection.fd)
-        return unasked is None and self._poller.kernel.receive(connection.fd, 1) in (EAGAIN, EINTR)
+        try:
+            return unasked is None and self._poller.kernel.receive(connection.fd, 1) in (EAGAIN, EINTR)
+        except Exception:
+            self._drop(connection)  # it is nobody's at this moment
+            raise
 
     def _drop(self, connection: BackendConnection) -> None:
-        """Close a connection that nobody reads any more, but epoll watches."""
-        self._poller.kernel.unwatch(connection.fd)
+        """Close a connection that epoll watches, whether anybody reads it or not."""
+        self._poller.unwatch(connection.fd)
         self._poller.relay.retire(connection.fd)
         connection.fd = -1
 

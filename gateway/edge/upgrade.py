@@ -133,6 +133,10 @@ class Upgrade:
         else:
             self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
 
+    def shut_down(self) -> None:
+        """The gateway exits."""
+        self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
+
     def client_gone(self, error: int) -> None:
         """The client went away."""
         self._report(CLIENT_GONE, None, "the client went away before the answer")
@@ -141,7 +145,9 @@ class Upgrade:
 
     def abandon(self) -> None:
         """Something in here failed: close both connections."""
-        if not self._over:
+        if self._over:
+            self._client.abandon()  # the answer that is relayed failed
+        else:
             self._let_go()
             self._client.gone()
 
@@ -296,8 +302,8 @@ class Upgrade:
         shared.relay.open(row, client_fd, backend_fd)
         self._over = True
         client.handed_over()
-        self._report("upgraded", 101, None)
         shared.poller.defer(partial(self._say, answer), partial(self._opened, from_client, from_backend))
+        self._report("upgraded", 101, None)
 
     def _take(self, fd: int) -> bytes:
         """Take a connection from its reader. :returns: what has come in this turn, and was not read yet"""
@@ -311,17 +317,24 @@ class Upgrade:
 
     def _say(self, answer: bytes) -> int:
         """Send the client the answer."""
-        self._shared.relay.write(self._row, CLIENT, answer)
+        relay = self._shared.relay
+        try:
+            relay.write(self._row, CLIENT, answer)
+        except Exception as error:  # nothing may follow what was not sent
+            relay.fail(self._row, "opening", error)
         return 0
 
     def _opened(self, from_client: bytes, from_backend: bytes, result: int) -> None:
         """The client has the answer: what both have sent ahead of that goes on its way."""
         shared = self._shared
         row = self._row
-        for side, data in ((BACKEND_SIDE, from_backend), (CLIENT, from_client)):
-            if data and shared.slice.cells[row + STATE] == LIVE:
-                shared.relay.feed(row, side, data)
-        shared.owner.tunnel_opened(row)
+        try:
+            for side, data in ((BACKEND_SIDE, from_backend), (CLIENT, from_client)):
+                if data and shared.slice.cells[row + STATE] == LIVE:
+                    shared.relay.feed(row, side, data)
+            shared.owner.tunnel_opened(row)
+        except Exception as error:
+            shared.relay.fail(row, "opening", error)
 
     def _refuse(self, refused: Refused) -> None:
         refused.route = self._request.route

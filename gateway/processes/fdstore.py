@@ -22,12 +22,12 @@ import os
 import socket
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
+from errno import EAGAIN, EBADF, ENOBUFS, ENOMEM, ETOOMANYREFS
 from itertools import islice
 from typing import Protocol
 
 from gateway.observe.seldom import Seldom
-from gateway.processes.rights import Ancillary, connections_of
+from gateway.processes.rights import Ancillary, close_all, connections_of, ids_in, without_closed
 from gateway.tunnels.moving.adoption import Connections
 
 OPENED_AT_ONCE = 120
@@ -47,6 +47,7 @@ _FULL = (EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS)
 """The other end has not read enough yet. ETOOMANYREFS: this user has too many descriptors in flight."""
 
 log = logging.getLogger("gateway")
+_skipped = Seldom(log.error)
 
 
 def store_pair() -> tuple[socket.socket, socket.socket]:
@@ -68,11 +69,18 @@ class _Received:
     """One message. Descriptors that this process had no room for are missing."""
 
     def __init__(self, data: bytes, ancillary: Ancillary) -> None:
-        message = array("q", data)
+        """:raises ValueError: it is malformed; the descriptors that came with it are closed"""
+        connections = connections_of(ancillary)
+        message = ids_in(data, connections)
         ended = message[0]
-        self.ended = message[1 : 1 + ended]
         opened = message[1 + ended :]
-        self.opened: list[tuple[int, Connections]] = list(zip(opened, connections_of(ancillary), strict=False))
+        if not 0 <= ended < len(message) or len(connections) > len(opened):
+            close_all(connections)
+            raise ValueError(
+                f"{len(message)} integers cannot hold {ended} ended tunnels and {len(connections)} opened ones"
+            )
+        self.ended = message[1 : 1 + ended]
+        self.opened: list[tuple[int, Connections]] = list(zip(opened, connections, strict=False))
         self.without_descriptors = len(opened) - len(self.opened)
 
 
@@ -83,7 +91,12 @@ def _receive(sock: socket.socket) -> _Received | None:
             data, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
             continue  # the other process died with unread data; what it sent follows
-        return _Received(data, ancillary) if data else None
+        if not data:
+            return None
+        try:
+            return _Received(data, ancillary)
+        except ValueError as error:  # the messages behind it are good
+            _skipped("skipped a message over the descriptor store's socket: %s", error)
 
 
 class Deposits:
@@ -276,18 +289,27 @@ class DescriptorStore:
         """Shut down and close all stored connections, even if another process has them open too."""
         for connections in self._kept.values():
             for fd in connections:
-                with socket.socket(fileno=os.dup(fd)) as sock, contextlib.suppress(OSError):
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
                     sock.shutdown(socket.SHUT_RDWR)
         self.close()
 
     def close(self) -> None:
         """Close all stored connections."""
         self.detach()
-        for tunnel, connections in self._kept.items():
-            if self._keeper is not None:
+        for tunnel in list(self._kept):
+            self._drop(tunnel)
+
+    def _drop(self, tunnel: int) -> None:
+        """Close the connections of a tunnel, if they are in store."""
+        connections = self._kept.pop(tunnel, None)
+        if connections is None:
+            return
+        if self._keeper is not None:
+            try:
                 self._keeper.forget(tunnel)
-            _close(connections)
-        self._kept.clear()
+            except Exception:
+                log.exception("tunnel %x ended, but could not be removed from the journal", tunnel)
+        close_all((connections,))
 
     def _read(self, sock: socket.socket) -> None:
         for _ in range(MESSAGES_AT_ONCE):
@@ -302,22 +324,21 @@ class DescriptorStore:
 
     def _note(self, received: _Received) -> None:
         for tunnel in received.ended:
-            connections = self._kept.pop(tunnel, None)
-            if connections is not None:
-                if self._keeper is not None:
-                    self._keeper.forget(tunnel)
-                _close(connections)
+            self._drop(tunnel)
         refused = received.without_descriptors
         kept: list[tuple[int, Connections]] = []
         for tunnel, connections in received.opened:
             if max(connections) < self._descriptors:
                 kept.append((tunnel, connections))
             else:
-                _close(connections)
+                close_all((connections,))
                 refused += 1
         self._kept.update(kept)
         if self._keeper is not None:
-            self._keeper.keep(kept)
+            try:
+                self._keeper.keep(kept)
+            except Exception:
+                log.exception("the connections of %d tunnels could not be given to the service manager", len(kept))
         if refused:
             self._short(
                 "the supervisor is short of descriptors: %d more tunnels would be lost if their worker died; "
@@ -334,7 +355,11 @@ class DescriptorStore:
                 return
             except OSError as error:
                 self._loop.remove_writer(sock)
-                if error.errno in _FULL:
+                if error.errno == EBADF and len(whole := without_closed(batch)) < len(batch):
+                    log.error("lost %d tunnels: their stored descriptors are closed", len(batch) - len(whole))
+                    self._to_hand_over[-len(batch) :] = whole
+                    self._loop.add_writer(sock, self._hand_over, sock)
+                elif error.errno in _FULL:
                     self._timer = self._loop.call_later(
                         RETRY_SECONDS, self._loop.add_writer, sock, self._hand_over, sock
                     )
@@ -343,8 +368,3 @@ class DescriptorStore:
                 self._loop.remove_writer(sock)
                 return
             del self._to_hand_over[-len(batch) :]
-
-
-def _close(connections: Connections) -> None:
-    for fd in connections:
-        os.close(fd)

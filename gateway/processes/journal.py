@@ -24,11 +24,11 @@ import socket
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from errno import EAGAIN, ENOBUFS
+from errno import EAGAIN, EBADF, ENOBUFS
 
 from gateway.observe.seldom import Seldom
 from gateway.processes.manager_store import ManagerStore
-from gateway.processes.rights import connections_of
+from gateway.processes.rights import connections_of, ids_in, without_closed
 from gateway.tunnels.moving.adoption import Connections
 
 AT_ONCE = 120
@@ -183,6 +183,12 @@ class Journal:
             except OSError as error:
                 if error.errno in _NO_MORE_ROOM and not fresh:
                     continue
+                if error.errno == EBADF and len(whole := without_closed(batch)) < len(batch):
+                    log.error(
+                        "%d tunnels would not outlive this process: their descriptors are closed",
+                        len(batch) - len(whole),
+                    )
+                    return not whole or self._append(whole, spare)
                 return False  # too many descriptors in flight (ETOOMANYREFS), or the manager closed its end
             segment.tunnels.update(batch)
             self._where.update(dict.fromkeys(message, segment))
@@ -207,7 +213,7 @@ class Journal:
         self._segments.remove(segment)
         self._close(segment)
         for tunnel in segment.tunnels:
-            del self._where[tunnel]
+            self._where.pop(tunnel, None)
         self._store.remove(segment.name)
         self._on_lost()
 
@@ -226,11 +232,15 @@ class Journal:
         self._timer = None
         now = time.monotonic()
         unkept, self._unkept = self._unkept, {}
-        self.keep(unkept.items())
-        used = [segment for segment in self._segments if segment.ended]
-        due = [each for each in used if each.ended >= WORTHWHILE or now - each.ended_since >= MAX_AGE_SECONDS]
-        if due:
-            self._rewrite(max(due, key=lambda segment: segment.ended))
+        try:
+            self.keep(unkept.items())
+            used = [segment for segment in self._segments if segment.ended]
+            due = [each for each in used if each.ended >= WORTHWHILE or now - each.ended_since >= MAX_AGE_SECONDS]
+            if due:
+                self._rewrite(max(due, key=lambda segment: segment.ended))
+        except Exception:  # the next look must come all the same
+            log.exception("upkeep of the service manager's store failed; tried again in %g s", UPKEEP_SECONDS)
+            self._unkept.update((tunnel, each) for tunnel, each in unkept.items() if tunnel not in self._where)
         if self._unkept or any(segment.ended for segment in self._segments):
             self._schedule_upkeep(UPKEEP_SECONDS)
 
@@ -277,4 +287,8 @@ def read(fd: int) -> list[tuple[int, Connections]]:
                 return found
             if not data:
                 return found
-            found += zip(array("q", data), connections_of(ancillary), strict=False)
+            connections = connections_of(ancillary)
+            try:
+                found += zip(ids_in(data, connections), connections, strict=False)
+            except ValueError as error:  # the messages behind it are good
+                log.error("skipped a message in the service manager's store: %s", error)

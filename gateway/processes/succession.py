@@ -18,7 +18,7 @@ from gateway.edge.passage import passage
 from gateway.processes import upgrade
 from gateway.processes.children import InheritedChild
 from gateway.processes.control.channel import Channel
-from gateway.processes.control.messages import NO_DESCRIPTOR, Accept, Drain, Retire, Stop
+from gateway.processes.control.messages import NO_DESCRIPTOR, Accept, Drain, Stop
 from gateway.processes.inheritance import Inheritance
 from gateway.processes.orders import Order, Orders
 from gateway.processes.workers import BOOT_SECONDS, WorkerProcess, Workers
@@ -175,16 +175,15 @@ class Succession:
             if not total.tunnels:
                 await self._workers.end_worker(new)
                 raise
-        # From here on it is a worker like any other: if it dies, its successor resumes its tunnels.
-        old.retired = True
+        # From here on it is a worker like any: should it die, a successor has its tunnels.
         self._state.slots[index] = new.slot
         self._workers.keep_running(new)
         ways = self._passage()
         new.channel.send(Accept(ways[1].fileno() if ways else NO_DESCRIPTOR))
-        old.channel.send(Retire(ways[0].fileno() if ways else NO_DESCRIPTOR))
+        self._workers.retire(old, ways[0].fileno() if ways else NO_DESCRIPTOR)
         for way in ways:
             way.close()
-        task = asyncio.create_task(self._drain(old, new.slot))
+        task = asyncio.create_task(self._drain(old.slot, new.slot))
         self.draining.add(task)
         task.add_done_callback(self.draining.discard)
         if failure is not None:
@@ -203,27 +202,50 @@ class Succession:
             log.warning("client connections cannot be handed over and are closed between requests: %s", error)
             return ()
 
-    async def _drain(self, old: WorkerProcess, slot: int) -> None:
-        """Let a replaced worker finish, and hand over the tunnels that its last handshakes open."""
-        stores = self._workers.stores[old.slot], self._workers.stores[slot]
+    async def _drain(self, left: int, slot: int) -> None:
+        """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes.
+
+        If it dies before, a successor in its slot resumes the tunnels that were left there, and is drained likewise.
+
+        :param left: its slot
+        :param slot: the slot of the worker that replaced it
+        """
+        workers = self._workers
         give_up = time.monotonic() + upgrade.FINISH_SECONDS
-        while not old.finished.is_set() and time.monotonic() < give_up:
-            new = self._workers.running.get(slot)
-            self._workers.mirrors.refresh()
-            if new is not None and new.ready is not None and any(self._state.table.rows(old.slot)):
-                try:
-                    await upgrade.hand_over(old, new, *stores, self._workers.mirrors)
-                except upgrade.HandoverFailed as error:
-                    log.error("worker %s: tunnels cannot be handed over now: %s", old.name, error)
+        while left in workers.kept and time.monotonic() < give_up:
+            old = workers.running.get(left)
+            if old is not None and old.left_nothing:
+                break
+            if old is None or old.ready is None or old.finished.is_set():
+                await asyncio.sleep(0.05)  # it has died; a successor comes if there is anything left
+                continue
+            if not old.told_to_finish:
+                workers.retire(old, NO_DESCRIPTOR)
+            await self._hand_over_rest(old, slot)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(old.finished.wait(), 0.1)
-        if not old.finished.is_set():
-            log.warning("worker %s did not finish within %.0f s; ending it", old.name, upgrade.FINISH_SECONDS)
-            old.channel.send(Drain(0, self._workers.config.drain.close_code))
+        workers.replaced.discard(left)
+        if (old := workers.running.get(left)) is None:
+            return
+        if not old.left_nothing:
+            log.warning("worker %s did not finish within %.0f s, and is ended", old.name, upgrade.FINISH_SECONDS)
+            old.channel.send(Drain(0, workers.config.drain.close_code))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(old.finished.wait(), upgrade.ANSWER_SECONDS)
         old.channel.send(Stop())
-        while self._workers.running.get(old.slot) is old:
+        while workers.running.get(left) is old:
             if time.monotonic() > give_up + 2 * upgrade.ANSWER_SECONDS:
                 old.process.kill()
             await asyncio.sleep(0.02)
+
+    async def _hand_over_rest(self, old: WorkerProcess, slot: int) -> None:
+        """Hand over the tunnels of a worker that was replaced, if there are any and somebody can take them."""
+        workers = self._workers
+        new = workers.running.get(slot)
+        workers.mirrors.refresh()
+        if new is not None and new.ready is not None and any(self._state.table.rows(old.slot)):
+            stores = workers.stores[old.slot], workers.stores[slot]
+            try:
+                await upgrade.hand_over(old, new, *stores, workers.mirrors)
+            except upgrade.HandoverFailed as error:
+                log.error("tunnels of worker %s cannot be handed over now: %s", old.name, error)

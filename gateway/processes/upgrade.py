@@ -37,6 +37,7 @@ from gateway.processes.control.messages import (
 )
 from gateway.processes.inheritance import Inheritance
 from gateway.tunnels.moving import parcel
+from gateway.tunnels.table.slots import disown
 
 if TYPE_CHECKING:
     from gateway.processes.fdstore import DescriptorStore
@@ -158,7 +159,7 @@ async def hand_over(
     :returns: how many; 0 when none are left that can be handed over
     :raises HandoverFailed: a worker died, or did not answer and was killed; the old worker keeps the tunnels
     """
-    with from_store.unsettled():
+    with from_store.unsettled(), to_store.unsettled():
         return await _hand_over(old, new, from_store, to_store, mirrors)
 
 
@@ -190,6 +191,7 @@ async def _hand_over(
             os.close(released.fd)
     taken = await _answer(new, TakenOver)
     if taken is None:
+        disown(mirrors.table, new.slot, frozenset(tunnels))
         from_store.restore(to_store.give_up(tunnels))
         old.channel.send(Resume())
         raise HandoverFailed(f"the new worker {new.name} died or hung")

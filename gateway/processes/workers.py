@@ -33,6 +33,7 @@ from gateway.processes.control.messages import (
     Message,
     Released,
     Resolved,
+    Retire,
     Retired,
     Stop,
     TakenOver,
@@ -75,7 +76,10 @@ class WorkerProcess:
     answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
     """its answers during an upgrade; None when it is gone"""
     retired: bool = False
-    """whether another worker has replaced it"""
+    """another one serves in its place"""
+    told_to_finish: bool = False
+    left_nothing: bool = False
+    """it has said that it has nothing left to do"""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     """set when it has nothing left to do, or is gone"""
 
@@ -119,6 +123,10 @@ class Workers:
         self.mirrors = mirrors
         self.running: dict[int, WorkerProcess] = {}
         """by slot"""
+        self.kept: set[int] = set()
+        """slots that :meth:`keep` keeps filled"""
+        self.replaced: set[int] = set()
+        """slots whose tunnels go to another one; a worker that dies there has a successor as long as there are any"""
         self.keepers: list[asyncio.Task[None]] = []
         self.learned: dict[Key, State] = {}
         """what workers have learned about network paths, latest last"""
@@ -191,6 +199,13 @@ class Workers:
 
         :param running: the worker that is already running there
         """
+        self.kept.add(slot)
+        try:
+            await self._keep(slot, ready, running)
+        finally:
+            self.kept.discard(slot)
+
+    async def _keep(self, slot: int, ready: asyncio.Future[None], running: WorkerProcess | None) -> None:
         backoff = 0.0
         failed_boots = 0
         while not self.stopping:
@@ -198,11 +213,12 @@ class Workers:
             try:
                 await self.stores[slot].settled()
                 worker = running or await self.spawn(slot)
+                worker.retired |= slot in self.replaced
             except OSError as error:
                 log.error("cannot start worker %d: %s", slot, error)
                 failed_boots += 1
             else:
-                if running is not None or await self.boot(worker):
+                if running is not None or await self.boot(worker, takes_over=worker.retired):
                     failed_boots = 0
                     if not ready.done():
                         ready.set_result(None)
@@ -214,9 +230,12 @@ class Workers:
                 await self._clean_up(worker)
                 if worker.retired:
                     if status and not self.stopping:
-                        log.error("replaced worker %s %s", worker.name, _how(status))
-                    self.clear(slot)
-                    return
+                        log.error("worker %s, which was replaced, %s", worker.name, _how(status))
+                    await self.stores[slot].settled()
+                    if self.stopping or failed_boots >= MAX_FAILED_BOOTS or not self._leaves_tunnels(slot):
+                        self.clear(slot)
+                        return
+                    continue
                 if self.stopping:
                     return
                 log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
@@ -230,6 +249,17 @@ class Workers:
             backoff = 0.0 if lived >= STABLE_SECONDS else min(backoff * 2 or FIRST_BACKOFF_SECONDS, longest)
             if failed_boots or backoff > FIRST_BACKOFF_SECONDS:
                 await asyncio.sleep(backoff)
+
+    def retire(self, worker: WorkerProcess, way: int) -> None:
+        """Another worker serves in the place of this one, which is to finish. :param way: as of :class:`Retire`"""
+        worker.retired = worker.told_to_finish = True
+        self.replaced.add(worker.slot)
+        worker.channel.send(Retire(way))
+        self.progress.set()  # there is one less to wait for in a drain
+
+    def _leaves_tunnels(self, slot: int) -> bool:
+        """Whether a worker that was replaced has died with tunnels that its successor can hand over."""
+        return slot in self.replaced and (bool(self.stores[slot]) or any(self.state.table.rows(slot)))
 
     async def spawn(self, slot: int) -> WorkerProcess:
         """Start a worker process. :raises OSError: the system has no room for the process or its descriptors"""
@@ -346,6 +376,7 @@ class Workers:
         elif isinstance(message, Released | TakenOver):
             worker.answers.put_nowait(message)
         elif isinstance(message, Retired):
+            worker.left_nothing = True
             worker.finished.set()
 
     def _share(self, learned: Learned, source: WorkerProcess) -> None:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [*DOCS, ROOT / "README.md", ROOT / "deploy" / "README.md"]
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("*.md"))
+PAGES = [*DOCS, *DECISIONS, ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "deploy" / "README.md"]
 
 COMPLETE = "# gateway.yaml"
 """The first line of a block that is a whole configuration."""

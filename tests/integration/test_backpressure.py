@@ -6,6 +6,7 @@ Six seconds of it here; the whole minute of the issue with ``GATEWAY_SOAK=1 pyte
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import statistics
 import time
@@ -18,7 +19,7 @@ from tests.conftest import Backends, StartGateway
 from tests.support.backends import Scripted
 from tests.support.deadline import SOAK, within
 from tests.support.frames import BINARY, TEXT, frame, from_client
-from tests.support.gateway import Gateway, route
+from tests.support.gateway import Gateway, route, to_one
 from tests.support.memory import private_bytes
 from tests.support.pace import Pace
 from tests.support.raw import Connection, connect, handshake, request, switching
@@ -232,3 +233,64 @@ async def test_a_stalled_tunnel_does_not_stop_its_worker(start_gateway: StartGat
     for connection in (probe, *stalled):
         connection.reset()
         await connection.close()
+
+
+@pytest.mark.parametrize("way", ["download", "chunked download", "upload", "chunked upload"])
+async def test_a_transfer_waits_for_its_reader(start_gateway: StartGateway, backends: Backends, way: str) -> None:
+    """64 MiB meet a reader that takes 1 MB/s: they stay where they are, and in the end all of them arrive."""
+    content = random.Random(way).randbytes(MIB) * 64
+    framing = "Transfer-Encoding: chunked" if way.startswith("chunked") else f"Content-Length: {len(content)}"
+    scripted = await backends.scripted()
+    begun: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
+
+    async def script(backend: Connection) -> None:
+        await scripted.request(backend)
+        begun.set_result(backend)
+        await over.wait()
+
+    scripted.plays(script)
+    gateway = await start_gateway(to_one(scripted.address))
+    (worker,) = await gateway.worker_pids()
+    client = await connect(gateway.address)
+    download = way.endswith("download")
+    await client.send(request("/") if download else request("/", framing, method="POST"))
+    backend = await within(begun, "the request")
+    sender, reader = (backend, client) if download else (client, backend)
+    if download:
+        await sender.send(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
+        assert (await client.head()).status == 200
+    before = private_bytes(worker)
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        for at in range(0, len(content), PIECE):
+            piece = content[at : at + PIECE]
+            await sender.send(b"%x\r\n%b\r\n" % (len(piece), piece) if "chunked" in framing else piece)
+            sent += len(piece)
+        await sender.send(b"0\r\n\r\n" if "chunked" in framing else b"")
+
+    sending = asyncio.create_task(send())
+    took = bytearray()
+    tick = 0.05
+    until = time.monotonic() + SECONDS / 3
+    while time.monotonic() < until:
+        if "chunked" in framing:
+            took += await reader.chunk()
+            await asyncio.sleep(PIECE / BYTES_PER_SECOND)
+        else:
+            took += await reader.read(int(BYTES_PER_SECOND * tick))
+            await asyncio.sleep(tick)
+    assert private_bytes(worker) - before < MIB
+    assert sent < len(content), "nobody was slowed down"
+    ahead = sent - len(took) - held_by_the_kernel(gateway.address, scripted.address)
+    assert ahead < 4 * MIB, f"{ahead / MIB:.1f} MiB are neither read nor in a socket"
+    took += await (reader.chunked() if "chunked" in framing else reader.read(len(content) - len(took)))
+    assert took == content
+    await sending
+    if not download:
+        await backend.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert (await client.answer()).status == 200
+    over.set()
+    await client.close()

@@ -199,6 +199,21 @@ async def tunnel(open_connection: Open, address: str) -> Connection:
     return client
 
 
+async def test_trusted_proxies_of_a_reload_hold_for_kept_connections(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    scripted = await backends.scripted()
+    scripted.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    gateway = await start_gateway(to_one(scripted.address))
+    client = await open_connection(gateway)
+    for trusted, forwarded in (([], "127.0.0.1"), (["127.0.0.0/8"], "203.0.113.7, 127.0.0.1"), ([], "127.0.0.1")):
+        gateway.write({**to_one(scripted.address), "trusted_proxies": trusted})
+        await gateway.reload()
+        await client.send(request("/", "X-Forwarded-For: 203.0.113.7"))
+        assert (await client.answer()).status == 200
+        assert (await scripted.next_head()).value("X-Forwarded-For") == forwarded
+
+
 async def test_listeners_come_and_go_and_their_tunnels_stay(
     start_gateway: StartGateway, backends: Backends, open_connection: Open, tmp_path: Path
 ) -> None:

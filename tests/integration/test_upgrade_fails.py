@@ -5,6 +5,7 @@ Whoever wants another program on disk runs a copy of the package, and changes th
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import time
@@ -15,7 +16,7 @@ import pytest
 
 from gateway.processes.control import messages
 from tests.conftest import Open, StartGateway
-from tests.support.deadline import eventually
+from tests.support.deadline import eventually, within
 from tests.support.files import rewrite
 from tests.support.gateway import NO_PINGS, Gateway, to_one
 from tests.support.memory import open_descriptors
@@ -204,3 +205,46 @@ async def test_the_old_worker_dies_meanwhile(start_gateway: StartGateway, play: 
     await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages", UPGRADE_SECONDS)
     assert all(tunnel.lives for tunnel in tunnels)
     await gateway.tunnels(50)
+
+
+@pytest.mark.parametrize("tunnels", [50, 300])
+async def test_the_old_worker_dies_before_it_forgets_what_was_taken_over(
+    start_gateway: StartGateway, play: Play, program: Path, tunnels: int
+) -> None:
+    """Every tunnel lives, in the new worker or in a successor of the old one, and every end is counted once."""
+    gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
+    upgrade_py = program / "processes" / "upgrade.py"
+    at = "    old.channel.send(Forget(taken.left))\n"
+    good = upgrade_py.read_text()
+    assert at in good
+    rewrite(upgrade_py, good.replace(at, "    old.process.kill()\n" + at))
+    opened = await play.open_many(gateway.address, tunnels)
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 2 * tunnels, "all of them to be in store")
+    (old,) = children(gateway.process.pid)
+    gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now|was replaced")
+    since = time.time()
+    gateway.process.signal(signal.SIGUSR2)
+    await status_of_upgrade(gateway, since)
+    await gone(int(old), UPGRADE_SECONDS)
+    for tunnel in opened:
+        tunnel.say()
+    await eventually(lambda: all(tunnel.complete for tunnel in opened), "the messages", UPGRADE_SECONDS)
+    scrape = await gateway.tunnels(tunnels)
+    assert scrape.value("gateway_tunnels_closed_total") == 0
+    for tunnel in opened:
+        for end in tunnel.ends:
+            end.transport.close()
+    await gateway.tunnels(0)
+    await gateway.counts(scrape, "gateway_tunnels_closed_total", tunnels)
+    await eventually(lambda: len(gateway.log_records(event="tunnel_end")) >= tunnels, "lines of all ends")
+    ids = {record["id"] for record in gateway.log_records(event="tunnel_end")}
+    assert len(ids) == len(gateway.log_records(event="tunnel_end")) == tunnels
+
+    await within(_has_one_worker(gateway), "the old one's successor to be seen off")
+
+
+async def _has_one_worker(gateway: Gateway) -> None:
+    while True:
+        if len((await gateway.api("status"))["workers"]) == 1:
+            return
+        await asyncio.sleep(0.05)

@@ -376,7 +376,7 @@ async def test_busy_tunnels_that_die(serve: Script) -> None:
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", 403, "--origin"),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", 404, "there is no WebSocket at this path"),
         (b"HTTP/1.1 418 I'm a teapot\r\n\r\n", 418, "418 I'm a teapot"),
-        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", 502, "cannot reach what is behind it"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", 502, "cannot reach the server behind it"),
         (switching(accept="AAAA"), 101, "Sec-WebSocket-Accept is wrong"),
         (b"", None, "the connection ended without a complete answer"),
         (b"HTTP/1.1 101 Swi", None, "the connection ended without a complete answer"),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from tests.support.deadline import within
+from tests.support.deadline import eventually, within
 from tests.support.ports import free_port
 from tests.support.raw import Head, request
 from tests.support.wire import Wire, dial
@@ -194,6 +194,8 @@ class RawBackend:
         self.requests: list[Message] = []
         """those that came, but for those around"""
         self.links: list[Link] = []
+        self.scripts_by_target: Mapping[str, Script] = {}
+        """what is played for requests of these targets, whenever they come"""
         self._scripts: list[Script] = [(OK,)]
         self._listener = listener
         self._tasks = {asyncio.create_task(self._accept())}
@@ -225,6 +227,10 @@ class RawBackend:
         for link in links:
             link.wire.half_close()
         return links
+
+    async def asked(self) -> None:
+        """Wait until the head of a request has come."""
+        await eventually(lambda: self.requests, "a request at the backend")
 
     async def closed(self) -> None:
         """Wait until the gateway has closed the connection of the latest request."""
@@ -278,7 +284,8 @@ class RawBackend:
         self.requests.append(message)
         wire.bytewise = self.bytewise
         try:
-            return await self._play(wire, message, self._scripts[min(number, len(self._scripts) - 1)])
+            script = self._scripts[min(number, len(self._scripts) - 1)]
+            return await self._play(wire, message, self.scripts_by_target.get(message.head.target, script))
         finally:
             message.played.set()
 

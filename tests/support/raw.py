@@ -171,10 +171,10 @@ class Connection:
 
     async def chunked(self) -> bytes:
         """The rest of a chunked body, which has no trailers."""
-        body = b""
+        pieces = []
         while piece := await self.chunk():
-            body += piece
-        return body
+            pieces.append(piece)
+        return b"".join(pieces)
 
     async def rest(self, seconds: float = DEADLINE_SECONDS) -> bytes:
         """Everything up to FIN. A reset fails."""

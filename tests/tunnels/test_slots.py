@@ -11,6 +11,7 @@ from gateway.tunnels.table.layout import (
     B_LIVE,
     BACKEND,
     BYTES,
+    COUNTED,
     DIRTY,
     FREE,
     ID,
@@ -136,6 +137,17 @@ def test_what_was_taken_over_is_there_once(table: Table, others: int) -> None:
     assert table.tunnels() == others + 2
     (row,) = (row for row in table.rows() if table.cells[row + ID] == taken)
     assert table.cells[row + SIDE_0 + BYTES] == 5555
+
+
+def test_what_was_taken_over_and_has_ended_is_gone(table: Table) -> None:
+    ended, left = fill(table, 0, [RELEASED, RELEASED])
+    fill(table, 2, [LIVE] * 3)
+    copy_to(table, ended, 2, COUNTED)
+    (slot, _), _ = settle(table, *NAMES)
+    assert left in ids(table, slot)
+    assert ended not in {table.cells[row + ID] for row in table.rows()}
+    assert table.tunnels() == 4
+    assert Slice(table, slot).rows_in_use == 4
 
 
 def test_what_was_about_to_be_taken_over_is_where_it_was(table: Table) -> None:

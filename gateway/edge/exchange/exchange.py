@@ -62,12 +62,17 @@ class Exchange(Answer):
             raise Refused(503, "this gateway is full (max_tunnels bounds requests, too)", "unavailable", request.route)
         try:
             body = self._begin_upload(early)
+            if self._upload is not None:
+                self._watch_client()
+                # What came in this turn was received for the client's own reader, and is of the body, too.
+                came, self._client.ahead = self._client.ahead, b""
+                if came:
+                    body += self._begin_upload(came)
+                    self._watch_client()
         except BadBody as error:
             raise Refused(400, str(error), "bad_request", request.route) from None
         shared.in_flight += 1
         self._load = request_to_backend(request, shared.config) + body
-        if self._upload is not None:
-            self._watch_client()
         pinned = self._client.pinned
         upstream = request.route.upstream
         if pinned is not None and pinned.target.upstream == upstream.name and shared.pool.claim(pinned):
@@ -234,6 +239,10 @@ class Exchange(Answer):
         else:
             self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
 
+    def shut_down(self) -> None:
+        """The gateway exits."""
+        self._too_late(503, "this gateway is shutting down", GATEWAY, "drain")
+
     def _too_late(self, status: int, reason: str, initiator: str, cause: str) -> None:
         """:param status: for the client, unless its answer has begun: then that is cut"""
         if self._answers():
@@ -243,7 +252,9 @@ class Exchange(Answer):
 
     def abandon(self) -> None:
         """Something in here failed: close both connections."""
-        if not self._over:
+        if self._over:
+            self._client.abandon()  # what came next on its connection failed
+        else:
             self._end(self._status or 500, GATEWAY, "failed", "the gateway failed")
             self._client.cut(True)
 
@@ -254,20 +265,24 @@ class Exchange(Answer):
         backend = self._backend
         if backend is None:
             return
-        self._backend = None
         shared = self._shared
         client = self._client
         known = self._known
         assert known is not None
         upstream = self._request.route.upstream
-        if not reusable or self._upload is not None or self._to_backend or self._unwanted or self._declined:
-            shared.pool.discard(backend)
-            return
-        if backend.target.number in shared.config.drained_backends or shared.config.draining:
-            shared.pool.discard(backend)
-            return
-        if self._backend_mode != HEAD:
+        config = shared.config
+        reusable = (
+            reusable
+            and self._upload is None
+            and not (self._to_backend or self._unwanted or self._declined or config.draining)
+            and backend.target.number in config.in_service
+        )
+        if reusable and self._backend_mode != HEAD:
             shared.poller.read(backend.fd, backend.said, known=True)
+        self._backend = None
+        if not reusable:
+            shared.pool.discard(backend)
+            return
         now = shared.relay.now
         if known.pins or self._request.facts.pins or client.pinned is backend:
             if client.pinned is not backend and client.pinned is not None:

@@ -54,6 +54,9 @@ class Downstream(Protocol):
     def answer(self, refused: Refused, keep: bool) -> None:
         """Answer for the gateway itself. :param keep: whether another request may follow"""
 
+    def abandon(self) -> None:
+        """Something failed: close the connection, and whatever is under way on it."""
+
 
 class Sides:
     """The sockets of one exchange."""
@@ -189,7 +192,7 @@ class Sides:
         else:
             received = poller.rewatch(client.fd, self._client_events(), self._client_ready)
         if isinstance(received, bytes) and received:
-            client.ahead += received  # there is no body to come, or it would not have been the client's to read
+            client.ahead += received  # where a body begins, its exchange takes it out of there
         elif received is not None and mode == BODY:
             poller.ask_again(client.fd)
 

@@ -5,6 +5,7 @@ A row holds the network of each of its sides (``NETWORK``). Route, side and netw
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -26,6 +27,7 @@ from gateway.tunnels.table.layout import (
 from gateway.tunnels.table.table import Slice
 from gateway.tunnels.upkeep.attribution import NEITHER, attribute_row
 
+log = logging.getLogger("gateway")
 RouteSide = tuple[int, int]
 News = list[tuple[Key, State]]
 
@@ -101,7 +103,10 @@ class Intervals:
         """Learn what another worker has learned."""
         now = time.monotonic_ns()
         for key, state in news:
-            self._learner.adopt(key, state, now)
+            try:
+                self._learner.adopt(key, state, now)
+            except Exception:  # one path must not keep the others from being learned
+                log.exception("what another worker has learned of path %r cannot be used", key)
 
     def _shorten(self, paths: set[Key]) -> None:
         """Shorten the interval of every tunnel on these paths: the old one turned out not to be tolerated."""

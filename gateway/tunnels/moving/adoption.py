@@ -13,6 +13,7 @@ from typing import NamedTuple
 from gateway.tunnels.relay.relay import Relay
 from gateway.tunnels.table.layout import (
     CAUSE,
+    COUNTED,
     DIRTY,
     FD,
     GATEWAY,
@@ -21,10 +22,12 @@ from gateway.tunnels.table.layout import (
     LIVE,
     RELEASED,
     RESERVED,
+    ROW_CELLS,
     SIDE_0,
     SIDE_CELLS,
     STATE,
     W_ADOPTED,
+    W_HIGH_ROWS,
     WORKER_LOST,
 )
 from gateway.tunnels.table.table import Slice
@@ -52,7 +55,9 @@ def adopt(
 ) -> Adoption:
     """Resume the tunnels of a slice whose worker has died. Its handshakes are lost, and their rows are freed.
 
-    A worker that crashes in here leaves its successor the same task, without the tunnel that crashed it.
+    A worker that crashes in here leaves its successor the same task, without the tunnel that crashed it. A tunnel that
+    this slice released in an upgrade is resumed if its connections were given back; otherwise the other worker has it,
+    and counts its end.
 
     :param kept: saved connections by tunnel id; this worker owns them from now on
     :param end: called with the row of each lost tunnel, like the relay's ``on_end``; it frees the row
@@ -60,12 +65,14 @@ def adopt(
     """
     cells = slice_.cells
     found: Counter[str] = Counter()
+    elsewhere = _tunnels_of_other_slot(slice_)
     for row in slice_.rows():
         try:
-            if cells[row + STATE] == RESERVED:
+            state, tunnel = cells[row + STATE], cells[row + ID]
+            if state == RELEASED and (tunnel in kept or tunnel not in elsewhere):
+                cells[row + STATE] = LIVE  # nobody has taken it
+            elif state in (RESERVED, RELEASED, COUNTED):
                 slice_.release(row)
-            if cells[row + STATE] == RELEASED:
-                cells[row + STATE] = LIVE  # no other worker took it, or its row would be gone
             if cells[row + STATE] == LIVE:
                 found[_adopt(row, relay, cells, kept, end)] += 1
         except Exception as error:  # one tunnel must not cost the others theirs
@@ -77,6 +84,14 @@ def adopt(
         forget(tunnel)
     cells[slice_.block + W_ADOPTED] += found["adopted"]
     return Adoption(**found)
+
+
+def _tunnels_of_other_slot(slice_: Slice) -> set[int]:
+    """Ids of tunnels that the worker which replaces this one, or is replaced by it, serves or has counted as ended."""
+    table, cells = slice_.table, slice_.cells
+    first = table.first_row(other := table.other_slot(slice_.slot))
+    rows = range(first, first + cells[table.worker(other) + W_HIGH_ROWS] * ROW_CELLS, ROW_CELLS)
+    return {cells[row + ID] for row in rows if cells[row + STATE] in (LIVE, COUNTED)}
 
 
 def _adopt(

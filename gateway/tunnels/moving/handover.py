@@ -106,6 +106,7 @@ def take_over(
     left = []
     taken = 0
     cells = slice_.cells
+    slice_.forget_taken()
     for tunnel in parcel.unpack(parcel_fd):
         connections = kept.pop(tunnel.id, None)
         row = None if connections is None else _receive(slice_, read, tunnel)
@@ -115,6 +116,7 @@ def take_over(
                 os.close(fd)
             continue
         cells[row + STATE] = LIVE
+        slice_.take(row, tunnel.row)
         taken += resume(row, relay, cells, connections, (tunnel.client_pending, tunnel.backend_pending))
     for connections in kept.values():
         for fd in connections:

@@ -88,7 +88,7 @@ class Poller(selectors.EpollSelector):
         self._readers[fd] = reader
 
     def read_on(self, fd: int, reader: Reader) -> None:
-        """Replace the reader of a descriptor. It is given what was received for the one before, too."""
+        """Replace the reader of a descriptor. The new one also gets what was received for the old one."""
         self._readers[fd] = reader
 
     def callback_on(self, fd: int, callback: Callback) -> Received:
@@ -117,13 +117,19 @@ class Poller(selectors.EpollSelector):
         :returns: as :meth:`callback_on`: the caller has to pass it on
         """
         if self._readers.pop(fd, None) is None:
-            del self._callbacks[fd]
+            self._callbacks.pop(fd, None)  # none is left where something failed between two owners
         return self._received.pop(fd, None)
 
     def unwatch(self, fd: int) -> Received:
-        """Stop watching a descriptor. :returns: as :meth:`callback_on`"""
+        """Stop watching a descriptor. It never raises, as its caller has more to let go of.
+
+        :returns: as :meth:`callback_on`
+        """
         received = self.let_go(fd)
-        self.kernel.unwatch(fd)
+        try:
+            self.kernel.unwatch(fd)
+        except Exception:
+            log.exception("descriptor %d cannot be unwatched", fd)
         return received
 
     def defer(self, call: Call, done: Done) -> None:
@@ -154,8 +160,12 @@ class Poller(selectors.EpollSelector):
         received = self._received
         others = self.relay.poll(timeout_ms)
         for fd, mask in others:
-            if fd in readers:
-                received[fd] = self._receive(fd, mask)
+            reader = readers.get(fd)
+            if reader is not None:
+                try:
+                    received[fd] = self._receive(fd, mask)
+                except Exception:
+                    self._failed(fd, reader)
         was_read = frozenset(received)
         for fd, mask in others:
             if fd in was_read:
@@ -163,11 +173,16 @@ class Poller(selectors.EpollSelector):
                 data = received.pop(fd, None)
                 reader = readers.get(fd)
                 if reader is not None and data is not None:
-                    self._give(fd, reader, data)
+                    self.give(fd, reader, data)
                 continue
             reader = readers.get(fd)
             if reader is not None:  # it became a reader in this turn
-                self._give(fd, reader, self._receive(fd, mask))
+                try:
+                    data = self._receive(fd, mask)
+                except Exception:
+                    self._failed(fd, reader)
+                else:
+                    self.give(fd, reader, data)
                 continue
             callback = callbacks.get(fd)
             if callback is not None:
@@ -197,7 +212,8 @@ class Poller(selectors.EpollSelector):
             self.kernel.watch(fd, True, READING)
         return data
 
-    def _give(self, fd: int, reader: Reader, data: bytes | int) -> None:
+    def give(self, fd: int, reader: Reader, data: bytes | int) -> None:
+        """Pass a reader what was received. If it raises, that ends its object, as for any callback."""
         try:
             reader(data)
         except Exception:
@@ -227,10 +243,7 @@ class Poller(selectors.EpollSelector):
         self.abandon(callback)
         # What the object does not know of: its events would come again and again.
         if self._callbacks.get(fd) == callback or self._readers.get(fd) == callback:
-            try:
-                self.unwatch(fd)
-            except OSError:
-                log.exception("descriptor %d cannot be unwatched", fd)
+            self.unwatch(fd)
 
     @staticmethod
     def abandon(callback: Any) -> None:

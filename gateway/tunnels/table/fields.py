@@ -148,7 +148,7 @@ ESSENTIAL = frozenset(
 program that does not know one must not resume a tunnel in which it is not 0. Other unknown cells are dropped."""
 
 VALUES: Mapping[str, Mapping[str, int]] = {
-    "STATE": {name: getattr(layout, name) for name in ("FREE", "RESERVED", "LIVE", "RELEASED")},
+    "STATE": {name: getattr(layout, name) for name in ("FREE", "RESERVED", "LIVE", "RELEASED", "COUNTED")},
     "PHASE": {name: getattr(layout, name) for name in ("RELAYING", "CLOSING", "CUT")},
     "KIND": {name: getattr(layout, name) for name in ("WEBSOCKET", "OPAQUE")},
     "GATE": {name: getattr(layout, name) for name in ("PASS", "AT_BOUNDARY", "DISCARD", "PONG_DUE")},

@@ -95,7 +95,7 @@ ROUTE_CELLS = T_FAULTS + 1  # whole cache lines
 # The cells a message touches are adjacent: a cache line has eight cells, and with thousands of busy tunnels every line
 # touched is a miss. A message touches four: the first of the row, of both sides, and of one scanner.
 (
-    STATE,  # FREE, RESERVED, LIVE or RELEASED; the last cell written when a tunnel opens
+    STATE,  # FREE, RESERVED, LIVE, RELEASED or COUNTED; the last cell written when a tunnel opens
     ID,
     ROUTE,
     BACKEND,
@@ -175,6 +175,7 @@ INITIATORS = ("client", "backend", "gateway")
 
 FREE, RESERVED, LIVE = 0, 1, 2
 RELEASED = 3  # the worker stopped serving the tunnel, so that another can resume it in a row of its own
+COUNTED = 4  # the tunnel has ended and is counted; the row stays while the previous worker's row says RELEASED
 WEBSOCKET, OPAQUE = 0, 1
 RELAYING, CLOSING, CUT = 0, 1, 2
 PASS, AT_BOUNDARY, DISCARD, PONG_DUE = 0, 1, 2, 3

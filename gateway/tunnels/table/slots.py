@@ -6,9 +6,21 @@ in one, and taken over (or about to be) in the other. No other process may use t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
-from gateway.tunnels.table.layout import FREE, ID, LIVE, RELEASED, ROW_CELLS, STATE, W_HIGH_ROWS, W_PID, W_READY
+from gateway.tunnels.table.layout import (
+    COUNTED,
+    FREE,
+    ID,
+    LIVE,
+    RELEASED,
+    ROW_CELLS,
+    STATE,
+    W_HIGH_ROWS,
+    W_PID,
+    W_READY,
+)
 from gateway.tunnels.table.table import Slice, Table
 
 
@@ -28,7 +40,7 @@ def settle(table: Table, routes: int, backends: int) -> Settled:
     """
     cells = table.cells
     rows = [row for slot in range(table.slots) for row in _used(table, slot)]
-    served = set()
+    served = {cells[row + ID] for row in rows if cells[row + STATE] == COUNTED}
     for row in rows:
         if cells[row + STATE] == LIVE:
             if cells[row + ID] in served:
@@ -36,8 +48,11 @@ def settle(table: Table, routes: int, backends: int) -> Settled:
             served.add(cells[row + ID])
     for row in rows:
         if cells[row + STATE] == RELEASED:
-            # Another worker took it; otherwise it is served from here again.
+            # Another worker took it and serves it or has counted its end; otherwise it is served from here again.
             cells[row + STATE] = FREE if cells[row + ID] in served else LIVE
+    for row in rows:
+        if cells[row + STATE] == COUNTED:
+            cells[row + STATE] = FREE
     slots = []
     crowded = 0
     for index in range(table.workers):
@@ -50,6 +65,17 @@ def settle(table: Table, routes: int, backends: int) -> Settled:
         cells[table.worker(slot) + W_PID] = 0
         slots.append(slot)
     return Settled(slots, crowded)
+
+
+def disown(table: Table, slot: int, tunnels: Collection[int]) -> None:
+    """Free the rows of tunnels that a worker was about to take over when it died: the one before has them still.
+
+    :param tunnels: their ids
+    """
+    cells = table.cells
+    for row in _used(table, slot):
+        if cells[row + STATE] != FREE and cells[row + ID] in tunnels:
+            cells[row + STATE] = FREE
 
 
 def _used(table: Table, slot: int) -> range:

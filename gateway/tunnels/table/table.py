@@ -24,6 +24,7 @@ from gateway.tunnels.table.layout import (
     BACKEND_CELLS,
     CAUSE,
     CELL_BYTES,
+    COUNTED,
     DEADLINE_NS,
     DIRTY,
     END_SIDE,
@@ -39,6 +40,7 @@ from gateway.tunnels.table.layout import (
     MAX_ROUTES,
     NEVER,
     PING_AFTER_NS,
+    RELEASED,
     RESERVED,
     ROUTE,
     ROUTE_CELLS,
@@ -273,6 +275,8 @@ class Slice:
         self._backends_at = table.backend_at(slot, 0)
         self._routes_at = table.totals_at(slot, 0)
         self._free: list[int] = []  # a heap: the lowest first keeps used rows together
+        self._taken: dict[int, int] = {}
+        """rows of tunnels that were taken over, each with the row that the previous worker may still have for it"""
         self._reset_gauges()
         for row in self.rows():
             if self.cells[row + STATE] == FREE:
@@ -293,6 +297,7 @@ class Slice:
     @property
     def rows_in_use(self) -> int:
         """Rows that hold a tunnel or a handshake."""
+        self.forget_taken()
         return self.used_rows - len(self._free)
 
     def rows(self) -> range:
@@ -302,6 +307,8 @@ class Slice:
     def allocate(self, route: int, backend: int) -> int | None:
         """Reserve a row for a handshake; None if the slice is full. :meth:`release` frees it."""
         cells = self.cells
+        if self._taken and not self._free:
+            self.forget_taken()
         if self._free:
             row = heappop(self._free)
         else:
@@ -342,20 +349,50 @@ class Slice:
         self.table.bytes[at : at + TEXT_BYTES] = texts
         return row
 
+    def take(self, row: int, before: int) -> None:
+        """Note that this slice has a tunnel now, and counts its end.
+
+        :param row: where it was received
+        :param before: its row in the previous worker's slice. As long as that says ``RELEASED``, the new row outlives
+            the tunnel: a process that finds both rows after a crash then knows that the end was counted
+        """
+        self._taken[row] = before
+
+    def forget_taken(self) -> None:
+        """Free rows that outlived their tunnels, as far as the previous worker has forgotten these."""
+        if not self._taken:
+            return
+        for row, before in list(self._taken.items()):
+            if not self._is_released(before, self.cells[row + ID]):
+                del self._taken[row]
+                if self.cells[row + STATE] == COUNTED:
+                    self._free_row(row)
+
+    def _is_released(self, row: int, tunnel: int) -> bool:
+        return self.cells[row + STATE] == RELEASED and self.cells[row + ID] == tunnel
+
     def use_backend(self, row: int, backend: int) -> None:
         """Move a reserved row to another backend, because the first could not be reached."""
         self._vacate(row)
         self._occupy(row, backend)
 
     def release(self, row: int) -> None:
-        """Free a row, and empty it."""
+        """Free a row, and empty it. If it was taken over, it stays ``COUNTED`` until the previous worker forgets it."""
         try:
             self._vacate(row)
         finally:  # a corrupt ``BACKEND`` must not leak the row
-            # FREE first: a reader that finds the row live must find it whole.
-            self.cells[row + STATE] = FREE
-            self._empty(row)
-            heappush(self._free, row)
+            before = self._taken.get(row) if self._taken else None
+            if before is not None and self._is_released(before, self.cells[row + ID]):
+                self.cells[row + STATE] = COUNTED
+            else:
+                self._taken.pop(row, None)
+                self._free_row(row)
+
+    def _free_row(self, row: int) -> None:
+        # FREE first: a reader that finds the row live must find it whole.
+        self.cells[row + STATE] = FREE
+        self._empty(row)
+        heappush(self._free, row)
 
     # --- plain requests -----------------------------------------------------------------------------------------------
 

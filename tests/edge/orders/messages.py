@@ -29,9 +29,9 @@ class Message(NamedTuple):
         return int(self.line.split(b" ")[1])
 
 
-def request(path: bytes, method: bytes = b"GET", fields: bytes = b"", body: bytes = b"") -> bytes:
+def request(path: bytes, method: bytes = b"GET", fields: bytes = b"", body: bytes = b"", host: bytes = b"a") -> bytes:
     """A request of HTTP/1.1."""
-    return b"%b %b HTTP/1.1\r\nHost: a\r\n%b\r\n%b" % (method, path, fields, body)
+    return b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n%b" % (method, path, host, fields, body)
 
 
 def post(path: bytes, body: bytes) -> bytes:

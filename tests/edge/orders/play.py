@@ -16,7 +16,7 @@ from typing import Any
 
 from .choices import Choices, every, some
 from .kernel import Event, Peer
-from .worker import Line, Worker
+from .worker import BACKEND, Line, Worker
 
 MOST_ROUNDS = 100
 MOST_RUNS = 20_000
@@ -86,6 +86,8 @@ class Scene:
     backends: Sequence[Backend] = ()
     """in the order in which they are connected to"""
     check: Callable[[Play], None] = lambda play: None
+    seconds: Sequence[Backend] = ()
+    """connections of the backend of the host ``second``"""
     others: dict[str, Sequence[Step]] = field(default_factory=dict)
     """what the clock, the operator and so on do"""
     clients: dict[str, Sequence[Step]] = field(default_factory=dict)
@@ -110,13 +112,14 @@ class Play:
         self.client = Actor("client", scene.client, worker.client(room=scene.slow_client))
         self.clients = {name: Actor(name, steps, worker.client(name)) for name, steps in scene.clients.items()}
         self.backends: list[Actor] = []
+        self.seconds: list[Actor] = []
         self._others = [Actor(name, steps) for name, steps in scene.others.items()]
         self._choices = choices
         self._midst = scene.midst
 
     @property
     def actors(self) -> list[Actor]:
-        return [self.client, *self.clients.values(), *self.backends, *self._others]
+        return [self.client, *self.clients.values(), *self.backends, *self.seconds, *self._others]
 
     def line(self, event: str) -> Line:
         """The one line of the log for an event."""
@@ -190,13 +193,16 @@ class Play:
                 able[chosen - 1].step(self)
 
     def _connect(self, address: Any, peer: Peer) -> int:
-        number = len(self.backends)
-        assert number < len(self.scene.backends), "one connection too many"
-        backend = self.scene.backends[number]
-        actor = Actor(f"backend {number}", backend.steps, peer)
+        is_first = address == BACKEND
+        actors = self.backends if is_first else self.seconds
+        backends = self.scene.backends if is_first else self.scene.seconds
+        number = len(actors)
+        assert number < len(backends), "one connection too many"
+        backend = backends[number]
+        actor = Actor(f"{'backend' if is_first else 'second backend'} {number}", backend.steps, peer)
         peer.name = actor.name
         peer.limit(backend.slow)
-        self.backends.append(actor)
+        actors.append(actor)
         return -1 if backend.connects == LATER else backend.connects
 
     # --- the end ------------------------------------------------------------------------------------------------------
@@ -216,9 +222,9 @@ class Play:
 
     def _no_trouble(self) -> None:
         worker = self.worker
-        assert worker.kernel.mistakes == []
-        assert [record.getMessage() for record in worker.failures.records] == []
-        assert worker.loop.errors == []
+        logged = [record.getMessage() for record in worker.failures.records]
+        trouble = [*worker.kernel.mistakes, *logged, *worker.loop.errors]
+        assert not trouble, trouble
         assert worker.failed_callbacks == 0
 
     def _end(self) -> None:
@@ -232,7 +238,8 @@ class Play:
         self.worker.end()
         self._flush()
         self._no_trouble()
-        assert self.worker.leaks() == []
+        leaks = self.worker.leaks()
+        assert not leaks, leaks
         for event in ("http", "handshake"):
             ids = [line["request_id"] for line in self.lines if line["event"] == event and line.get("request_id")]
             assert len(ids) == len(set(ids)), "a request was logged twice"

@@ -269,7 +269,7 @@ def test_no_connection_in_time(worker: Worker) -> None:
         [connect(RAW), send(AHEAD)],
         [Backend([], LATER)],
         refused(504, "timeout"),
-        {"clock": [passes(6, lambda play, actor: bool(play.backends))]},
+        others={"clock": [passes(6, lambda play, actor: bool(play.backends))]},
     )
     assert try_every(worker, scene) > 2
 
@@ -285,7 +285,7 @@ def test_a_connection_just_before_its_deadline(worker: Worker) -> None:
         [connect(RAW), send(AHEAD)],
         [Backend([accept(), send(RAW_ANSWER, ASKED)], LATER)],
         check,
-        {"clock": [passes(6), passes(11)]},
+        others={"clock": [passes(6), passes(11)]},
     )
     assert try_every(worker, scene) > 5
 
@@ -353,7 +353,7 @@ def test_no_answer_in_time(worker: Worker) -> None:
         [connect(RAW), send(AHEAD)],
         [Backend([*pieces(RAW_ANSWER + EARLY, 20, when=ASKED)])],
         check,
-        {"clock": [passes(11, lambda play, actor: bool(play.backends))]},
+        others={"clock": [passes(11, lambda play, actor: bool(play.backends))]},
     )
     assert try_every(worker, scene) > 5
 
@@ -439,7 +439,7 @@ def test_a_declined_upgrade_whose_client_takes_little(worker: Worker) -> None:
 def test_a_drain_in_between(worker: Worker, request_: bytes, answer: bytes, of_backend: bool) -> None:
     def drain(play: Play, actor: object) -> None:
         if of_backend:
-            play.worker.edge.drain_backends(frozenset((0,)), 60, 1012)
+            play.worker.edge.drain_backends(frozenset((play.worker.number_of_backend,)), 60, 1012)
         else:
             play.worker.edge.drain(60, 1012)
 
@@ -457,6 +457,6 @@ def test_a_drain_in_between(worker: Worker, request_: bytes, answer: bytes, of_b
         [connect(request_), send(AHEAD)],
         [Backend(pieces(answer + EARLY, 20, when=ASKED))],
         check,
-        {"operator": [Step("drains", drain)]},
+        others={"operator": [Step("drains", drain)]},
     )
     assert try_every(worker, scene) > 20

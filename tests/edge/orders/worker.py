@@ -36,6 +36,10 @@ DESCRIPTORS = 512
 ROWS = 8
 BACKEND = ("10.0.0.1", 9001)
 SECOND_BACKEND = ("10.0.0.2", 9001)
+"""Of requests for the host ``second``."""
+
+UPSTREAMS = {"chat": {"backends": ["10.0.0.1:9001"]}, "second": {"backends": ["10.0.0.2:9001"]}}
+ROUTES = [{"match": {"hosts": ["second"]}, "upstream": "second"}, {"upgrades": ["websocket", "raw"]}]
 EVERY_TIMER_SECONDS = 3600
 TIME_OUTS = {
     "request_head": "10s",
@@ -104,30 +108,15 @@ class Failures(logging.Handler):
 class Worker:
     """The edge of one worker. Use it in a ``with``."""
 
-    def __init__(self, backends: tuple[tuple[str, int], ...] = (BACKEND,), **keys: Any) -> None:
-        """:param keys: of the configuration"""
+    def __init__(self) -> None:
         self._table = Table.create(1, ROWS)
         self._stack = self._patched()
         self._stack.__enter__()
-        edge: Edge | None = None
-
-        def the_edge() -> Edge:
-            assert edge is not None
-            return edge
-
         with (
             mock.patch.object(poller_module, "Relay", modules["relay"].Relay),
             mock.patch.object(owner_module, "Sweep", modules["sweep"].Sweep),
         ):
-            self.poller = Poller(
-                self._table,
-                DESCRIPTORS,
-                lambda row: the_edge().owner.tunnel_ended(row),
-                lambda row, side, silence_ns: the_edge().owner.side_answered(row, side, silence_ns),
-                lambda row: the_edge().owner.backend_lost(row),
-                lambda now: the_edge().owner.tick(now),
-                kernel=FakeKernel,  # type: ignore[arg-type]  # as good as
-            )
+            self.poller = Poller(self._table, DESCRIPTORS, kernel=FakeKernel)  # type: ignore[arg-type]  # as good as
             self.kernel: FakeKernel = self.poller.kernel  # type: ignore[assignment]  # that is what it made
             self.loop = FakeLoop(self.kernel.now)
             self._clock.side_effect = self.kernel.now
@@ -135,12 +124,7 @@ class Worker:
             self.log = FakeLog()
             self.store = FakeStore()
             registry = Registry(100, 100)
-            upstreams = {
-                "chat": {"backends": [f"{host}:{port}" for host, port in backends]},
-                **keys.pop("upstreams", {}),
-            }
-            routes = keys.pop("routes", [{"upgrades": ["websocket", "raw"]}])
-            config = config_of(routes, upstreams, timeouts=TIME_OUTS, **keys)
+            config = config_of(ROUTES, UPSTREAMS, timeouts=TIME_OUTS)
             registry.admit(config)
             self.slice = Slice(self._table, 0)
             edge = self.edge = Edge(
@@ -166,6 +150,11 @@ class Worker:
             ListeningSocket(self.listening),  # type: ignore[arg-type]  # what of it is used
         )
         self.listener.start()
+
+    @property
+    def number_of_backend(self) -> int:
+        """That of :data:`BACKEND`."""
+        return next(iter(self.edge.config.routes.upstreams["chat"].targets)).number
 
     @contextmanager
     def _patched(self) -> Iterator[None]:
