@@ -162,7 +162,7 @@ class TableCollector(Collector):
             "gateway_relayed_bytes", "Bytes read from tunnels' sockets", labels=("route", "direction")
         )
         frames = CounterMetricFamily(
-            "gateway_relayed_frames", "WebSocket frames that went by", labels=("route", "direction", "opcode")
+            "gateway_relayed_frames", "WebSocket frames relayed", labels=("route", "direction", "opcode")
         )
         violations = CounterMetricFamily(
             "gateway_protocol_violations",
@@ -187,10 +187,10 @@ class TableCollector(Collector):
 
     def _keepalive(self) -> Iterator[Metric]:
         labels = ("route", "side")
-        pings = CounterMetricFamily("gateway_keepalive_pings_sent", "Pings of the gateway's own", labels=labels)
+        pings = CounterMetricFamily("gateway_keepalive_pings_sent", "Pings sent by the gateway itself", labels=labels)
         pongs = CounterMetricFamily("gateway_keepalive_pongs_received", "Pongs that answered them", labels=labels)
         timeouts = CounterMetricFamily(
-            "gateway_keepalive_timeouts", "Sides that sent nothing at all in time after a Ping", labels=labels
+            "gateway_keepalive_timeouts", "Sides that sent nothing within the time-out after a Ping", labels=labels
         )
         gaps = HistogramMetricFamily(
             "gateway_idle_gap_seconds", "Silences of a second or more that ended in activity", labels=labels
@@ -198,12 +198,10 @@ class TableCollector(Collector):
         rtts = HistogramMetricFamily("gateway_keepalive_rtt_seconds", "From each Ping to its Pong", labels=labels)
         interval = GaugeMetricFamily(
             "gateway_keepalive_interval_seconds",
-            "Silence after which a Ping is sent: the shortest in force, where networks differ",
+            "Silence after which a Ping is sent: the shortest in force, if networks differ",
             labels=labels,
         )
-        cutoff = GaugeMetricFamily(
-            "gateway_learned_cutoff_seconds", "Shortest silence that was learned to be cut", labels=labels
-        )
+        cutoff = GaugeMetricFamily("gateway_learned_cutoff_seconds", "Shortest silence known to be cut", labels=labels)
         config = self._state.config
         configured = {route.name: route for route in config.routes}
         for name, side, total, blocks in self._blocks():
@@ -239,17 +237,17 @@ class TableCollector(Collector):
     def _backends(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "gateway_backend_up",
-            "1 where the latest connection to the backend could be made, or none was tried yet",
+            "1 if the latest attempt to connect to the backend succeeded, or there was none yet",
             labels=("upstream", "backend"),
         )
         drained = GaugeMetricFamily(
             "gateway_backend_drained",
-            "1 where a backend is sent nothing new, as somebody asked for that",
+            "1 if the backend is drained and gets nothing new",
             labels=("upstream", "backend"),
         )
         idle = GaugeMetricFamily(
             "gateway_backend_connections_idle",
-            "Connections to the backend that are kept for plain requests and that none is using",
+            "Idle connections to the backend, kept for plain requests",
             labels=("upstream", "backend"),
         )
         for name, upstream in self._state.config.upstreams.items():
@@ -274,30 +272,30 @@ class TableCollector(Collector):
     def _processes(self) -> Iterator[Metric]:
         state, table = self._state, self._state.table
         running = sum(worker.pid != 0 for worker in state.workers)
-        yield GaugeMetricFamily("gateway_workers", "Worker processes that run", running)
+        yield GaugeMetricFamily("gateway_workers", "Running worker processes", running)
         yield CounterMetricFamily(
             "gateway_worker_restarts", "Workers that died and were replaced", state.worker_restarts
         )
         yield CounterMetricFamily(
             "gateway_tunnels_adopted",
-            "Tunnels that a new worker carried on after the death of their own",
+            "Tunnels that a new worker took over from one that died or was replaced",
             state.tunnels_adopted,
         )
         lost = sum(table.cells[table.worker(slot) + W_LOG_LINES_LOST] for slot in range(table.slots))
         yield CounterMetricFamily(
-            "gateway_access_log_lines_lost", "Access-log lines given up, as nobody took them", lost
+            "gateway_access_log_lines_lost", "Access-log lines dropped because they could not be written", lost
         )
 
     def _configuration(self) -> Iterator[Metric]:
         state = self._state
         yield GaugeMetricFamily(
             "gateway_config_last_reload_successful",
-            "1 where the latest reload of the configuration went well",
+            "1 if the latest reload of the configuration succeeded",
             state.last_reload_ok,
         )
         yield GaugeMetricFamily(
             "gateway_config_last_reload_success_timestamp_seconds",
-            "When a configuration was last put in force",
+            "When a configuration was last applied",
             state.last_reload_unix,
         )
         build = {"version": VERSION, "python": platform.python_version(), "relay": relay_build()}

@@ -257,7 +257,7 @@ def _listen_addresses(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, 
 
 
 def _named_twice(name: str) -> BadValue:
-    return BadValue(f"an earlier route is named {quoted(name)} too", "a name of its own, as metrics tell routes by it")
+    return BadValue(f"an earlier route is named {quoted(name)} too", "a unique name, since it labels metrics")
 
 
 def _listened_twice(address: str) -> BadValue:

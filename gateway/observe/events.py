@@ -134,7 +134,7 @@ class Events:
         )
         self.closed = Counter(
             "gateway_tunnels_closed",
-            "Tunnels that have ended, by who began the end and why",
+            "Ended tunnels, by the side that began the end and the cause",
             ["route", "initiator", "cause"],
             registry=registry,
         )
@@ -163,7 +163,7 @@ class Events:
         )
         self.backend_connections = Counter(
             "gateway_backend_connections",
-            "Connections to backends that were put to use, by what for and where they came from",
+            "Uses of connections to backends, by purpose and source",
             ["upstream", "backend", "for", "from"],
             registry=registry,
         )

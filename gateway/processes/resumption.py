@@ -69,7 +69,7 @@ class Kept:
             for number, _ in self._of(kind):
                 with contextlib.suppress(OSError):
                     sock = socket.socket(fileno=self.take(f"{kind}-{number}"))
-                    sock.setblocking(False)  # tell Python, or its duplicates would be blocking
+                    sock.setblocking(False)  # Python must know, or its duplicates would be blocking
                     found[number] = sock
         return found
 

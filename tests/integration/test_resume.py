@@ -200,7 +200,7 @@ async def test_a_worker_that_does_not_go_is_killed(make_service: MakeService, pl
 @pytest.mark.parametrize(
     "when",
     [
-        pytest.param("becomes it now", marks=pytest.mark.either_build),
+        pytest.param("switching to it now", marks=pytest.mark.either_build),
         pytest.param("gateway .* configuration", marks=pytest.mark.either_build),
         "upgraded from",
     ],

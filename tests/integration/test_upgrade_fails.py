@@ -174,7 +174,9 @@ async def test_a_worker_that_dies_while_it_takes_over(
     gateway.tolerate("worker .* was killed by SIGKILL|upgrade failed|cannot be handed over now")
     since = time.time()
     gateway.process.signal(signal.SIGUSR2)
-    await eventually(lambda: "becomes it now" in "\n".join(gateway.stderr.lines), "the new program", UPGRADE_SECONDS)
+    await eventually(
+        lambda: "switching to it now" in "\n".join(gateway.stderr.lines), "the new program", UPGRADE_SECONDS
+    )
     assert not (await status_of_upgrade(gateway, since))["ok"]
     rewrite(worker, good)
     for tunnel in tunnels:
