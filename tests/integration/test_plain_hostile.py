@@ -1,4 +1,4 @@
-"""Broken and hostile bytes of one client, or in answers to it, never reach another, and leave the gateway working."""
+"""Hostile bytes from one client, or in answers to it, never reach another client, and the gateway keeps working."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ INSERTED = [
 
 @st.composite
 def broken(draw: st.DrawFn, bases: list[bytes]) -> bytes:
-    """One or several of these, with a few bytes changed."""
+    """One or more of these, with a few bytes changed."""
     data = b"".join(draw(st.lists(st.sampled_from(bases), min_size=1, max_size=3)))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
@@ -84,7 +84,7 @@ def answer_to(target: str) -> bytes:
 
 
 async def be_victim(gateway: Gateway, raw_backend: RawBackend) -> None:
-    """Ask several times; each answer has to be the right one."""
+    """Ask several times; each answer must be the right one."""
     targets = [f"/victim/{next(numbers)}" for _ in range(3)]
     raw_backend.scripts_by_target = {
         **raw_backend.scripts_by_target,
@@ -101,7 +101,7 @@ async def be_victim(gateway: Gateway, raw_backend: RawBackend) -> None:
 
 
 async def attack(gateway: Gateway, sent: bytes) -> None:
-    """Send bytes, and go away."""
+    """Send bytes, then disconnect."""
     wire = await dial(gateway.address)
     try:
         await wire.send(sent)
@@ -119,7 +119,7 @@ HEAD = re.compile(
 
 
 def check_head(message: Message) -> None:
-    """What a backend gets can be read in one way only, and vouches for nobody else."""
+    """The backend gets a head that is unambiguous, and whose X-Forwarded-* fields are the gateway's."""
     assert message.head is not None
     assert HEAD.fullmatch(message.head.raw), message.head.raw
     names = [name.lower() for name, _ in message.head.fields]
@@ -148,7 +148,7 @@ async def test_broken_requests(gateway: Gateway, raw_backend: RawBackend, attack
 
 @st.composite
 def broken_scripts(draw: st.DrawFn) -> Script:
-    """A broken answer, in one piece or in two: what comes later may find an idle connection."""
+    """A broken answer in one or two pieces; the second may arrive on an idle connection."""
     answer = draw(broken(ANSWERS))
     cut = draw(st.one_of(st.none(), st.integers(0, len(answer))))
     return (answer,) if cut is None else (answer[:cut], SOON_SECONDS, answer[cut:])
