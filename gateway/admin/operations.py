@@ -37,7 +37,7 @@ class Operations(Protocol):
         """Exit. :raises NotDone: it is exiting already"""
 
 
-def tell_of_upgrade(connection: int, upgrade: UpgradeState) -> None:
+def answer_upgrade(connection: int, upgrade: UpgradeState) -> None:
     """Answer a request for an upgrade that the program before this one has received, and close the connection."""
     body = json.dumps({"upgraded": True, "time": upgrade.unix} if upgrade.ok else {"error": upgrade.error}).encode()
     head = (

@@ -1,6 +1,6 @@
 """The owner of one worker's rows: what happens when a tunnel opens, ends or loses its backend, and their upkeep.
 
-The relay calls it (``relay.py``), and so does whoever takes tunnels over from another worker.
+The relay calls it (``relay.py``), and so does the code that takes tunnels over from another worker.
 """
 
 from __future__ import annotations

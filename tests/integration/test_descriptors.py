@@ -66,7 +66,7 @@ async def test_tunnels_beyond_the_limit_are_refused(
 ) -> None:
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address), descriptors=LIMIT)
-    await gateway.stderr.containing("room for 70 tunnels, as descriptors are limited to 160 a process")
+    await gateway.stderr.containing("room for 70 tunnels: descriptors are limited to 160 per process")
     assert not any("WARNING" in line for line in gateway.stderr.lines)
     assert (await gateway.api("status"))["max_tunnels"] == 70
     before = await gateway.scrape()
@@ -96,7 +96,7 @@ async def test_tunnels_beyond_the_limit_are_refused(
 async def test_a_number_that_does_not_fit_is_warned_of(start_gateway: StartGateway, backends: Backends) -> None:
     echo = await backends.echo()
     gateway = await start_gateway({"max_tunnels": 71, **to_one(echo.address)}, descriptors=LIMIT)
-    await gateway.stderr.containing("limited to 160 a process, and max_tunnels is 71: 70 tunnels can be open")
+    await gateway.stderr.containing("limited to 160 per process, but max_tunnels is 71: 70 tunnels can be open")
     assert (await gateway.api("status"))["max_tunnels"] == 71
 
 

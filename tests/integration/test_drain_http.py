@@ -101,6 +101,26 @@ async def test_what_comes_new_is_refused_while_requests_are_in_flight(
     await gateway.exits(0)
 
 
+async def test_whoever_connects_has_time_to_ask(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    """Closed at once, as idle, it would not be told where it stands."""
+    web = await backends.web()
+    gateway = await start_gateway(to_one(web.address, drain={"period": "30s"}))
+    poll = await open_connection(gateway)
+    await poll.send(request("/a/poll"))
+    await within(web.arrived["/a/poll"].wait(), "the poll at the backend")
+    await told_to_drain(gateway)
+    slow, silent = await open_connection(gateway), await open_connection(gateway)
+    assert await slow.is_quiet(0.3)
+    await slow.send(request("/a/x"))
+    assert (await slow.answer()).status == 503
+    assert await silent.rest(AT_ONCE_SECONDS) == b""
+    web.events["/a/poll"].put_nowait("news")
+    assert (await poll.answer()).text == "news"
+    await gateway.exits(0)
+
+
 async def test_requests_that_do_not_end_are_cut_when_the_period_is_over(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

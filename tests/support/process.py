@@ -100,13 +100,18 @@ async def run(
     return status, "\n".join(process.stdout.lines), "\n".join(process.stderr.lines)
 
 
-def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+def state(pid: int) -> str:
+    """What a process does, as ps shows it: ``R``, ``S``, ``T`` for stopped, ``Z`` for ended; empty once it is gone."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+        return ""
+    return stat.rpartition(")")[2].split()[0]
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody has waited for does not."""
+    return state(pid) not in ("", "Z")
 
 
 def children(pid: int) -> list[str]:
