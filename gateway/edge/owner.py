@@ -118,7 +118,7 @@ class Owner:
         return now + TICK_NS if self._sweep.tick(now) else NEVER
 
     def _report_end(self, ended: Ended) -> None:
-        self._ends.tell(ended, self._handshakes.log)
+        self._ends.report(ended, self._handshakes.log)
 
     # --- draining -----------------------------------------------------------------------------------------------------
 
