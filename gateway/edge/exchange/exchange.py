@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EPIPE
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -181,6 +182,8 @@ class Exchange(Answer):
     def _backend_takes_no_more(self, error: int) -> None:
         """The backend does not take the request. It may have answered before it closed the connection: read on."""
         self._to_backend = b""
+        if error != EPIPE:  # else the backend's FIN came before its reset, and behind all that it said
+            self._broke = error
         if self._reused and self._repeatable and not self._head_bytes_came:
             self._try_again()
             return
@@ -195,6 +198,7 @@ class Exchange(Answer):
         """The connection was closed before the request came: send it over a new one."""
         attempt = self._attempt
         self._drop_backend()
+        self._to_backend = b""  # else the new connection would get that, too
         if attempt is None or self._attempts is None:  # it was a pinned one
             self._client.pinned = None
             self._attempts = Attempts(self._request.route.upstream, self._shared.addresses.of, brief=True)
