@@ -69,7 +69,7 @@ class _Received:
     """One message. Descriptors that this process had no room for are missing."""
 
     def __init__(self, data: bytes, ancillary: Ancillary) -> None:
-        """:raises ValueError: it is malformed; the descriptors that came with it are closed"""
+        """:raises ValueError: it is malformed; its descriptors have been closed"""
         connections = connections_of(ancillary)
         message = ids_in(data, connections)
         ended = message[0]
@@ -95,8 +95,8 @@ def _receive(sock: socket.socket) -> _Received | None:
             return None
         try:
             return _Received(data, ancillary)
-        except ValueError as error:  # the messages behind it are good
-            _skipped("skipped a message over the descriptor store's socket: %s", error)
+        except ValueError as error:  # later messages may be fine
+            _skipped("skipped a malformed message to the descriptor store: %s", error)
 
 
 class Deposits:
@@ -300,7 +300,7 @@ class DescriptorStore:
             self._drop(tunnel)
 
     def _drop(self, tunnel: int) -> None:
-        """Close the connections of a tunnel, if they are in store."""
+        """Close a tunnel's connections, if they are stored."""
         connections = self._kept.pop(tunnel, None)
         if connections is None:
             return
@@ -338,7 +338,7 @@ class DescriptorStore:
             try:
                 self._keeper.keep(kept)
             except Exception:
-                log.exception("the connections of %d tunnels could not be given to the service manager", len(kept))
+                log.exception("could not store the connections of %d tunnels with the service manager", len(kept))
         if refused:
             self._short(
                 "the supervisor is short of descriptors: %d more tunnels would be lost if their worker died; "

@@ -185,7 +185,7 @@ class Journal:
                     continue
                 if error.errno == EBADF and len(whole := without_closed(batch)) < len(batch):
                     log.error(
-                        "%d tunnels would not outlive this process: their descriptors are closed",
+                        "%d tunnels would be lost if the supervisor died: their descriptors are closed",
                         len(batch) - len(whole),
                     )
                     return not whole or self._append(whole, spare)
@@ -238,8 +238,8 @@ class Journal:
             due = [each for each in used if each.ended >= WORTHWHILE or now - each.ended_since >= MAX_AGE_SECONDS]
             if due:
                 self._rewrite(max(due, key=lambda segment: segment.ended))
-        except Exception:  # the next look must come all the same
-            log.exception("upkeep of the service manager's store failed; tried again in %g s", UPKEEP_SECONDS)
+        except Exception:  # upkeep must go on
+            log.exception("upkeep of the service manager's store failed; retrying in %g s", UPKEEP_SECONDS)
             self._unkept.update((tunnel, each) for tunnel, each in unkept.items() if tunnel not in self._where)
         if self._unkept or any(segment.ended for segment in self._segments):
             self._schedule_upkeep(UPKEEP_SECONDS)
@@ -290,5 +290,5 @@ def read(fd: int) -> list[tuple[int, Connections]]:
             connections = connections_of(ancillary)
             try:
                 found += zip(ids_in(data, connections), connections, strict=False)
-            except ValueError as error:  # the messages behind it are good
-                log.error("skipped a message in the service manager's store: %s", error)
+            except ValueError as error:  # later messages may be fine
+                log.error("skipped a malformed message in the service manager's store: %s", error)

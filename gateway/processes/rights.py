@@ -26,16 +26,16 @@ def connections_of(ancillary: Ancillary) -> list[Connections]:
 
 
 def ids_in(data: bytes, connections: list[Connections]) -> array[int]:
-    """The 64-bit integers of a message. :raises ValueError: it is malformed; ``connections`` are closed then"""
+    """Return the 64-bit integers of a message. :raises ValueError: it is malformed; ``connections`` have been closed"""
     try:
         return array("q", data)
     except ValueError:
         close_all(connections)
-        raise ValueError(f"{len(data)} bytes are no whole number of 64-bit integers") from None
+        raise ValueError(f"{len(data)} bytes are not a whole number of 64-bit integers") from None
 
 
 def close_all(connections: Iterable[Connections]) -> None:
-    """Close connections, as far as they are open."""
+    """Close connections; descriptors that are not open are ignored."""
     for each in connections:
         for fd in each:
             with contextlib.suppress(OSError):
@@ -43,7 +43,7 @@ def close_all(connections: Iterable[Connections]) -> None:
 
 
 def without_closed(tunnels: Iterable[tuple[int, Connections]]) -> list[tuple[int, Connections]]:
-    """Those of some tunnels whose descriptors are open: one that is not keeps all others from being sent (EBADF)."""
+    """Return the tunnels whose descriptors are open: one closed descriptor prevents sending all others (EBADF)."""
     return [(tunnel, connections) for tunnel, connections in tunnels if all(map(_is_open, connections))]
 
 

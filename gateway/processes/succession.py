@@ -175,7 +175,7 @@ class Succession:
             if not total.tunnels:
                 await self._workers.end_worker(new)
                 raise
-        # From here on it is a worker like any: should it die, a successor has its tunnels.
+        # From here on it is a worker like any other: if it dies, its successor resumes its tunnels.
         self._state.slots[index] = new.slot
         self._workers.keep_running(new)
         ways = self._passage()
@@ -203,23 +203,23 @@ class Succession:
             return ()
 
     async def _drain(self, left: int, slot: int) -> None:
-        """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes.
+        """Let a replaced worker finish, and hand over the tunnels that its last handshakes open.
 
-        If it dies before, a successor in its slot resumes the tunnels that were left there, and is drained likewise.
+        If it dies before that, a successor in its slot resumes the remaining tunnels, and is drained in the same way.
 
-        :param left: its slot
+        :param left: slot of the replaced worker
         :param slot: the slot of the worker that replaced it
         """
         workers = self._workers
         give_up = time.monotonic() + upgrade.FINISH_SECONDS
         while left in workers.kept and time.monotonic() < give_up:
             old = workers.running.get(left)
-            if old is not None and old.left_nothing:
+            if old is not None and old.reported_done:
                 break
             if old is None or old.ready is None or old.finished.is_set():
-                await asyncio.sleep(0.05)  # it has died; a successor comes if there is anything left
+                await asyncio.sleep(0.05)  # it has died; a successor starts if tunnels are left
                 continue
-            if not old.told_to_finish:
+            if not old.retire_sent:
                 workers.retire(old, NO_DESCRIPTOR)
             await self._hand_over_rest(old, slot)
             with contextlib.suppress(TimeoutError):
@@ -227,8 +227,8 @@ class Succession:
         workers.replaced.discard(left)
         if (old := workers.running.get(left)) is None:
             return
-        if not old.left_nothing:
-            log.warning("worker %s did not finish within %.0f s, and is ended", old.name, upgrade.FINISH_SECONDS)
+        if not old.reported_done:
+            log.warning("worker %s did not finish within %.0f s; ending it", old.name, upgrade.FINISH_SECONDS)
             old.channel.send(Drain(0, workers.config.drain.close_code))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(old.finished.wait(), upgrade.ANSWER_SECONDS)
@@ -239,7 +239,7 @@ class Succession:
             await asyncio.sleep(0.02)
 
     async def _hand_over_rest(self, old: WorkerProcess, slot: int) -> None:
-        """Hand over the tunnels of a worker that was replaced, if there are any and somebody can take them."""
+        """Hand over the remaining tunnels of a replaced worker, if there are any and its successor is ready."""
         workers = self._workers
         new = workers.running.get(slot)
         workers.mirrors.refresh()
@@ -248,4 +248,4 @@ class Succession:
             try:
                 await upgrade.hand_over(old, new, *stores, workers.mirrors)
             except upgrade.HandoverFailed as error:
-                log.error("tunnels of worker %s cannot be handed over now: %s", old.name, error)
+                log.error("worker %s: tunnels cannot be handed over now: %s", old.name, error)

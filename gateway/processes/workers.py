@@ -76,10 +76,10 @@ class WorkerProcess:
     answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
     """its answers during an upgrade; None when it is gone"""
     retired: bool = False
-    """another one serves in its place"""
-    told_to_finish: bool = False
-    left_nothing: bool = False
-    """it has said that it has nothing left to do"""
+    """whether another worker has replaced it"""
+    retire_sent: bool = False
+    reported_done: bool = False
+    """whether it has reported :class:`Retired`"""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     """set when it has nothing left to do, or is gone"""
 
@@ -126,7 +126,7 @@ class Workers:
         self.kept: set[int] = set()
         """slots that :meth:`keep` keeps filled"""
         self.replaced: set[int] = set()
-        """slots whose tunnels go to another one; a worker that dies there has a successor as long as there are any"""
+        """slots whose tunnels move to another slot; a worker that dies there gets a successor while tunnels are left"""
         self.keepers: list[asyncio.Task[None]] = []
         self.learned: dict[Key, State] = {}
         """what workers have learned about network paths, latest last"""
@@ -230,7 +230,7 @@ class Workers:
                 await self._clean_up(worker)
                 if worker.retired:
                     if status and not self.stopping:
-                        log.error("worker %s, which was replaced, %s", worker.name, _how(status))
+                        log.error("replaced worker %s %s", worker.name, _how(status))
                     await self.stores[slot].settled()
                     if self.stopping or failed_boots >= MAX_FAILED_BOOTS or not self._leaves_tunnels(slot):
                         self.clear(slot)
@@ -251,14 +251,14 @@ class Workers:
                 await asyncio.sleep(backoff)
 
     def retire(self, worker: WorkerProcess, way: int) -> None:
-        """Another worker serves in the place of this one, which is to finish. :param way: as of :class:`Retire`"""
-        worker.retired = worker.told_to_finish = True
+        """Make a worker finish, since another one has replaced it. :param way: descriptor for :class:`Retire`"""
+        worker.retired = worker.retire_sent = True
         self.replaced.add(worker.slot)
         worker.channel.send(Retire(way))
-        self.progress.set()  # there is one less to wait for in a drain
+        self.progress.set()  # a drain has one worker fewer to wait for
 
     def _leaves_tunnels(self, slot: int) -> bool:
-        """Whether a worker that was replaced has died with tunnels that its successor can hand over."""
+        """Whether a replaced worker died with tunnels left, which a successor can hand over."""
         return slot in self.replaced and (bool(self.stores[slot]) or any(self.state.table.rows(slot)))
 
     async def spawn(self, slot: int) -> WorkerProcess:
@@ -376,7 +376,7 @@ class Workers:
         elif isinstance(message, Released | TakenOver):
             worker.answers.put_nowait(message)
         elif isinstance(message, Retired):
-            worker.left_nothing = True
+            worker.reported_done = True
             worker.finished.set()
 
     def _share(self, learned: Learned, source: WorkerProcess) -> None:

@@ -410,7 +410,7 @@ async def test_a_message_that_is_none_is_skipped(
     else:
         await eventually(lambda: sorted(tunnel for tunnel, _ in bench.store.kept()) == [1, 7], "what came behind it")
     (record,) = caplog.records
-    assert record.getMessage().startswith("skipped a message over the descriptor store's socket: ")
+    assert record.getMessage().startswith("skipped a malformed message to the descriptor store: ")
     # What stays open: the test's own ends of 0, 1 and 7, and what is in store, or was given up, of 1 and 7.
     assert open_pipes() == bench.before + 10
 

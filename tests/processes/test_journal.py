@@ -237,7 +237,7 @@ async def test_a_message_that_is_none_is_skipped(bench: Bench, caplog: pytest.Lo
     await eventually(lambda: bench.keeper.kept, "the segment")
     assert bench.all_right()
     assert sorted(bench.kept()) == [0, 1]
-    assert "skipped a message in the service manager's store: 11 bytes" in caplog.text
+    assert "skipped a malformed message in the service manager's store: 11 bytes" in caplog.text
     assert len(os.listdir("/proc/self/fd")) <= before + 3  # two of tunnel 1, and the manager's own
 
 
