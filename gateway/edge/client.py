@@ -311,7 +311,8 @@ class Client:
             self.watch()
         if self._taking:
             return  # the loop that has begun the task goes on
-        data, self.ahead = self.ahead, b""
+        # What has come in this turn belongs behind it: the next request's body goes another way.
+        data, self.ahead = self.ahead + self._clients.poller.take(self.fd), b""
         if data:
             self._take(data)
         else:

@@ -1,6 +1,6 @@
-"""Whatever valid requests and answers there are, pipelined and cut by TCP anywhere: all arrive, to the byte, in order.
+"""Valid requests and answers, pipelined and split by TCP anywhere, arrive in order, byte for byte.
 
-And whatever breaks off at whatever byte never looks whole.
+A message that is truncated at any byte never looks complete.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 EXAMPLES = 60
 SLOW_SECONDS = 0.02
 MOST_PIECES = 200
-"""of one message; what is left goes at once"""
+"""of one message; the rest is sent at once"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -52,7 +52,7 @@ TRAILERS = st.lists(st.tuples(NAMES, VALUES).map(": ".join), max_size=2)
 
 @st.composite
 def chunked(draw: st.DrawFn) -> bytes:
-    """A body in chunks, as it goes over the wire."""
+    """A body in chunks, as sent."""
     pieces = [piece for piece in draw(st.lists(BODIES, max_size=3)) if piece]
     framed = b"".join(b"%x%b\r\n%b\r\n" % (len(piece), draw(EXTENSIONS).encode(), piece) for piece in pieces)
     trailers = "".join(f"{line}\r\n" for line in draw(TRAILERS))
@@ -61,7 +61,7 @@ def chunked(draw: st.DrawFn) -> bytes:
 
 @dataclass(repr=False)
 class Exchanged:
-    """A request, its answer, and what each is on the other side."""
+    """A request, its answer, and what the client gets."""
 
     method: str
     request_head: bytes
@@ -72,7 +72,7 @@ class Exchanged:
     closes: bool = False
 
     def mark(self, number: int) -> None:
-        """Make the target one that no other request has."""
+        """Make the target unique."""
         self.request_head = self.request_head.replace(b" /", b" /%d" % number, 1)
 
     @property
@@ -113,7 +113,7 @@ def exchanges(draw: st.DrawFn) -> Exchanged:
 
 @st.composite
 def answers(draw: st.DrawFn, method: str) -> tuple[bytes, bytes, bool]:
-    """An answer, what the client gets, and whether its connection is closed then."""
+    """An answer, what the client gets, and whether its connection is closed afterwards."""
     status = draw(st.sampled_from(["200 OK", "200 OK", "201 Created", "404 Not Found", "500 Oops", "299 "]))
     fields = draw(FIELDS)
     interim = b"".join(draw(st.lists(st.sampled_from([head("HTTP/1.1 103 Early Hints", ["Link: </a>"])]), max_size=2)))
@@ -143,7 +143,7 @@ SIZES = st.lists(st.sampled_from([1, 1, 2, 3, 5, 8, 13, 50, 500, 5000, 70_000]),
 
 
 def cut(data: bytes, sizes: list[int]) -> list[bytes]:
-    """Pieces of these sizes, over and over."""
+    """Pieces of these sizes, repeated."""
     pieces = []
     at = 0
     for number in range(MOST_PIECES):
@@ -165,9 +165,9 @@ class Client:
 
     exchanged: list[Exchanged]
     sizes: list[int]
-    """of the pieces that it sends, over and over; empty for one piece"""
+    """of the pieces that it sends, repeated; empty for one piece"""
     is_slow: bool
-    """whether it reads only once it has sent all that sockets take"""
+    """whether it reads only after sending as much as it can"""
 
 
 @st.composite
@@ -210,7 +210,7 @@ def script_of(exchanged: Exchanged, sizes: list[int]) -> Script:
 async def test_everything_arrives(
     gateway: Gateway, raw_backend: RawBackend, connected: list[Client], backend_sizes: list[int]
 ) -> None:
-    """Over connections to the backend that clients use in turn."""
+    """Clients share the connections to the backend."""
     made = [exchanged for client in connected for exchanged in client.exchanged]
     for number, exchanged in enumerate(made):
         exchanged.mark(number)

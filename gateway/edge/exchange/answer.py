@@ -29,6 +29,7 @@ class Answer(Upload):
     __slots__ = (
         "_answer_bytes",
         "_body",
+        "_broke",
         "_complete",
         "_declined",
         "_first_byte_ns",
@@ -47,6 +48,8 @@ class Answer(Upload):
         """what is known of the final answer, once its head is there"""
         self._body: Framer | None = None
         """of the answer, until it is complete"""
+        self._broke = 0
+        """the error of the backend's connection, where sending has met it: who receives is then told of an end"""
         self._status = 0
         """of the answer that the client was sent; 0 before"""
         self._keeps_client = False
@@ -271,6 +274,7 @@ class Answer(Upload):
 
     def _body_ended(self, error: int) -> None:
         """The backend's connection ended. :param error: an errno; 0 for its end"""
+        error = error or self._broke
         if error == 0 and isinstance(self._body, UntilClose):
             self._body = None
             self._complete = True

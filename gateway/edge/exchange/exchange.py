@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EPIPE
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -62,17 +63,12 @@ class Exchange(Answer):
             raise Refused(503, "this gateway is full (max_tunnels bounds requests, too)", "unavailable", request.route)
         try:
             body = self._begin_upload(early)
-            if self._upload is not None:
-                self._watch_client()
-                # What came in this turn was received for the client's own reader, and is of the body, too.
-                came, self._client.ahead = self._client.ahead, b""
-                if came:
-                    body += self._begin_upload(came)
-                    self._watch_client()
         except BadBody as error:
             raise Refused(400, str(error), "bad_request", request.route) from None
         shared.in_flight += 1
         self._load = request_to_backend(request, shared.config) + body
+        if self._upload is not None:
+            self._watch_client()
         pinned = self._client.pinned
         upstream = request.route.upstream
         if pinned is not None and pinned.target.upstream == upstream.name and shared.pool.claim(pinned):
@@ -186,6 +182,8 @@ class Exchange(Answer):
     def _backend_takes_no_more(self, error: int) -> None:
         """The backend does not take the request. It may have answered before it closed the connection: read on."""
         self._to_backend = b""
+        if error != EPIPE:  # else the backend's FIN came before its reset, and behind all that it said
+            self._broke = error
         if self._reused and self._repeatable and not self._head_bytes_came:
             self._try_again()
             return
@@ -200,6 +198,7 @@ class Exchange(Answer):
         """The connection was closed before the request came: send it over a new one."""
         attempt = self._attempt
         self._drop_backend()
+        self._to_backend = b""  # else the new connection would get that, too
         if attempt is None or self._attempts is None:  # it was a pinned one
             self._client.pinned = None
             self._attempts = Attempts(self._request.route.upstream, self._shared.addresses.of, brief=True)

@@ -192,7 +192,8 @@ class Sides:
         else:
             received = poller.rewatch(client.fd, self._client_events(), self._client_ready)
         if isinstance(received, bytes) and received:
-            client.ahead += received  # where a body begins, its exchange takes it out of there
+            assert self._upload is None, "a piece of the body was read as if it were the next request"
+            client.ahead += received
         elif received is not None and mode == BODY:
             poller.ask_again(client.fd)
 

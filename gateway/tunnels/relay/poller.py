@@ -107,6 +107,14 @@ class Poller(selectors.EpollSelector):
         self.kernel.watch(fd, True, events)
         return self.callback_on(fd, callback)
 
+    def take(self, fd: int) -> bytes:
+        """The bytes that were received in this turn for the reader of a descriptor, which it is not given any more."""
+        received = self._received.get(fd)
+        if not isinstance(received, bytes) or not received:
+            return b""  # its end is for the reader
+        del self._received[fd]
+        return received
+
     def ask_again(self, fd: int, events: int = READING) -> None:
         """Have epoll report again what is there to be read."""
         self.kernel.watch(fd, True, events)

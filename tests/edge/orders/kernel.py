@@ -33,6 +33,8 @@ class Peer:
         """how the gateway's stream ended: ``fin``, ``reset``, or not yet"""
         self.said_all = False
         """whether it sent FIN or a reset"""
+        self.was_reset = False
+        """whether it sent a reset"""
         self.gone = False
         """whether it has closed: what is sent to it is answered by a reset"""
         self.unsent = bytearray()
@@ -75,7 +77,7 @@ class Peer:
 
     def reset(self) -> None:
         """Send a reset."""
-        self.said_all = self.gone = True
+        self.said_all = self.gone = self.was_reset = True
         self.unsent.clear()
         if self.sock is not None and not self.sock.closed:
             self.sock.was_reset()

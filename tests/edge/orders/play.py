@@ -185,7 +185,7 @@ class Play:
 
     def _before(self, call: str, fd: int) -> None:
         if self._midst and fd >= 0:
-            able = [actor for actor in self.actors if actor.able(self)]
+            able = [actor for actor in self.actors if actor.peer is not None and actor.able(self)]
             chosen = self._choices.one_of(len(able) + 1)
             if chosen:
                 self._midst -= 1

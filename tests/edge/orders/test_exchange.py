@@ -152,6 +152,11 @@ def at_most_once(play: Play) -> None:
         assert b"POST /x HTTP/1.1".startswith(message.line[:6]) or message.line.startswith(b"GET"), message
 
 
+def before_next(play: Play, actor: Actor) -> bool:
+    """Before the backend has got its second request whole."""
+    return not asked(2)(play, actor)
+
+
 # --- requests one after another ---------------------------------------------------------------------------------------
 
 
@@ -268,6 +273,26 @@ def test_a_body_while_the_backend_is_dialled(worker: Worker) -> None:
     assert try_every(worker, scene) > 20
 
 
+@pytest.mark.parametrize("make", [post, post_chunked])
+def test_a_body_that_comes_when_the_request_before_it_is_refused(
+    worker: Worker, make: Callable[[bytes, bytes], bytes]
+) -> None:
+    """In the same turn: it is of the request that begins then."""
+    whole = make(b"/2", BODY)
+
+    def check(play: Play) -> None:
+        first, second, third = messages(play.client.received)
+        assert (first.status, second.framed, third.framed) == (502, ANSWER_2, ANSWER_3)
+        bodies_are(BODY, b"")(play)
+
+    scene = Scene(
+        [connect(GET_1), *pieces(whole + GET_3, len(whole) - 30, len(whole) - 10)],
+        [Backend([refuse()], LATER), Backend(answers(2))],
+        check,
+    )
+    assert try_every(worker, scene) > 20
+
+
 def test_a_body_over_a_used_connection(worker: Worker) -> None:
     whole = post(b"/2", BODY)
     scene = Scene(
@@ -350,6 +375,26 @@ def test_a_used_connection_that_ends_when_it_is_used(worker: Worker, end: End) -
         got(ANSWER_1, ANSWER_2, once=False),
     )
     assert try_every(worker, scene) >= 1
+
+
+@pytest.mark.parametrize("end", [fin, close, reset])
+def test_a_used_connection_that_ends_before_it_takes_the_request(worker: Worker, end: End) -> None:
+    """What it did not take is not sent behind the request on the next connection."""
+
+    def check(play: Play) -> None:
+        got(ANSWER_1, ANSWER_2, once=False)(play)
+        for backend in play.backends[1:]:
+            assert [message.line for message in requests_in(backend.received)] == [b"GET /2 HTTP/1.1"]
+
+    scene = Scene(
+        [connect(GET_1), send(GET_2, after(ANSWER_1))],
+        [
+            Backend([take(99), take(99), take(99), *answers(1), end()], slow=99),
+            Backend(pieces(ANSWER_2, 45, when=asked(1))),
+        ],
+        check,
+    )
+    assert try_every(worker, scene) > 10
 
 
 @pytest.mark.parametrize("end", [fin, close, reset])
@@ -524,15 +569,30 @@ def test_an_early_answer_that_comes_in_pieces(worker: Worker) -> None:
         try_every(worker, scene)
 
 
+@pytest.mark.parametrize("make", [post, post_chunked])
+def test_an_early_answer_that_is_reset(worker: Worker, make: Callable[[bytes, bytes], bytes]) -> None:
+    """It ends with the connection, and must not look whole, whether the reset shows in sending or in receiving."""
+    whole = make(b"/1", BODY)
+
+    def check(play: Play) -> None:
+        if not play.client.received.startswith(b"HTTP/1.1 502"):
+            assert b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nanswer".startswith(play.client.received)
+            assert play.client.ended == "reset"
+            assert play.line("http")["cause"] == "reset"
+
+    scene = Scene(
+        [connect(), *pieces(whole, len(whole) - 60, len(whole) - 20)],
+        [Backend([send(b"HTTP/1.1 200 OK\r\n\r\nanswer", begun()), reset()])],
+        check,
+    )
+    assert try_every(worker, scene) > 5
+
+
 # --- what comes unasked -----------------------------------------------------------------------------------------------
 
 
 def test_bytes_behind_an_answer(worker: Worker) -> None:
     """They are nobody's: not the next client's, on whichever connection."""
-
-    def before_next(play: Play, actor: Actor) -> bool:
-        return not asked(2)(play, actor)
-
     scene = Scene(
         [connect(GET_1), send(GET_2)],
         [
