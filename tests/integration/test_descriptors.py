@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import eventually
+from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, eventually
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Gateway, to_one
 from tests.support.memory import open_descriptors
@@ -193,8 +193,14 @@ async def test_requests_that_need_one_more_descriptor(
     assert (answer.status, answer.text) == (503, "503 Service Unavailable: this gateway is short of descriptors\n")
     for connection in silent:
         await connection.close()
-    await clients[0].send(request("/"))
-    assert (await clients[0].answer()).body == b"ok"
+
+    async def is_served() -> bool:
+        await clients[0].send(request("/"))
+        return (await clients[0].answer()).body == b"ok"
+
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not await is_served():  # the gateway has still to see that they are closed
+            await asyncio.sleep(PAUSE_SECONDS)
 
 
 async def test_a_supervisor_that_cannot_keep_them_all(
