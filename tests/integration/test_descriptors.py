@@ -199,7 +199,7 @@ async def test_requests_that_need_one_more_descriptor(
         return (await clients[0].answer()).body == b"ok"
 
     async with asyncio.timeout(DEADLINE_SECONDS):
-        while not await is_served():  # the gateway has still to see that they are closed
+        while not await is_served():  # noqa: ASYNC110  # the gateway has still to see that they are closed
             await asyncio.sleep(PAUSE_SECONDS)
 
 
