@@ -69,11 +69,11 @@ class Trust:
         return known is not None and known.trusted
 
     def client_of(self, peer: Peer, head: RequestHead) -> str:
-        """Return who the client is.
+        """Return the client's address.
 
-        It is the peer, with its port; or, as a trusted proxy says, the bare address that is the last in X-Forwarded-For
-        which is not of a trusted proxy (nginx: ``real_ip_recursive``). What is no address ends the list: whoever is
-        before it cannot be known.
+        An untrusted peer is the client itself, with its port. Behind a trusted proxy, the client is the last bare
+        address in X-Forwarded-For that is not a trusted proxy's (nginx: ``real_ip_recursive``). An item that is not an
+        address ends the list: nothing before it can be believed.
         """
         if not peer.trusted or b"x-forwarded-for" not in head.first:
             return str(peer)

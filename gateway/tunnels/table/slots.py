@@ -68,7 +68,7 @@ def settle(table: Table, routes: int, backends: int) -> Settled:
 
 
 def disown(table: Table, slot: int, tunnels: Collection[int]) -> None:
-    """Free the rows of tunnels that a worker was about to take over when it died: the one before has them still.
+    """Free the rows of tunnels that a worker was about to take over when it died: the old worker still has them.
 
     :param tunnels: their ids
     """
