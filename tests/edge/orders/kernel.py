@@ -48,8 +48,11 @@ class Peer:
 
     def limit(self, room: int) -> None:
         """Take only what is said. :param room: bytes that the gateway's send buffer holds; 0 for no limit, and all"""
+        was_full = self.sock is not None and not self.sock.room
         self.slow = room > 0
         self.room = room or EVERYTHING
+        if self.sock is not None and was_full:
+            self.sock.wake(EPOLLOUT)
 
     def send(self, data: bytes) -> None:
         """Send."""

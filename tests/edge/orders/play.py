@@ -18,7 +18,7 @@ from .choices import Choices, every, some
 from .kernel import Event, Peer
 from .worker import BACKEND, Line, Worker
 
-MOST_ROUNDS = 100
+MOST_ROUNDS = 300
 MOST_RUNS = 20_000
 STANDS, LATER = 0, EINPROGRESS
 """What becomes of an attempt to connect to a backend; an errno is the third."""
@@ -211,7 +211,7 @@ class Play:
         """Nothing else happens any more: have the slow ones take all that there is. False if none is slow."""
         slow = [actor.peer for actor in self.actors if actor.peer is not None and actor.peer.slow]
         for peer in slow:
-            peer.slow = False
+            peer.limit(0)
             peer.take()
         return bool(slow)
 
