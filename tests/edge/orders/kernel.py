@@ -124,7 +124,7 @@ class Socket:
         self.connecting = False
         self.inbox = bytearray()
         self.outbox = bytearray()
-        self.in_bytes = EVERYTHING
+        self.in_bytes = kernel.in_bytes
         """what the receive buffer holds"""
         self.fin_came = False
         self.dead = False
@@ -264,6 +264,8 @@ class FakeKernel:
         """called before each call, with its name and descriptor; what it raises is raised by the call"""
         self.order: Callable[[list[Event]], list[Event]] = lambda events: events
         """puts the events of a turn in order"""
+        self.in_bytes = EVERYTHING
+        """what receive buffers hold of connections that are made from now on"""
         self.on_connect: Connect | None = None
         self._watched: dict[int, int] = {}
         self._ready: dict[int, None] = {}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from .kernel import EVERYTHING
 from .messages import HEAD_END, chunked, request, requests_in
 from .play import (
     LATER,
@@ -88,6 +89,7 @@ def make(seed: int) -> Made:
         others=makes.others(),
         clients=clients,
         slow_client=slow,
+        in_bytes=rng.choice((EVERYTHING, EVERYTHING, 3000, 65_536)),
         midst=rng.choice((0, 0, 1, 3)),
         forget=rng.random() < 0.5,
     )

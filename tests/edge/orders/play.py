@@ -15,7 +15,7 @@ from itertools import pairwise, product
 from typing import Any
 
 from .choices import Choices, every, some
-from .kernel import Event, Peer
+from .kernel import EVERYTHING, Event, Peer
 from .worker import BACKEND, Line, Worker
 
 MOST_ROUNDS = 300
@@ -94,6 +94,8 @@ class Scene:
     """further ones"""
     slow_client: int = 0
     """bytes that the gateway's send buffer to the client holds, if the client takes only what it says"""
+    in_bytes: int = EVERYTHING
+    """what the gateway's receive buffers hold"""
     midst: int = 0
     """how many steps may be taken in the midst of turns"""
     forget: bool = True
@@ -152,6 +154,7 @@ class Play:
             worker.forget_heads()
         worker.put_in_force()
         worker.log.lines.clear()
+        kernel.in_bytes = scene.in_bytes
         kernel.order = self._order
         kernel.before = self._before
         kernel.on_connect = self._connect

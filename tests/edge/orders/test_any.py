@@ -19,7 +19,7 @@ from .worker import Worker
 
 pytestmark = [pytest.mark.either_build, pytest.mark.timeout(3600 if SOAK else 60)]
 
-SCENES = 40_000 if SOAK else 800
+SCENES = 16_000 if SOAK else 800
 PARTS = 4
 ERRORS = (408, 502, 503, 504)
 
@@ -115,7 +115,7 @@ def refusal(data: bytes, method: bytes) -> int:
     """How much of the client's stream is an answer of the gateway's own."""
     if not is_error(data) or HEAD_END not in data:
         return 0
-    if method == b"HEAD" and b"the request's head did not come" not in data:
+    if method == b"HEAD" and not data.startswith(b"HTTP/1.1 408 "):  # whose method was not read
         return data.find(HEAD_END) + 4
     first = messages(data)[0]
     assert b"text/plain" in first.fields[b"content-type"]
