@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .kernel import EVERYTHING
 from .messages import HEAD_END, chunked, request, requests_in
 from .play import (
     LATER,
@@ -27,6 +26,7 @@ from .play import (
     send,
     take,
 )
+from .sockets import EVERYTHING
 
 ENDS = (fin, close, reset)
 SWITCH = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: raw\r\n\r\n"

@@ -14,8 +14,9 @@ from errno import EINPROGRESS
 from itertools import pairwise, product
 from typing import Any
 
-from .choices import Choices, every, some
-from .kernel import EVERYTHING, Event, Peer
+from .choices import Choices, every
+from .kernel import Event
+from .sockets import EVERYTHING, Peer
 from .worker import BACKEND, Line, Worker
 
 MOST_ROUNDS = 300
@@ -253,27 +254,12 @@ def try_every(worker: Worker, scene: Scene, most: int = MOST_RUNS) -> int:
     return every(lambda choices: Play(worker, scene, choices).run(), most)
 
 
-def try_some(worker: Worker, scene: Scene, runs: int, seed: int = 1) -> None:
-    """Run a scene in some ways that are chosen at random."""
-    some(lambda choices: Play(worker, scene, choices).run(), runs, seed)
-
-
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
 def after(*texts: bytes) -> Callable[[Play, Actor], bool]:
     """Once the actor has got all of these texts."""
     return lambda play, actor: all(text in actor.received for text in texts)
-
-
-def after_bytes(count: int) -> Callable[[Play, Actor], bool]:
-    """Once the actor has got so many bytes."""
-    return lambda play, actor: len(actor.received) >= count
-
-
-def after_end() -> Callable[[Play, Actor], bool]:
-    """Once the stream to the actor has ended."""
-    return lambda play, actor: actor.ended != ""
 
 
 def always(play: Play, actor: Actor) -> bool:
