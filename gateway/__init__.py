@@ -1,10 +1,10 @@
 """The upgrade gateway: a reverse proxy for WebSocket servers that knows, keeps alive and explains every link.
 
-Data walks through the packages in one direction::
+Data flows through the packages in one direction::
 
     edge -> protocol (the request's head) -> routing -> edge (the handshake) -> tunnels -> observe
 
-``processes`` holds the supervisor and the workers, ``config`` what operators write, ``cli`` what they type.
+``processes`` has the supervisor and the workers, ``config`` the configuration, ``cli`` the command line.
 ARCHITECTURE.md is the map, docs/decisions/ has the reasons.
 """
 

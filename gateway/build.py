@@ -1,4 +1,4 @@
-"""Which build of the relay runs: the compiled one where it was built, the pure one with ``GATEWAY_RELAY=pure``."""
+"""Which build of the relay runs: the compiled one if it was built, the pure one with ``GATEWAY_RELAY=pure``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TWO_BUILDS = frozenset(
 
 
 class PureSources:
-    """Finds the Python source of a module where Python itself would prefer the compiled one beside it."""
+    """Finds the Python source of a module for which Python itself would prefer the compiled one beside it."""
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         if name not in TWO_BUILDS:
@@ -41,9 +41,9 @@ class PureSources:
 
 
 def prefer_pure_sources() -> None:
-    """Have the pure build imported if the environment asks for it.
+    """Import the pure build if the environment asks for it.
 
-    :raises ValueError: the environment asks for something else than ``pure`` or ``compiled``
+    :raises ValueError: the environment asks for neither ``pure`` nor ``compiled``
     """
     wanted = os.environ.get(VARIABLE, "")
     if wanted == "pure":
@@ -53,7 +53,7 @@ def prefer_pure_sources() -> None:
 
 
 def relay_build() -> str:
-    """``compiled`` or ``pure``: what this process runs."""
+    """Return which build this process runs: ``compiled`` or ``pure``."""
     from gateway.tunnels.relay.kernel import COMPILED
 
     return "compiled" if COMPILED else "pure"

@@ -1,4 +1,4 @@
-"""Imports that cost no more than they must: half of a process's start is importing."""
+"""Cheap imports: half of a process's start is importing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def without_collections() -> Iterator[None]:
-    """Import without garbage collections: they are a fifth of what it takes. What is imported stays, so no later one
-    walks it either."""
+    """Import without garbage collections, which take a fifth of the time. Imported objects stay, so they are frozen
+    for later collections."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -22,7 +22,7 @@ def without_collections() -> Iterator[None]:
 
 
 def refreeze() -> None:
-    """Free the garbage of the whole process, and have later collections skip the objects that live now.
+    """Collect the garbage of the whole process, and make later collections skip the objects that are live now.
 
     A frozen object that becomes part of a garbage cycle is never freed. Before the next freeze, all objects are
     therefore unfrozen and collected: 7 ms for a worker's modules.

@@ -1,7 +1,7 @@
-"""What the admin API answers, as plain data for JSON: snake_case, durations in seconds, times as Unix seconds.
+"""The admin API's answers, as plain data for JSON: snake_case, durations in seconds, times as Unix seconds.
 
-Both functions read the table and the supervisor's state and ask no worker. What they return is described where it is
-put together, one function for each object.
+:func:`status` and :func:`tunnels` read the table and the supervisor's state; no worker is involved. One function builds
+each object, and describes it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from gateway.version import VERSION
 NS = 1e9
 DEFAULT_LIMIT = 1000
 MAX_LIMIT = 1_048_576
-"""As many as a table may hold."""
+"""The largest number of tunnels that a table can hold."""
 
 Json: TypeAlias = dict[str, "Json"] | list["Json"] | str | int | float | bool | None
 Object: TypeAlias = dict[str, Json]
@@ -61,7 +61,7 @@ class BadQuery(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TunnelQuery:
-    """Which tunnels are asked for; None is any."""
+    """A filter for tunnels; None matches any."""
 
     route: str | None = None
     backend: str | None = None
@@ -72,7 +72,7 @@ class TunnelQuery:
 def parse_query(items: Iterable[tuple[str, str]], registry: Registry) -> TunnelQuery:
     """Read the parameters of a request for tunnels: ``route``, ``backend``, ``idle_over`` and ``limit``.
 
-    :raises BadQuery: one is unknown, given twice, or has a value that cannot be meant
+    :raises BadQuery: one is unknown, given twice, or has an invalid value
     """
     given = known_only(items, _PARAMETERS)
     return TunnelQuery(
@@ -84,7 +84,7 @@ def parse_query(items: Iterable[tuple[str, str]], registry: Registry) -> TunnelQ
 
 
 def known_only(items: Iterable[tuple[str, _Value]], names: Collection[str]) -> dict[str, _Value]:
-    """Parameters by name. :raises BadQuery: one is not among ``names``, or given twice"""
+    """Return the parameters by name. :raises BadQuery: one is not among ``names``, or is given twice"""
     given: dict[str, _Value] = {}
     for name, value in items:
         if name not in names:
@@ -96,7 +96,7 @@ def known_only(items: Iterable[tuple[str, _Value]], names: Collection[str]) -> d
 
 
 def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
-    """The numbers of a backend, one in each upstream that it is in, or was in since the gateway started.
+    """Return a backend's numbers: one per upstream that it is in, or was in since the gateway started.
 
     :raises BadQuery: there is no such backend
     """
@@ -105,7 +105,7 @@ def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
 
 
 def status(state: GatewayState) -> Object:
-    """``GET /api/v1/status``: what runs, how it is configured, and how many tunnels there are where."""
+    """``GET /api/v1/status``: the gateway, its configuration, and its tunnels by worker, route and backend."""
     state.refresh(True)
     rows = live_rows(state.table, state.registry)
     config = state.config
@@ -143,9 +143,9 @@ def status(state: GatewayState) -> Object:
 
 
 def tunnels(state: GatewayState, query: TunnelQuery) -> Object:
-    """``GET /api/v1/tunnels``: the live tunnels that a query asks for, the most silent first.
+    """``GET /api/v1/tunnels``: the live tunnels that match a query, the longest silent first.
 
-    ``total`` is how many there are, however few ``limit`` lets through.
+    ``total`` is how many match, before ``limit`` applies.
     """
     registry = state.registry
     state.refresh(True)
@@ -156,7 +156,7 @@ def tunnels(state: GatewayState, query: TunnelQuery) -> Object:
 
 
 def demo_url(config: Config) -> str | None:
-    """Where a browser on this machine reaches the gateway; None where it only listens on Unix sockets."""
+    """Return the gateway's URL for a browser on this machine; None if it listens only on Unix sockets."""
     for listener in config.listen:
         if listener.address.host is not None:
             reachable = _WILDCARDS.get(listener.address.host, listener.address.host)
@@ -212,10 +212,10 @@ def _matches(row: LiveRow, query: TunnelQuery, registry: Registry) -> bool:
 
 
 def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
-    """One tunnel; None where it has ended meanwhile.
+    """Return one tunnel; None if it has ended meanwhile.
 
-    ``sides`` says of the client and of the backend what came from there. ``last_rtt_seconds`` is None before the first
-    Pong, ``interval_seconds`` where the gateway sends no Pings.
+    ``sides`` describes what the client and the backend have sent. ``last_rtt_seconds`` is None before the first Pong,
+    ``interval_seconds`` is None if the gateway sends no Pings.
     """
     table, row = state.table, found.row
     cells = table.cells[row : row + SIDE_0 + 2 * SIDE_CELLS].tolist()
@@ -255,13 +255,13 @@ def _tunnel(state: GatewayState, found: LiveRow) -> Object | None:
 
 
 def _upgrade(state: GatewayState) -> Object | None:
-    """The latest upgrade in place; ``ok`` is None while it is under way, ``time`` when that was said."""
+    """Return the latest upgrade; ``ok`` is None while it is in progress, ``time`` is when that state began."""
     upgrade = state.upgrade
     return None if upgrade is None else {"ok": upgrade.ok, "time": upgrade.unix, "error": upgrade.error}
 
 
 def _workers(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
-    """Every worker. ``pid`` and ``started`` are None while one that has died is being replaced."""
+    """Return all workers. ``pid`` and ``started`` are None while a dead worker is being replaced."""
     counts = Counter(row.slot for row in rows)
     return [
         {
@@ -276,7 +276,7 @@ def _workers(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
 
 
 def _routes(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
-    """Every configured route, in order, with its live tunnels by how long they have been silent."""
+    """Return all configured routes, in order, with their live tunnels by length of silence."""
     registry = state.registry
     idle = idle_by_route(rows, len(registry.routes))
     found: list[Json] = []
@@ -295,22 +295,22 @@ def _routes(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
 
 
 def _keepalive(state: GatewayState, route: Route, side: int) -> Object:
-    """After which silence a side is sent Pings, and which is known to be cut: the shortest, where networks differ.
+    """Return the silence after which a side is sent Pings, and the learned cutoff: the shortest, if networks differ.
 
-    ``interval_seconds`` is None where no Pings are sent, ``learned_cutoff_seconds`` while no cutoff is known.
+    ``interval_seconds`` is None if no Pings are sent, ``learned_cutoff_seconds`` while no cutoff is known.
     """
     blocks = blocks_of(state.table, state.registry.route(route.name), side)
     return {**keepalive_now(blocks, side, state.config, route)._asdict()}
 
 
 def _buckets(idle: IdleDistribution) -> list[Json]:
-    """Tunnels that have been silent for up to ``le`` seconds and longer than the bucket before; the last has no end."""
+    """Return counts of tunnels silent for up to ``le`` seconds but more than the previous ``le``; the last is open."""
     bounds = (*IDLE_BUCKETS_SECONDS, None)
     return [{"le": bound, "tunnels": count} for bound, count in zip(bounds, idle.counts, strict=True)]
 
 
 def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
-    """Every configured upstream with its backends. ``up``: the latest connection to it could be made."""
+    """Return all configured upstreams with their backends. ``up``: the latest attempt to connect succeeded."""
     counts = Counter(row.backend for row in rows)
     found: list[Json] = []
     for name, upstream in state.config.upstreams.items():
@@ -332,7 +332,7 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
 
 
 def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
-    """Every backend that is sent nothing new, whether it is configured still or not."""
+    """Return all backends that get nothing new, even those that are no longer configured."""
     counts = Counter(row.backend for row in rows)
     found: list[Json] = []
     for number, drain in state.drained_backends.items():
@@ -342,7 +342,7 @@ def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
 
 
 def _drain(drain: DrainState, left: int) -> Object:
-    """A drain; ``tunnels`` were open when it began."""
+    """Return a drain; ``tunnels`` were open when it began."""
     return {
         "started": drain.started_unix,
         "period": drain.period_seconds,

@@ -1,6 +1,6 @@
-"""What Prometheus scrapes: the shared table and the supervisor, merged with the files that the workers keep.
+"""Metrics for Prometheus: from the shared table and the supervisor, merged with the files that the workers write.
 
-:class:`TableCollector` is the part that workers are never asked for; :func:`render` is a whole scrape.
+:class:`TableCollector` covers the table and the supervisor; :func:`render` makes a whole scrape. No worker is involved.
 """
 
 from __future__ import annotations
@@ -65,17 +65,17 @@ _OPCODES = {
     "ping": PING,
     "pong": PONG,
 }
-# As the workers' histograms write their bounds.
+# Bounds formatted like those of the workers' histograms.
 _LE = (*(str(float(seconds)) for seconds in IDLE_BUCKETS_SECONDS), "+Inf")
 
 log = logging.getLogger("gateway")
 
 
 def render(state: GatewayState, multiproc_dir: str, accept: str = "") -> tuple[bytes, str]:
-    """Return a whole scrape and its content type. It takes a while: call it off the event loop.
+    """Return a whole scrape and its content type. This is slow: call it outside the event loop.
 
-    :param multiproc_dir: where the workers keep their files (``events.py``)
-    :param accept: the scraper's ``Accept`` field: OpenMetrics 1.0 where it names that first, else Prometheus's text
+    :param multiproc_dir: directory of the workers' metrics files (``events.py``)
+    :param accept: the scraper's ``Accept`` field: OpenMetrics 1.0 if that is named first, otherwise Prometheus's text
     """
     registry = CollectorRegistry()
     registry.register(TableCollector(state))
@@ -88,10 +88,10 @@ def render(state: GatewayState, multiproc_dir: str, accept: str = "") -> tuple[b
 
 
 class _Unambiguous(Collector):
-    """Metrics as OpenMetrics can have them.
+    """Metrics with names that are valid in OpenMetrics.
 
-    There a counter's name is without ``_total``, and no two metrics share one. So a counter that has the name of a
-    gauge keeps its suffix, as a metric of unknown type: names and values of the samples are what they were.
+    OpenMetrics names a counter without ``_total``, and no two metrics may share a name. A counter whose name would
+    clash with a gauge therefore keeps its suffix, as a metric of unknown type. Its samples are unchanged.
     """
 
     def __init__(self, inner: Collector) -> None:
@@ -111,13 +111,13 @@ class _Unambiguous(Collector):
 
 
 class TableCollector(Collector):
-    """Metrics from the table and from what the supervisor knows."""
+    """Metrics from the table and the supervisor's state."""
 
     def __init__(self, state: GatewayState) -> None:
         self._state = state
 
     def collect(self) -> Iterator[Metric]:
-        """Read everything anew; called once a scrape."""
+        """Read all metrics again; called once per scrape."""
         self._state.refresh(True)
         rows = live_rows(self._state.table, self._state.registry)
         yield self._tunnels(rows)
@@ -162,7 +162,7 @@ class TableCollector(Collector):
             "gateway_relayed_bytes", "Bytes read from tunnels' sockets", labels=("route", "direction")
         )
         frames = CounterMetricFamily(
-            "gateway_relayed_frames", "WebSocket frames that went by", labels=("route", "direction", "opcode")
+            "gateway_relayed_frames", "WebSocket frames relayed", labels=("route", "direction", "opcode")
         )
         violations = CounterMetricFamily(
             "gateway_protocol_violations",
@@ -187,10 +187,10 @@ class TableCollector(Collector):
 
     def _keepalive(self) -> Iterator[Metric]:
         labels = ("route", "side")
-        pings = CounterMetricFamily("gateway_keepalive_pings_sent", "Pings of the gateway's own", labels=labels)
+        pings = CounterMetricFamily("gateway_keepalive_pings_sent", "Pings sent by the gateway itself", labels=labels)
         pongs = CounterMetricFamily("gateway_keepalive_pongs_received", "Pongs that answered them", labels=labels)
         timeouts = CounterMetricFamily(
-            "gateway_keepalive_timeouts", "Sides that sent nothing at all in time after a Ping", labels=labels
+            "gateway_keepalive_timeouts", "Sides that sent nothing within the time-out after a Ping", labels=labels
         )
         gaps = HistogramMetricFamily(
             "gateway_idle_gap_seconds", "Silences of a second or more that ended in activity", labels=labels
@@ -198,12 +198,10 @@ class TableCollector(Collector):
         rtts = HistogramMetricFamily("gateway_keepalive_rtt_seconds", "From each Ping to its Pong", labels=labels)
         interval = GaugeMetricFamily(
             "gateway_keepalive_interval_seconds",
-            "Silence after which a Ping is sent: the shortest in force, where networks differ",
+            "Silence after which a Ping is sent: the shortest in force, if networks differ",
             labels=labels,
         )
-        cutoff = GaugeMetricFamily(
-            "gateway_learned_cutoff_seconds", "Shortest silence that was learned to be cut", labels=labels
-        )
+        cutoff = GaugeMetricFamily("gateway_learned_cutoff_seconds", "Shortest silence known to be cut", labels=labels)
         config = self._state.config
         configured = {route.name: route for route in config.routes}
         for name, side, total, blocks in self._blocks():
@@ -221,7 +219,7 @@ class TableCollector(Collector):
         yield from (pings, pongs, timeouts, gaps, rtts, interval, cutoff)
 
     def _blocks(self) -> Iterator[tuple[str, int, list[int], list[list[int]]]]:
-        """Route, side, the workers' totals of these summed, and each worker's own."""
+        """Yield route, side, the sum of the workers' totals, and each worker's own totals."""
         for number, name in enumerate(list(self._state.registry.routes)):
             for side in range(2):
                 blocks = blocks_of(self._state.table, number, side)
@@ -239,17 +237,17 @@ class TableCollector(Collector):
     def _backends(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "gateway_backend_up",
-            "1 where the latest connection to the backend could be made, or none was tried yet",
+            "1 if the latest attempt to connect to the backend succeeded, or there was none yet",
             labels=("upstream", "backend"),
         )
         drained = GaugeMetricFamily(
             "gateway_backend_drained",
-            "1 where a backend is sent nothing new, as somebody asked for that",
+            "1 if the backend is drained and gets nothing new",
             labels=("upstream", "backend"),
         )
         idle = GaugeMetricFamily(
             "gateway_backend_connections_idle",
-            "Connections to the backend that are kept for plain requests and that none is using",
+            "Idle connections to the backend, kept for plain requests",
             labels=("upstream", "backend"),
         )
         for name, upstream in self._state.config.upstreams.items():
@@ -274,30 +272,30 @@ class TableCollector(Collector):
     def _processes(self) -> Iterator[Metric]:
         state, table = self._state, self._state.table
         running = sum(worker.pid != 0 for worker in state.workers)
-        yield GaugeMetricFamily("gateway_workers", "Worker processes that run", running)
+        yield GaugeMetricFamily("gateway_workers", "Running worker processes", running)
         yield CounterMetricFamily(
             "gateway_worker_restarts", "Workers that died and were replaced", state.worker_restarts
         )
         yield CounterMetricFamily(
             "gateway_tunnels_adopted",
-            "Tunnels that a new worker carried on after the death of their own",
+            "Tunnels that a new worker took over from one that died or was replaced",
             state.tunnels_adopted,
         )
         lost = sum(table.cells[table.worker(slot) + W_LOG_LINES_LOST] for slot in range(table.slots))
         yield CounterMetricFamily(
-            "gateway_access_log_lines_lost", "Access-log lines given up, as nobody took them", lost
+            "gateway_access_log_lines_lost", "Access-log lines dropped because they could not be written", lost
         )
 
     def _configuration(self) -> Iterator[Metric]:
         state = self._state
         yield GaugeMetricFamily(
             "gateway_config_last_reload_successful",
-            "1 where the latest reload of the configuration went well",
+            "1 if the latest reload of the configuration succeeded",
             state.last_reload_ok,
         )
         yield GaugeMetricFamily(
             "gateway_config_last_reload_success_timestamp_seconds",
-            "When a configuration was last put in force",
+            "When a configuration was last applied",
             state.last_reload_unix,
         )
         build = {"version": VERSION, "python": platform.python_version(), "relay": relay_build()}
@@ -305,20 +303,20 @@ class TableCollector(Collector):
 
 
 def _histogram(counts: list[int], bounds_ns: Sequence[int], sum_ns: int) -> tuple[list[tuple[str, float]], float]:
-    """Buckets and sum in seconds, as prometheus-client takes them. :param counts: one more than bounds"""
+    """Return buckets and sum in seconds, as prometheus-client expects them. :param counts: one more than bounds"""
     les = [*(str(bound / NS) for bound in bounds_ns), "+Inf"]
     return list(zip(les, map(float, accumulate(counts)), strict=True)), sum_ns / NS
 
 
 class WorkerFiles(Collector):
-    """Metrics that the workers keep in files, summed over them."""
+    """Metrics that the workers keep in files, summed over all workers."""
 
     def __init__(self, directory: str) -> None:
         self._directory = Path(directory)
 
     def collect(self) -> Iterable[Metric]:
-        """Merge what the files hold now. One that cannot be read is left out, and the log says so."""
-        # A file that a worker has only just created is empty, which prometheus-client cannot read.
+        """Merge the files. One that cannot be read is logged and left out."""
+        # A file that was just created is still empty, which prometheus-client cannot read.
         files = [str(file) for file in sorted(self._directory.glob("*.db")) if _size(file)]
         try:
             return _merge(files)
@@ -326,7 +324,7 @@ class WorkerFiles(Collector):
             return _merge([file for file in files if _is_readable(file)])
 
 
-# What prometheus-client raises for a file that has gone, or that holds something else than it should.
+# What prometheus-client raises for a file that is missing or malformed.
 _UNREADABLE = (OSError, ValueError, RuntimeError, struct.error)
 
 
@@ -347,13 +345,13 @@ def _is_readable(file: str) -> bool:
         list(MmapedDict.read_all_values_from_file(file))  # type: ignore[no-untyped-call]  # as above
         _merge([file])
     except _UNREADABLE as error:
-        log.error("metrics: left out %s, which cannot be read: %s", os.path.basename(file), error)
+        log.error("metrics: skipped %s, which cannot be read: %s", os.path.basename(file), error)
         return False
     return True
 
 
 def _prefers_openmetrics(accept: str) -> bool:
-    # Scrapers list what they like best first; prometheus-client's own choice repeats the field's text in its answer.
+    # Scrapers list their preferred type first. prometheus-client's own choice would echo the field in the answer.
     for entry in accept.split(","):
         media_type = entry.partition(";")[0].strip().lower()
         if media_type in ("application/openmetrics-text", "text/plain"):

@@ -1,16 +1,16 @@
-"""The paths of the admin API that change something: reload, drain, upgrade, stop. The supervisor does it
+"""The paths of the admin API that change something: reload, drain, upgrade, stop. The supervisor carries them out
 (``operations.py``).
 
 ===================== ====================================================================================
-``POST …/v1/reload``  read the configuration again, as ``HUP`` does; answers when that is done, or refused
-``POST …/v1/drain``   drain and exit, as ``TERM`` does, or drain one ``backend``; answers at once, or with
+``POST …/v1/reload``  read the configuration again, like ``HUP``; answers when that is done or refused
+``POST …/v1/drain``   drain and exit, like ``TERM``, or drain one ``backend``; answers at once, or with
                       ``wait`` when the last tunnel has ended
-``POST …/v1/upgrade`` have the program that is installed now take over, as ``USR2`` does; answers when that is done,
-                      or has failed
-``POST …/v1/stop``    exit at once, as ``INT`` does
+``POST …/v1/upgrade`` replace the program with the one that is installed now, like ``USR2``; answers when that has
+                      succeeded or failed
+``POST …/v1/stop``    exit at once, like ``INT``
 ===================== ====================================================================================
 
-Parameters are those of the query, or of a JSON object in the body. Pages of other web sites cannot ask for any of this
+Parameters come from the query or from a JSON object in the body. Pages of other web sites cannot use these paths
 (``origin.py``).
 """
 
@@ -28,7 +28,7 @@ from gateway.admin.operations import NotDone, Operations
 from gateway.admin.state import DrainState, GatewayState
 
 LOOK_SECONDS = 0.1
-"""Between two looks at a backend's tunnels, while somebody waits for the last."""
+"""How often to check a backend's tunnels while a client waits for the last one to end."""
 
 MAX_BODY_BYTES = 64 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -44,7 +44,7 @@ class Handlers:
         self._operations = operations
 
     def routes(self) -> list[web.RouteDef]:
-        """What to serve."""
+        """Return the routes to serve."""
         return [
             web.post("/api/v1/reload", self.reload),
             web.post("/api/v1/drain", self.drain),
@@ -61,7 +61,7 @@ class Handlers:
         await _asked(request)
         sock = request.get_extra_info("socket")
         if sock is None:
-            raise NotDone("the client is gone")
+            raise NotDone("the client has disconnected")
         connection = os.dup(sock.fileno())
         try:
             await self._operations.upgrade(connection)
@@ -112,7 +112,7 @@ class Handlers:
 
 
 async def _asked(request: web.Request, *known: str) -> dict[str, object]:
-    """The parameters of a request. :raises api.BadQuery: one is not known, or the body is no JSON object"""
+    """Return a request's parameters. :raises api.BadQuery: one is unknown, or the body is not a JSON object"""
     body = await request.content.read(MAX_BODY_BYTES)
     asked: dict[str, object] = {}
     if body.strip():
@@ -121,7 +121,7 @@ async def _asked(request: web.Request, *known: str) -> dict[str, object]:
         except ValueError:
             raise api.BadQuery("the body is not JSON (a JSON object, or no body)") from None
         if not isinstance(asked, dict):
-            raise api.BadQuery("the body is no JSON object")
+            raise api.BadQuery("the body is not a JSON object")
     return api.known_only([*request.query.items(), *asked.items()], known)
 
 

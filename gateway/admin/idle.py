@@ -1,4 +1,4 @@
-"""How long the live tunnels of a route have been silent, as a distribution."""
+"""The distribution of live tunnels over how long they have been silent, by route."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class IdleDistribution:
 
     def __init__(self) -> None:
         self.counts = [0] * (len(_BOUNDS_NS) + 1)
-        """tunnels in each bucket alone; the last one is what is longer than every bound"""
+        """tunnels in each bucket, not cumulative; the last is for silences beyond all bounds"""
         self.sum_ns = 0
 
     def add(self, idle_ns: int) -> None:
@@ -27,17 +27,17 @@ class IdleDistribution:
 
     @property
     def tunnels(self) -> int:
-        """How many were counted."""
+        """How many tunnels were counted."""
         return sum(self.counts)
 
     @property
     def cumulative(self) -> list[int]:
-        """Tunnels up to each bound, as Prometheus counts; the last one is all of them."""
+        """Tunnels up to each bound, as Prometheus counts them; the last is the total."""
         return list(accumulate(self.counts))
 
 
 def idle_by_route(rows: Iterable[LiveRow], routes: int) -> list[IdleDistribution]:
-    """A distribution for each route, by its number. :param routes: how many the registry knows"""
+    """Return a distribution for each route, by its number. :param routes: how many the registry has"""
     found = [IdleDistribution() for _ in range(routes)]
     for row in rows:
         if row.route < routes:

@@ -1,4 +1,4 @@
-"""After which silence a route's sides are sent Pings now, and what is known to be cut."""
+"""The Ping intervals in force for a route's sides, and their learned cutoffs."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ NS = 1e9
 
 
 class KeepaliveNow(NamedTuple):
-    """Of one side: the shortest times, where workers or networks differ."""
+    """The keepalive of one side: the shortest times, if workers or networks differ."""
 
     interval_seconds: float | None
-    """silence after which it is sent a Ping; None for never"""
+    """silence after which the side is sent a Ping; None for never"""
     learned_cutoff_seconds: float | None
-    """silence that is known to be cut; None while none is"""
+    """shortest silence that is known to be cut; None while none is known"""
 
 
 def keepalive_now(blocks: Sequence[Block], side: int, config: Config, route: Route) -> KeepaliveNow:
-    """How a side of a route is kept alive.
+    """Return how a side of a route is kept alive.
 
-    Where no worker has noted an interval yet, it is the one that a tunnel would begin with.
+    If no worker has recorded an interval yet, it is the one that a new tunnel would start with.
 
-    :param blocks: of the workers, for that route and side
+    :param blocks: the workers' totals for that route and side
     """
     settings = KeepaliveSide.of(getattr(config.keepalive_of(route), SIDES[side]))
     begins_with = Keepalive.of(settings).ping_after_ns

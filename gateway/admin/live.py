@@ -1,8 +1,8 @@
-"""The live rows of the shared table, read while workers go on writing them.
+"""Reads the live rows of the shared table while workers keep writing them.
 
-One field of all rows of a slice is read at a time, as a strided copy: that is what makes a look at ten thousand
-tunnels cheap. ``STATE`` and ``ID`` are read before and after the rest, and a row that changed hands in between is
-left out, so what is told of a tunnel belongs to one tunnel.
+It reads one field of all rows of a slice at a time, as a strided copy, which makes reading ten thousand tunnels cheap.
+``STATE`` and ``ID`` are read before and after the rest. A row that was reused in between is left out, so all values of
+a :class:`LiveRow` belong to the same tunnel.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from gateway.tunnels.table.table import Table
 
 
 class LiveRow(NamedTuple):
-    """What is most asked of a live tunnel."""
+    """The most used fields of a live tunnel."""
 
     row: int
     id: int
     slot: int
     """of the worker that relays it"""
     route: int
-    """number in the registry, as is ``backend``"""
+    """number in the registry, like ``backend``"""
     backend: int
     idle_ns: int
-    """since the latest byte of either side"""
+    """since the latest byte from either side"""
 
 
 def live_rows(table: Table, registry: Registry) -> list[LiveRow]:
-    """Every live tunnel, of all workers. Rows that were never used are not touched: their pages cost nothing.
+    """Return the live tunnels of all workers. Rows that were never used are not touched, so their pages cost nothing.
 
-    :param registry: rows of a route or backend that it does not know are left out
+    :param registry: rows whose route or backend it does not know are left out
     """
     routes = len(registry.routes)
     backends = len(registry.backends)
@@ -56,7 +56,7 @@ def live_rows(table: Table, registry: Registry) -> list[LiveRow]:
 
 
 def still_holds(table: Table, row: int, row_id: int) -> bool:
-    """Whether a row still belongs to the tunnel with this id: what was read of it before then did, too."""
+    """Whether a row still belongs to the tunnel with this id. If so, what was read before belongs to it too."""
     cells = table.cells
     return cells[row + STATE] == LIVE and cells[row + ID] == row_id
 
@@ -74,7 +74,7 @@ def _of_slot(table: Table, slot: int) -> list[LiveRow]:
     states, ids = column(STATE), column(ID)
     routes, backends, opened = column(ROUTE), column(BACKEND), column(OPENED_NS)
     heard = [column(side + field) for side in (SIDE_0, SIDE_0 + SIDE_CELLS) for field in (LAST_NS, PONG_NS)]
-    # In this order: a row is made FREE before it is emptied, and gets its ID before it is LIVE again.
+    # The order matters: a row becomes FREE before it is cleared, and gets its ID before it becomes LIVE again.
     ids_after, states_after = column(ID), column(STATE)
     now = time.monotonic_ns()
     return [

@@ -1,4 +1,4 @@
-"""Which requests the admin address answers: none that a page of another web site can have sent.
+"""Which requests the admin address answers: none that a page of another web site may have sent.
 
 A browser on a machine that can reach the admin address lets such a page send requests in two ways:
 

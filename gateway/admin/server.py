@@ -6,12 +6,12 @@
 ``/readyz``         200 while handshakes are accepted, else 503
 ``/api/v1/status``  JSON; see ``api.py``
 ``/api/v1/tunnels`` JSON; see ``api.py``
-``/api/v1/…``       what can be done by ``POST``; see ``handlers.py``
-``/``               the status page, made of the files in ``page/``
+``/api/v1/…``       operations by ``POST``; see ``handlers.py``
+``/``               the status page, from the files in ``page/``
 =================== =====================================================================
 
-Pages of other web sites are refused (``origin.py``). Nor could they read anything: there are no CORS fields, and
-``Cross-Origin-Resource-Policy`` keeps the answers out of them.
+Requests from pages of other web sites are refused (``origin.py``). They could not read the answers anyway: there are no
+CORS fields, and ``Cross-Origin-Resource-Policy`` forbids it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from gateway.admin.origin import refuse_other_sites
 from gateway.admin.state import GatewayState
 
 MAX_THREADS = 2
-"""Scrapes and listings made at once; more of them wait."""
+"""Scrapes and listings served in parallel; further ones wait."""
 
 SHUTDOWN_SECONDS = 2.0
 _API = "/api/"
@@ -60,7 +60,7 @@ class AdminServer:
         self._threads = threads
 
     async def close(self) -> None:
-        """Stop serving and close the socket. Nothing reads the table any more when this returns."""
+        """Stop serving and close the socket. After this returns, nothing reads the table any more."""
         await self._runner.cleanup()
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
@@ -70,9 +70,9 @@ async def start_admin(
 ) -> AdminServer:
     """Serve the admin address.
 
-    :param operations: does what ``POST`` asks for
-    :param sock: bound, of any family; it belongs to the server from now on
-    :param multiproc_dir: where the workers keep their metrics' files (``events.py``)
+    :param operations: carries out ``POST`` requests
+    :param sock: bound, of any family; the server owns it
+    :param multiproc_dir: directory of the workers' metrics files (``events.py``)
     """
     threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="admin")
     app = _Admin(state, multiproc_dir, threads, Handlers(state, operations)).application(sock.family != socket.AF_UNIX)
@@ -83,7 +83,7 @@ async def start_admin(
 
 
 class _Admin:
-    """The handlers, and what they need."""
+    """The handlers and their state."""
 
     def __init__(
         self, state: GatewayState, multiproc_dir: str, threads: ThreadPoolExecutor, handlers: Handlers
@@ -153,7 +153,7 @@ class _Admin:
 
 
 def _page_files() -> dict[str, bytes]:
-    """The files of the page, by name. They are small, and are read once."""
+    """Return the page's files, by name. They are small, and read once."""
     page = files("gateway.admin").joinpath("page")
     return {
         entry.name: entry.read_bytes()
@@ -176,7 +176,7 @@ async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
 
 @web.middleware
 async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Whoever asks the API for JSON is told in JSON what was wrong with it."""
+    """Answer errors in JSON if the request was for the API."""
     try:
         return await handler(request)
     except api.BadQuery as error:

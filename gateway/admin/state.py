@@ -1,4 +1,4 @@
-"""What the supervisor knows of the running gateway, for everything that observes it."""
+"""The supervisor's view of the running gateway, for everything that observes it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """One worker, as its block of the table tells."""
+    """One worker, from its block in the table."""
 
     index: int
-    """counted from 0; during an upgrade two workers have the same"""
+    """counted from 0; during an upgrade two workers share an index"""
     slot: int
     pid: int
     started_unix: float
@@ -30,10 +30,10 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class UpgradeState:
-    """How an upgrade in place went, or goes."""
+    """The state of an upgrade in place."""
 
     ok: bool | None
-    """None while it is under way"""
+    """None while it is in progress"""
     unix: float
     error: str | None = None
 
@@ -47,31 +47,31 @@ class DrainState:
     """open when it began"""
     started_unix: float = field(default_factory=time.time)
     over: asyncio.Event = field(default_factory=asyncio.Event)
-    """set when the last tunnel has ended, or nobody waits for it any more; of a whole gateway's drain only"""
+    """set when the last tunnel has ended or the drain was cut short; only used when the whole gateway drains"""
     cut_short: bool = False
     _started: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the drain began."""
         return time.monotonic() - self._started
 
     @property
     def seconds_left(self) -> float:
-        """Until the last tunnel has its turn."""
+        """Seconds until the last tunnel's turn."""
         return max(0.0, self.period_seconds - self.seconds)
 
 
 @dataclass
 class GatewayState:
-    """The running gateway. The supervisor keeps it current; the table in it is everybody's."""
+    """The running gateway. The supervisor keeps it current; the table in it is shared with the workers."""
 
     table: Table
     registry: Registry
     config: Config
     config_path: str
     max_tunnels: int
-    """room for tunnels: what is configured, or what ``auto`` came to at the start"""
+    """room for tunnels: as configured, or the result of ``auto`` at the start"""
     demo: bool = False
     started_unix: float = field(default_factory=time.time)
     last_reload_ok: bool = True
@@ -81,16 +81,16 @@ class GatewayState:
     worker_restarts: int = 0
     stopping: bool = False
     drain: DrainState | None = None
-    """of the whole gateway, which exits then"""
+    """of the whole gateway, which then exits"""
     drained_backends: dict[int, DrainState] = field(default_factory=dict)
-    """by number: those that get nothing new"""
+    """by number: backends that get nothing new"""
     upgrade: UpgradeState | None = None
-    """the latest that was asked for"""
+    """the latest upgrade"""
     slots: list[int] = field(default_factory=list)
-    """where each worker runs, by its index"""
+    """each worker's slot, by its index"""
     refresh: Callable[[bool], object] = lambda rows: None
-    """brings the table up to date before somebody looks at it, and its rows if that is asked for: workers of the
-    program before an upgrade may write another one (``tunnels/moving/mirrors.py``)"""
+    """brings the table up to date before it is read, and if the argument is true also its rows: after an upgrade, old
+    workers may still write another table (``tunnels/moving/mirrors.py``)"""
 
     def __post_init__(self) -> None:
         if not self.slots:
@@ -98,8 +98,8 @@ class GatewayState:
 
     @property
     def workers(self) -> list[WorkerState]:
-        """All workers, by index. One that has died and is being replaced is not ready; one that was replaced in an
-        upgrade is there until it has finished."""
+        """All workers, by index. A dead worker that is being replaced is listed as not ready. A worker replaced in an
+        upgrade is listed until it has finished."""
         table, cells = self.table, self.table.cells
         found = []
         others = (slot for slot in range(table.slots) if slot not in self.slots and cells[table.worker(slot) + W_PID])
@@ -118,15 +118,15 @@ class GatewayState:
 
     @property
     def tunnels_adopted(self) -> int:
-        """Tunnels that outlived a worker, one that crashed or was replaced, since the gateway was started."""
+        """How many tunnels survived the crash or replacement of their worker since the gateway started."""
         table = self.table
         return sum(table.cells[table.worker(slot) + W_ADOPTED] for slot in range(table.slots))
 
     @property
     def ready(self) -> bool:
-        """Whether handshakes are accepted: some worker is ready, and the gateway is not shutting down.
+        """Whether handshakes are accepted: at least one worker is ready, and the gateway is not shutting down.
 
-        In an upgrade one worker takes over from another within a moment, and connections wait for it.
+        During an upgrade this stays true: workers take over within a moment, and connections wait for that.
         """
         self.refresh(False)
         upgrading = self.upgrade is not None and self.upgrade.ok is None

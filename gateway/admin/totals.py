@@ -1,4 +1,4 @@
-"""What workers have noted of a route's side beside its tunnels, as it stands in the shared table (``T_…``)."""
+"""The workers' totals for each side of a route, from the shared table (``T_…``)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Block = Sequence[int]
 
 
 def blocks_of(table: Table, route: int, side: int) -> list[list[int]]:
-    """The block of each worker. :param route: its number in the registry"""
+    """Return the block of each worker. :param route: its number in the registry"""
     starts = [table.totals_at(slot, route) + side * TOTAL_CELLS for slot in range(table.slots)]
     return [table.cells[start : start + TOTAL_CELLS].tolist() for start in starts]
 
 
 def summed(blocks: Sequence[Block]) -> list[int]:
-    """What the workers have counted together."""
+    """Return the sum over all workers."""
     return [sum(cells) for cells in zip(*blocks, strict=True)]
 
 
 def shortest(blocks: Sequence[Block], cell: int) -> int:
-    """The shortest time that a worker holds in a cell, in which 0 is none; 0 where all have none."""
+    """Return the shortest time that any worker has in a cell; 0 means none."""
     return min((block[cell] for block in blocks if block[cell]), default=0)

@@ -1,6 +1,6 @@
-"""The command line: one module for each command, each imported only when it is called.
+"""The command line: one module per command, imported only when the command is called.
 
-Exit status: 0 done; 1 it failed while running; 2 usage or configuration error.
+Exit status: 0 done; 1 failed while running; 2 usage or configuration error.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ COMMANDS = {
     "check": "Check a configuration and print every error in it.",
     "demo": "Run the gateway with a built-in echo backend.",
     "schema": "Print the JSON Schema of the configuration, for editors.",
-    "status": "Show what the running gateway does.",
+    "status": "Show the state of the running gateway.",
     "tunnels": "List the live tunnels of the running gateway.",
-    "probe": "Find out after how long a silence a path cuts tunnels.",
-    "reload": "Have the running gateway read its configuration again.",
-    "upgrade": "Have the running gateway become the program that is installed now.",
-    "drain": "Close the tunnels of the running gateway, or of one backend, over a while.",
-    "stop": "Have the running gateway exit at once.",
+    "probe": "Find out after how much silence a path cuts tunnels.",
+    "reload": "Make the running gateway reload its configuration.",
+    "upgrade": "Replace the running gateway with the program that is installed now.",
+    "drain": "Close the tunnels of the running gateway, or of one backend, over time.",
+    "stop": "Stop the running gateway at once.",
 }
 
 
 class _Commands(click.Group):
-    """Finds a command in the module of its name."""
+    """Finds each command in the module with its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -48,7 +48,7 @@ class _Commands(click.Group):
 
 
 def _imported(module: str) -> ModuleType:
-    """Import a module, and all that it takes, at the least cost."""
+    """Import a module and its dependencies as cheaply as possible."""
     if module not in sys.modules:
         with without_collections():
             importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""What the running gateway answers to a command, or does for it, from its admin address."""
+"""Requests of commands to the running gateway's admin address, and its answers."""
 
 from __future__ import annotations
 
@@ -23,61 +23,58 @@ admin_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--admin", metavar="URL", help="Admin address, instead of the configuration's: http://host:port or unix:/path."
 )
 json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
-    "--json", "as_json", is_flag=True, help="Print what the admin API answers."
+    "--json", "as_json", is_flag=True, help="Print the admin API's answer."
 )
 
 
 class NoAnswer(click.ClickException):
-    """The gateway could not be asked; exit status 1."""
+    """The gateway did not answer; exit status 1."""
 
 
 class Refused(click.ClickException):
-    """What was asked for makes no sense to the gateway; exit status 2."""
+    """The gateway rejected the query; exit status 2."""
 
     exit_code = 2
 
 
 class NotDone(click.ClickException):
-    """The gateway did not do what it was told; exit status 1."""
+    """The gateway did not carry out the command; exit status 1."""
 
 
 def ask(path: str, config_path: str, admin: str | None, query: dict[str, str] | None = None) -> Any:
-    """Return what the running gateway answers to ``GET`` of a path of its admin API.
+    """Return the running gateway's answer to ``GET`` of a path of its admin API.
 
-    Args:
-        path: such as ``/api/v1/status``.
-        config_path: where the admin address is read from, unless ``admin`` gives it.
-        admin: ``http://host:port``, ``host:port`` or ``unix:/path``.
-
-    Raises:
-        NoAnswer: nothing answers there, or something else than a gateway.
-        Refused: the gateway rejects the query.
-        click.UsageError: ``admin`` is no address.
+    :param path: such as ``/api/v1/status``
+    :param config_path: configuration file with the admin address, unless ``admin`` is given
+    :param admin: ``http://host:port``, ``host:port`` or ``unix:/path``
+    :raises NoAnswer: nothing answers there, or something other than a gateway
+    :raises Refused: the gateway rejects the query
+    :raises click.UsageError: ``admin`` is not an address
     """
     address = str(load_or_exit(config_path).admin.address) if admin is None else admin
     return _exchange("GET", path, address, query, PATIENCE_SECONDS)
 
 
-def tell(path: str, address: str, query: dict[str, str] | None = None, patience_seconds: float | None = None) -> Any:
-    """Return what the running gateway answers to ``POST`` to a path of its admin API, when it has done that.
+def order(path: str, address: str, query: dict[str, str] | None = None, patience_seconds: float | None = None) -> Any:
+    """Return the running gateway's answer to ``POST`` to a path of its admin API, once it has carried that out.
 
-    Args:
-        path: such as ``/api/v1/reload``.
-        address: see :func:`address_of`.
-        patience_seconds: how long that may take; for ever if absent.
-
-    Raises:
-        NotDone: the gateway could not do it, or will not.
-        NoAnswer, Refused, click.UsageError: as :func:`ask`.
+    :param path: such as ``/api/v1/reload``
+    :param address: see :func:`address_of`
+    :param patience_seconds: how long that may take; no limit if absent
+    :raises NotDone: the gateway could not do it, or refused to
+    :raises NoAnswer: as :func:`ask`
+    :raises Refused: as :func:`ask`
+    :raises click.UsageError: as :func:`ask`
     """
     return _exchange("POST", path, address, query, patience_seconds)
 
 
 def address_of(config_path: str, admin: str | None, status: int = 2) -> str:
-    """Return where the running gateway is told things: ``admin``, or what its configuration says.
+    """Return the running gateway's admin address: ``admin``, or the address in its configuration.
 
-    The rest of that may have mistakes, as it has not been put in force yet. With ``status`` the command exits where it
-    does not even say that.
+    The rest of the configuration may have errors, since it has not been applied yet.
+
+    :param status: exit status if the configuration's admin address cannot be read
     """
     return str(load_admin_or_exit(config_path, status).address) if admin is None else admin
 
@@ -85,8 +82,7 @@ def address_of(config_path: str, admin: str | None, status: int = 2) -> str:
 def wait_until_gone(address: str) -> None:
     """Wait until nothing answers at the admin address any more.
 
-    Raises:
-        NotDone: that takes too long.
+    :raises NotDone: that takes too long
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
@@ -98,7 +94,7 @@ def wait_until_gone(address: str) -> None:
         finally:
             connection.close()
         time.sleep(STEP_SECONDS)
-    raise NotDone(f"the gateway at {address} still runs after {PATIENCE_SECONDS:.0f} s")
+    raise NotDone(f"the gateway at {address} is still running after {PATIENCE_SECONDS:.0f} s")
 
 
 def _exchange(
@@ -142,7 +138,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def _connect(address: str, patience_seconds: float | None) -> tuple[http.client.HTTPConnection, str]:
-    """A connection to be made, and what comes before the paths there. No proxy of the environment is used."""
+    """Return an unopened connection, and the prefix of its paths. Proxy settings in the environment are ignored."""
     if address.startswith("unix:"):
         return _UnixConnection(address.removeprefix("unix:"), patience_seconds), ""
     try:
@@ -169,5 +165,5 @@ def _understood(address: str, status: int, body: bytes) -> Any:
         if status in (403, 409, 421):
             raise NotDone("\n".join(map(visible, str(answer["error"]).splitlines())))
     raise NoAnswer(
-        f"what answers at {address} is not a gateway's admin address, it says {status} (--admin names another)"
+        f"what answers at {address} is not a gateway's admin address: it answers {status} (--admin names another)"
     )

@@ -1,4 +1,4 @@
-"""``gateway check``: every error of a configuration, each with its place, and warnings of what it can hardly mean."""
+"""``gateway check``: prints every error in a configuration with its position, and warns of unlikely settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gateway.cli.options import config_option, load_or_exit
 @click.command(help="Check a configuration and print every error as FILE:LINE:COLUMN: key.path: what is wrong.")
 @config_option
 def check(path: str) -> None:
-    """Exit with 0 if the file is right, with 2 if it is not."""
+    """Exit with 0 if the file is valid, otherwise with 2."""
     config = load_or_exit(path, warn=True)
     click.echo(
         f"{path}: ok: {len(config.routes)} route{'s' * (len(config.routes) != 1)}, "

@@ -1,4 +1,4 @@
-"""``gateway demo``: the gateway with a built-in echo backend, and what to open and type next."""
+"""``gateway demo``: runs the gateway with a built-in echo backend, and says what to try next."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ if TYPE_CHECKING:
 LOOPBACK = ("localhost", "::1")
 
 
-@click.command(help="Run the gateway with a built-in echo backend where the configuration's backends would be.")
+@click.command(help="Run the gateway with a built-in echo backend in place of the configuration's backends.")
 @config_option
 def demo(path: str) -> None:
-    """Run until a signal ends it, as ``gateway run``. Without a file here, the one that is installed is used."""
+    """Run until a signal ends it, like ``gateway run``. Without a configuration file, use the installed one."""
     if path == DEFAULT_FILE and not os.path.exists(path):
         path = str(files("gateway.demo") / DEFAULT_FILE)
     config = load_or_exit(path)
     backends = {backend.address for upstream in config.upstreams.values() for backend in upstream.backends}
     for address in backends:
         if not _is_local(address):
-            click.echo(f"{path}: the demo's backend cannot be at {address}: that is not this machine", err=True)
+            click.echo(
+                f"{path}: the demo's backend cannot listen on {address}, which is not an address of this machine",
+                err=True,
+            )
             sys.exit(2)
     run_until_stopped(_run(config, path, backends))
 
@@ -75,14 +78,14 @@ def _is_local(address: Address) -> bool:
 
 
 def _what_next(config: Config) -> str:
-    """What a newcomer sees once it runs."""
+    """Return what the demo prints once it runs."""
     url = _url(next((each.address for each in config.listen if each.address.path is None), None))
     admin = _url(config.admin.address)
     command = os.path.relpath(sys.argv[0]) if os.path.basename(sys.argv[0]) == "gateway" else "gateway"
     return f"""
-  The gateway runs, with an echo backend behind it.
+  The gateway is running, with an echo backend behind it.
 
-    open  http://{admin}/           every live tunnel; opens one for you, too
+    open  http://{admin}/           shows every live tunnel, and can open one
     open  http://{url}/           a page from the backend, through the gateway
     or connect any WebSocket client to ws://{url}/
     type  {command} tunnels

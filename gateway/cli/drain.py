@@ -1,4 +1,4 @@
-"""``gateway drain``: have the running gateway close its tunnels over a while, and exit; or those of one backend."""
+"""``gateway drain``: makes the running gateway close its tunnels over time and exit, or close those of one backend."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gateway.cli.answers import NoAnswer, address_of, admin_option, ask, tell, wait_until_gone
+from gateway.cli.answers import NoAnswer, address_of, admin_option, ask, order, wait_until_gone
 from gateway.cli.options import config_option
 from gateway.cli.output import duration, visible
 from gateway.config.address import parse_backend
 from gateway.config.errors import BadValue
 
 LOOK_SECONDS = 0.25
-"""Between two looks at how far it is."""
+"""How often to query the progress."""
 
 
 @click.command(
-    help="Close the tunnels of the running gateway, evenly spread over drain.period, and have it exit. "
-    "With --backend only those to one backend, which gets nothing new until the next reload."
+    help="Close the tunnels of the running gateway, evenly spread over drain.period; then it exits. "
+    "With --backend, close only those of one backend, which gets nothing new until the next reload."
 )
 @config_option
 @admin_option
 @click.option("--backend", metavar="ADDR", help="Drain one backend; the gateway does not exit.")
 def drain(path: str, admin: str | None, backend: str | None) -> None:
-    """Exit with 0 once the last tunnel has ended, with 1 if that was cut short, with 2 if there is no such backend."""
+    """Exit with 0 once the last tunnel has ended, 1 if the drain was cut short, 2 if there is no such backend."""
     address = address_of(path, admin)
     query = {"wait": "true"}
     if backend is not None:
         query["backend"] = backend = _canonical(backend)
     answer = _watched(
-        _begun(lambda: tell("/api/v1/drain", address, query)), lambda: ask("/api/v1/status", path, address), backend
+        _begun(lambda: order("/api/v1/drain", address, query)), lambda: ask("/api/v1/status", path, address), backend
     )
     if backend is None:
         wait_until_gone(address)
@@ -54,7 +54,7 @@ def _canonical(backend: str) -> str:
 
 
 def _begun(work: Callable[[], Any]) -> Future[Any]:
-    """Work in a thread that the end of the command does not wait for: Ctrl-C ends the watching, not the drain."""
+    """Work in a daemon thread, so that Ctrl-C ends the command but not the drain."""
     result: Future[Any] = Future()
 
     def run() -> None:
@@ -68,7 +68,7 @@ def _begun(work: Callable[[], Any]) -> Future[Any]:
 
 
 def _watched(result: Future[Any], status: Callable[[], Any], backend: str | None) -> Any:
-    """Show how far a drain is until its result is there, on a terminal; return the result."""
+    """Return the result of a drain; on a terminal, show its progress until then."""
     if not sys.stderr.isatty():
         return result.result()
     columns = (
@@ -88,7 +88,7 @@ def _watched(result: Future[Any], status: Callable[[], Any], backend: str | None
             try:
                 drains = _drains(status(), backend)
             except NoAnswer:
-                continue  # on its way out: the result says how it went
+                continue  # the gateway is exiting; the result follows
             if drains:
                 total = sum(drain["tunnels"] for drain in drains)
                 progress.update(task, total=total, completed=total - sum(drain["tunnels_left"] for drain in drains))

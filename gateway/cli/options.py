@@ -1,4 +1,4 @@
-"""What several commands have in common."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 
 
 def load_admin_or_exit(path: str, status: int) -> Admin:
-    """Load where a gateway is told things; print every error and exit with ``status`` if the file does not say."""
+    """Load the admin section; print every error and exit with ``status`` if it cannot be read."""
     try:
         return load_admin(path)
     except ConfigError as error:
@@ -35,9 +35,9 @@ def load_admin_or_exit(path: str, status: int) -> Admin:
 
 
 def load_or_exit(path: str, warn: bool = False) -> Config:
-    """Load a configuration; print every error in it and exit with status 2 if it is wrong.
+    """Load a configuration; print every error and exit with status 2 if it is invalid.
 
-    :param warn: print what it says but can hardly mean, too
+    :param warn: also print warnings about unlikely settings
     """
     try:
         if not warn:

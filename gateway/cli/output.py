@@ -1,4 +1,4 @@
-"""How commands print: tables, durations, and texts that came from the network."""
+"""How commands print tables, durations, and texts from the network."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ def print_json(answer: Any) -> None:
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal, and whole where there is none."""
+    """Return the console for tables: as wide as the terminal, or wide enough for everything if there is none."""
     terminal = sys.stdout.isatty()
     return Console(file=sys.stdout, width=None if terminal else _WIDTH_OF_A_PIPE, highlight=False, emoji=False)
 
 
 def table(gap: int) -> Table:
-    """A table without lines. :param gap: spaces between columns"""
+    """Return an empty table without lines. :param gap: spaces between columns"""
     return Table(box=None, pad_edge=False, padding=(0, gap, 0, 0), header_style="dim")
 
 
 def visible(text: object) -> str:
-    """A text of somebody else's, with its control characters escaped: a terminal would obey them."""
+    """Escape the control characters in a foreign text, which a terminal would interpret."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text))
 
 
 def plain(text: object) -> Text:
-    """A text of somebody else's for a table, where neither markup nor control characters of it have an effect."""
+    """Return a foreign text for a table, in which neither markup nor control characters have an effect."""
     return Text(visible(text))
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: ``0.4s``, ``59s``, ``5m 3s``, ``2h 5m``, ``3d 4h``."""
-    if seconds < 9.95:  # beyond, it would be rounded to 10.0
+    """Format seconds for people: ``0.4s``, ``59s``, ``5m 3s``, ``2h 5m``, ``3d 4h``."""
+    if seconds < 9.95:  # above that, it would round to 10.0
         return f"{seconds:.1f}s"
     parts = []
     left = int(seconds)
@@ -56,22 +56,22 @@ def duration(seconds: float) -> str:
 
 
 def interval(seconds: float) -> str:
-    """Return how long something is to take, as :func:`duration` does, but rounded: ``5s``, ``1.5s``, ``4m``."""
+    """Format a configured or planned time like :func:`duration`, but rounded: ``5s``, ``1.5s``, ``4m``."""
     return duration(seconds if seconds < 9.95 else round(seconds)).replace(".0s", "s")
 
 
 def round_trip(seconds: float | None) -> str:
-    """Return how long an answer took: ``0.4 ms``, ``38 ms``, ``2.1s``; ``-`` where there was none yet."""
+    """Format a round-trip time: ``0.4 ms``, ``38 ms``, ``2.1s``; ``-`` if there is none yet."""
     if seconds is None:
         return "-"
     milliseconds = seconds * 1000
-    if milliseconds >= 999.5:  # would be rounded to 1000 ms
+    if milliseconds >= 999.5:  # would round to 1000 ms
         return duration(seconds)
     return f"{milliseconds:.{1 if milliseconds < 9.95 else 0}f} ms"
 
 
 def size(number: float) -> str:
-    """Return a number of bytes with a unit: ``17 B``, ``4.2 KiB``."""
+    """Format a number of bytes: ``17 B``, ``4.2 KiB``."""
     exponent = 0
     while number >= 1024 and exponent < len(_BYTE_UNITS) - 1:
         number /= 1024

@@ -1,4 +1,4 @@
-"""``gateway probe``: after how long a silence the path to a URL cuts a tunnel, how, and who may be behind it."""
+"""``gateway probe``: finds out after how much silence the path to a URL cuts tunnels, how, and what may cause it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _KINDS: dict[Kind, str] = {"ladder": "looking for a limit", "narrowing": "narrow
 
 
 def _seconds(shortest: float, longest: float) -> Callable[[click.Context, click.Parameter, str], float]:
-    """Reads an option that is a duration as in gateway.yaml, from ``shortest`` to ``longest`` seconds."""
+    """Return a callback that parses a duration option, as in gateway.yaml, from ``shortest`` to ``longest`` seconds."""
 
     def read(_: click.Context, parameter: click.Parameter, text: str) -> float:
         try:
@@ -44,22 +44,22 @@ def _seconds(shortest: float, longest: float) -> Callable[[click.Context, click.
 
 
 @click.command(
-    help="""Find out after how long a silence the path to URL (ws:// or wss://) cuts a tunnel.
+    help="""Find out after how much silence the path to URL (ws:// or wss://) cuts a tunnel.
 
-    Opens tunnels through whatever lies on the path, some thirty at a time, and leaves each silent for a time of its
-    own, up to --max. A tunnel that is ended meanwhile tells the limit at once; any other is sent a Ping, which shows
-    whether the path has silently forgotten it. Further rounds narrow the limit down and make sure of it. The report
-    says what ends tunnels, too: FIN, RST, a Close frame, or silence; and whose default that may be.
+    Opens about thirty tunnels at a time through everything on the path, and leaves each silent for a different time,
+    up to --max. A tunnel that is ended during its silence shows the limit at once. Any other is sent a Ping, which
+    shows whether the path has silently forgotten it. Further rounds narrow the limit down and confirm it. The report
+    also says how tunnels are ended (FIN, RST, a Close frame, or silence) and which product's default that may be.
 
-    Nothing but the handshake and Pings is sent. It takes --max where nothing is cut, and at most four times as long;
+    The probe sends nothing but handshakes and Pings. It takes --max if nothing is cut, and at most four times as long.
     Ctrl-C ends it with what is known by then.
 
     With --json, cutoff_seconds is null if nothing was cut. ping_after_seconds is 0.8 of the longest silence that is
-    known to be tolerated; where nothing was cut that is bounded by --max, or by how often the server itself sends
-    something. It is null where Pings do not help, as tunnels are ended at an age (lifetime_seconds) even if they are
-    busy, and where nothing is known, as the server answers no Ping.
+    known to be tolerated; if nothing was cut, that is limited by --max, or by how often the server itself sends
+    something. It is null if Pings do not help because tunnels are ended at an age (lifetime_seconds) even if they are
+    busy, and if nothing is known because the server answers no Pings.
 
-    Exit status: 0 done; 1 it failed, or was interrupted; 2 wrong usage.
+    Exit status: 0 done; 1 failed or interrupted; 2 wrong usage.
     """
 )
 @click.argument("url")
@@ -70,7 +70,7 @@ def _seconds(shortest: float, longest: float) -> Callable[[click.Context, click.
     callback=_seconds(_SHORTEST_SECONDS, _LONGEST_SECONDS),
     default="5m",
     show_default=True,
-    help="The longest silence to try.",
+    help="Longest silence to try.",
 )
 @click.option("-H", "--header", "headers", metavar="NAME:VALUE", multiple=True, help="Send this with the handshake.")
 @click.option("--subprotocol", "subprotocols", metavar="NAME", multiple=True, help="Offer this subprotocol.")
@@ -96,7 +96,7 @@ def probe(
     pong_timeout_seconds: float,
     as_json: bool,
 ) -> None:
-    """Exit with 0 when done, with 1 if no tunnel can be opened or the user interrupts, with 2 if the URL is none."""
+    """Exit with 0 when done, with 1 if no tunnel can be opened or on Ctrl-C, with 2 if the URL is invalid."""
     try:
         target = parse_target(url, headers, subprotocols, origin)
     except BadTarget as error:
@@ -124,7 +124,7 @@ async def _run(
     probe = Probe(target, max_seconds, pong_timeout_seconds, context, progress)
     try:
         await probe.run()
-    except asyncio.CancelledError:  # that is what Ctrl-C does to the main task
+    except asyncio.CancelledError:  # Ctrl-C cancels the main task
         return probe.report(interrupted=True)
     return probe.report()
 
@@ -141,7 +141,7 @@ def _context(insecure: bool) -> ssl.SSLContext:
 
 
 class _Progress:
-    """What goes on, on a terminal's stderr; nothing elsewhere."""
+    """Shows the progress on stderr, if that is a terminal."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -194,10 +194,10 @@ def _table(report: Report) -> Any:
     rows = table(gap=3)
     rows.add_column("SILENCE", justify="right", no_wrap=True)
     rows.add_column("TUNNELS")
-    told = [outcome for _, rung, outcome in report.outcomes if rung.role != "busy" and not isinstance(outcome, Failed)]
-    told.sort(key=lambda outcome: outcome.silence_seconds)
+    shown = [outcome for _, rung, outcome in report.outcomes if rung.role != "busy" and not isinstance(outcome, Failed)]
+    shown.sort(key=lambda outcome: outcome.silence_seconds)
     counted: dict[tuple[str, str], int] = {}
-    for outcome in told:
+    for outcome in shown:
         key = (duration(outcome.silence_seconds), _fate(outcome))
         counted[key] = counted.get(key, 0) + 1
     for (silence, fate), number in counted.items():

@@ -1,4 +1,4 @@
-"""``gateway run``: the gateway, in the foreground."""
+"""``gateway run``: runs the gateway in the foreground."""
 
 from __future__ import annotations
 
@@ -18,10 +18,16 @@ from gateway.routing.registry import RegistryFull
 @click.command(help="Run the gateway in the foreground.")
 @config_option
 @click.option("--inherit", type=int, hidden=True, help="In an upgrade: a descriptor.")
-@click.option("--try", "trial", is_flag=True, hidden=True, help="In an upgrade: see whether it would do, and exit.")
+@click.option(
+    "--try",
+    "trial",
+    is_flag=True,
+    hidden=True,
+    help="In an upgrade: only check that this program can take over, then exit.",
+)
 def run(path: str, inherit: int | None, trial: bool) -> None:
-    """Run until a signal ends it: TERM drains first, INT and QUIT end at once, HUP reloads the configuration, USR2
-    upgrades the program."""
+    """Run until a signal ends it: TERM drains first, INT and QUIT exit at once. HUP reloads the configuration, USR1
+    reopens the logs, USR2 upgrades the program."""
     config = load_or_exit(path, warn=inherit is None)
     inheritance = None
     if inherit is not None:
@@ -42,7 +48,7 @@ def run(path: str, inherit: int | None, trial: bool) -> None:
 
 
 def _try(inheritance: Inheritance) -> None:
-    """:raises ValueError: the table cannot be converted"""
+    """Check that this program can take over. :raises ValueError: the table cannot be converted"""
     for module in ("gateway.admin.server", "gateway.processes.boot", "gateway.processes.worker"):
         importlib.import_module(module)
     inheritance.carry_on(lambda: (len(inheritance.routes), len(inheritance.backends))).check()

@@ -1,4 +1,4 @@
-"""Running a supervisor from a command."""
+"""Runs a supervisor from a command."""
 
 from __future__ import annotations
 

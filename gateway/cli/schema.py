@@ -1,4 +1,4 @@
-"""``gateway schema``: JSON Schema of the configuration."""
+"""``gateway schema``: prints the JSON Schema of the configuration."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from gateway.config import json_schema
 
 @click.command(help="Print the JSON Schema of the configuration, for editors.")
 def schema() -> None:
-    """Print it to stdout."""
+    """Print the schema to stdout."""
     click.echo(json.dumps(json_schema(), indent=2))

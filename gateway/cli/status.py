@@ -1,4 +1,4 @@
-"""``gateway status``: what the running gateway does, from its admin API."""
+"""``gateway status``: shows the state of the running gateway, from its admin API."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gateway.cli.options import config_option
 from gateway.cli.output import console, duration, interval, plain, print_json, table
 
 
-@click.command(help="Show what the running gateway does, from its admin API.")
+@click.command(help="Show the state of the running gateway, from its admin API.")
 @config_option
 @admin_option
 @json_option
@@ -43,7 +43,7 @@ def _overview(answer: dict[str, Any]) -> Table:
     rows.add_row("listening on", plain(", ".join(answer["listen"])))
     rows.add_row("configuration", plain(f"{answer['configuration']['file']}, in force since {_time(reload['time'])}"))
     if not reload["ok"]:
-        rows.add_row("last reload", Text("failed; the configuration before it is still in force", style="red"))
+        rows.add_row("last reload", Text("failed; the previous configuration is still in force", style="red"))
         for line in (reload["error"] or "").splitlines():
             rows.add_row("", plain(line))
     return rows
@@ -75,7 +75,7 @@ def _routes(routes: list[dict[str, Any]]) -> Table:
 
 
 def _pinged(keepalive: dict[str, float | None]) -> str:
-    """After which silence a side is sent Pings, and what is known to cut it."""
+    """Format the silence after which a side is sent Pings, and the learned cutoff."""
     ping_after, cutoff = keepalive["interval_seconds"], keepalive["learned_cutoff_seconds"]
     if ping_after is None:
         return "-"

@@ -1,4 +1,4 @@
-"""``gateway tunnels``: the live tunnels of the running gateway, the most silent first."""
+"""``gateway tunnels``: lists the live tunnels of the running gateway, the longest silent first."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from gateway.cli.options import config_option
 from gateway.cli.output import console, duration, interval, plain, print_json, round_trip, size, table
 
 
-@click.command(help="List the live tunnels of the running gateway, the most silent first.")
+@click.command(help="List the live tunnels of the running gateway, the longest silent first.")
 @config_option
 @admin_option
-@click.option("--idle-over", metavar="DURATION", help="Only those where both sides were silent that long, such as 60s.")
-@click.option("--route", metavar="NAME", help="Only those of a route.")
-@click.option("--backend", metavar="ADDR", help="Only those to a backend.")
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most so many; 1000 if absent.")
+@click.option(
+    "--idle-over", metavar="DURATION", help="Only those where both sides were silent for longer, such as 60s."
+)
+@click.option("--route", metavar="NAME", help="Only those of one route.")
+@click.option("--backend", metavar="ADDR", help="Only those to one backend.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most this many; 1000 if absent.")
 @json_option
 def tunnels(
     path: str,
@@ -50,7 +52,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
     rows = table(gap=2)
     for title in ("ID", "ROUTE", "BACKEND", "CLIENT"):
         rows.add_column(title, no_wrap=True)
-    rows.add_column("PATH", overflow="ellipsis")  # what a narrow terminal cuts
+    rows.add_column("PATH", overflow="ellipsis")  # a narrow terminal cuts this column
     for title in ("AGE", "CLIENT IDLE", "BACKEND IDLE", "CLIENT RTT", "BACKEND RTT", "FROM CLIENT", "FROM BACKEND"):
         rows.add_column(title, justify="right", no_wrap=True)
     for tunnel in found:
@@ -70,7 +72,7 @@ def _table(found: list[dict[str, Any]]) -> Table:
 
 
 def _silence(side: dict[str, Any]) -> str:
-    """How long a side has been silent and, if it is sent Pings, after which silence."""
+    """Format how long a side has been silent and, if it is sent Pings, after how much silence."""
     ping_after = side["interval_seconds"]
     silent = duration(side["idle_seconds"])
     return silent if ping_after is None else f"{silent} of {interval(ping_after)}"

@@ -1,4 +1,4 @@
-"""``gateway upgrade``: have the running gateway become the program that is installed now, without losing a tunnel."""
+"""``gateway upgrade``: replaces the running gateway with the installed program, without losing a tunnel."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import sys
 
 import click
 
-from gateway.cli.answers import NotDone, address_of, admin_option, tell
+from gateway.cli.answers import NotDone, address_of, admin_option, order
 from gateway.cli.options import config_option
 
 PATIENCE_SECONDS = 300.0
 """Longer than the gateway itself waits for the new program and for its workers."""
 
 
-@click.command(help="Have the running gateway become the program that is installed now; tunnels go on.")
+@click.command(help="Replace the running gateway with the program that is installed now; tunnels stay open.")
 @config_option
 @admin_option
 def upgrade(path: str, admin: str | None) -> None:
-    """Exit with 0 once the new program serves, with 1 if it does not: then the reason is printed."""
+    """Exit with 0 once the new program serves; with 1 if it does not, after printing the reason."""
     try:
-        tell("/api/v1/upgrade", address_of(path, admin, status=1), patience_seconds=PATIENCE_SECONDS)
+        order("/api/v1/upgrade", address_of(path, admin, status=1), patience_seconds=PATIENCE_SECONDS)
     except NotDone as error:
         click.echo(error.message, err=True)
         click.echo("not upgraded", err=True)

@@ -1,17 +1,17 @@
-"""The configuration: what a `gateway.yaml` may say, and what is wrong with one.
+"""The configuration: the format of `gateway.yaml`, and all errors in such a file.
 
 ::
 
     text ──composer──▶ nodes ──tree──▶ plain data and places ──schema──▶ Config
                               environment                     section
 
-`load` goes all the way, and puts the findings of each step at a line and column (`loader`). The schema is
-one file a concept: `schema` (the top), `heads`, `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`.
-The values in it are `address`, `hostnames`, `durations`, `sizes`, `closecodes`, `names`. `section` is what its mappings
-have in common, `words` the words of messages, `errors` their form; `doubts` are warnings.
-`jsonschema` describes the same file to editors.
+`load` runs all steps, and gives the errors of each a line and column (`loader`). The schema has one file per concept:
+`schema` (the top level), `heads`, `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`. Types of values
+are in `address`, `hostnames`, `durations`, `sizes`, `closecodes`, `names`. `section` is the base of all mappings,
+`words` helps to phrase messages, `errors` has the exceptions, `doubts` the warnings. `jsonschema` makes the schema for
+editors.
 
-A worker is sent `settings`, and needs neither YAML nor pydantic nor the loader: names are imported when first used.
+A worker is sent `settings`, and needs neither YAML nor pydantic nor the loader: names are imported on first use.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Where to listen and where backends are: `host:port`, `[::]:port` or `unix:/path`."""
+"""Addresses of listeners and backends: `host:port`, `[::]:port` or `unix:/path`."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from gateway.config.words import found, number, quoted
 
 _UNIX = "unix:"
 _LONGEST_UNIX_PATH_BYTES = 107  # sun_path of unix(7), less its NUL
-_LONGEST_TEXT = 300  # a name has at most 253 characters, so hints may repeat what passes this
+_LONGEST_TEXT = 300  # a name has at most 253 characters; shorter texts may be repeated in hints
 _HIGHEST_PORT = 65535
 _FORMS = "host:port, [::1]:port or unix:/path"
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A socket's address: `host` and `port`, or `path`; the others are None.
+    """A socket's address: `host` and `port`, or `path`; unused fields are None.
 
-    `host` is an IPv6 address without brackets, an IPv4 address or a lower-case name. `str()` is the
-    canonical text, equal for equal addresses, and what metrics are labelled with.
+    `host` is an IPv6 address without brackets, an IPv4 address or a lower-case name. `str()` gives the canonical text,
+    which is equal for equal addresses and used as a label of metrics.
     """
 
     host: str | None = None
@@ -27,9 +27,9 @@ class Address:
 
     @property
     def name(self) -> str | None:
-        """The host, where that is a name and has to be resolved."""
+        """The host if it is a name, which must be resolved; otherwise None."""
         if self.host is None or ":" in self.host or self.host.rpartition(".")[2].isdigit():
-            return None  # as check_hostname() has it: what ends in a number is an address
+            return None  # same rule as check_hostname(): a host that ends in a number is an address
         return self.host
 
     def __str__(self) -> str:
@@ -39,10 +39,9 @@ class Address:
 
 
 def parse_backend(value: object) -> Address:
-    """Return the address to connect to that `value` (text, or already an `Address`) stands for.
+    """Parse the address of a backend; an `Address` is returned unchanged.
 
-    Raises:
-        BadValue: it is not an address.
+    :raises BadValue: it is not an address
     """
     if isinstance(value, Address):
         return value
@@ -55,13 +54,12 @@ def parse_backend(value: object) -> Address:
 
 
 def parse_listen(value: object) -> Address:
-    """Return the address to listen on that `value` (text, or already an `Address`) stands for.
+    """Parse the address of a listener; an `Address` is returned unchanged.
 
-    `*` is every IPv4 address, as in nginx. Of names only `localhost` may be used: any other could resolve
-    to something else, or to nothing, whenever the gateway starts.
+    `*` means every IPv4 address, as in nginx. The only name allowed is `localhost`: any other could resolve to a
+    different address, or to none, each time the gateway starts.
 
-    Raises:
-        BadValue: it is not an address that can be listened on.
+    :raises BadValue: it is not an address, or not one to listen on
     """
     if isinstance(value, str) and value.startswith("*:"):
         value = "0.0.0.0" + value.removeprefix("*")
@@ -99,7 +97,7 @@ def _check_host(host: str, port: str) -> str:
 
 
 def _check_port(text: str) -> int:
-    # The length keeps int() from digits by the thousand, which it refuses with an error of its own.
+    # The length check protects int(), which raises its own error for thousands of digits.
     port = int(text) if text.isascii() and text.isdigit() and len(text) <= 5 else 0
     if not 1 <= port <= _HIGHEST_PORT:
         raise BadValue(f"{quoted(text)} is not a port", f"a number from 1 to {_HIGHEST_PORT}")
@@ -120,7 +118,7 @@ def _check_unix_path(path: str) -> str:
 
 
 def _hint_for(value: object) -> str:
-    # `address: 8080` is a habit from nginx, where it means every interface.
+    # `address: 8080` is common with nginx, where it means every interface.
     if isinstance(value, int) and not isinstance(value, bool):
         return f"127.0.0.1:{number(value)}, or 0.0.0.0:{number(value)} to listen everywhere"
     return _FORMS

@@ -1,4 +1,4 @@
-"""Close codes that an operator may have the gateway send (RFC 6455 section 7.4, IANA registry)."""
+"""Close codes that can be configured for the gateway to send (RFC 6455 section 7.4, IANA registry)."""
 
 from typing import Annotated
 
@@ -8,17 +8,16 @@ from gateway.config.errors import BadValue
 from gateway.config.words import found, number
 
 _LISTED = (1000, 1001, 1008, 1011, 1012, 1013, 1014)
-"""Those that say something of the server. The others blame the client, or stand for what was never sent."""
+"""Codes about the server. Other registered codes blame the client, or are never sent in a frame."""
 
 _OWN = range(3000, 5000)
 _CHOICES = "1000, 1001, 1008, 1011 to 1014, or 3000 to 4999"
 
 
 def parse_close_code(value: object) -> int:
-    """Return the close code that `value`, a number, stands for.
+    """Check a close code and return it.
 
-    Raises:
-        BadValue: it is no number, or one that the gateway has no reason to send, or must not.
+    :raises BadValue: it is not a number, or not a code that the gateway may send
     """
     if isinstance(value, bool) or not isinstance(value, int):
         raise BadValue(f"expected a close code, found {found(value)}", _CHOICES)

@@ -1,4 +1,4 @@
-"""YAML text to a graph of nodes, with a place and a plain reason for whatever is not YAML."""
+"""Composes YAML text into nodes. Syntax errors get a position and a plain explanation."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import yaml
 from yaml.nodes import Node, ScalarNode
 
 MAX_NODES = 50_000
-"""How many values a document may have; a thousand routes have some 20,000."""
+"""How many values a document may have; a thousand routes have about 20,000."""
 
 MAX_DEPTH = 40
-"""How deep mappings and lists may nest; the deepest key of a real configuration is at seven."""
+"""How deep mappings and lists may nest; the deepest key of a real configuration is at level seven."""
 
-_HINTS = {  # by a part of PyYAML's message
+_HINTS = {  # by a substring of PyYAML's message
     "more than": "what a gateway.yaml says",
     "'\\t'": "spaces, as YAML does not indent with tabs",
     "mapping values are not allowed": "quotes around text with `: `, or the same indent as the keys around",
@@ -34,7 +34,7 @@ class NotYaml(Exception):
 
 
 class Composer(yaml.SafeLoader):
-    """Composes nodes as SafeLoader does, within limits, and has a scalar with a tag look quoted."""
+    """Composes nodes like SafeLoader, within limits, and treats scalars with a tag as quoted."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -42,7 +42,7 @@ class Composer(yaml.SafeLoader):
         self._nodes = 0
 
     def compose_node(self, parent: Node | None, index: int) -> Node | None:
-        """Compose the next node; refuse what PyYAML's recursion would not survive, or take minutes for."""
+        """Compose the next node; refuse what is too deep for PyYAML's recursion, or so large that it takes minutes."""
         if self._depth == MAX_DEPTH:
             raise self._error(f"nested more than {MAX_DEPTH} deep")
         if self._nodes == MAX_NODES:
@@ -55,7 +55,7 @@ class Composer(yaml.SafeLoader):
             self._depth -= 1
 
     def compose_scalar_node(self, anchor: Any) -> ScalarNode:
-        """Compose the next scalar. A tag settles its type, as quotes do: nobody is to guess it again."""
+        """Compose the next scalar. A tag fixes its type, like quotes, so it must not be guessed again."""
         event = self._next_event()
         node = super().compose_scalar_node(anchor)
         if node.style is None and not event.implicit[0]:
@@ -63,7 +63,7 @@ class Composer(yaml.SafeLoader):
         return node
 
     def _next_event(self) -> Any:
-        return self.peek_event()  # type: ignore[no-untyped-call]  # the stubs do not type it
+        return self.peek_event()  # type: ignore[no-untyped-call]  # untyped in the stubs
 
     def _error(self, problem: str) -> yaml.MarkedYAMLError:
         return yaml.MarkedYAMLError(problem=problem, problem_mark=self._next_event().start_mark)
@@ -72,8 +72,7 @@ class Composer(yaml.SafeLoader):
 def compose(text: str) -> tuple[Composer, Node | None]:
     """Return the root node of the document in `text`, if any, and the composer that made it.
 
-    Raises:
-        NotYaml: there is a syntax error, more than one document, an unknown alias, or too deep a nesting.
+    :raises NotYaml: a syntax error, more than one document, an unknown alias, or nesting that is too deep
     """
     composer: Composer | None = None
     try:
@@ -89,14 +88,14 @@ def compose(text: str) -> tuple[Composer, Node | None]:
         message = f"the character U+{ord(text[error.position]):04X} is not allowed in YAML"
         raise NotYaml(line, column, message, 'an escape in double quotes, such as "\\x07"') from None
     except (ValueError, OverflowError):
-        # PyYAML lets these out for escapes beyond Unicode ("\UFFFFFFFF") and absurd %YAML versions.
+        # PyYAML raises these for escapes beyond Unicode ("\UFFFFFFFF") and absurd %YAML versions.
         mark = composer.get_mark() if composer else None
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise NotYaml(line, column, "not YAML: a number is too large", "an escape that Unicode has") from None
 
 
 def position_at(text: str, index: int) -> tuple[int, int]:
-    """Return line and column, from 1, of `text[index]`."""
+    """Return the line and column of `text[index]`, counted from 1."""
     before = text[:index]
     return before.count("\n") + 1, index - (before.rfind("\n") + 1) + 1
 

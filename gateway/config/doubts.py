@@ -1,4 +1,4 @@
-"""What a configuration may say, but can hardly mean: warnings of `gateway check` and `gateway run`."""
+"""Warnings of `gateway check` and `gateway run`: settings that are valid but probably wrong."""
 
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -9,11 +9,11 @@ from gateway.config.schema import Config
 from gateway.config.section import Conflict
 
 _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
-"""Of a family, to listen on; connecting to it leads to this machine."""
+"""Wildcard addresses and their IP version. Connecting to one reaches this machine."""
 
 
 def doubts(config: Config) -> Iterator[Conflict]:
-    """Yield each backend that is a listener of the gateway itself."""
+    """Yield a warning for each backend that is one of the gateway's own listeners."""
     for name, upstream in config.upstreams.items():
         for index, backend in enumerate(upstream.backends):
             for listener in config.listen:
@@ -25,9 +25,9 @@ def doubts(config: Config) -> Iterator[Conflict]:
 
 
 def leads_to(backend: Address, listener: Address) -> bool:
-    """Return whether connecting to `backend` reaches `listener`, as far as the addresses themselves tell.
+    """Return whether connecting to `backend` reaches `listener`, judging by the addresses alone.
 
-    Of this machine's addresses only loopback is known here, and of names only `localhost`.
+    The only addresses known to be this machine's are loopback ones; the only name known is `localhost`.
     """
     if backend.path is not None or listener.path is not None:
         return backend.path == listener.path
@@ -37,7 +37,7 @@ def leads_to(backend: Address, listener: Address) -> bool:
 
 
 def _hosts(address: Address) -> list[tuple[int, str | None]]:
-    """Return family and host for each that an address may stand for; the host is None for every one."""
+    """Return IP version and host for each host that an address may mean; the host is None for a wildcard."""
     host = address.host or ""
     if host == "localhost":
         return [(4, "127.0.0.1"), (6, "::1")]
@@ -46,11 +46,11 @@ def _hosts(address: Address) -> list[tuple[int, str | None]]:
     try:
         return [(ip_address(host).version, host)]
     except ValueError:
-        return []  # a name: where it leads is up to whoever serves it
+        return []  # a name, which may resolve to anything
 
 
 def _meet(one: tuple[int, str | None], other: tuple[int, str | None]) -> bool:
-    """Return whether two hosts are the same, or one of them is every address and the other one loopback or every."""
+    """Return whether two hosts are the same, or one is a wildcard and the other a wildcard or loopback."""
     (family, host), (other_family, other_host) = one, other
     if family != other_family:
         return False

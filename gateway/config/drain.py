@@ -1,4 +1,4 @@
-"""How tunnels are closed when the gateway is to exit, or a backend is to be taken out of service."""
+"""How tunnels are closed before the gateway exits or a backend is taken out of service."""
 
 from pydantic import Field
 
@@ -8,11 +8,11 @@ from gateway.config.section import Section
 
 
 class Drain(Section):
-    """The pace of a drain, and what clients and backends are told."""
+    """The pace of a drain, and the close code sent."""
 
     period: Duration = Field(
         default="30s",
         validate_default=True,
         description="Time over which the tunnels are closed, evenly spread",
     )
-    close_code: CloseCode = Field(default=1012, description="Close code that both sides of a tunnel are told")
+    close_code: CloseCode = Field(default=1012, description="Close code sent to both sides of a tunnel")

@@ -1,4 +1,4 @@
-"""Durations as users write them: `250ms`, `10s`, `5m`, `1h`, `1.5s`, or `off`."""
+"""Durations in the configuration: `250ms`, `10s`, `5m`, `1h`, `1.5s`, or `off`."""
 
 import re
 from fractions import Fraction
@@ -19,15 +19,12 @@ _EXAMPLES = "such as 250ms, 10s, 5m or 1h"
 
 
 def parse_duration(value: object, *, shortest_seconds: Fraction = _SHORTEST_SECONDS, hint: str = _EXAMPLES) -> float:
-    """Return the seconds that the text `value` stands for: a number and one of ms, s, m, h.
+    """Parse a duration, a number and one of ms, s, m, h; return seconds.
 
-    Args:
-        value: what stands in the file.
-        shortest_seconds: below it, a duration is too short.
-        hint: what would be right, for messages.
-
-    Raises:
-        BadValue: it is no duration, or not one from `shortest_seconds` to a year.
+    :param value: the value in the file
+    :param shortest_seconds: the shortest duration allowed
+    :param hint: examples of valid values, for error messages
+    :raises BadValue: it is not a duration between `shortest_seconds` and a year
     """
     if is_off(value):
         raise BadValue("cannot be off", f"a duration, {hint}")
@@ -35,10 +32,9 @@ def parse_duration(value: object, *, shortest_seconds: Fraction = _SHORTEST_SECO
 
 
 def parse_duration_or_off(value: object) -> float | None:
-    """Return the seconds that `value` stands for, or None for `off`, which YAML reads as false.
+    """Parse a duration and return seconds, or None for `off`, which YAML reads as false.
 
-    Raises:
-        BadValue: it is neither `off` nor a duration from a millisecond to a year.
+    :raises BadValue: it is neither `off` nor a duration from a millisecond to a year
     """
     return None if is_off(value) else _parse(value, _SHORTEST_SECONDS, f"{_EXAMPLES}, or off")
 
@@ -49,7 +45,7 @@ def is_off(value: object) -> bool:
 
 
 def format_duration(seconds: float) -> str:
-    """Return `seconds` as a user would write it: `250ms`, `90s`, `4m`."""
+    """Format seconds as in the configuration: `250ms`, `90s`, `4m`."""
     if seconds < 1:
         return f"{seconds * 1000:.15g}ms"
     unit = next((unit for unit in ("h", "m") if seconds % _SECONDS[unit] == 0), "s")
@@ -83,7 +79,7 @@ def _parse(value: object, shortest_seconds: Fraction, hint: str) -> float:
 
 
 def _missing_unit(value: object) -> str | None:
-    # Whoever writes 10 has a unit in mind, and this cannot know which.
+    # A bare 10 was meant to have a unit, but there is no telling which.
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     digits = value if isinstance(value, str) else number(value)

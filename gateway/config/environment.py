@@ -10,10 +10,9 @@ _REFERENCE = re.compile(r"(?P<escaped>\$\$\{)|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]
 
 
 def substitute(text: str, environ: Mapping[str, str]) -> str:
-    """Return `text` with its references replaced. As in a shell, `:-` also stands in for an empty variable.
+    """Return `text` with references to variables replaced. As in a shell, `:-` also applies to empty variables.
 
-    Raises:
-        BadValue: a variable is not set and has no default, or a `${` starts no reference.
+    :raises BadValue: a variable is not set and has no default, or a `${` does not start a reference
     """
     unset: dict[str, None] = {}
 

@@ -1,12 +1,12 @@
-"""What can be wrong with a configuration.
+"""Errors in a configuration.
 
 ::
 
     Exception
-    ├── ConfigError      the file cannot be used; holds one Problem for each mistake in it
+    ├── ConfigError      the file cannot be used; holds one Problem per mistake
     └── ValueError
-        └── BadValue     one value is wrong; raised by validators, which do not know where it stands
-            └── BadKey   the same, about a key rather than its value
+        └── BadValue     one value is wrong; raised by validators, which do not know its position
+            └── BadKey   the same, for a key rather than its value
 
 A `BadValue` becomes a `Problem` in the loader, which knows lines and columns.
 """
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 KeyPath: TypeAlias = tuple[str | int, ...]
-"""Where a value stands in the file: `("routes", 0, "match")`."""
+"""The path of keys to a value: `("routes", 0, "match")`."""
 
 _LONGEST_KEY = 60
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
@@ -25,7 +25,7 @@ _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 class BadValue(ValueError):
     """A value that cannot be used.
 
-    `message` says what is wrong, `hint` what would be right; neither names the place or repeats the key.
+    `message` says what is wrong, `hint` what would be right. Neither includes the position or the key.
     """
 
     def __init__(self, message: str, hint: str) -> None:
@@ -38,7 +38,7 @@ class BadValue(ValueError):
 
 
 class BadKey(BadValue):
-    """A key that may not stand where it does, whatever its value is."""
+    """A key that is not allowed in its place, whatever its value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """A configuration that cannot be used. `str()` prints every problem, one a line."""
+    """A configuration that cannot be used. `str()` lists all problems, one per line."""
 
     def __init__(self, problems: tuple[Problem, ...]) -> None:
         super().__init__(problems)
@@ -69,7 +69,7 @@ class ConfigError(Exception):
 
 
 def format_key(key: KeyPath) -> str:
-    """Return `key` as an operator would write it: `routes[0].match.path`; `file` for the whole file."""
+    """Format a key path as `routes[0].match.path`; `file` means the whole file."""
     text = ""
     for part in key:
         if isinstance(part, int):
@@ -82,6 +82,6 @@ def format_key(key: KeyPath) -> str:
 
 
 def _one_line(text: str) -> str:
-    # Keys and values come from the file: a line break or an escape sequence in one must neither split
-    # the line that tools parse nor reach the operator's terminal.
+    # Keys and values come from the file. A line break in one must not split the line, which tools parse, and an escape
+    # sequence must not reach the terminal.
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,4 +1,4 @@
-"""How large the head of a request may be, and what becomes of fields that backends may read in two ways."""
+"""Limits of request heads, and the handling of fields that backends may interpret in two ways."""
 
 from functools import partial
 from typing import Annotated, Literal
@@ -19,15 +19,15 @@ HeadSize = Annotated[
 """Bytes."""
 
 Underscores = Literal["drop", "pass", "reject"]
-"""What becomes of a request's fields with `_` in their name.
+"""How request fields with `_` in their name are handled.
 
-CGI and WSGI servers hand `X_Forwarded_For` and `X-Forwarded-For` to an application under one name, so that a client
+CGI and WSGI servers pass `X_Forwarded_For` and `X-Forwarded-For` to an application under the same name, so a client
 could pretend to be a proxy.
 """
 
 
 class Heads(Section):
-    """Limits of a request's head. The head of an answer may have twice as much."""
+    """Limits of a request's head. Those of an answer's head are twice as large."""
 
     max_size: HeadSize = Field(
         default="32KiB",

@@ -1,4 +1,4 @@
-"""Names and numeric addresses of hosts, as text (RFC 1123 2.1, RFC 4291 2.2)."""
+"""Host names and IP addresses, as text (RFC 1123 2.1, RFC 4291 2.2)."""
 
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
@@ -6,17 +6,16 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from gateway.config.errors import BadValue
 from gateway.config.words import quoted
 
-# Underscores are no part of a host name, but Docker and Kubernetes make such names and DNS resolves them.
+# Underscores are not allowed in host names, but Docker and Kubernetes create such names and DNS resolves them.
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _ZONE = re.compile(r"[A-Za-z0-9_.-]{1,15}")  # an interface's name: IFNAMSIZ, less its NUL
 _LONGEST_NAME = 253
 
 
 def check_hostname(text: str) -> str:
-    """Return the DNS name or IPv4 address `text` in lower case.
+    """Check a DNS name or IPv4 address, and return it in lower case.
 
-    Raises:
-        BadValue: it is neither.
+    :raises BadValue: it is neither
     """
     name = text.lower()
     if not name.isascii():
@@ -32,10 +31,9 @@ def check_hostname(text: str) -> str:
 
 
 def check_ipv6(text: str) -> str:
-    """Return the IPv6 address `text`, without brackets but perhaps with a zone, in canonical form (RFC 5952).
+    """Check an IPv6 address without brackets, perhaps with a zone; return it in canonical form (RFC 5952).
 
-    Raises:
-        BadValue: it is not one.
+    :raises BadValue: it is not one
     """
     address, percent, zone = text.partition("%")
     try:

@@ -1,4 +1,4 @@
-"""The JSON Schema (2020-12) of a `gateway.yaml` as users write it, for editors to complete and check by."""
+"""The JSON Schema (2020-12) of `gateway.yaml`, for completion and checks in editors."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ _VARIABLE = {
 
 
 def json_schema() -> dict[str, Any]:
-    """Return the schema, ready for `json.dumps`. It takes whatever the loader takes."""
+    """Return the schema, ready for `json.dumps`. It accepts everything that the loader accepts."""
     schema = Config.model_json_schema()
     definitions = schema.pop("$defs")
     for definition in definitions.values():
-        # Docstrings are for readers of the code; users get the descriptions of keys.
+        # Docstrings are for developers; users get the descriptions of keys.
         _tidy(definition)
         del definition["description"]
     _tidy(schema)
@@ -30,7 +30,7 @@ def _tidy(section: dict[str, Any]) -> None:
     section.pop("title", None)
     for key, value in section["properties"].items():
         value.pop("title", None)
-        # An absent key may mean what no value can say (any path, any host): then there is no default.
+        # If the meaning of an absent key cannot be written as a value (any path, any host), there is no default.
         if not value.get("default", True):
             del value["default"]
         if "patternProperties" in value:

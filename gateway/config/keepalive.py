@@ -1,4 +1,4 @@
-"""When a silent side of a tunnel is sent a Ping, and how long it may take to answer; for the gateway and for routes."""
+"""When a silent side of a tunnel is sent a Ping, and how long it may take to answer; globally and per route."""
 
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
@@ -14,23 +14,21 @@ from gateway.config.words import found
 _SIDES = ("client", "backend")
 _DEFAULTS = {"ping_after": "25s", "min": "5s", "max": "4m"}
 _SHORTEST_SECONDS = Fraction(1)  # the sweep that sends Pings runs once a second
-_WRONG = object()  # in place of a value that is reported where it is validated
+_WRONG = object()  # stands for a value whose error is reported by its validator
 
 
 def parse_interval(value: object) -> float:
-    """Return the seconds, at least one, that the text `value` stands for.
+    """Parse a duration of at least a second; return seconds.
 
-    Raises:
-        BadValue: it is no duration, or not one from a second to a year.
+    :raises BadValue: it is not a duration between a second and a year
     """
     return parse_duration(value, shortest_seconds=_SHORTEST_SECONDS, hint="such as 5s, 20s or 4m")
 
 
 def parse_ping_after(value: object) -> float | Literal["adaptive"] | None:
-    """Return the seconds that `value` stands for, "adaptive" for itself, or None for `off`, which YAML reads as false.
+    """Parse `ping_after`: return seconds, "adaptive", or None for `off`, which YAML reads as false.
 
-    Raises:
-        BadValue: it is none of these, or a duration below a second.
+    :raises BadValue: it is none of these, or a duration below a second
     """
     if value == "adaptive":
         return "adaptive"
@@ -50,7 +48,7 @@ _PingAfter = Annotated[
 class KeepaliveSide(Section):
     """How one side is kept alive, in seconds; `ping_after` is None for no Pings.
 
-    `min` and `max` bound what is learned, and have no meaning unless `ping_after` is "adaptive".
+    `min` and `max` bound the learned interval, and only apply if `ping_after` is "adaptive".
     """
 
     ping_after: _PingAfter = Field(
@@ -76,12 +74,12 @@ class KeepaliveSide(Section):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield bounds without anything that they bound, and a `max` below `min`."""
+        """Yield bounds that do not apply, and a `max` below `min`."""
         yield from _misfits(_keys(written), {})
 
 
 class SideOverrides(KeepaliveSide):
-    """The keys of a side that a route sets for itself. What goes with them is only known once they are merged."""
+    """The keys of a side that a route overrides. Conflicts are only known after merging."""
 
     model_config = ConfigDict(json_schema_extra=without_defaults)
 
@@ -91,7 +89,7 @@ class SideOverrides(KeepaliveSide):
         yield from ()
 
     def over(self, base: KeepaliveSide | None) -> KeepaliveSide:
-        """Return `base`, or the defaults where that is off, with what was set here in its place."""
+        """Return `base`, or the defaults if that is off, overridden by the keys set here."""
         return self.merged_into(base or KeepaliveSide())
 
 
@@ -117,28 +115,28 @@ _BACKEND = "Pings to backends that are silent; or off"
 
 
 class Keepalive(Section):
-    """How the two sides of a tunnel are kept alive; None for a side that is sent no Pings."""
+    """How both sides of a tunnel are kept alive; None for a side that is sent no Pings."""
 
     client: _SideOrOff = Field(default_factory=KeepaliveSide, description=_CLIENT)
     backend: _SideOrOff = Field(default_factory=KeepaliveSide, description=_BACKEND)
 
 
 class KeepaliveOverrides(Section):
-    """What a route sets for itself: read it through `Config.keepalive_of`."""
+    """A route's overrides: use `Config.keepalive_of` to read the result."""
 
     client: _OverridesOrOff = Field(default_factory=SideOverrides, description=_CLIENT)
     backend: _OverridesOrOff = Field(default_factory=SideOverrides, description=_BACKEND)
 
     def over(self, base: Keepalive) -> Keepalive:
-        """Return `base` with what was set here, key by key, in its place."""
+        """Return `base` overridden by the keys set here."""
         sides: dict[str, SideOverrides | None] = {side: getattr(self, side) for side in self.model_fields_set}
         return base.model_copy(update={side: own and own.over(getattr(base, side)) for side, own in sides.items()})
 
 
 def misfits_on_routes(written: Mapping[str, object]) -> Iterator[Conflict]:
-    """Yield every key of a route's keepalive that does not fit what it is merged with.
+    """Yield every key of a route's keepalive that conflicts with what it is merged with.
 
-    `written` is the whole configuration as it stands in the file.
+    :param written: the whole configuration, as it is in the file
     """
     general = written.get("keepalive", {})
     for index, route in items_of(written.get("routes")):
@@ -155,9 +153,9 @@ def _side(keepalive: object, side: str) -> object:
 
 
 def _keys(side: object) -> dict[str, Any]:
-    """Return what is written of `ping_after`, `min` and `max` in `side`, in seconds, "adaptive" or None for off."""
+    """Return the values of `ping_after`, `min` and `max` given in `side`: seconds, "adaptive", or None for off."""
     if is_off(side):
-        return {}  # what is merged into it starts from the defaults
+        return {}  # overrides of it start from the defaults
     if isinstance(side, KeepaliveSide):
         return {key: getattr(side, key) for key in _DEFAULTS if key in side.model_fields_set}
     if not isinstance(side, Mapping):
@@ -173,7 +171,7 @@ def _parsed(key: str, value: object) -> object:
 
 
 def _misfits(own: dict[str, Any], base: dict[str, Any]) -> Iterator[Conflict]:
-    """Yield which of the keys `own` do not fit each other, `base` where they leave something out, or the defaults."""
+    """Yield the conflicts among the keys `own`, completed by `base` and the defaults."""
     merged = _keys(_DEFAULTS) | base | own
     bounds = [key for key in ("min", "max") if key in own]
     ping_after, shortest, longest = (merged[key] for key in _DEFAULTS)

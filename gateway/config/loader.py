@@ -1,4 +1,4 @@
-"""From a `gateway.yaml` to a `Config`, or to every mistake in it with its line and column."""
+"""Loads a `gateway.yaml` into a `Config`, or reports every mistake in it with line and column."""
 
 import os
 from collections.abc import Mapping
@@ -13,32 +13,26 @@ from gateway.config.section import bad_values
 from gateway.config.tree import Mistake, Position, Tree, read_tree
 
 MAX_FILE_BYTES = 1 << 20
-"""A thousand routes take a fifth of this; beyond it a file is taken for something else (a log, /dev/zero)."""
+"""A thousand routes take a fifth of this. A larger file must be something else (a log, /dev/zero)."""
 
 
 def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Config:
     """Return the configuration in the file at `path`.
 
-    Args:
-        path: also what the file is called in messages.
-        environ: what `${VAR}` is read from; by default this process's environment.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds mistakes.
+    :param path: also the file's name in messages
+    :param environ: variables for `${VAR}`; by default this process's environment
+    :raises ConfigError: the file cannot be read, or has mistakes
     """
     filename = os.fspath(path)
     return parse(_read(filename), filename, os.environ if environ is None else environ)
 
 
 def load_admin(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Admin:
-    """Return where the gateway that runs by the file at `path` is told things, whatever else is wrong with the file.
+    """Return the admin section of the file at `path`, even if other parts of the file are wrong.
 
-    Args:
-        path: also what the file is called in messages.
-        environ: what `${VAR}` is read from; by default this process's environment.
-
-    Raises:
-        ConfigError: the file cannot be read, or does not say; it holds every mistake.
+    :param path: also the file's name in messages
+    :param environ: variables for `${VAR}`; by default this process's environment
+    :raises ConfigError: the file, or its admin section, cannot be read; has all mistakes
     """
     environ = os.environ if environ is None else environ
     try:
@@ -57,13 +51,10 @@ def load_admin(path: str | os.PathLike[str], environ: Mapping[str, str] | None =
 def parse(text: str, filename: str, environ: Mapping[str, str]) -> Config:
     """Return the configuration in the YAML `text`.
 
-    Args:
-        text: what the file holds.
-        filename: what the file is called in messages; nothing is read from it.
-        environ: what `${VAR}` is read from.
-
-    Raises:
-        ConfigError: there are mistakes in it; all of them, in the order of their places.
+    :param text: the contents of the file
+    :param filename: the file's name in messages; the file is not read
+    :param environ: variables for `${VAR}`
+    :raises ConfigError: the text has mistakes; all are listed, in the order of their positions
     """
     return _parse(text, filename, environ)[0]
 
@@ -71,27 +62,24 @@ def parse(text: str, filename: str, environ: Mapping[str, str]) -> Config:
 def load_with_doubts(
     path: str | os.PathLike[str], environ: Mapping[str, str] | None = None
 ) -> tuple[Config, tuple[Problem, ...]]:
-    """Return the configuration in the file at `path`, and what it says but can hardly mean.
+    """Return the configuration in the file at `path`, and warnings about it.
 
-    Args:
-        path: also what the file is called in messages.
-        environ: what `${VAR}` is read from; by default this process's environment.
-
-    Raises:
-        ConfigError: the file cannot be read, or holds mistakes.
+    :param path: also the file's name in messages
+    :param environ: variables for `${VAR}`; by default this process's environment
+    :raises ConfigError: the file cannot be read, or has mistakes
     """
     filename = os.fspath(path)
     config, tree = _parse(_read(filename), filename, os.environ if environ is None else environ)
     mistakes = []
     for key, error in doubts(config):
-        # Of what may be written in a shorter form, the place is that of the whole.
+        # A value in its short form has only the position of the whole.
         place = key if key in tree.values else key[:-1]
         mistakes.append(_placed(tree, place, error))
     return config, _problems(filename, mistakes)
 
 
 def _parse(text: str, filename: str, environ: Mapping[str, str]) -> tuple[Config, Tree]:
-    """As `parse`, with where in the text everything stands."""
+    """Same as `parse`, but also return the tree, which has the positions."""
     tree = read_tree(text, environ)
     config = None
     mistakes = list(tree.mistakes)
@@ -110,7 +98,7 @@ def _parse(text: str, filename: str, environ: Mapping[str, str]) -> tuple[Config
 
 def _read(filename: str) -> str:
     try:
-        # Not a pathlib one-liner: a device or a pipe may never end.
+        # Do not use Path.read_bytes(): a device or a pipe may never end.
         with open(filename, "rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
@@ -140,14 +128,14 @@ def _unreadable(filename: str, message: str, hint: str) -> ConfigError:
 
 
 def _unread(tree: Tree, key: KeyPath) -> bool:
-    # Why there is no value was reported already; that it is now missing, or None, is only a consequence.
+    # The reason for the missing value was already reported; further errors about it are consequences.
     return any(key[:length] in tree.unread for length in range(len(key) + 1))
 
 
 def _placed(tree: Tree, key: KeyPath, error: BadValue) -> Mistake:
     if isinstance(error, BadKey) and key in tree.keys:
         return Mistake(tree.keys[key], key, error)
-    # What is not in the file (a missing key) stands at the nearest thing around it that is.
+    # A missing key gets the position of the nearest enclosing value in the file.
     around = next(key[:length] for length in range(len(key), -1, -1) if key[:length] in tree.values)
     return Mistake(tree.values[around], key, error)
 

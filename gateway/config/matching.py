@@ -1,4 +1,4 @@
-"""What a request must look like for a route to take it."""
+"""The conditions under which a route matches a request."""
 
 import re
 import warnings
@@ -16,19 +16,18 @@ from gateway.config.words import choices, found, quoted
 _PATH_KEYS = ("path", "path_exact", "path_regex")
 _ANY_SUBDOMAIN = "*."
 
-# RFC 3986 3.3: what may stand in a path, as a request sends it.
+# RFC 3986 3.3: the characters of a path, as sent in a request.
 _PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 _DOT_SEGMENT = re.compile(r"(/|%2F|%5C)\.\.?(/|%2F|%5C|;|%3B|$)", re.IGNORECASE)
-"""To some server: a request with such a path is resolved, or refused if servers differ."""
+"""Dot segments to at least one kind of server. A request path with one is resolved, or refused if servers differ."""
 
 _NEEDLESSLY_ENCODED = re.compile(r"%(2D|2E|5F|7E|3[0-9]|[46][1-9A-F]|[57][0-9A])", re.IGNORECASE)
 
 
 def check_host_pattern(text: str) -> str:
-    """Return the host `text`, or `*.` and a host for all its subdomains, in lower case.
+    """Check a host, or `*.` and a host for all its subdomains; return it in lower case.
 
-    Raises:
-        BadValue: it is neither.
+    :raises BadValue: it is neither
     """
     if text.startswith("[") and text.endswith("]"):
         return f"[{check_ipv6(text[1:-1])}]"
@@ -44,10 +43,9 @@ def check_host_pattern(text: str) -> str:
 
 
 def check_path(value: object) -> str:
-    """Return the path `value` if a request's normalised path (RFC 3986 6.2.2) can match it.
+    """Check that a request's normalised path (RFC 3986 6.2.2) can match a path, and return the path.
 
-    Raises:
-        BadValue: it cannot, or is not a path.
+    :raises BadValue: it cannot, or is not a path
     """
     if not isinstance(value, str):
         raise BadValue(f"expected a path, found {found(value)}", "such as /ws/")
@@ -58,22 +56,21 @@ def check_path(value: object) -> str:
     if not _PATH.fullmatch(value):
         raise BadValue(f"{quoted(value)} is not a path as requests send it", "percent-encoded, such as /caf%C3%A9")
     if _DOT_SEGMENT.search(value) or _NEEDLESSLY_ENCODED.search(value):
-        # Requests are normalised before they are matched, so this would never match any.
+        # Requests are normalised before matching, so this would never match.
         raise BadValue(f"{quoted(value)} is not normalised", "without `.` and `..`, and no letter or digit encoded")
     return value
 
 
 def check_regex(value: object) -> str:
-    """Return the regular expression `value`, in Python's syntax, if it compiles.
+    """Check that a regular expression, in Python's syntax, compiles, and return it.
 
-    Raises:
-        BadValue: it does not, or is not text.
+    :raises BadValue: it does not, or is not text
     """
     if not isinstance(value, str):
         raise BadValue(f"expected a regular expression, found {found(value)}", 'such as "^/rooms/[0-9]+$"')
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of syntax that a later Python may read otherwise
+            warnings.simplefilter("ignore")  # about syntax that may change its meaning in a later Python
             re.compile(value)
     except re.error as error:
         at = "" if error.pos is None else f" at character {error.pos + 1}"
@@ -93,7 +90,7 @@ HostPattern = Annotated[str, AfterValidator(check_host_pattern)]
 
 
 class Match(Section):
-    """The conditions of a route; a request has to meet all that are given. None given: every request does."""
+    """The conditions of a route; a request must meet all that are given. Without any, every request matches."""
 
     hosts: tuple[HostPattern, ...] = Field(
         default=(),
@@ -111,7 +108,7 @@ class Match(Section):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield every way of matching the path but the first."""
+        """Yield every path condition except the first."""
         given = [key for key in _PATH_KEYS if key in written]
         for key in given[1:]:
             yield Conflict((key,), BadValue(f"`{given[0]}` matches the path already", f"one of {choices(_PATH_KEYS)}"))

@@ -1,4 +1,4 @@
-"""Names that users choose, and names that protocols define."""
+"""Names chosen by users, and names defined by protocols."""
 
 import re
 from typing import Annotated
@@ -13,12 +13,11 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 def check_name(text: str) -> str:
-    """Return `text` if it can name a route or an upstream.
+    """Check the name of a route or an upstream, and return it.
 
-    Names are labels of metrics and words on command lines and in logs, so none may need quotes.
+    Names are used as labels of metrics, on command lines and in logs, so they must not need quotes.
 
-    Raises:
-        BadValue: it cannot.
+    :raises BadValue: it is not a valid name
     """
     if not _NAME.fullmatch(text):
         hint = "at most 63 letters, digits, `_`, `-` and `.`, beginning with a letter, digit or `_`"
@@ -27,10 +26,9 @@ def check_name(text: str) -> str:
 
 
 def check_token(text: str) -> str:
-    """Return `text` if it is a token (RFC 9110 5.6.2), as a WebSocket subprotocol has to be (RFC 6455 4.1).
+    """Check a token (RFC 9110 5.6.2), such as a WebSocket subprotocol (RFC 6455 4.1), and return it.
 
-    Raises:
-        BadValue: it is not.
+    :raises BadValue: it is not
     """
     if not _TOKEN.fullmatch(text):
         raise BadValue(f"{quoted(text)} is not a token", "letters, digits and !#$%&'*+.^_`|~- without spaces")
@@ -38,10 +36,9 @@ def check_token(text: str) -> str:
 
 
 def check_upgrade(text: str) -> str:
-    """Return the protocol `text` (`name` or `name/version`, RFC 9110 7.8) in lower case.
+    """Check a protocol (`name` or `name/version`, RFC 9110 7.8), and return it in lower case.
 
-    Raises:
-        BadValue: it is no protocol, or one that must not pass a gateway.
+    :raises BadValue: it is not a protocol, or one that must not pass a gateway
     """
     protocol = text.lower()
     name, slash, version = protocol.partition("/")

@@ -17,7 +17,7 @@ def _nothing_matches_all(value: object) -> object:
 
 
 class Route(Section):
-    """Where the requests that match go, and what they may become."""
+    """Where matching requests go, and which upgrades are allowed."""
 
     name: Name = Field(description="Unique name, the `route` label of every metric")
     match: Annotated[Match, BeforeValidator(_nothing_matches_all, json_schema_input_type=Match | None)] = Field(

@@ -1,7 +1,7 @@
 """The configuration as the gateway uses it.
 
-`Config` is built by `gateway.config.load`, and is the supervisor's: this module and what it imports know nothing of
-YAML. What of it workers are sent is in `settings`.
+`gateway.config.load` builds a `Config`, which only the supervisor uses. This module and its imports are independent of
+YAML. `settings` has the part that workers are sent.
 """
 
 import os
@@ -53,7 +53,7 @@ _MOST_TUNNELS = 1048576
 
 
 def available_cpus() -> int:
-    """Return how many CPUs this process may run on, as far as that many workers make sense."""
+    """Return how many CPUs this process may run on, up to the largest number of workers."""
     return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
@@ -83,7 +83,7 @@ def _parse_network(value: object) -> IPv4Network | IPv6Network:
     if not isinstance(value, str):
         raise BadValue(f"expected a network, found {found(value)}", "such as 10.0.0.0/8 or 192.0.2.7")
     try:
-        if "%" not in value:  # a zone is part of the way to a peer, not of its address
+        if "%" not in value:  # a zone belongs to the route to a peer, not to its address
             return ip_network(value)
     except ValueError:
         pass
@@ -127,7 +127,7 @@ class Listener(Section):
 
 
 class Admin(Section):
-    """The operator's side: metrics, health, API and status page."""
+    """The admin address: metrics, health checks, API and status page."""
 
     address: ListenAddress = Field(
         default="127.0.0.1:9100",
@@ -141,7 +141,7 @@ class Admin(Section):
 
 
 class AccessLog(Section):
-    """A line for each handshake and for each tunnel's end. `path` is None for no log, `-` for stdout."""
+    """The access log. `path` is None for no log, `-` for stdout."""
 
     path: Annotated[
         str | None,
@@ -152,7 +152,7 @@ class AccessLog(Section):
 
 
 class Config(Section):
-    """Everything that a `gateway.yaml` says, with defaults filled in."""
+    """The contents of a `gateway.yaml`, with defaults filled in."""
 
     workers: Annotated[
         int,
@@ -207,21 +207,21 @@ class Config(Section):
     )
 
     def timeouts_of(self, route: Route) -> Timeouts:
-        """Return the timeouts of `route`: its own where it has any, the gateway's elsewhere."""
+        """Return the timeouts of `route`: the gateway's, overridden by its own."""
         return route.timeouts.over(self.timeouts)
 
     def backend_addresses(self) -> list[Address]:
-        """Return the addresses of the backends of every upstream."""
+        """Return the addresses of all backends."""
         return [backend.address for upstream in self.upstreams.values() for backend in upstream.backends]
 
     def keepalive_of(self, route: Route) -> Keepalive:
-        """Return the keepalive of `route`: its own keys where it has any, the gateway's elsewhere."""
+        """Return the keepalive of `route`: the gateway's, overridden by its own keys."""
         return route.keepalive.over(self.keepalive)
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield dangling upstreams, misfits of keepalives, and names or addresses that are taken already."""
-        yield from _dangling_upstreams(written)
+        """Yield unknown upstreams, conflicts in keepalives, and duplicate names and addresses."""
+        yield from _unknown_upstreams(written)
         yield from misfits_on_routes(written)
         names = [
             (("routes", index, "name"), value_of(route, "name")) for index, route in items_of(written.get("routes"))
@@ -230,10 +230,10 @@ class Config(Section):
         yield from repeated(_listen_addresses(written), _listened_twice)
 
 
-def _dangling_upstreams(written: Mapping[str, object]) -> Iterator[Conflict]:
+def _unknown_upstreams(written: Mapping[str, object]) -> Iterator[Conflict]:
     upstreams = written.get("upstreams")
     if not isinstance(upstreams, Mapping):
-        return  # that is the mistake to report, not each route that needs one of them
+        return  # report that mistake, not each route that refers to an upstream
     for index, route in items_of(written.get("routes")):
         name = value_of(route, "upstream")
         if isinstance(name, str) and name not in upstreams:
@@ -242,7 +242,7 @@ def _dangling_upstreams(written: Mapping[str, object]) -> Iterator[Conflict]:
 
 
 def _listen_addresses(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, Address]]:
-    # The admin address comes first, so that a clash with its default is reported where something is written.
+    # The admin address comes first: if a listener clashes with its default, the listener's position is reported.
     admin = written.get("admin", {})
     if isinstance(admin, Mapping):
         admin = {"address": Admin().address, **admin}
@@ -253,11 +253,11 @@ def _listen_addresses(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, 
         try:
             yield key, parse_listen(entry)
         except BadValue:
-            continue  # reported where it is validated
+            continue  # reported by its validator
 
 
 def _named_twice(name: str) -> BadValue:
-    return BadValue(f"an earlier route is named {quoted(name)} too", "a name of its own, as metrics tell routes by it")
+    return BadValue(f"an earlier route is named {quoted(name)} too", "a unique name, since it labels metrics")
 
 
 def _listened_twice(address: str) -> BadValue:

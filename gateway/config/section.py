@@ -1,8 +1,8 @@
-"""The base of every mapping of the configuration: strict, frozen, and complete in its complaints.
+"""The base of every mapping in the configuration: strict, frozen, and reporting all mistakes at once.
 
-Pydantic finds what is wrong with each value; two things are added here. Its findings are put into an
-operator's words, at the level that knows the keys around them. And rules about several values together
-(`conflicts`) run even where single values are wrong, so that one run shows every mistake.
+Pydantic validates each value. This module adds two things: it rewords pydantic's findings for operators, at the level
+that knows the neighbouring keys; and it runs the rules about several values (`conflicts`) even if single values are
+wrong, so that one run shows every mistake.
 """
 
 import re
@@ -17,7 +17,7 @@ from gateway.config.errors import BadKey, BadValue, KeyPath
 
 _SectionT = TypeVar("_SectionT", bound="Section")
 
-_AT_KEY = "[key]"  # what pydantic appends to the place of a mapping's bad key
+_AT_KEY = "[key]"  # pydantic appends this to the location of a mapping's bad key
 
 
 class Conflict(NamedTuple):
@@ -28,27 +28,27 @@ class Conflict(NamedTuple):
 
 
 class Section(BaseModel):
-    """A mapping with known keys. Frozen, so that whoever was given one may keep it."""
+    """A mapping with known keys. Frozen, so that it can be shared."""
 
-    # Its validator is built when a file is read, and so only where one is.
+    # Build the validator on first use, so processes that read no file never do.
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield what does not fit together in `written`.
+        """Yield the values that conflict with each other.
 
-        `written` is as it stands in the file: any key may be missing and any value of any type, which is
-        then reported elsewhere and to be passed over here.
+        :param written: as it is in the file: any key may be missing, and any value may have any type. Such mistakes
+            are reported elsewhere and must be ignored here.
         """
         yield from ()
 
     def merged_into(self, base: _SectionT) -> _SectionT:
-        """Return `base` with what was set here, and not left to its default, in place of what it has there."""
+        """Return `base`, overridden by the keys that were set here explicitly."""
         return base.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
 
     @model_validator(mode="wrap")
     @classmethod
-    def _complain_completely(cls, written: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def _report_all(cls, written: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
         conflicts = list(cls.conflicts(written)) if isinstance(written, Mapping) else []
         try:
             section = validate(written)
@@ -67,19 +67,19 @@ class Section(BaseModel):
 
 
 def bad_values(error: ValidationError) -> Iterator[tuple[KeyPath, BadValue]]:
-    """Yield each finding of a `Section`'s validation, with its place relative to that section."""
+    """Yield each finding of a section's validation, with its key path relative to that section."""
     for details in error.errors(include_url=False, include_input=False):
         yield details["loc"], details["ctx"]["error"]
 
 
 def without_defaults(schema: dict[str, Any]) -> None:
-    """Remove defaults from the JSON Schema of a section whose keys, if left out, are those of another one."""
+    """Remove the defaults from a section's JSON Schema: its missing keys are taken from another section."""
     for value in schema["properties"].values():
         value.pop("default", None)
 
 
 def value_of(written: object, key: str) -> object:
-    """Return what `written`, a mapping or a section or anything else, holds at `key`; None if nothing."""
+    """Return the value at `key` if `written` is a mapping or a section and has one; otherwise None."""
     if isinstance(written, Mapping):
         return written.get(key)
     return getattr(written, key, None) if isinstance(written, Section) else None
@@ -90,18 +90,18 @@ def items_of(written: object) -> Iterator[tuple[int, object]]:
     return enumerate(written if isinstance(written, list | tuple) else ())
 
 
-def repeated(values: Iterable[tuple[KeyPath, object]], complain: Callable[[str], BadValue]) -> Iterator[Conflict]:
-    """Yield a conflict for each of `values` that came before, with the error that `complain` makes of it."""
+def repeated(values: Iterable[tuple[KeyPath, object]], error_for: Callable[[str], BadValue]) -> Iterator[Conflict]:
+    """Yield a conflict for each value that occurred before. :param error_for: makes the error"""
     seen = set()
     for key, value in values:
         text = str(value)
         if text in seen:
-            yield Conflict(key, complain(text))
+            yield Conflict(key, error_for(text))
         seen.add(text)
 
 
 def _is_consequence(details: ErrorDetails) -> bool:
-    # Pydantic counts only the valid items of a list: "too short" may just repeat that there are others.
+    # Pydantic counts only valid items of a list: "too short" may just mean that items were invalid.
     return details["type"] == "too_short" and bool(details["input"])
 
 
@@ -118,7 +118,7 @@ def _reworded(details: ErrorDetails, section: type[Section]) -> Conflict:
 
 
 def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
-    # Whatever comes from deeper down was reworded there: the rest is about `section` and its own values.
+    # Findings from deeper levels are already reworded: the others are about `section` and its own values.
     context = details.get("ctx", {})
     error = context.get("error")
     if isinstance(error, BadValue):
@@ -149,5 +149,5 @@ def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
             hint = words.known(_text(value), re.findall(r"'([^']*)'", context["expected"]), "choices")
             return BadValue(f"{words.found(value)} is not a choice", hint)
         case _:
-            # A kind of finding that no field gives today; its own words are better than none.
+            # No field produces such findings today. Pydantic's own words are better than none.
             return BadValue(details["msg"].lower(), "`gateway schema` shows what may stand here")

@@ -1,9 +1,8 @@
-"""What of a configuration a worker needs, and the form in which it gets it.
+"""The part of a configuration that a worker needs, as plain data.
 
-Plain data (named tuples, as a dataclass takes five times as long to be made): a worker imports neither pydantic nor the
-schema, which took a third of its start. Whatever several keys of the file say together has been settled (a route's
-timeouts are those that apply), so there is no other way to read it. Names are those of the file, and units those of the
-schema.
+These are named tuples, since dataclasses take five times as long to create. A worker imports neither pydantic nor the
+schema, which would take a third of its start. All overrides are resolved: a route's timeouts are those that apply.
+Names are those of the file, units those of the schema.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class Listener(NamedTuple):
-    """How connections are accepted at one address. Workers have sockets for it by its address."""
+    """How connections are accepted at one address. Workers get the sockets separately, by address."""
 
     address: Address
 
 
 class AccessLog(NamedTuple):
-    """Where lines go, and in which form. ``path`` is None for no log, ``-`` for stdout."""
+    """Destination and format of the access log. ``path`` is None for no log, ``-`` for stdout."""
 
     path: str | None
     format: Literal["json", "text"]
 
 
 class Heads(NamedTuple):
-    """Limits of a request's head; an answer's may be twice that."""
+    """Limits of a request's head; those of an answer's head are twice as large."""
 
     max_size: int
     """bytes"""
@@ -39,7 +38,7 @@ class Heads(NamedTuple):
 
 
 class Timeouts(NamedTuple):
-    """A route's, in seconds; None where a limit is off."""
+    """The timeouts of a route, in seconds; None if a limit is off."""
 
     connect: float
     handshake: float
@@ -52,7 +51,7 @@ class Timeouts(NamedTuple):
 
     @classmethod
     def of(cls, timeouts: schema.Timeouts) -> Timeouts:
-        """Those that apply on a route."""
+        """Convert the timeouts that apply to a route."""
         return cls(
             connect=timeouts.connect,
             handshake=timeouts.handshake,
@@ -68,7 +67,7 @@ class Timeouts(NamedTuple):
 class KeepaliveSide(NamedTuple):
     """How one side is kept alive, in seconds.
 
-    ``min`` and ``max`` bound what is learned, and have no meaning unless ``ping_after`` is "adaptive".
+    ``min`` and ``max`` bound the learned interval, and only apply if ``ping_after`` is "adaptive".
     """
 
     ping_after: float | Literal["adaptive"] | None
@@ -79,12 +78,12 @@ class KeepaliveSide(NamedTuple):
 
     @classmethod
     def of(cls, side: schema.KeepaliveSide | None) -> KeepaliveSide:
-        """One side of a route. :param side: None for one that is sent no Pings"""
+        """Convert one side of a route. :param side: None for a side that is sent no Pings"""
         if side is None:
             from gateway.config import schema
 
-            # What goes with no Pings means nothing: the defaults do.
-            side = schema.KeepaliveSide(ping_after="off")  # type: ignore[arg-type]  # as it stands in a file
+            # Without Pings the other values are unused; take the defaults.
+            side = schema.KeepaliveSide(ping_after="off")  # type: ignore[arg-type]  # as in a file
         return cls(side.ping_after, side.min, side.max, side.pong_timeout)
 
 
@@ -96,7 +95,7 @@ class Backend(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """Connections kept for plain HTTP, for each worker and backend."""
+    """Connections kept for plain HTTP, per worker and backend."""
 
     idle: float
     """seconds"""
@@ -104,19 +103,19 @@ class Pool(NamedTuple):
 
 
 class Upstream(NamedTuple):
-    """Backends of which any can serve a tunnel or a request."""
+    """Interchangeable backends."""
 
     backends: tuple[Backend, ...]
     balance: Literal["round_robin", "least_tunnels"]
     connect_retries: int
     loss_close_code: int | None
-    """what a client is told when its backend vanishes; None for nothing"""
+    """sent to a client when its backend vanishes; None for no Close frame"""
     pool: Pool | None
-    """None where each request gets a connection of its own"""
+    """None if each request gets its own connection"""
 
     @classmethod
     def of(cls, upstream: schema.Upstream) -> Upstream:
-        """One of the file's."""
+        """Convert an upstream."""
         return cls(
             backends=tuple(Backend(backend.address, backend.weight) for backend in upstream.backends),
             balance=upstream.balance,
@@ -127,7 +126,7 @@ class Upstream(NamedTuple):
 
 
 class Match(NamedTuple):
-    """The conditions of a route; a request has to meet all that are given."""
+    """The conditions of a route; a request must meet all that are given."""
 
     hosts: tuple[str, ...]
     path: str | None
@@ -137,12 +136,12 @@ class Match(NamedTuple):
 
     @classmethod
     def of(cls, match: schema.Match) -> Match:
-        """Those of a route of the file."""
+        """Convert the conditions of a route."""
         return cls(match.hosts, match.path, match.path_exact, match.path_regex, match.subprotocols)
 
 
 class Route(NamedTuple):
-    """Where the requests that match go, and what they may become."""
+    """Where matching requests go, and which upgrades are allowed."""
 
     name: str
     match: Match
@@ -155,7 +154,7 @@ class Route(NamedTuple):
 
     @classmethod
     def of(cls, route: schema.Route, config: schema.Config) -> Route:
-        """One of the file's, with what it leaves to the gateway filled in."""
+        """Convert a route, merged with the gateway's timeouts and keepalive."""
         keepalive = config.keepalive_of(route)
         return cls(
             name=route.name,
@@ -170,14 +169,14 @@ class Route(NamedTuple):
 
 
 class Drain(NamedTuple):
-    """The pace of a drain in seconds, and what clients and backends are told."""
+    """The pace of a drain, in seconds, and the close code sent."""
 
     period: float
     close_code: int
 
 
 class Settings(NamedTuple):
-    """All that a worker needs of a configuration."""
+    """Everything that a worker needs of a configuration."""
 
     listen: tuple[Listener, ...]
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...]
@@ -185,16 +184,16 @@ class Settings(NamedTuple):
     underscores: Literal["drop", "pass", "reject"]
     access_log: AccessLog
     request_head: float
-    """the timeout in seconds: which route a request has is only known when its head is there"""
+    """timeout in seconds; global, since a request's route is only known once its head has arrived"""
     http_idle: float
-    """seconds that a client's connection is kept between two requests, which may be of different routes"""
+    """how many seconds a client's connection is kept between requests; global, since their routes may differ"""
     drain: Drain
     upstreams: dict[str, Upstream]
     routes: tuple[Route, ...]
 
     @classmethod
     def of(cls, config: schema.Config) -> Settings:
-        """What workers are sent."""
+        """Convert a configuration for the workers."""
         return cls(
             listen=tuple(Listener(listener.address) for listener in config.listen),
             trusted_proxies=config.trusted_proxies,

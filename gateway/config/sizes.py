@@ -1,4 +1,4 @@
-"""Sizes as users write them: `512B`, `32KiB`, `1MiB`."""
+"""Sizes in the configuration: `512B`, `32KiB`, `1MiB`."""
 
 import re
 
@@ -12,12 +12,12 @@ _OTHER_UNIT = re.compile(r"([0-9]{1,12}) ?([kKmMgG])i?[bB]?")
 
 
 def parse_size(value: object, *, least_bytes: int, most_bytes: int) -> int:
-    """Return the bytes that the text `value` stands for: a whole number and one of B, KiB, MiB, GiB.
+    """Parse a size, a whole number and one of B, KiB, MiB, GiB; return bytes.
 
-    :param value: what stands in the file.
-    :param least_bytes: below it, a size is too small.
-    :param most_bytes: above it, a size is too large.
-    :raises BadValue: it is not a size, or not one in that range.
+    :param value: the value in the file
+    :param least_bytes: the smallest size allowed
+    :param most_bytes: the largest size allowed
+    :raises BadValue: it is not a size, or not in that range
     """
     match = _SIZE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
@@ -31,7 +31,7 @@ def parse_size(value: object, *, least_bytes: int, most_bytes: int) -> int:
 
 
 def format_size(size_bytes: int) -> str:
-    """Return `size_bytes` as a user would write it: `512B`, `32KiB`."""
+    """Format bytes as in the configuration: `512B`, `32KiB`."""
     unit = next(unit for unit in reversed(_BYTES) if size_bytes % _BYTES[unit] == 0)
     return f"{size_bytes // _BYTES[unit]}{unit}"
 
@@ -40,7 +40,7 @@ SIZE_JSON_SCHEMA = {"type": "string", "pattern": f"^{_SIZE.pattern}$"}
 
 
 def _likely(value: object) -> str | None:
-    """Return the size that `value` may be meant to be: one in nginx's form, or without a unit."""
+    """Return the size that `value` was probably meant to be, if it is in nginx's format or has no unit."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         return None
     text = value if isinstance(value, str) else number(value)

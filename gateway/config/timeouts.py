@@ -1,4 +1,4 @@
-"""How long each phase of a request or a tunnel may take, for the gateway and for single routes."""
+"""How long each phase of a request or a tunnel may take, globally and per route."""
 
 from pydantic import ConfigDict, Field
 
@@ -7,7 +7,7 @@ from gateway.config.section import Section, without_defaults
 
 
 class Timeouts(Section):
-    """Seconds; None where a limit is off. Written as durations: `Timeouts(connect="500ms")`."""
+    """Timeouts in seconds; None if a limit is off. Constructed from durations: `Timeouts(connect="500ms")`."""
 
     request_head: Duration = Field(
         default="10s",
@@ -62,14 +62,13 @@ class Timeouts(Section):
 
 
 class TimeoutOverrides(Timeouts):
-    """The timeouts that a route sets for itself.
+    """The timeouts that a route overrides.
 
-    What it leaves out shows here with its built-in default, which is not what applies:
-    read them through `Config.timeouts_of`.
+    Keys that a route leaves out have their built-in default here, which does not apply: use `Config.timeouts_of`.
     """
 
     model_config = ConfigDict(json_schema_extra=without_defaults)
 
     def over(self, base: Timeouts) -> Timeouts:
-        """Return `base` with what was set here in its place."""
+        """Return `base`, overridden by the keys set here."""
         return self.merged_into(base)

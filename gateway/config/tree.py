@@ -1,7 +1,7 @@
-"""A YAML document as plain data, and where in the file each part of it stands.
+"""Reads a YAML document as plain data, with the position of each part in the file.
 
-Types are those of yaml.SafeLoader. What it would let pass or answer with a traceback is a problem here:
-keys given twice, keys that are not text, tags, aliases within themselves, documents that explode.
+Types are those of yaml.SafeLoader. Mistakes that SafeLoader would accept, or fail on with a traceback, are reported:
+duplicate keys, keys that are not text, tags, recursive aliases, documents that expand without limit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,21 +20,21 @@ from gateway.config.words import found, quoted
 _TAG = "tag:yaml.org,2002:"
 _TEXT = _TAG + "str"
 _MERGE = _TAG + "merge"
-# `=` and `<<` have types of their own in YAML 1.1; as values they are text like any other.
+# `=` and `<<` have their own types in YAML 1.1; as values they are plain text.
 _READ_AS_TEXT = {_TEXT, _MERGE, _TAG + "value"}
 _READ_BY_YAML = {_TAG + name for name in ("int", "float", "bool", "null", "timestamp")}
 _LONGEST_TYPED = 100
 
 
 class Position(NamedTuple):
-    """A place in the file; both count from 1."""
+    """A position in the file; both numbers count from 1."""
 
     line: int
     column: int
 
 
 class Mistake(NamedTuple):
-    """What is wrong at a position, with whatever stands at `key`."""
+    """An error at a position, about the value or key at `key`."""
 
     position: Position
     key: KeyPath
@@ -43,7 +43,7 @@ class Mistake(NamedTuple):
 
 @dataclass
 class Tree:
-    """A document. Values that could not be read are None in `data` and have their key in `unread`."""
+    """A document. Values that could not be read are None in `data`, and their keys are in `unread`."""
 
     data: object = None
     values: dict[KeyPath, Position] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Tree:
 
 
 class _TooLarge(Exception):
-    """Expanding the document further would take too long, or too deep a recursion."""
+    """Expanding the document further would take too long, or recurse too deeply."""
 
     def __init__(self, mistake: Mistake) -> None:
         super().__init__(mistake)
@@ -64,9 +64,9 @@ _Entries: TypeAlias = dict[str, tuple[Node, Node]]
 
 
 def read_tree(text: str, environ: Mapping[str, str]) -> Tree:
-    """Return the YAML document `text` with variables replaced from `environ`.
+    """Read the YAML document `text`, with variables replaced from `environ`.
 
-    Raises nothing for a bad document: what is wrong is in the tree's `mistakes`.
+    A bad document does not raise: its errors are in the tree's `mistakes`.
     """
     tree = Tree()
     try:
@@ -88,7 +88,7 @@ def read_tree(text: str, environ: Mapping[str, str]) -> Tree:
 
 
 class _Reader:
-    """Fills a tree from composed nodes; a node with an alias is read once for each place it is used in."""
+    """Fills a tree from composed nodes; a node with aliases is read once per use."""
 
     def __init__(self, tree: Tree, composer: Composer, environ: Mapping[str, str]) -> None:
         self._tree = tree
@@ -98,7 +98,7 @@ class _Reader:
         self._around: set[int] = set()  # ids of the nodes that hold the one being read
 
     def read(self, node: Node, key: KeyPath) -> object:
-        """Return the data of `node`, which stands at `key`; None, and a mistake, where it has none."""
+        """Return the data of the node at `key`; if it cannot be read, record a mistake and return None."""
         self._tree.values[key] = _position(node)
         try:
             with self._within(node):
@@ -142,14 +142,14 @@ class _Reader:
         return merged | own
 
     def _merged_entries(self, node: Node, key: KeyPath) -> _Entries:
-        """Return what `<<: node` brings in; of several mappings the first wins (https://yaml.org/type/merge.html)."""
+        """Return the entries that `<<: node` merges; the first of several mappings wins (https://yaml.org/type/merge.html)."""
         merged: _Entries = {}
         for source in node.value if isinstance(node, SequenceNode) else [node]:
             if not isinstance(source, MappingNode):
                 error = BadValue("expected a mapping to merge", "an alias, such as *name")
                 self._mistake(source, (*key, "<<"), error)
                 continue
-            self._nodes += len(source.value)  # a merge copies them, so it has to count them
+            self._nodes += len(source.value)  # a merge copies these, so count them
             with self._within(source):
                 for name, entry in self._entries(source, key).items():
                     merged.setdefault(name, entry)
@@ -159,8 +159,8 @@ class _Reader:
         text = substitute(node.value, self._environ)
         tag = node.tag
         if text != node.value and isinstance(node, ScalarNode) and node.style is None:
-            # Unquoted, so what a variable holds may be a number as if it stood there.
-            tag = self._composer.resolve(ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # by the stubs
+            # Unquoted, so a variable may hold a number, as if it were written here.
+            tag = self._composer.resolve(ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]  # as above
         return self._typed(tag, text)
 
     def _typed(self, tag: str, text: str) -> object:
@@ -169,17 +169,17 @@ class _Reader:
         if tag not in _READ_BY_YAML:
             raise _unknown_tag(tag)
         kind = tag.removeprefix(_TAG)
-        # 1:1:1:… is a number in YAML 1.1, and one that takes quadratic time.
+        # 1:1:1:… is a number in YAML 1.1, and takes quadratic time.
         if len(text) > _LONGEST_TYPED:
             raise BadValue(f"{quoted(text)} is too long for a value of type {kind}", "quotes make it text")
         try:
             return self._composer.construct_object(ScalarNode(tag, text))
         except (ArithmeticError, AttributeError, LookupError, ValueError, YAMLError):
-            # SafeLoader trusts its patterns, but they let 2001-99-99 pass for a date, 0x_ for a number…
+            # SafeLoader trusts its patterns, but these accept 2001-99-99 as a date, 0x_ as a number…
             raise BadValue(f"{quoted(text)} cannot be read as {kind}", "quotes make it text") from None
 
     def _untyped(self, node: Node) -> object:
-        """Return something of the type that `node`, which is no text, would have."""
+        """Return a value of the type that `node`, which is not text, would have."""
         if not isinstance(node, ScalarNode):
             return [] if isinstance(node, SequenceNode) else {}
         try:

@@ -1,4 +1,4 @@
-"""Upstreams: named groups of backends, and how one of them is chosen."""
+"""Upstreams: named groups of backends, and how a backend is chosen."""
 
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -38,13 +38,13 @@ def _from_address(value: object) -> object:
 
 
 class OnLoss(Section):
-    """What a client is told when its backend vanishes."""
+    """What a client is sent when its backend vanishes."""
 
-    close_code: CloseCode = Field(default=1012, description="Close code that the client is told")
+    close_code: CloseCode = Field(default=1012, description="Close code sent to the client")
 
 
 class Pool(Section):
-    """Connections to a backend that are kept for further requests."""
+    """Connections to a backend that are kept for later requests."""
 
     idle: Duration = Field(
         default="15s",
@@ -68,7 +68,7 @@ def _off_is_none(value: object, *, example: str) -> object:
 
 
 class Upstream(Section):
-    """Backends of which any can serve a tunnel."""
+    """Interchangeable backends."""
 
     backends: tuple[
         Annotated[Backend, BeforeValidator(_from_address, json_schema_input_type=BackendAddress | Backend)],
@@ -92,7 +92,7 @@ class Upstream(Section):
         ),
     ] = Field(
         default_factory=OnLoss,
-        description="What a client is told when its backend vanishes; off: its connection just ends",
+        description="What a client is sent when its backend vanishes; off: its connection just ends",
     )
     pool: Annotated[
         Pool | None,
@@ -107,7 +107,7 @@ class Upstream(Section):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield every backend whose address an earlier one has."""
+        """Yield every backend with the same address as an earlier one."""
         addresses = []
         for index, entry in items_of(value_of(written, "backends")):
             plain = isinstance(entry, str)
@@ -115,7 +115,7 @@ class Upstream(Section):
             try:
                 addresses.append((key, parse_backend(entry if plain else value_of(entry, "address"))))
             except BadValue:
-                continue  # reported where it is validated
+                continue  # reported by its validator
         return repeated(addresses, _listed_twice)
 
 

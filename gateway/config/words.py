@@ -1,4 +1,4 @@
-"""The words of error messages: how a value, a list of names or a likely typo is put to an operator."""
+"""Phrases for error messages: values, lists of names, likely typos."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ _MOST_NAMES = 20
 
 
 def found(value: object) -> str:
-    """Return what `value` is: `a list`, `the number 5`, `the text "abc"`, `nothing`."""
+    """Describe `value`: `a list`, `the number 5`, `the text "abc"`, `nothing`."""
     match value:
         case None:
             return "nothing"
@@ -27,12 +27,12 @@ def found(value: object) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return `text` in double quotes, cut where it is too long to read."""
+    """Return `text` in double quotes, truncated if it is too long."""
     return f'"{_cut(text)}"'
 
 
 def number(value: float) -> str:
-    """Return the digits of `value`, cut where there are too many to read."""
+    """Return the digits of `value`, truncated if there are too many."""
     return _cut(str(value))
 
 
@@ -48,7 +48,7 @@ def known(word: str, names: Iterable[str], label: str) -> str:
     listed = ", ".join(map(_cut, names[:_MOST_NAMES])) or "none"
     if len(names) > _MOST_NAMES:
         listed += f" and {len(names) - _MOST_NAMES} more"
-    # difflib takes quadratic time, and the word is as long as whoever wrote the file likes.
+    # difflib takes quadratic time, and the word may be of any length.
     likely = difflib.get_close_matches(word[:_LONGEST_QUOTE], names, n=1)
     return f"did you mean {likely[0]}? {label}: {listed}" if likely else f"{label}: {listed}"
 

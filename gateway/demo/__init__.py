@@ -1,4 +1,4 @@
 """What ``gateway demo`` runs behind the gateway.
 
-``echo`` a backend that sends back what it is sent
+``echo``  a backend that echoes WebSocket messages
 """

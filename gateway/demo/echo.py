@@ -1,11 +1,11 @@
-"""The built-in backend of ``gateway demo``: it echoes, streams and waits, so that everything can be tried.
+"""The built-in backend of ``gateway demo``: it echoes, streams and delays, to try everything out.
 
 =================== =========================================================================
-any path            a WebSocket there sends back every message; of the subprotocols that a
-                    client offers it takes the first, and it closes with the client's code
-``/``               a page that opens a WebSocket to where the page itself came from
+any path            a WebSocket that echoes every message; it accepts the first subprotocol
+                    that the client offers, and closes with the client's close code
+``/``               a page that opens a WebSocket to the address it came from
 ``/sse``            a Server-Sent Event each second
-``/slow?seconds=3`` an answer that comes late, as in long polling
+``/slow?seconds=3`` a delayed answer, as in long polling
 =================== =========================================================================
 """
 
@@ -28,15 +28,15 @@ SHUTDOWN_SECONDS = 1.0
 _TUNNELS: web.AppKey[set[web.WebSocketResponse]] = web.AppKey("tunnels")
 _STOPPING: web.AppKey[asyncio.Event] = web.AppKey("stopping")
 _SECONDS = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?", re.ASCII)
-# RFC 6455 section 7.4.1: what stands for the lack of a code is never sent.
+# RFC 6455 section 7.4.1: codes that are never sent in a frame.
 _NEVER_SENT = (1005, 1006, 1015)
 _HELP = "This is the demo's echo backend: / is a page, /sse a stream, /slow?seconds=3 a slow answer, ws:// echoes.\n"
 
 
 async def start_echo(sock: socket.socket) -> web.AppRunner:
-    """Serve the backend; ``cleanup()`` of what is returned ends it, with Close 1001 for every open WebSocket.
+    """Serve the backend. ``cleanup()`` of the returned runner ends it, with Close 1001 for every open WebSocket.
 
-    :param sock: bound, of any family; it belongs to the server from now on
+    :param sock: bound, of any family; the server owns it
     """
     runner = web.AppRunner(echo_app(), access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
@@ -49,7 +49,7 @@ def echo_app() -> web.Application:
     app = web.Application()
     app[_TUNNELS] = set()
     app[_STOPPING] = asyncio.Event()
-    app.on_shutdown.append(_say_goodbye)
+    app.on_shutdown.append(_close_all)
     app.router.add_route("*", "/{path:.*}", _serve)
     return app
 
@@ -85,7 +85,7 @@ async def _echo(request: web.Request) -> web.WebSocketResponse:
             code = message.data
             await ws.close(code=WSCloseCode.OK if not code or code in _NEVER_SENT else code, drain=False)
     except ConnectionError:
-        pass  # the peer went away while it was being answered
+        pass  # the client went away
     finally:
         request.app[_TUNNELS].discard(ws)
     return ws
@@ -109,13 +109,13 @@ async def _answer_late(request: web.Request) -> web.Response:
     text = request.query.get("seconds", "3")
     seconds = float(text) if _SECONDS.fullmatch(text) else -1.0
     if not 0 <= seconds <= MAX_SLOW_SECONDS:
-        raise web.HTTPBadRequest(text=f"seconds has to be a number from 0 to {MAX_SLOW_SECONDS:.0f}\n")
+        raise web.HTTPBadRequest(text=f"seconds must be a number from 0 to {MAX_SLOW_SECONDS:.0f}\n")
     await _stopped(request, seconds)
     return web.Response(text=f"That took {seconds:g} s.\n", headers={"Cache-Control": "no-store"})
 
 
 async def _stopped(request: web.Request, seconds: float) -> bool:
-    """Wait; true at once when the backend is stopped meanwhile."""
+    """Wait for some seconds; return early with true if the backend is stopped meanwhile."""
     try:
         await asyncio.wait_for(request.app[_STOPPING].wait(), seconds)
     except TimeoutError:
@@ -123,7 +123,7 @@ async def _stopped(request: web.Request, seconds: float) -> bool:
     return True
 
 
-async def _say_goodbye(app: web.Application) -> None:
+async def _close_all(app: web.Application) -> None:
     app[_STOPPING].set()
     goodbyes = [ws.close(code=WSCloseCode.GOING_AWAY, message=b"the demo ends") for ws in app[_TUNNELS]]
     await asyncio.gather(*goodbyes, return_exceptions=True)

@@ -33,6 +33,9 @@ LINGER_NS = 2_000_000_000
 """For a client to close after its last answer. A socket that is closed with bytes unread resets the connection, and the
 reset may overtake the answer."""
 
+FRESH_NS = 1_000_000_000
+"""For the first request of a connection to come before that counts as idle, in a drain."""
+
 NOT_NOW = (EAGAIN, EINTR)
 _END = EPOLLRDHUP
 
@@ -86,7 +89,7 @@ class Client:
         self.pinned: BackendConnection | None = None
         self._reader: RequestReader | None = None
         self._head: RequestHead | None = None
-        self._started_ns = 0
+        self._started_ns = clients.relay.now
         self._served = False  # whether a plain request has come on it
         self._watched = False
         self._taking = False
@@ -360,8 +363,9 @@ class Client:
         self.answer(refused, keep)
 
     def close_if_idle(self) -> bool:
-        """Close the connection unless a request is under way, or has begun to come. :returns: whether that was done"""
-        if self.task is None and self._reader is None and not self._lingers:
+        """Close the connection unless a request is under way, or is about to come. :returns: whether it is closed"""
+        fresh = not self._served and self._clients.relay.now - self._started_ns < FRESH_NS
+        if self.task is None and self._reader is None and not self._lingers and not fresh:
             self._close()
         return self._over
 

@@ -87,7 +87,7 @@ class Dial:
         self._watched = False
         self._failure: Refused | None = None
         self.deadline_ns = NEVER
-        """when :meth:`late` is due; whoever waits looks here"""
+        """when :meth:`late` is due; the caller copies it"""
 
     def start(self, attempt: Attempt | None = None) -> None:
         """Dial. :param attempt: the one to begin with, where the caller has chosen it already"""

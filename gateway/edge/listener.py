@@ -47,10 +47,10 @@ _DROP_SYN = b"".join(
 
 
 def take_no_more(sock: socket.socket) -> None:
-    """Have the kernel ignore whoever begins to connect to a listening socket from now on.
+    """Have the kernel ignore new connection attempts on a listening socket from now on.
 
-    What it would still put into the queue between the last look at that and the end of the socket would be reset,
-    though its client was told that it is connected. Whoever is ignored asks again, and finds the socket closed.
+    A connection that entered the queue between the last ``accept`` and the close would be reset, although its client
+    sees it as established. A client whose SYN is ignored sends it again and finds the socket closed.
     """
     import ctypes  # few listeners end, and every worker begins
 
@@ -91,7 +91,7 @@ class Listener:
             self._poller.watch(self._sock.fileno(), select.EPOLLIN, self._accept)
 
     def stop(self) -> None:
-        """Stop accepting. Connections that come now wait for whoever accepts next."""
+        """Stop accepting. New connections wait in the kernel's queue."""
         if self._paused is not None:
             self._paused.cancel()
             self._paused = None
@@ -100,14 +100,14 @@ class Listener:
             self._poller.unwatch(self._sock.fileno())
 
     def close(self) -> None:
-        """Accept what waits already, and let go of the socket. Others may go on with it."""
+        """Accept the connections that wait already, and close this descriptor. Other processes may keep the socket."""
         self.stop()
         self._closed = True
         self._accept(0, MOST_WAITING)
         self._sock.close()
 
     def give_up(self) -> None:
-        """Accept what waits already, and have the socket end: nobody else goes on with it."""
+        """Accept the connections that wait already, and end the socket: no other process uses it."""
         if self._sock.family != socket.AF_UNIX:
             take_no_more(self._sock)
         self.close()
@@ -136,7 +136,7 @@ class Listener:
                 log.warning("accept failed: %s", os.strerror(-fd))
 
     def _pause(self, why: str) -> None:
-        """Leave connections in the kernel's queue for a moment. Trying again at once would only burn CPU."""
+        """Leave connections in the kernel's queue for a moment: trying again at once would only burn CPU."""
         self._exhausted("cannot accept connections: %s; trying every %s s", why, PAUSE_SECONDS)
         self.stop()
         self._paused = asyncio.get_running_loop().call_later(PAUSE_SECONDS, self.start)

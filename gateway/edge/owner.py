@@ -1,6 +1,6 @@
 """The owner of one worker's rows: what happens when a tunnel opens, ends or loses its backend, and their upkeep.
 
-The relay calls it (``relay.py``), and so does whoever takes tunnels over from another worker.
+The relay calls it (``relay.py``), and so does the code that takes tunnels over from another worker.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Owner:
         return now + TICK_NS if self._sweep.tick(now) else NEVER
 
     def _report_end(self, ended: Ended) -> None:
-        self._ends.tell(ended, self._handshakes.log)
+        self._ends.report(ended, self._handshakes.log)
 
     # --- draining -----------------------------------------------------------------------------------------------------
 

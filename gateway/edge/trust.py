@@ -56,7 +56,7 @@ class Trust:
     def peer(self, address: object) -> Peer:
         """Describe a peer by its address and port, or whatever else stands for it on a unix socket."""
         if not isinstance(address, tuple):
-            # Whoever may connect to a unix socket is on this machine, by the operator's leave.
+            # A process that may connect to a unix socket is on this machine, with the operator's permission.
             return Peer("", 0, True)
         host: str = address[0]
         if host.startswith("::ffff:") and "." in host:

@@ -1,5 +1,6 @@
-"""What operators see: metrics, the access log, the admin API and the status page.
+"""The workers' part of what operators see: metrics and the access log.
 
-A worker uses ``events`` (metrics at the rate of handshakes and closes), ``access_log`` and ``ends``. The supervisor
-uses ``collector``, ``api`` and ``admin``, which read the shared table and never ask a worker.
+``events`` has the metrics that change at the rate of handshakes, requests and closes; ``handshakes``, ``requests`` and
+``ends`` count and log these; ``access_log`` writes the lines. The supervisor's part is in ``gateway.admin``, which
+reads the shared table and the workers' files.
 """

@@ -1,8 +1,7 @@
-"""The access log: one line for each handshake, for each tunnel's end and for each plain request.
+"""The access log: one line per handshake, per tunnel's end and per plain request.
 
-Lines are gathered and written every ``FLUSH_SECONDS``. What is no regular file is written by a thread: a reader that
-does not read (a pipe that is full) then blocks that thread, and never a tunnel. Lines beyond ``MAX_WAITING`` are
-given up and counted.
+Lines are batched and written every ``FLUSH_SECONDS``. Anything but a regular file is written by a thread, so a stalled
+reader (a full pipe) blocks that thread and never a tunnel. Lines beyond ``MAX_WAITING`` are dropped and counted.
 """
 
 from __future__ import annotations
@@ -24,35 +23,35 @@ FLUSH_SECONDS = 0.05
 MAX_WAITING = 50_000
 MAX_LINE = 2048
 MAX_TEXT = 100
-"""Characters that each value keeps where the line would be longer than ``MAX_LINE``: what goes to a pipe has to be
-shorter than the pipe takes in one piece, even when each character is escaped."""
+"""Maximum length of each value if the line would be longer than ``MAX_LINE``. A line must be shorter than what a pipe
+takes in one piece, even if every character is escaped."""
 
 Value = str | int | float | None
 _complain = Seldom(logging.getLogger("gateway").warning)
 _losing = threading.Lock()
-"""Held while lines are counted as lost: by the loop's thread, and by those of this log and of one that it replaces."""
+"""Held while lost lines are counted: by the event loop's thread, this log's thread, and that of a log it replaces."""
 
 
 class Form:
-    """What the lines of one event say, and in which order. Each kind of line is put together once, here."""
+    """The format of one event's lines: the fields and their order."""
 
     def __init__(self, event: str, **fields: str) -> None:
         """
-        :param fields: how each value is printed, ``printf``'s way: ``%s`` for a text and for whatever may be missing
+        :param fields: each value's ``printf`` conversion: ``%s`` for text and for values that may be missing
         """
         self.event = event
         self.fields = fields
         self._json = '{"time":"%s","event":"' + event + '"' + "".join(f',"{n}":{c}' for n, c in fields.items()) + "}\n"
 
     def json(self, when: str, values: Sequence[Value]) -> str:
-        """A line of JSON. What is missing is null."""
+        """Format a line as JSON. Missing values are null."""
         return self._json % (
             when,
             *[_escaped(v) if v.__class__ is str else "null" if v is None else v for v in values],
         )
 
     def text(self, when: str, values: Sequence[Value]) -> str:
-        """A line for people: the time and the event, then ``key=value``. What is missing is left out."""
+        """Format a line for people: time and event, then ``key=value``. Missing values are left out."""
         words = [when, self.event]
         for (name, conversion), value in zip(self.fields.items(), values, strict=True):
             if value is not None:
@@ -70,12 +69,12 @@ def _quoted(text: str) -> str:
 
 
 class AccessLog:
-    """Where a worker's lines go."""
+    """The access log of one worker."""
 
     def __init__(self, path: str | None, form: Literal["json", "text"], on_lost: Callable[[int], None]) -> None:
         """
         :param path: a file, ``-`` for stdout, None for no log
-        :param on_lost: told how many lines were lost; by one thread at a time
+        :param on_lost: called with the number of lost lines, by one thread at a time
         :raises OSError: the file cannot be opened
         """
         self.enabled = path is not None
@@ -83,11 +82,11 @@ class AccessLog:
         self._on_lost = on_lost
         self._lines: list[str] = []
         self._handed_over = 0
-        """lines given to the thread; written by the loop's thread only"""
+        """lines handed to the log's thread; written by the loop's thread only"""
         self._dealt_with = 0
-        """of these, lines written or lost; written by the log's thread only"""
+        """how many of these were written or lost; written by the log's thread only"""
         self._abandoned = False
-        """the process ends: what the thread has not dealt with is counted as lost"""
+        """the process is exiting: lines that the thread has not processed were counted as lost"""
         self._second = -1
         self._second_text = ""
         self._timer: asyncio.TimerHandle | None = None
@@ -97,7 +96,7 @@ class AccessLog:
         self._start_thread()
 
     def write(self, form: Form, values: Sequence[Value], at: float | None = None) -> None:
-        """Log one event. A line that is too long has its texts cut to ``MAX_TEXT``.
+        """Log one event. If the line is too long, its texts are cut to ``MAX_TEXT``.
 
         :param values: in the order of the form's fields
         :param at: when it happened, in Unix seconds; now if not given
@@ -105,7 +104,7 @@ class AccessLog:
         if not self.enabled:
             return
         if len(self._lines) + self._handed_over - self._dealt_with >= MAX_WAITING:
-            # Nothing is logged here: the reader that does not read may be the one of stderr, too.
+            # Log nothing here: stderr may have the same stalled reader.
             with _losing:
                 self._on_lost(1)
             return
@@ -118,7 +117,7 @@ class AccessLog:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
     def _timestamp(self, at: float) -> str:
-        """RFC 3339, with milliseconds. Lines of one second share what is made of it."""
+        """Format a time as in RFC 3339, with milliseconds. The part up to the second is cached."""
         second = int(at)
         if second != self._second:
             self._second = second
@@ -126,7 +125,7 @@ class AccessLog:
         return f"{self._second_text}{_FRACTIONS[int((at - second) * 1000)]}"
 
     def flush(self) -> None:
-        """Write what was gathered, or hand it to the thread that does."""
+        """Write the batched lines, or hand them to the thread."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -140,15 +139,15 @@ class AccessLog:
                 self._queue.put((count, data))
 
     def reopen(self) -> None:
-        """Open the file anew, after it was moved away. :raises OSError: it cannot be opened"""
+        """Reopen the file after it was moved away. :raises OSError: it cannot be opened"""
         if self.enabled and self._file is not None:
             self._file.reopen()
             self._start_thread()
 
     def close(self, wait_seconds: float = 2, process_ends: bool = True) -> None:
-        """Write what there is, as far as that is done in ``wait_seconds``.
+        """Write what is pending, and wait for that at most ``wait_seconds``.
 
-        :param process_ends: what is not written by then is lost, and counted so; otherwise the thread goes on with it
+        :param process_ends: lines not written by then are lost, and counted as lost; otherwise the thread goes on
         """
         self.flush()
         if self._thread is not None:
@@ -170,7 +169,7 @@ class AccessLog:
             self._thread.start()
 
     def _write_all(self) -> None:
-        """What the thread does."""
+        """The log's thread: write batches until the log is closed."""
         assert self._file is not None
         while (item := self._queue.get()) is not None:
             count, data = item
@@ -178,14 +177,14 @@ class AccessLog:
         self._file.close()
 
     def _write_lines(self, data: bytes, handed_over: int = 0) -> None:
-        """:param handed_over: how many lines that is, where the log's thread writes them"""
+        """Write lines. :param handed_over: how many they are, if the log's thread writes them"""
         assert self._file is not None
         lost, error = self._file.write(data)
         with _losing:
             if self._abandoned:
-                return  # counted already
+                return  # already counted as lost
             self._dealt_with += handed_over
             if lost:
                 self._on_lost(lost)
         if error is not None:
-            _complain("access log %s: %s: %d lines are lost", self._file.path, error.strerror, lost)
+            _complain("access log %s: %s; lost %d lines", self._file.path, error.strerror, lost)

@@ -1,4 +1,4 @@
-"""What is counted of connections to backends."""
+"""Metrics of connections to backends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gateway.tunnels.table.table import Slice
 
 TUNNEL, REQUEST = "tunnel", "request"
-"""What a connection is for, in ``gateway_backend_connections_total``."""
+"""What a connection is used for, in ``gateway_backend_connections_total``."""
 
 DIAL, POOL = "dial", "pool"
 """Where it came from."""
@@ -27,14 +27,14 @@ class Backends:
         self._slice = slice_
 
     def connect_failed(self, target: Target, reason: str) -> None:
-        """A backend cannot be reached. :param reason: one of few words, as it is a label"""
+        """Count a failed attempt to connect. :param reason: one of a few words, since it is a label"""
         self._events.connect_errors.labels(target.upstream, target.label, reason).inc()
         self._slice.note_connect(target.number, False, time.monotonic_ns())
 
     def connect_succeeded(self, target: Target) -> None:
-        """A backend was reached."""
+        """Note that a backend was reached."""
         self._slice.note_connect(target.number, True, time.monotonic_ns())
 
     def used(self, target: Target, purpose: str, source: str) -> None:
-        """A connection is used: see ``TUNNEL``, ``REQUEST``, ``DIAL`` and ``POOL``."""
+        """Count the use of a connection: see ``TUNNEL``, ``REQUEST``, ``DIAL`` and ``POOL``."""
         self._batch.count(self._events.connected(target.upstream, target.label, purpose, source))

@@ -1,8 +1,8 @@
-"""Telling, put off and done in batches.
+"""Deferred reporting: metrics and log lines are batched.
 
-What metrics and the access log are told of a handshake or of a tunnel's end costs as much as the handshake itself when
-it is done between system calls, whose code has driven its own out of the processor's caches; done dozens in a row it
-costs a third (``make bench``, scenario ``handshake``). So it waits a moment, never longer than ``MAX_SECONDS``.
+Reporting a handshake or a tunnel's end costs as much as the handshake itself if it is done between system calls, which
+evict its code from the processor's caches. Done dozens in a row, it costs a third of that (``make bench``, scenario
+``handshake``). So it is deferred, by at most ``MAX_SECONDS``.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, Protocol
 MAX_SECONDS = 0.05
 Count = Callable[[int], None]
 MAX_WAITING = 64
-"""Done at once when so much waits: a batch must not keep tunnels waiting for longer than a large message would."""
+"""A batch this large runs at once, so that it delays tunnels no longer than a large message would."""
 
 
 class Distribution(Protocol):
     """A histogram."""
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Count values that were observed."""
+        """Count observed values."""
 
 
 class Batch:
-    """Calls that are made a little later, in order."""
+    """Calls that are deferred a little, and made in order."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -36,19 +36,19 @@ class Batch:
         self._observed: defaultdict[Distribution, list[float]] = defaultdict(list)
 
     def count(self, counter: Count) -> None:
-        """Count an event; ``counter`` is called with the number of those that have come by the next time."""
+        """Count an event; at the next flush, ``counter`` is called with the number of events since the last one."""
         self._counts[counter] += 1
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
 
     def observe(self, distribution: Distribution, value: float) -> None:
-        """Observe a value; ``distribution`` is told of all those that have come by the next time."""
+        """Observe a value; the next flush passes all observed values to ``distribution``."""
         self._observed[distribution].append(value)
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
 
     def add(self, call: Callable[..., None], *arguments: Any) -> None:
-        """Make a call later. What it raises goes to the loop's exception handler, and ends no batch."""
+        """Defer a call. If it raises, the loop's exception handler is called and the batch goes on."""
         self._calls.append((call, arguments))
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
@@ -56,7 +56,7 @@ class Batch:
             self.flush()
 
     def flush(self) -> None:
-        """Make all calls that wait, and tell of all that was counted and observed, by those calls too."""
+        """Make all deferred calls, then report all counts and observations, including those of the calls."""
         calls, self._calls = self._calls, []
         for call, arguments in calls:
             self._call(call, *arguments)
@@ -73,5 +73,5 @@ class Batch:
     def _call(self, call: Callable[..., None], *arguments: Any) -> None:
         try:
             call(*arguments)
-        except Exception as error:  # one that cannot be told must not silence the others
+        except Exception as error:  # one failing call must not stop the others
             self._loop.call_exception_handler({"message": f"{call!r} failed", "exception": error})

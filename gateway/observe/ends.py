@@ -1,4 +1,4 @@
-"""What is said of a tunnel that has ended: its line in the access log and its metrics, all from its row."""
+"""Reports ended tunnels: a line in the access log and metrics, all from the tunnel's row."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 NS = 1e9
 DIRECTIONS = ("client_to_backend", "backend_to_client")
-"""By the side that the bytes come from."""
+"""Indexed by the side that sent the bytes."""
 
 _SCANNERS = (SIDE_0 + SCANNER, SIDE_0 + SIDE_CELLS + SCANNER)
 _CLOSE_SEEN = {(False, False): None, (True, False): "client", (False, True): "backend", (True, True): "both"}
 
 
 def tunnel_id(row_id: int) -> str:
-    """How people see the id of a tunnel."""
+    """Return a tunnel's id as logs and the API show it."""
     return f"{row_id:x}"
 
 
 class Ended(NamedTuple):
-    """A tunnel that has ended: a copy of its row, which is another tunnel's soon."""
+    """A tunnel that has ended: a copy of its row, since another tunnel may soon use the row."""
 
     cells: Sequence[int]
     texts: bytes
@@ -91,7 +91,7 @@ TUNNEL_END = Form(
 
 
 class Ends:
-    """Tells of tunnels that have ended."""
+    """Reports the tunnels of one worker that have ended."""
 
     def __init__(self, table: Table, registry: Registry, events: Events, batch: Batch) -> None:
         self._table = table
@@ -100,11 +100,11 @@ class Ends:
         self._batch = batch
 
     def remember(self, row: int) -> Ended:
-        """Take down what there is to tell, while the row still holds it."""
+        """Copy what is to be reported while the row still holds it."""
         cells, texts = self._table.snapshot(row)
         return Ended(cells, texts, time.monotonic_ns(), time.time())
 
-    def tell(self, ended: Ended, log: AccessLog) -> None:
+    def report(self, ended: Ended, log: AccessLog) -> None:
         """Count an ended tunnel and log it."""
         cells = ended.cells
         route = self._registry.routes[cells[ROUTE]]
@@ -124,7 +124,7 @@ class Ends:
             log.write(TUNNEL_END, self._values(ended, route, end, seconds, codes), ended.at_unix)
 
     def _values(self, ended: Ended, route: str, end: Attribution, seconds: float, codes: list[int]) -> Sequence[Value]:
-        """What the access log says, in the order of ``TUNNEL_END``."""
+        """Return the values of the log line, in the order of ``TUNNEL_END``."""
         cells = ended.cells
         client, host, path, subprotocol, request_id = texts_of(ended.texts)
         of_client, of_backend = end.sides

@@ -1,9 +1,9 @@
-"""Metrics at the rate of handshakes, requests and closes, kept by each worker through prometheus-client.
+"""Metrics that change at the rate of handshakes, requests and closes. Each worker keeps them with prometheus-client.
 
-What happens for each message is counted in the shared table instead; ``collector`` reads both.
+Events that occur per message are counted in the shared table instead; ``admin/collector.py`` reads both.
 
-Every worker writes one set of files in a directory of the supervisor's, named after the worker's slot. A worker that
-takes a dead one's place goes on with its files, so counters never go down and files do not pile up.
+Each worker writes one set of files, named after its slot, in a directory that the supervisor owns. The successor of a
+dead worker continues its files, so counters never go down and files do not pile up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 NO_ROUTE = "-"
-"""The ``route`` label of what happened before a route was found."""
+"""The ``route`` label of events before a route was found."""
 
 RESULTS = (
     "upgraded",
@@ -33,12 +33,12 @@ RESULTS = (
     "unavailable",
 )
 CLIENT_GONE = "client_gone"
-"""The result of a handshake whose client did not wait for one: in the access log only."""
+"""The result of a handshake whose client left before there was one; in the access log only."""
 
 FOR_TUNNEL, FOR_REQUEST = "tunnel", "request"
 """What a connection to a backend is used for."""
 FROM_DIAL, FROM_POOL = "dial", "pool"
-"""Where it came from: made for this purpose, or kept from an earlier request."""
+"""Where it came from: opened for this purpose, or kept from an earlier request."""
 
 HANDSHAKE_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 REQUEST_BUCKETS = (*HANDSHAKE_BUCKETS, 30, 60)
@@ -47,23 +47,23 @@ TUNNEL_BUCKETS = (1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 14400, 28800, 86400)
 
 
 def use_files_of(slot: int) -> None:
-    """Have this process's metrics kept in the files of a slot. Call before the first metric is made.
+    """Keep this process's metrics in the files of a slot. Call before creating the first metric.
 
     :raises RuntimeError: ``PROMETHEUS_MULTIPROC_DIR`` is not set
     """
     if DIRECTORY not in os.environ:
-        raise RuntimeError(f"{DIRECTORY} is not set: a worker is started by the supervisor")
+        raise RuntimeError(f"{DIRECTORY} is not set: workers must be started by the supervisor")
     _import_without_server()
     from prometheus_client import values
 
-    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]  # theirs is untyped
+    values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]  # it is untyped
 
 
 def _import_without_server() -> None:
-    """Have the parts of prometheus-client that count imported alone.
+    """Import only the parts of prometheus-client that count.
 
-    The package imports its HTTP server with all that this needs, 4 MB in each worker, when it is imported itself; so it
-    is there as a package only, with nothing in it but its parts.
+    Importing the package itself also imports its HTTP server and everything that needs, 4 MB in each worker. So put an
+    empty package into ``sys.modules``, from which submodules can be imported.
     """
     if "prometheus_client" not in sys.modules:
         spec = importlib.util.find_spec("prometheus_client")
@@ -72,8 +72,8 @@ def _import_without_server() -> None:
 
 
 class Durations:
-    """A child of a histogram, told of many values at once: of prometheus-client each alone costs as much as a counter
-    for every dozen, and twice."""
+    """A child of a histogram that takes many values at once, which is much cheaper than prometheus-client's
+    ``observe()`` for each value."""
 
     def __init__(self, child: Any) -> None:
         """:param child: of a ``Histogram`` of prometheus-client, by its labels"""
@@ -82,7 +82,7 @@ class Durations:
         self._sum = child._sum.inc
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """As ``observe()`` for each."""
+        """Same as ``observe()`` for each value."""
         found = [0] * len(self._bounds)
         for value in values:
             found[bisect_left(self._bounds, value)] += 1
@@ -101,7 +101,7 @@ class RouteEvents:
         self.handshake_seconds = Durations(events.handshake_seconds.labels(route))
         self.tunnel_seconds = Durations(events.tunnel_seconds.labels(route))
         self.http_seconds = Durations(events.http_seconds.labels(route))
-        # A child is looked up by its labels only once.
+        # Children are cached: each is looked up by its labels only once.
         self.handshakes = cache(lambda result: events.handshakes.labels(route, result).inc)
         self.closed = cache(lambda initiator, cause: events.closed.labels(route, initiator, cause).inc)
         self.close_codes = cache(lambda side, code: events.close_codes.labels(route, side, code).inc)
@@ -134,7 +134,7 @@ class Events:
         )
         self.closed = Counter(
             "gateway_tunnels_closed",
-            "Tunnels that have ended, by who began the end and why",
+            "Ended tunnels, by the side that began the end and the cause",
             ["route", "initiator", "cause"],
             registry=registry,
         )
@@ -163,7 +163,7 @@ class Events:
         )
         self.backend_connections = Counter(
             "gateway_backend_connections",
-            "Connections to backends that were put to use, by what for and where they came from",
+            "Uses of connections to backends, by purpose and source",
             ["upstream", "backend", "for", "from"],
             registry=registry,
         )
@@ -179,10 +179,10 @@ class Events:
             registry=registry,
         )
         self.route = cache(lambda name: RouteEvents(self, name))
-        # Labels by position: the names of two of them are keywords. A child is looked up by its labels only once.
+        # Labels by position, since two of their names are keywords. Children are cached as above.
         self.connected = cache(
             lambda upstream, backend, purpose, origin: (
                 self.backend_connections.labels(upstream, backend, purpose, origin).inc
             )
         )
-        """to count one more connection, by upstream, backend, ``FOR_…`` and ``FROM_…``"""
+        """counts a connection, by upstream, backend, ``FOR_…`` and ``FROM_…``"""

@@ -1,4 +1,4 @@
-"""What is counted and logged of handshakes. Both are deferred and batched (``batch.py``)."""
+"""Metrics and log lines of handshakes. Both are deferred and batched (``batch.py``)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REFUSAL = Form("handshake", client="%s", route="%s", result="%s", status="%d", r
 
 
 class Handshake(NamedTuple):
-    """What a log line says of the request."""
+    """The parts of a request that are logged."""
 
     request_id: str
     client: str
@@ -49,9 +49,9 @@ class Handshakes:
         self._batch = batch
 
     def refused(self, client: str, route: str | None, result: str, status: int, reason: str, started_ns: int) -> None:
-        """A handshake was refused before it had a route, or for what it says.
+        """Report a handshake that was refused before it had a route, or because of its contents.
 
-        :param started_ns: when its first byte came; 0 if none did
+        :param started_ns: when its first byte arrived; 0 if none did
         """
         events = self._events.route(route or NO_ROUTE)
         self._batch.count(events.handshakes(result))
@@ -62,7 +62,7 @@ class Handshakes:
     def ended(
         self, request: Handshake, result: str, status: int | None, reason: str | None, backend: str | None
     ) -> None:
-        """A handshake with a route is over. It is counted unless its client has gone."""
+        """Report the end of a handshake with a route. It is counted unless the client has gone."""
         self._batch.add(self._ended, request, result, status, reason, backend, time.monotonic_ns(), time.time())
 
     def _ended(

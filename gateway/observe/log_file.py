@@ -1,7 +1,7 @@
-"""Where log lines end up: a file, a FIFO or what stdout is. Every line is written whole or counted as lost.
+"""The destination of log lines: a file, a FIFO or stdout. Every line is written completely or counted as lost.
 
-A write can fail in the middle of a line: a disk fills up, a reader goes away. The half line cannot be taken back, as
-other workers append to the same file. The next write begins with a newline then, so that the half line spoils no other.
+A write can fail in the middle of a line, when a disk is full or a reader goes away. The partial line cannot be removed,
+since other workers append to the same file. The next write then starts with a newline, so no other line is damaged.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class LogFile:
         self.path = path
         self._fd = self._open()
         self._cut = False
-        """whether this process wrote half a line last"""
+        """whether this process's last write ended in a partial line"""
 
     @property
     def is_regular(self) -> bool:
@@ -33,7 +33,7 @@ class LogFile:
         """Append lines.
 
         :param lines: each with its newline
-        :returns: how many were lost, one that was cut included, and why
+        :returns: how many were lost, including a partial one, and why
         """
         head = b"\n" if self._is_cut() else b""
         data = head + lines
@@ -45,7 +45,7 @@ class LogFile:
         return lines.count(b"\n") - lines.count(b"\n", 0, max(0, written - len(head))), error
 
     def reopen(self) -> None:
-        """Open the path anew, after the file was moved away. :raises OSError: it cannot be opened"""
+        """Reopen the path after the file was moved away. :raises OSError: it cannot be opened"""
         if self.path != "-":
             new = self._open()
             os.dup2(new, self._fd, inheritable=False)
@@ -60,8 +60,8 @@ class LogFile:
     def _open(self) -> int:
         if self.path == "-":
             return sys.stdout.fileno() if sys.stdout is not None else 1
-        # Without O_NONBLOCK a FIFO that nobody reads yet would hold the worker in open(); with it, that is an error. A
-        # file is opened for reading as well where that is allowed: for _is_cut(). A FIFO would be its own reader then.
+        # Without O_NONBLOCK, opening a FIFO without a reader would block; with it, that is an error. A regular file is
+        # reopened for reading too, if permitted, for _is_cut(). A FIFO must not be: it would be its own reader.
         flags = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
         fd = os.open(self.path, flags | os.O_WRONLY, MODE)
         if stat.S_ISREG(os.fstat(fd).st_mode):
@@ -76,20 +76,20 @@ class LogFile:
         return fd
 
     def _is_cut(self) -> bool:
-        """Whether half a line is last there, of whichever worker it is."""
+        """Whether the file ends in a partial line, from any worker."""
         try:
             status = os.fstat(self._fd)
             if stat.S_ISREG(status.st_mode):
                 return os.pread(self._fd, 1, max(0, status.st_size - 1)) not in (b"\n", b"")
         except OSError:
-            pass  # it can be written only
+            pass  # not open for reading
         return self._cut
 
     def _write(self, data: bytes) -> tuple[int, OSError | None]:
-        """:returns: how many bytes were written, and why not all of them"""
+        """Write as much as possible. :returns: how many bytes were written, and the error if not all were"""
         written = 0
         try:
-            # What goes to a pipe goes in pieces that the kernel does not mix with another worker's (pipe(7)).
+            # Write to a pipe in pieces of at most PIPE_BUF: the kernel does not interleave those of workers (pipe(7)).
             pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
             while written < len(data):
                 end = len(data)

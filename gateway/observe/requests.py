@@ -1,4 +1,4 @@
-"""What is counted and logged of plain HTTP requests. Both are deferred and batched (``batch.py``)."""
+"""Metrics and log lines of plain HTTP requests. Both are deferred and batched (``batch.py``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gateway.observe.events import Events
 
 CLIENT_CLOSED_REQUEST = 499
-"""In log and metrics, as with nginx: the client went away before there was an answer."""
+"""Status in log and metrics, as in nginx: the client left before there was an answer."""
 
 HTTP = Form(
     "http",
@@ -36,31 +36,31 @@ HTTP = Form(
 
 
 class Logged(NamedTuple):
-    """A request that is over, as it is logged. Texts may be None where they are not known."""
+    """A finished request, as it is logged. Texts may be None if they are not known."""
 
     request_id: str | None
     client: str
     route: str | None
     backend: str | None
-    """address of the backend that was asked last"""
+    """address of the last backend that was tried"""
     method: str
     host: str | None
     path: str
     status: int
     initiator: str | None
-    """``client``, ``backend`` or ``gateway``: who cut it short; None where it went to its end"""
+    """which side cut it short: ``client``, ``backend`` or ``gateway``; None if it was completed"""
     cause: str | None
     """``fin``, ``reset``, ``timeout``, ``write_stall``, …"""
     reason: str | None
-    """what the client was told, where the answer is the gateway's own"""
+    """the text sent to the client, if the gateway itself answered"""
     request_bytes: int
-    """of the request's body, in its framing"""
+    """of the request's body, including its framing"""
     bytes: int
     """of the answer's body"""
     first_byte: float | None
     """seconds until the answer began"""
     duration: float | None
-    """seconds until it was over; both count from the request's first byte"""
+    """seconds until it was over; both are measured from the request's first byte"""
 
 
 class Requests:
@@ -73,7 +73,7 @@ class Requests:
         self._batch = batch
 
     def ended(self, request: Logged) -> None:
-        """A request is over."""
+        """Report a finished request."""
         self._batch.add(self._ended, request, time.time())
 
     def _ended(self, request: Logged, at_unix: float) -> None:

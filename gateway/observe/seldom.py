@@ -1,4 +1,4 @@
-"""Log lines about what may happen thousands of times a second."""
+"""Rate-limits log lines about events that may occur thousands of times a second."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ EVERY_SECONDS = 10.0
 
 
 class Seldom:
-    """Says a thing at once, and again only after a while, with how often it was left unsaid."""
+    """Logs a line at once, then suppresses it for a while; the next line says how many were suppressed."""
 
-    def __init__(self, say: Callable[..., None], clock: Callable[[], float] = time.monotonic) -> None:
-        """:param say: a logger's method. :param clock: in seconds"""
-        self._say = say
+    def __init__(self, log: Callable[..., None], clock: Callable[[], float] = time.monotonic) -> None:
+        """:param log: a logger's method. :param clock: in seconds"""
+        self._log = log
         self._clock = clock
         self._silent_until = -EVERY_SECONDS
-        self._unsaid = 0
+        self._suppressed = 0
 
     def __call__(self, message: str, *arguments: object) -> None:
-        """Say it, if it is time. Arguments are as a logger's."""
+        """Log the line unless it is suppressed. Arguments are like a logger's."""
         now = self._clock()
         if now < self._silent_until:
-            self._unsaid += 1
+            self._suppressed += 1
             return
-        if self._unsaid:
-            message += f" ({self._unsaid} more such since the last line of this kind)"
+        if self._suppressed:
+            message += f" ({self._suppressed} more like this suppressed)"
         self._silent_until = now + EVERY_SECONDS
-        self._unsaid = 0
-        self._say(message, *arguments)
+        self._suppressed = 0
+        self._log(message, *arguments)

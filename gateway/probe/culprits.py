@@ -1,7 +1,7 @@
-"""Who is known to end tunnels by default, after how long, and in what way.
+"""Products that end tunnels by default, after how long, and in what way.
 
-Figures are those of the vendors' documentation, and so are the ways where it tells them. Most of the limits can be
-changed by who runs them: a path that cuts at another time may still be one of these.
+The figures come from the vendors' documentation, and so do the ways if it describes them. Operators can change most of
+the limits: a path that cuts after another time may still contain one of these.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from gateway.probe.outcomes import EndedBy
 from gateway.probe.words import duration
 
 Way: TypeAlias = tuple[EndedBy, bool]
-"""How an end looks: by what, and whether it comes by itself (or in answer to the next bytes)."""
+"""What ends the tunnel, and whether the end comes unprompted (or only in answer to the next bytes)."""
 
 _CLOSES: frozenset[Way] = frozenset((("fin", True), ("reset", True)))
 _CLOSES_POLITELY: frozenset[Way] = _CLOSES | {("close_frame", True)}
 _FORGETS: frozenset[Way] = frozenset((("silence", False), ("reset", False)))
 _FORGETS_OR_RESETS: frozenset[Way] = _FORGETS | {("reset", True)}
 
-# Timers are coarse, and begin at another time than the probe's clock.
+# Timers are coarse, and do not start together with the probe's clock.
 _SLACK_SECONDS = 1.0
 _SLACK_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Culprit:
-    """One that ends tunnels after ``seconds`` of silence, or at that age."""
+    """A product that ends tunnels after ``seconds`` of silence, or at that age."""
 
     name: str
     seconds: float
     setting: str
-    """what an operator changes; empty where it cannot be changed"""
+    """the setting to change; empty if it cannot be changed"""
     ways: frozenset[Way]
     limit: Literal["silence", "age"] = "silence"
     named_by: tuple[str, ...] = ()
-    """what the answer's Server or Via has in it, in lower case, where this one is on the path"""
+    """parts of the answer's Server or Via, in lower case, that show that it is on the path"""
 
     @property
     def sentence(self) -> str:
-        """What it does by default."""
+        """A sentence about its default."""
         if self.setting:
             return f"{self.name}'s `{self.setting}` is {duration(self.seconds)} by default"
         what = "silent tunnels" if self.limit == "silence" else "any tunnel"
@@ -72,11 +72,11 @@ CULPRITS = (
 
 
 def suspects(low: float, high: float, way: Way, by_age: bool, names: Iterable[str] = ()) -> list[Culprit]:
-    """Those whose default fits, the ones that the answer names first.
+    """Return the culprits whose default fits; those that the answer names come first.
 
-    :param low: seconds; the shortest that the limit can be
-    :param high: seconds; the longest that it can be
-    :param names: values of the fields Server and Via of the answer
+    :param low: seconds; lower bound of the limit
+    :param high: seconds; upper bound of the limit
+    :param names: values of the answer's Server and Via fields
     """
     slack = _SLACK_SECONDS + _SLACK_SHARE * high
     limit = "age" if by_age else "silence"
@@ -89,7 +89,7 @@ def suspects(low: float, high: float, way: Way, by_age: bool, names: Iterable[st
 
 
 def named(way: Way, by_age: bool, names: Iterable[str]) -> list[Culprit]:
-    """Those that the answer names and that end tunnels in this way, whatever the time."""
+    """Return the culprits that the answer names and that end tunnels in this way, after any time."""
     limit = "age" if by_age else "silence"
     return [c for c in CULPRITS if c.limit == limit and way in c.ways and _is_named(c, names)]
 

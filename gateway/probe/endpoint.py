@@ -1,7 +1,7 @@
-"""The client's end of one tunnel (RFC 6455): bytes that came go in, bytes to send come out. No I/O, no clock.
+"""The client's end of one tunnel (RFC 6455): received bytes go in, bytes to send come out. No I/O, no clock.
 
-What messages say is of no interest, so their payload is skipped, however long it is. Pings are answered, a Close is
-echoed, Pongs are noted.
+The contents of messages do not matter, so payloads of any length are skipped. Pings are answered, a Close is echoed,
+Pongs are recorded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_REASON = 500
 
 
 class Refused(Exception):
-    """The handshake failed. ``status`` is the answer's, None where none came in HTTP; ``str()`` is the reason."""
+    """The handshake failed. ``status`` is the answer's, None without an HTTP answer; ``str()`` is the reason."""
 
     def __init__(self, status: int | None, reason: str, head: ResponseHead | None = None) -> None:
         super().__init__(reason)
@@ -36,12 +36,12 @@ class Endpoint:
 
     def __init__(self, target: Target, entropy: Callable[[int], bytes] = os.urandom) -> None:
         self.head: ResponseHead | None = None
-        """of the 101, once that came"""
+        """of the 101, once it has arrived"""
         self.close_code: int | None = None
-        """of the server's Close, 1005 where it has none; None until it came"""
+        """of the server's Close, 1005 if that has none; None until it arrives"""
         self.close_reason = ""
         self.broken = ""
-        """why the server's bytes are no WebSocket frames; nothing is understood any more then"""
+        """why the server's bytes are not WebSocket frames; nothing is parsed after that"""
         self.pongs: list[bytes] = []
         self._target = target
         self._entropy = entropy
@@ -52,7 +52,7 @@ class Endpoint:
         self._closing = False
 
     def request(self) -> bytes:
-        """The head that begins the handshake."""
+        """Return the request head of the handshake."""
         return self._target.request(self._key)
 
     def ping(self, payload: bytes) -> bytes:
@@ -60,16 +60,16 @@ class Endpoint:
         return control_frame(PING, payload, self._entropy(4))
 
     def close(self, code: int = 1000) -> bytes:
-        """Encode a Close; empty if one was sent before (section 5.5.1)."""
+        """Encode a Close; empty if one was already sent (section 5.5.1)."""
         if self._closing or self.head is None:
             return b""
         self._closing = True
         return close_frame(code, "", self._entropy(4))
 
     def feed(self, data: bytes) -> bytes:
-        """Take bytes in any chunking; return what is to be sent for them.
+        """Process received bytes, in any chunking; return the bytes to send in response.
 
-        :raises Refused: they are an answer that opens no tunnel
+        :raises Refused: they are an answer that does not open a tunnel
         """
         if self.head is None:
             data = self._handshake(data)
@@ -78,9 +78,9 @@ class Endpoint:
         return self._frames(data)
 
     def refusal(self, otherwise: str) -> Refused:
-        """Why no tunnel was opened, when nothing more will come.
+        """Return why no tunnel was opened, when no more data will come.
 
-        :param otherwise: the reason if not even a head came
+        :param otherwise: the reason if not even a head arrived
         """
         head = self._reader.head
         return self._refusal(head) if head.status >= 200 else Refused(None, otherwise)
@@ -88,7 +88,7 @@ class Endpoint:
     # --- handshake --------------------------------------------------------------------------------------------------
 
     def _handshake(self, data: bytes) -> bytes:
-        """Read the answer; return what follows its head once it is a 101 as it should be."""
+        """Read the answer; once it is a valid 101, return the bytes after its head."""
         if self._reader.head.status >= 200:  # its body
             self._reader.received += data
             self._check_body(self._reader.head)
@@ -106,13 +106,13 @@ class Endpoint:
             return b""
         wrong = refusal_of_101(head, WEBSOCKET, self._key)
         if wrong is not None:
-            raise Refused(_SWITCHING, f"the 101 opens no WebSocket: {wrong}", head)
+            raise Refused(_SWITCHING, f"the 101 does not open a WebSocket: {wrong}", head)
         self._reader.release()
         self.head = head
         return self._reader.received
 
     def _check_body(self, head: ResponseHead) -> None:
-        """Refuse as soon as the answer's body, if it is a short text, is there, too: it often says why."""
+        """Refuse once the answer's body has arrived too, if it is a short text, since it often says why."""
         if len(self._reader.received) >= self._readable_body(head):
             raise self._refusal(head)
 
@@ -149,7 +149,7 @@ class Endpoint:
         return b"".join(answer)
 
     def _frame(self, data: bytes, at: int, answer: list[bytes]) -> int:
-        """Read the frame at ``at``. Return how many bytes, payload that is skipped apart; 0 if there are too few."""
+        """Read the frame at ``at``. Return its size without payload to be skipped; 0 if it is incomplete."""
         if len(data) - at < 2:
             return 0
         first, second = data[at], data[at + 1]
@@ -162,7 +162,7 @@ class Endpoint:
             or opcode > PONG
             or (control and (size > MAX_CONTROL_PAYLOAD or not first & 0x80))
         ):
-            self.broken = f"the server sent what is no WebSocket frame: {data[at : at + 20]!r}"
+            self.broken = f"the server sent something that is not a WebSocket frame: {data[at : at + 20]!r}"
             return 0
         if control:
             payload = data[at + 2 : at + 2 + size]

@@ -1,9 +1,9 @@
 """What the outcomes so far prove about a path.
 
 A Pong after a silence proves that this silence was tolerated. An end may be chance: a server restarts, a radio link
-fades. One is taken for chance when longer silences were survived at least three times as often as tunnels were ended
-near it (``_by_chance``). Ends after which no tunnel of the round lived on count once only, since whatever kills all
-tunnels of a moment is one event.
+fades. It counts as chance if longer silences were survived at least three times as often as tunnels were ended near it
+(``_by_chance``). Ends that no tunnel of the round outlived count only once, since something that kills all tunnels at
+one moment is a single event.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import TypeVar
 from gateway.probe.outcomes import Cut, Failed, Outcome, Role, Rung, Survived, Talked
 
 REPEATS = 3
-"""How many tunnels decide at each edge of the bracket, and at the longest silence."""
+"""How many tunnels are tried at each edge of the bracket, and at the longest silence."""
 
 _STEP_SECONDS = 0.1
 _STEP_SHARE = 0.0025
 _BLURRED_STEPS = 8
 
-# How far below a cut others are that may have its cause, as a share of its silence.
+# Cuts may have the same cause if their silences are at least this share of each other.
 _NEARBY = 0.8
 
-# Ends by age are as sharp as this, and this many of all ends have to be among them.
+# How sharp ends by age must be, and what share of all ends must be among them.
 _AGE_SECONDS = 0.5
 _AGE_SHARE = 0.02
 _AGE_MAJORITY = 0.75
@@ -52,24 +52,24 @@ class Evidence:
     def __init__(self, rtt_seconds: float) -> None:
         """:param rtt_seconds: round trip of a Ping over the path"""
         self.round = 0
-        """number of the latest round, from 1"""
+        """number of the latest round, counted from 1"""
         self.seen: list[tuple[int, Rung, Outcome]] = []
         self._rtt = rtt_seconds
 
     def step(self, seconds: float) -> float:
-        """How far apart two silences have to be to be told apart, around this one."""
+        """Return how far apart two silences near this one must be to be distinguishable."""
         return max(_STEP_SECONDS + self._rtt, _STEP_SHARE * seconds)
 
     # --- silence ----------------------------------------------------------------------------------------------------
 
     def cuts(self) -> list[tuple[int, Cut]]:
-        """Cuts of silent tunnels: number of the round, outcome."""
+        """Return the cuts of silent tunnels: round number, outcome."""
         return [
             (number, outcome) for number, rung, outcome in self.seen if isinstance(outcome, Cut) and rung.role != "busy"
         ]
 
     def survivals(self) -> list[tuple[int, Survived | Talked]]:
-        """Silences that were survived: number of the round, outcome. The server may have ended one before a cut."""
+        """Return survived silences: round number, outcome. Includes those that the server itself ended before a cut."""
         found: list[tuple[int, Survived | Talked]] = []
         for number, rung, outcome in self.seen:
             if rung.role != "busy" and isinstance(outcome, Survived | Talked):
@@ -80,32 +80,32 @@ class Evidence:
         return found
 
     def shortest_cut(self) -> Cut | None:
-        """The shortest silence that was cut, and not by chance."""
+        """Return the shortest silence that was cut, and not by chance."""
         cuts = sorted((cut for _, cut in self.cuts()), key=lambda cut: cut.silence_seconds)
         return next((cut for cut in cuts if not self._by_chance(cut)), None)
 
     def longest_survived(self, below_seconds: float = math.inf) -> float:
-        """The longest silence below another that was survived, in seconds; 0 if none."""
+        """Return the longest survived silence below another, in seconds; 0 if none."""
         lives = (each.silence_seconds for _, each in self.survivals())
         return max((silence for silence in lives if silence < below_seconds), default=0.0)
 
     def survived_beyond(self, seconds: float) -> int:
-        """How many tunnels survived a longer silence."""
+        """Return how many tunnels survived a longer silence."""
         return sum(each.silence_seconds > seconds for _, each in self.survivals())
 
     def is_blurred(self, cut: Cut) -> bool:
-        """Whether tunnels were ended in the same way a little earlier: chance ends in ways of its own."""
+        """Whether tunnels were ended in the same way a little earlier. Ends by chance usually look different."""
         first, last = _NEARBY * cut.silence_seconds, cut.silence_seconds
         return any(first <= each.silence_seconds < last and each.way == cut.way for _, each in self.cuts())
 
     def blurred(self, cut: Cut) -> tuple[float, float]:
-        """Where a limit may lie that is not sharp: above what always lives, up to the longest that may live."""
+        """Return the bracket of a blurred limit: from what always survives to the longest that may survive."""
         first, last = _NEARBY * cut.silence_seconds, cut.silence_seconds / _NEARBY
         ends = min(each.silence_seconds for _, each in self.cuts() if each.silence_seconds >= first)
         return self.longest_survived(ends), max(self.longest_survived(last), cut.silence_seconds)
 
     def _by_chance(self, cut: Cut) -> bool:
-        """Whether longer silences were survived so often that this cut, and those just below, must be chance."""
+        """Whether longer silences were survived so often that this cut, and those just below it, must be chance."""
         first, last = _NEARBY * cut.silence_seconds, cut.silence_seconds
         ended = Counter(number for number, each in self.cuts() if first <= each.silence_seconds <= last)
         later = cut.age_seconds + _AGE_SECONDS
@@ -116,15 +116,14 @@ class Evidence:
     # --- age --------------------------------------------------------------------------------------------------------
 
     def busy_ended(self) -> bool:
-        """Whether the latest round's tunnels that were kept busy ended all the same, every one of them."""
+        """Whether all tunnels of the latest round that were kept busy ended anyway."""
         busy = [outcome for number, rung, outcome in self.seen if number == self.round and rung.role == "busy"]
-        told = [outcome for outcome in busy if not isinstance(outcome, Failed)]
-        return len(told) >= REPEATS - 1 and all(isinstance(outcome, Cut) for outcome in told)
+        usable = [outcome for outcome in busy if not isinstance(outcome, Failed)]
+        return len(usable) >= REPEATS - 1 and all(isinstance(outcome, Cut) for outcome in usable)
 
     def age_limit(self) -> AgeLimit | None:
-        """Cuts at an age that no tunnel got over, where the server had interrupted silences, and longer ones survived.
-
-        None where their silence may explain them.
+        """Return the cuts at an age that no tunnel outlived, if the server interrupted their silences and longer
+        silences survived; None if silence may explain the cuts.
         """
         ends = [(number, outcome) for number, _, outcome in self.seen if isinstance(outcome, Cut) and outcome.by_itself]
         if len(ends) < REPEATS:
@@ -143,11 +142,11 @@ class Evidence:
     # --- the latest round -------------------------------------------------------------------------------------------
 
     def at_edge(self, role: Role, kind: type[Kind]) -> list[Kind]:
-        """The latest round's outcomes of a kind at one edge of the bracket."""
+        """Return the latest round's outcomes of one kind at one edge of the bracket."""
         return [outcome for outcome in self._edge(role) if isinstance(outcome, kind)]
 
     def edges_hold(self) -> bool:
-        """Whether the latest round confirmed both edges of the bracket, without an exception."""
+        """Whether the latest round confirmed both edges of the bracket, without exception."""
         roles = {rung.role for number, rung, _ in self.seen if number == self.round}
         lows, highs = self.at_edge("low", Survived), self.at_edge("high", Cut)
         if len(highs) < REPEATS - 1 or len(highs) < len(self._edge("high")):
@@ -159,7 +158,7 @@ class Evidence:
         return max(low.silence_seconds for low in lows) < min(high.silence_seconds for high in highs)
 
     def _edge(self, role: Role) -> list[Outcome]:
-        """The latest round's outcomes at one edge, without those that tell nothing of it: failures, early ends."""
+        """Return the latest round's outcomes at one edge, without those that prove nothing: failures and early ends."""
         return [
             outcome
             for number, rung, outcome in self.seen

@@ -1,4 +1,4 @@
-"""Why a tunnel could not be opened, in words, and what to do about it."""
+"""Explains why a tunnel could not be opened, and what to do about it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _STRIPPED = (
 _BY_STATUS = {
     400: _STRIPPED,
     401: "--header 'Authorization: ...' or --header 'Cookie: ...' sends credentials",
-    403: "it may want an --origin, or credentials by --header",
-    404: "no WebSocket is at this path, or a proxy on the path strips Upgrade and Connection",
+    403: "it may require an --origin, or credentials by --header",
+    404: "there is no WebSocket at this path, or a proxy strips Upgrade and Connection",
     405: _STRIPPED,
-    407: "it wants credentials: --header 'Proxy-Authorization: ...'",
+    407: "it requires credentials: --header 'Proxy-Authorization: ...'",
     426: _STRIPPED,
-    429: "it limits how often one may connect",
-    502: "the proxy that says so cannot reach what is behind it",
-    503: "the server, or one behind the proxy that says so, takes no more at the moment",
-    504: "what is behind the proxy that says so does not answer in time",
+    429: "it limits the rate of connections",
+    502: "the proxy that answers this cannot reach the server behind it",
+    503: "the server, or the proxy in front of it, accepts no more requests at the moment",
+    504: "the server behind the proxy that answers this does not respond in time",
 }
 
 
 def of_refusal(refused: Refused) -> str:
-    """The reason for which a handshake failed, with a hint where there is one."""
+    """Return the reason why a handshake failed, with a hint if there is one."""
     return f"the handshake was refused: {refused}" + (f" ({hint})" if (hint := _hint(refused)) else "")
 
 
@@ -44,7 +44,7 @@ def _hint(refused: Refused) -> str:
 
 
 def of_connection(target: Target, host: str, port: int, error: Exception) -> str:
-    """The reason for which no connection came about. :param host: what was connected to"""
+    """Return the reason why connecting failed. :param host: the host that was tried"""
     name = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     if host != target.host:
         name += f" ({target.host})"
@@ -53,10 +53,10 @@ def of_connection(target: Target, host: str, port: int, error: Exception) -> str
 
 def _reason(target: Target, error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {error.verify_message} (--insecure does without)"
+        return f"its certificate is not trusted: {error.verify_message} (--insecure skips this check)"
     if isinstance(error, ssl.SSLError):
         reason = (error.reason or str(error)).lower().replace("_", " ")
-        return f"no TLS: {reason} (if it speaks none there, the URL begins with ws://)"
+        return f"no TLS: {reason} (for a server without TLS, use ws://)"
     if isinstance(error, socket.gaierror):
         return f"{target.host} cannot be resolved: {error.strerror}"
     if isinstance(error, TimeoutError) and not error.strerror:

@@ -1,4 +1,4 @@
-"""One rung of the ladder, a tunnel that is left silent for some time, and what can become of it."""
+"""One rung of the ladder, which is a tunnel left silent for some time, and its possible outcomes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 EndedBy: TypeAlias = Literal["fin", "reset", "silence", "close_frame"]
-"""``silence``: nobody said anything, and a Ping was not answered any more."""
+"""``silence``: nothing was received, and a Ping was not answered any more."""
 
 Role: TypeAlias = Literal["ladder", "between", "low", "high", "busy"]
-"""Why a rung is tried. ``low`` and ``high`` stand at the edges of the bracket that is to be confirmed; ``busy`` is kept
-from being silent, and shows whether tunnels end by their age."""
+"""Why a rung is tried. ``low`` and ``high`` are the edges of the bracket to confirm; a ``busy`` tunnel is never silent,
+and shows whether tunnels end because of their age."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rung:
-    """A tunnel to open. ``seconds`` is its silence before the Ping; of a busy one, its age at the end."""
+    """A tunnel to open. ``seconds`` is its silence before the Ping; for a busy tunnel, its age at the end."""
 
     seconds: float
     role: Role
@@ -32,27 +32,27 @@ class Survived:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The tunnel was ended after a silence, or is dead since."""
+    """The tunnel was ended after a silence, or found dead."""
 
     silence_seconds: float
     age_seconds: float
     ended_by: EndedBy
     by_itself: bool
-    """whether the end came unasked; else it showed when a Ping was sent"""
+    """whether the end came unprompted; otherwise it showed when a Ping was sent"""
     close_code: int | None = None
     close_reason: str = ""
     longest_gap_seconds: float = 0.0
-    """the longest silence before that one, which the server itself had ended"""
+    """the longest earlier silence, ended by the server itself"""
 
     @property
     def way(self) -> tuple[EndedBy, bool, int | None]:
-        """How it ended: what two ends of one cause have in common."""
+        """How it ended, for comparing two ends: those with the same cause have the same way."""
         return self.ended_by, self.by_itself, self.close_code
 
 
 @dataclass(frozen=True, slots=True)
 class Talked:
-    """The server sent something over and over, and the tunnel was never silent for longer than this."""
+    """The server kept sending, and the tunnel was never silent for longer than this."""
 
     silence_seconds: float
     age_seconds: float
@@ -60,7 +60,7 @@ class Talked:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The tunnel could not be opened, or is no WebSocket: it tells nothing about silence."""
+    """The tunnel could not be opened, or is not a WebSocket: it proves nothing about silence."""
 
     reason: str
 

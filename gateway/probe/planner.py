@@ -1,14 +1,14 @@
-"""Which silences to try next, and the verdict in the end. Pure: outcomes go in, rungs come out.
+"""Plans which silences to try next, and gives the verdict. Pure: outcomes go in, rungs come out.
 
-A *ladder* of silences up to the longest comes first. Its steps stand between the time-outs that people have, so that
-most of those are told apart at once. If tunnels are cut, *narrowing* puts rungs between the longest silence that was
-survived and the shortest that was cut, until the two are close. Where ends come by themselves the time of an end is the
-time-out, and nothing is left to narrow. *Confirming* then repeats both edges of the bracket, three times each, a little
-outside of it: all three below must survive, all three above be cut. Beside them tunnels of the same age are kept busy:
-if they end, too, it is their age that counts, and not their silence.
+First comes a *ladder* of silences up to the longest. Its steps lie between common time-outs, so most of those are
+distinguished at once. If tunnels are cut, *narrowing* puts rungs between the longest silence that was survived and the
+shortest that was cut, until the two are close. If ends come unprompted, the time of an end is the time-out, and nothing
+is left to narrow. *Confirming* then repeats both edges of the bracket, three times each and a little outside of it: all
+three below must survive, all three above must be cut. In parallel, tunnels of the same age are kept busy: if they end
+too, tunnels are ended because of their age, not their silence.
 
-Error rates, in simulation (tests/probe/test_planner.py): where 2 % of tunnels vanish at random in each minute, no limit
-is reported wrongly; with limits of four minutes one in five silent ones is left unconfirmed for lack of time.
+Error rates, in simulation (tests/probe/test_planner.py): if 2 % of tunnels vanish at random in each minute, no limit is
+reported wrongly; with limits of four minutes, one in five silent cuts is left unconfirmed for lack of time.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from gateway.probe.evidence import REPEATS, Evidence
 from gateway.probe.outcomes import Cut, EndedBy, Outcome, Rung, Survived, Talked
 
 LADDER_SECONDS = (2.5, 4, 7, 12, 18, 27, 40, 57, 80, 110, 150, 210, 270, 330, 450, 660, 1100, 1700, 2700, 4500, 7300)
-_LADDER_RATIO = 1.6  # beyond the last of them
+_LADDER_RATIO = 1.6  # for steps beyond the last
 
 MAX_ROUNDS = 10
-_BUDGET = 4  # times the longest silence: the ladder, a narrowing, a confirmation, and one more
+_BUDGET = 4  # times the longest silence: ladder, narrowing, confirmation, and one more
 _SPARE_SECONDS = 15.0
 _OPENING_SECONDS = 5.0
 
 _NARROW_SECONDS = 0.25
-_NARROW_SHARE = 0.015  # of the silence, where that is more
+_NARROW_SHARE = 0.015  # of the silence, if that is more
 _MAX_BETWEEN = 27
 _MAX_GROWTH = 8
-_SHARP_TRIES = 3  # to confirm a limit, before it is taken for one that is not sharp
+_SHARP_TRIES = 3  # attempts to confirm a limit before it is considered not sharp
 
-# A box on the path sees bytes half a round trip before or after this end does. The last packet from which it counts may
-# be an acknowledgement, which TCP delays by 40 ms most often, and 200 ms at most.
+# A middlebox sees bytes half a round trip before or after this end does. It may start counting at an acknowledgement,
+# which TCP delays, usually by 40 ms and by at most 200 ms.
 _DELAYED_ACK_SECONDS = 0.2
 _TIMER_SECONDS = 0.05
 
@@ -45,11 +45,11 @@ Kind: TypeAlias = Literal["ladder", "narrowing", "confirming"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is known of the path.
+    """What is known about the path.
 
-    ``low_seconds`` of silence were tolerated, ``high_seconds`` are cut; the latter is None where nothing is cut, and so
-    is ``ended_by``. With ``by_age`` both are ages at which tunnels are ended, whether they are silent or not.
-    ``confirmed`` is false where the probe was interrupted, ran out of time, or saw outcomes that contradict each other.
+    ``low_seconds`` of silence are tolerated, ``high_seconds`` are cut; the latter and ``ended_by`` are None if nothing
+    is cut. With ``by_age`` both are ages at which tunnels are ended, whether they are silent or not. ``confirmed`` is
+    false if the probe was interrupted, ran out of time, or saw contradictory outcomes.
     """
 
     low_seconds: float
@@ -64,7 +64,7 @@ class Verdict:
     chance_ends: int = 0
     """tunnels that ended earlier than the verdict explains"""
     survivors_beyond: int = 0
-    """tunnels that lived though they were silent for longer than the verdict allows"""
+    """tunnels that survived a longer silence than the verdict allows"""
 
 
 class Planner:
@@ -73,13 +73,13 @@ class Planner:
     def __init__(self, max_seconds: float, pong_timeout_seconds: float, rtt_seconds: float = 0.0) -> None:
         """
         :param max_seconds: the longest silence to try
-        :param pong_timeout_seconds: how long an outcome takes that is no answer
+        :param pong_timeout_seconds: how long to wait for a Pong
         :param rtt_seconds: round trip of a Ping over the path
         """
         self.kind: Kind = "ladder"
         self.evidence = Evidence(rtt_seconds)
         self.longest_seconds = _BUDGET * (max_seconds + pong_timeout_seconds) + _SPARE_SECONDS
-        """the time that all rounds together may take"""
+        """limit of the time for all rounds together"""
         self._max = max_seconds
         self._pong_timeout = pong_timeout_seconds
         self._rtt = rtt_seconds
@@ -89,13 +89,13 @@ class Planner:
 
     @property
     def rounds(self) -> int:
-        """How many rounds there were."""
+        """How many rounds were started."""
         return self.evidence.round
 
     # --- rounds -----------------------------------------------------------------------------------------------------
 
     def next_round(self, elapsed_seconds: float) -> list[Rung]:
-        """The tunnels to open next; empty when the verdict stands, or when there is no time to find out more.
+        """Return the tunnels to open next; empty when the verdict is final, or when no time is left.
 
         :param elapsed_seconds: since the first round began
         """
@@ -112,13 +112,13 @@ class Planner:
         return rungs
 
     def note(self, rung: Rung, outcome: Outcome) -> None:
-        """What became of one of the round's tunnels."""
+        """Record the outcome of one of the round's tunnels."""
         self._open[rung] -= 1
         self.evidence.seen.append((self.rounds, rung, outcome))
 
     @property
     def settled(self) -> bool:
-        """Whether the round's tunnels that are still open, all silent for longer, cannot change where to look next."""
+        """Whether the round's remaining tunnels, all with longer silences, cannot influence the next round."""
         if self.kind == "confirming":
             return False
         cuts = sorted(cut.silence_seconds for number, cut in self.evidence.cuts() if number == self.rounds)
@@ -129,7 +129,7 @@ class Planner:
         return max(survived, default=0.0) < cuts[0] and min(left, default=math.inf) > cuts[REPEATS - 1]
 
     def _is_done(self) -> bool:
-        """Whether nothing is left to find out."""
+        """Whether the verdict is final."""
         if +self._open or not self.rounds:
             return False
         if limit := self.evidence.age_limit():
@@ -141,7 +141,7 @@ class Planner:
     # --- verdict ----------------------------------------------------------------------------------------------------
 
     def verdict(self) -> Verdict:
-        """What the outcomes so far amount to."""
+        """Return the verdict from the outcomes so far."""
         evidence = self.evidence
         if limit := evidence.age_limit():
             return self._cut_verdict(min(limit.ages), max(limit.ages), limit.cuts, True)
@@ -162,7 +162,7 @@ class Planner:
         return self._cut_verdict(low, high, near or [cut], by_age)
 
     def _cut_verdict(self, low: float, high: float, cuts: list[Cut], by_age: bool) -> Verdict:
-        """The verdict that tunnels are cut from ``low`` to ``high`` as seen from here, in the way of most ``cuts``."""
+        """Return the verdict that tunnels are cut between ``low`` and ``high``, in the way of most ``cuts``."""
         way = Counter(cut.way for cut in cuts).most_common(1)[0][0]
         ended_by, by_itself, close_code = way
         reasons = [cut.close_reason for cut in cuts if cut.way == way]
@@ -182,7 +182,7 @@ class Planner:
         )
 
     def _server_sends_every(self) -> float | None:
-        """The longest silence that a server left which would not be silent; None if it was."""
+        """Return the longest silence of a server that keeps sending; None if the server was silent."""
         gaps = [each.silence_seconds for _, _, each in self.evidence.seen if isinstance(each, Talked)]
         return max(gaps, default=None)
 
@@ -205,7 +205,7 @@ class Planner:
         return "confirming", self._edges(low, high)
 
     def _bracket(self, cut: Cut) -> tuple[float, float]:
-        """The silences between which the limit lies, as far as is known."""
+        """Return the silences between which the limit is known to lie."""
         if self._is_blurred(cut):
             return self.evidence.blurred(cut)
         return self.evidence.longest_survived(cut.silence_seconds), cut.silence_seconds
@@ -226,17 +226,17 @@ class Planner:
         return between + [Rung(high + self.evidence.step(high), "high")] * REPEATS
 
     def _edges(self, low: float, high: float) -> list[Rung]:
-        # Where outcomes contradicted each other the last time, the bracket grows.
+        # Widen the bracket if outcomes contradicted each other last time.
         step = self.evidence.step(high) * min(2 ** (self._confirmations - 1), _MAX_GROWTH)
         below, above = max(low - step, low / 2), high + step
         rungs = [Rung(below, "low")] * REPEATS if low else []
         return [*rungs, *[Rung(above, "high")] * REPEATS, *self._busy(above, below)]
 
     def _busy(self, age: float, silence: float) -> list[Rung]:
-        """Tunnels that get as old without ever being as silent."""
+        """Return tunnels that get as old without ever being as silent."""
         return [Rung(age + self.evidence.step(age), "busy", max(silence / 3, 0.2))] * REPEATS
 
 
 def _close_enough(seconds: float) -> float:
-    """How wide a bracket may stay around a silence."""
+    """Return how wide a bracket around a silence may be."""
     return max(_NARROW_SECONDS, _NARROW_SHARE * seconds)

@@ -1,4 +1,4 @@
-"""The probe itself: rounds of tunnels, as the planner asks for them."""
+"""The probe itself: runs the planner's rounds of tunnels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gateway.probe.report import Path, Report
 from gateway.probe.target import Target
 from gateway.probe.tunnel import CannotOpen, Tunnel, hold, open_tunnel
 
-# A server or a proxy may limit how fast one connects.
+# A server or a proxy may limit the rate of connections.
 _OPENING_AT_ONCE = 4
 _RETRIES_AFTER_SECONDS = (1.0, 2.0, 4.0)
 
@@ -25,13 +25,13 @@ _ASLEEP_SECONDS = 1.0
 
 
 class Watcher(Protocol):
-    """Who is told how a probe goes on."""
+    """Receives the progress of a probe."""
 
     def round_begins(self, number: int, kind: Kind, rungs: Sequence[Rung], seconds: float) -> None:
-        """A round of tunnels is opened. :param seconds: how long it takes at most, where the server is silent"""
+        """Called when a round begins. :param seconds: how long it takes at most, if the server is silent"""
 
     def tunnel_ended(self, rung: Rung, outcome: Outcome) -> None:
-        """What became of one of them."""
+        """Called with the outcome of each tunnel."""
 
 
 class Probe:
@@ -64,7 +64,7 @@ class Probe:
         self._asleep = _asleep_seconds()
 
     async def run(self) -> None:
-        """Probe; :meth:`report` tells the result, also after this was cancelled.
+        """Probe. :meth:`report` returns the result, even after this was cancelled.
 
         :raises CannotOpen: no tunnel can be opened, or none can be used
         """
@@ -76,13 +76,13 @@ class Probe:
                 while rungs := self.planner.next_round(time.monotonic() - began):
                     await self._round(rungs)
         except TimeoutError:
-            pass  # a server that sends something at times makes rounds longer; what is known by now is reported
+            pass  # a server that sends something at times makes rounds longer; report what is known by now
         failures = [outcome for _, _, outcome in self.planner.evidence.seen if isinstance(outcome, Failed)]
         if failures and len(failures) == len(self.planner.evidence.seen):
-            raise CannotOpen(f"one tunnel could be used, and no more: {failures[-1].reason}")
+            raise CannotOpen(f"only the first tunnel could be used: {failures[-1].reason}")
 
     def report(self, interrupted: bool = False) -> Report:
-        """What is known by now."""
+        """Return what is known so far."""
         return Report(
             self._path,
             self.planner.verdict() if self.planner.rounds else Verdict(0.0),
@@ -95,7 +95,7 @@ class Probe:
         )
 
     async def _first(self) -> None:
-        """Learn from a tunnel that is not held silent what the path and the server are like."""
+        """Learn about the path and the server from a first tunnel that is not held silent."""
         for attempt in (1, 2):
             tunnel = await open_tunnel(self._target, self._address, self._context)
             try:
@@ -112,7 +112,7 @@ class Probe:
                 return
 
     async def _round_trip(self, tunnel: Tunnel) -> float | None:
-        """Seconds that the fastest of some Pings took; None if one is not answered."""
+        """Return the fastest round trip of a few Pings, in seconds; None if one is not answered."""
         fastest = math.inf
         for number in range(_FIRST_PINGS):
             began = time.monotonic()
@@ -145,7 +145,7 @@ class Probe:
                 await tunnel.close()
 
     def _note(self, rung: Rung, outcome: Outcome) -> None:
-        """Called by the task of a tunnel; ends the others' where they can tell nothing more."""
+        """Record an outcome, in a tunnel's task; cancel the other tasks if they cannot add anything."""
         task = asyncio.current_task()
         assert task is not None
         self._left.discard(task)
@@ -192,5 +192,5 @@ def _how(tunnel: Tunnel) -> str:
 
 
 def _asleep_seconds() -> float:
-    """How long this machine has been suspended, since any moment: its event loop's clock stands still then."""
+    """Return how long this machine has been suspended since it booted, during which the event loop's clock stops."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) - time.clock_gettime(time.CLOCK_MONOTONIC)

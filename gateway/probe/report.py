@@ -1,4 +1,4 @@
-"""What a probe found: as a sentence for people, and as JSON for scripts."""
+"""The result of a probe: as a sentence for people, and as JSON for scripts."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from gateway.probe.planner import Verdict
 from gateway.probe.words import between, duration, interval
 
 PING_SHARE = 0.8
-"""A Ping is due after this share of the longest silence that is tolerated."""
+"""Send a Ping after this share of the longest tolerated silence."""
 
 _MOST_CULPRITS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """What the first tunnel told of the path."""
+    """What the first tunnel showed about the path."""
 
     url: str
     address: str = ""
-    """that was connected to"""
+    """the address that was connected to"""
     server: tuple[str, ...] = ()
     """values of the answer's Server and Via"""
     subprotocol: str | None = None
@@ -34,7 +34,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A verdict, and how it was come by."""
+    """A verdict, and how it was reached."""
 
     path: Path
     verdict: Verdict
@@ -43,13 +43,13 @@ class Report:
     elapsed_seconds: float = 0.0
     interrupted: bool = False
     slept: bool = False
-    """whether this machine was suspended meanwhile"""
+    """whether this machine was suspended during the probe"""
     outcomes: list[tuple[int, Rung, Outcome]] = field(default_factory=list)
 
     # --- for scripts ------------------------------------------------------------------------------------------------
 
     def as_json(self) -> dict[str, Any]:
-        """The report with seconds as numbers. ``cutoff_seconds`` is null where no silent tunnel was cut."""
+        """Return the report with seconds as numbers. ``cutoff_seconds`` is null if no silent tunnel was cut."""
         verdict = self.verdict
         bracket = None
         if verdict.high_seconds is not None:
@@ -93,22 +93,22 @@ class Report:
 
     @property
     def ping_after_seconds(self) -> float | None:
-        """After how long a silence to send a Ping: 0.8 of the longest that is known to be tolerated.
+        """The silence after which to send a Ping: 0.8 of the longest that is known to be tolerated.
 
-        None where none is known to be, and where tunnels end by their age, since Pings do not help then.
+        None if none is known, and if tunnels end because of their age, since Pings do not help then.
         """
         after = math.floor(PING_SHARE * self._tolerated * 10) / 10
         return after if after and not self.verdict.by_age else None
 
     @property
     def _tolerated(self) -> float:
-        # Without Pongs, a tunnel of which no end was seen may be dead all the same.
+        # Without Pongs, a tunnel may be dead although no end was seen.
         return self.verdict.low_seconds if self.path.answers_pings else 0.0
 
     # --- for people -------------------------------------------------------------------------------------------------
 
     def sentence(self) -> str:
-        """The verdict, who may be behind it, and what to do."""
+        """Return the verdict, its possible cause, and advice."""
         verdict = self.verdict
         if verdict.high_seconds is None:
             return "; ".join(filter(None, (self._no_cut(), self._advice())))
@@ -120,14 +120,14 @@ class Report:
         return "; ".join(filter(None, (what, self._who(), self._advice())))
 
     def notes(self) -> Iterator[str]:
-        """What a reader should know beside the sentence, one at a time."""
+        """Yield what a reader should know besides the sentence."""
         verdict, path = self.verdict, self.path
         if self.interrupted:
             yield "interrupted: this is what was known by then"
         elif not verdict.confirmed:
             yield (
                 "not confirmed: there was no time left, or tunnels of the same silence fared differently"
-                if self._told()
+                if self._has_outcomes()
                 else "not confirmed: no tunnel could be held for long enough"
             )
         if verdict.server_sends_every_seconds is not None:
@@ -196,7 +196,7 @@ class Report:
         return f"ping every {interval(after)}" if after >= 0.1 else ""
 
     def _culprits(self) -> Iterator[tuple[Culprit, bool]]:
-        """Those whose default fits (true), then those that the answer names."""
+        """Yield the culprits whose default fits (true), then those that the answer names (false)."""
         verdict = self.verdict
         if verdict.high_seconds is None or verdict.ended_by is None:
             return
@@ -211,21 +211,21 @@ class Report:
     def _failures(self) -> list[Failed]:
         return [outcome for _, _, outcome in self.outcomes if isinstance(outcome, Failed)]
 
-    def _told(self) -> bool:
+    def _has_outcomes(self) -> bool:
         return len(self.outcomes) > len(self._failures())
 
 
 def _tunnel(number: int, rung: Rung, outcome: Outcome) -> dict[str, Any]:
-    told: dict[str, Any] = {"round": number, "role": rung.role, "asked_seconds": _rounded(rung.seconds)}
+    row: dict[str, Any] = {"round": number, "role": rung.role, "asked_seconds": _rounded(rung.seconds)}
     match outcome:
         case Failed(reason):
-            return told | {"result": "failed", "reason": reason}
+            return row | {"result": "failed", "reason": reason}
         case Cut():
             result: str = outcome.ended_by
-            told["by_itself"] = outcome.by_itself
+            row["by_itself"] = outcome.by_itself
         case _:
             result = "survived" if isinstance(outcome, Survived) else "server_sends"
-    return told | {
+    return row | {
         "result": result,
         "silence_seconds": _rounded(outcome.silence_seconds),
         "age_seconds": _rounded(outcome.age_seconds),

@@ -1,4 +1,4 @@
-"""What to open: a URL of ``ws`` or ``wss`` (RFC 6455 section 3), and what the handshake says beside it."""
+"""What to open: a ``ws`` or ``wss`` URL (RFC 6455 section 3), and further fields of the handshake."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _OURS_PREFIX = "sec-websocket-"
 
 
 class BadTarget(ValueError):
-    """A URL or a header field that cannot be used. ``str()`` says which, why, and what would be right."""
+    """A URL or a header field cannot be used. ``str()`` says which, why, and what would be right."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A checked target. ``url`` is for messages: the user's password is not in it."""
+    """A checked target. ``url`` is for messages: it does not contain the user's password."""
 
     url: str
     tls: bool
@@ -38,7 +38,7 @@ class Target:
     fields: tuple[Field, ...]
 
     def request(self, key: bytes) -> bytes:
-        """The handshake's request head (RFC 6455 section 4.1). :param key: a fresh ``Sec-WebSocket-Key``"""
+        """Return the handshake's request head (RFC 6455 section 4.1). :param key: a fresh ``Sec-WebSocket-Key``"""
         fields = [
             *self.fields,
             (b"Upgrade", WEBSOCKET),
@@ -52,18 +52,18 @@ class Target:
 def parse_target(
     url: str, headers: Sequence[str] = (), subprotocols: Sequence[str] = (), origin: str | None = None
 ) -> Target:
-    """Check what a user gave.
+    """Check a user's input.
 
-    :param url: ``ws://`` or ``wss://``; ``http`` and ``https`` stand for them
+    :param url: ``ws://`` or ``wss://``; ``http`` and ``https`` are accepted as aliases
     :param headers: each ``NAME:VALUE``; one named ``Host`` replaces the URL's host in the handshake
-    :param subprotocols: what to offer, the preferred one first
+    :param subprotocols: to offer, the preferred one first
     :raises BadTarget: one of them cannot be used
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise BadTarget(f"{url}: no URL: {error}") from None
+        raise BadTarget(f"{url}: not a URL: {error}") from None
     scheme = _ALIASES.get(parts.scheme.lower(), parts.scheme.lower())
     if scheme not in _PORTS or not host:
         raise BadTarget(f"{url}: expected ws://host/path or wss://host/path")
@@ -74,9 +74,9 @@ def parse_target(
     try:
         ascii_host = host if ":" in host else host.encode("idna").decode("ascii")
     except UnicodeError:
-        raise BadTarget(f"{url}: {host} is no host name") from None
+        raise BadTarget(f"{url}: {host} is not a host name") from None
     if _UNSAFE.search(ascii_host):
-        raise BadTarget(f"{url}: {host} is no host name")
+        raise BadTarget(f"{url}: {host} is not a host name")
     authority = f"[{ascii_host}]" if ":" in ascii_host else ascii_host
     if port is not None and port != _PORTS[scheme]:
         authority += f":{port}"
@@ -112,10 +112,10 @@ def _field(header: str) -> Field:
     if not colon or not _TOKEN.match(name):
         raise BadTarget(f"header {header!r}: expected NAME:VALUE, such as 'Authorization: Bearer abc'")
     if not _VALUE.match(value):
-        raise BadTarget(f"header {name}: its value has control characters in it")
+        raise BadTarget(f"header {name}: its value contains control characters")
     if name.lower() in _OURS or name.lower().startswith(_OURS_PREFIX):
         hint = "; --subprotocol offers one" if name.lower() == "sec-websocket-protocol" else ""
-        raise BadTarget(f"header {name}: the handshake itself sets that{hint}")
+        raise BadTarget(f"header {name}: the handshake sets this itself{hint}")
     return name.encode("ascii"), value.encode()
 
 

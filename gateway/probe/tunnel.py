@@ -1,4 +1,4 @@
-"""One connection through the path, and how it is held silent."""
+"""One connection through the path, and holding it silent."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ CONNECT_SECONDS = 10.0
 HANDSHAKE_SECONDS = 15.0
 CLOSE_SECONDS = 1.0
 
-# A server may greet its clients. What it sends later, this many times, shows that it will not be silent.
+# A server may greet its clients. If it sends this many times after that, it will not be silent.
 _GREETING_SECONDS = 10.0
 _INTERRUPTIONS = 3
 _APART_SECONDS = 1.0
-# What a server sends right before it ends a tunnel belongs to the end.
+# Data that a server sends right before it ends a tunnel belongs to the end.
 _LAST_WORDS_SECONDS = 0.5
 
 
 class CannotOpen(Exception):
-    """A tunnel could not be opened. ``str()`` says why, and what to do about it; ``status`` is the answer's."""
+    """A tunnel could not be opened. ``str()`` says why, and what to do; ``status`` is the answer's."""
 
     def __init__(self, reason: str, status: int | None = None) -> None:
         super().__init__(reason)
@@ -36,17 +36,17 @@ class CannotOpen(Exception):
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How and when a tunnel ended. ``silence_seconds`` had passed before."""
+    """How and when a tunnel ended, after ``silence_seconds``."""
 
     by: EndedBy
     at: float
     silence_seconds: float
     longest_gap_seconds: float
-    """the longest silence before that one, which the server itself had ended"""
+    """the longest earlier silence, ended by the server itself"""
 
 
 class Tunnel(asyncio.Protocol):
-    """One connection, from its handshake on. Times are those of the event loop's clock, in seconds."""
+    """One connection, from its handshake on. Times are from the event loop's clock, in seconds."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         loop = asyncio.get_running_loop()
@@ -55,13 +55,13 @@ class Tunnel(asyncio.Protocol):
         self.refused: Refused | None = None
         self.opened_at = 0.0
         self.active_at = 0.0
-        """when the latest byte came or went"""
+        """when the latest byte was received or sent"""
         self.received_at = 0.0
         self.lost: asyncio.Future[None] = loop.create_future()
         self._now: Callable[[], float] = loop.time
         self._news = asyncio.Event()
-        self._gap = 0.0  # the silence before the bytes that came last
-        self._longest_gap = 0.0  # of those before
+        self._gap = 0.0  # the silence before the latest bytes
+        self._longest_gap = 0.0  # of earlier silences
         self._transport: asyncio.Transport
 
     # --- asyncio.Protocol -------------------------------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Tunnel(asyncio.Protocol):
                 self.end = End(by, now, silence, self.longest_gap_seconds)
         self._news.set()
 
-    # --- what may be done with it -----------------------------------------------------------------------------------
+    # --- operations -------------------------------------------------------------------------------------------------
 
     @property
     def age_seconds(self) -> float:
@@ -119,12 +119,12 @@ class Tunnel(asyncio.Protocol):
 
     @property
     def peer(self) -> tuple[str, int]:
-        """The address that was reached."""
+        """The address of the other end."""
         host, port = self._transport.get_extra_info("peername")[:2]
         return host, port
 
     async def happening(self, until: float) -> bool:
-        """Wait until something comes, the end included; false if nothing has by ``until``."""
+        """Wait until data or the end arrives; false if nothing does before ``until``."""
         with suppress(TimeoutError):
             async with asyncio.timeout_at(until):
                 await self._news.wait()
@@ -133,9 +133,9 @@ class Tunnel(asyncio.Protocol):
         return happened
 
     async def ping(self, timeout_seconds: float) -> bool:
-        """Send a Ping and wait for a sign of life: its Pong, or at the time-out anything that came behind the Ping.
+        """Send a Ping and wait for a sign of life: its Pong, or, at the time-out, anything received after the Ping.
 
-        Where it is false, ``end`` says whether there was an end, or just no answer.
+        If this returns false, ``end`` says whether the tunnel has ended, or just not answered.
         """
         if self.end is not None:
             return False
@@ -149,7 +149,7 @@ class Tunnel(asyncio.Protocol):
         return payload in self.endpoint.pongs
 
     async def close(self) -> None:
-        """Say goodbye, give the server a moment to answer, and let go of the connection."""
+        """Send a Close, give the server a moment to answer, and close the connection."""
         try:
             if self.end is None:
                 self._transport.write(self.endpoint.close())
@@ -161,7 +161,7 @@ class Tunnel(asyncio.Protocol):
             await self.abort()
 
     async def abort(self) -> None:
-        """Let go of the connection at once."""
+        """Close the connection at once."""
         self._transport.abort()
         await asyncio.shield(self.lost)
 
@@ -169,7 +169,7 @@ class Tunnel(asyncio.Protocol):
 async def open_tunnel(target: Target, address: tuple[str, int] | None, context: ssl.SSLContext | None) -> Tunnel:
     """Open a tunnel.
 
-    :param address: the address to connect to; None to ask the resolver for the target's
+    :param address: the address to connect to; None to resolve the target's host
     :param context: None for a connection without TLS
     :raises CannotOpen: no connection, no TLS, or no 101
     """
@@ -203,15 +203,15 @@ async def _handshake(tunnel: Tunnel) -> None:
             raise tunnel.refused
         if tunnel.end is not None:
             what = "was reset" if tunnel.end.by == "reset" else "ended"
-            raise tunnel.endpoint.refusal(f"the connection {what} without a whole answer")
+            raise tunnel.endpoint.refusal(f"the connection {what} without a complete answer")
         if not await tunnel.happening(deadline):
-            raise tunnel.endpoint.refusal(f"no whole answer came within {HANDSHAKE_SECONDS:g} s")
+            raise tunnel.endpoint.refusal(f"no complete answer arrived within {HANDSHAKE_SECONDS:g} s")
 
 
 async def hold(tunnel: Tunnel, rung: Rung, pong_timeout_seconds: float, answers_pings: bool) -> Outcome:
-    """Hold an open tunnel as a rung says; return what becomes of it.
+    """Hold an open tunnel as the rung says; return the outcome.
 
-    :param answers_pings: whether the server does: without, a tunnel that is there at the end is taken for alive
+    :param answers_pings: whether the server answers Pings; if not, a tunnel without an end counts as alive
     """
     if rung.role == "busy":
         return await _keep_busy(tunnel, rung, pong_timeout_seconds, answers_pings)

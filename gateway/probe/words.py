@@ -1,4 +1,4 @@
-"""Times as the report says them."""
+"""Formats times for the report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _TENTHS_BELOW = 20.0
 
 
 def duration(seconds: float) -> str:
-    """``4.8 s``, ``60 s``, ``350 s``, ``5 min``, ``12 min 30 s``, ``2 h 4 min``, ``5 days``."""
+    """Format seconds: ``4.8 s``, ``60 s``, ``350 s``, ``5 min``, ``12 min 30 s``, ``2 h 4 min``, ``5 days``."""
     if seconds < _TENTHS_BELOW:
         return f"{seconds:.1f}".removesuffix(".0") + " s"
     left = round(seconds)
@@ -24,14 +24,14 @@ def duration(seconds: float) -> str:
 
 
 def between(low: float, high: float) -> str:
-    """A bracket, rounded outward: ``between 4.4 s and 5.2 s``."""
+    """Format a bracket, rounded outward: ``between 4.4 s and 5.2 s``."""
     digits = 1 if high < _TENTHS_BELOW else 0
     scale = 10**digits
     return f"between {duration(math.floor(low * scale) / scale)} and {duration(math.ceil(high * scale) / scale)}"
 
 
 def interval(longest: float) -> str:
-    """How often to ping, where one may be silent for ``longest`` seconds at most: ``25–45 s``."""  # noqa: RUF002
+    """Format how often to ping if at most ``longest`` seconds of silence are allowed: ``25–45 s``."""  # noqa: RUF002
     high, low = _handy(longest), _handy(longest * 0.56)
     if high < 120:
         return f"{low:g}–{high:g} s"  # noqa: RUF001  # that dash means a range
@@ -39,7 +39,7 @@ def interval(longest: float) -> str:
 
 
 def _handy(seconds: float) -> float:
-    """A number that one would say, not above ``seconds``."""
+    """Return a round number not above ``seconds``."""
     for above, step in ((1800, 300.0), (120, 30.0), (20, 5.0), (5, 1.0), (1, 0.5)):
         if seconds >= above:
             return math.floor(seconds / step) * step

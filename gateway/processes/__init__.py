@@ -1,17 +1,17 @@
 """The processes of a gateway: one supervisor, and the workers that it starts as fresh interpreters.
 
-``supervisor``   owns what outlives a worker: listening sockets, the table, names' numbers, the admin API
+``supervisor``   owns what outlives a worker: listening sockets, the table, the numbers of names, the admin API
 ``worker``       relays
-``control/``     what the two say to each other
+``control/``     messages between the two
 ``acceptors``    a worker's listening sockets
-``resolving``    looks up names of backends, for all workers; ``lookups`` decides which when
-``fdstore``      keeps the connections of tunnels for a worker's successor
-``orders``       what the supervisor is told to do, one thing after another
-``upgrade``      becomes a new program in place
-``inheritance``  what that program finds
-``heartbeat``    which workers hang
-``children``     processes that are waited for
+``resolving``    looks up backend names for all workers; ``lookups`` schedules the lookups
+``fdstore``      keeps the connections of tunnels open for a worker's successor
+``orders``       the supervisor's queue of orders, from signals and the admin API
+``upgrade``      replaces the running program in place
+``inheritance``  the state that the new program inherits
+``heartbeat``    detects workers that hang
+``children``     waits for child processes
 ``listening``    opens listening sockets
-``notify``       tells the service manager
-``limits``       descriptors
+``notify``       reports to the service manager
+``limits``       the limit of open descriptors
 """

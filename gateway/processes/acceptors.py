@@ -1,4 +1,4 @@
-"""The listening sockets of one worker: they come from the supervisor, and are accepted on with a configuration."""
+"""The listening sockets of one worker. The supervisor sends them; the worker accepts once it has a configuration."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ class Acceptors:
         """whether connections are accepted now"""
         self._listeners: dict[Address, Listener] = {}
         self._new: list[Listen] = []
-        """sockets that came since a configuration was put in force"""
+        """sockets received since the last configuration was applied"""
 
     def add(self, socket_: Listen) -> None:
-        """Have a socket for the next configuration."""
+        """Keep a socket for the next configuration."""
         self._new.append(socket_)
 
     def check(self, config: Settings) -> None:
-        """:raises OSError: there is no socket for an address of the configuration: it got lost on its way here"""
+        """:raises OSError: an address of the configuration has no socket, because its descriptor did not arrive"""
         there = self._listeners.keys() | {new.address for new in self._new if new.fd != NO_DESCRIPTOR}
         for listener in config.listen:
             if listener.address not in there:
-                raise OSError(EMFILE, "no descriptor is left for a listening socket", str(listener.address))
+                raise OSError(EMFILE, "no descriptor left for a listening socket", str(listener.address))
 
     def use(self, edge: Edge) -> None:
-        """The configuration that sockets came for is in force."""
+        """Use the new sockets: the configuration that they were sent for is in force."""
         for new in self._new:
             if new.fd != NO_DESCRIPTOR:
                 listener = self._listeners[new.address] = Listener(
@@ -46,7 +46,7 @@ class Acceptors:
         self._new.clear()
 
     def give_up(self, address: Address) -> None:
-        """Accept what waits at an address, and then no more."""
+        """Accept the connections that are waiting at an address, then stop listening there."""
         if address in self._listeners:
             self._listeners.pop(address).give_up()
         for new in [new for new in self._new if new.address == address]:
@@ -55,7 +55,7 @@ class Acceptors:
                 os.close(new.fd)
 
     def accept(self, accept: bool) -> None:
-        """Begin to accept connections, or stop."""
+        """Start or stop accepting connections."""
         self.accepting = accept
         for listener in self._listeners.values():
             if accept:

@@ -1,16 +1,16 @@
-"""The descriptor store: the supervisor holds a second descriptor of every tunnel's connections, for its worker's heirs.
+"""The descriptor store: the supervisor keeps a duplicate of every tunnel's descriptors for the worker's successor.
 
-A connection lives as long as any process has it open, so the tunnels of a worker that dies are still there when its
-successor comes. Over a socket pair beside the control channel the worker says which tunnels have opened
-(:class:`Deposits`), with duplicates of their descriptors, and which have ended; the supervisor's end of it
-(:class:`DescriptorStore`, one for each slot) closes its copies of those at once. A new worker is first sent all that
-its slot has in store, and carries on what it can (``tunnels/moving/adoption.py``). In an upgrade tunnels move from one
-slot to another while both have a worker, and their descriptors with them.
+A connection lives as long as any process has it open, so a dead worker's tunnels are still open when its successor
+starts. Over a socket pair beside the control channel, the worker reports which tunnels have opened, with duplicates of
+their descriptors, and which have ended (:class:`Deposits`). The supervisor's end (:class:`DescriptorStore`, one per
+slot) closes its copies of ended tunnels at once. A new worker first receives everything stored for its slot, and
+resumes what it can (``tunnels/moving/adoption.py``). In an upgrade, tunnels and their descriptors move from one slot to
+another while both slots have a worker.
 
-A message is a run of 64-bit integers: how many tunnels have ended, their ids, then ids of those that have opened, each
-of which brings two descriptors along (``SCM_RIGHTS``, unix(7)). One of tunnels in store ends with an empty message.
-The socket pair keeps messages apart and in order (``SOCK_SEQPACKET``). An end goes behind its opening, since what is
-ended has been sent before: an opening that still waits to be sent when its tunnel ends is never sent.
+A message is a run of 64-bit integers: how many tunnels have ended, their ids, then the ids of those that have opened,
+each with two descriptors (``SCM_RIGHTS``, unix(7)). An empty message marks the end of the stored tunnels. The socket
+pair preserves message boundaries and order (``SOCK_SEQPACKET``). A tunnel's end is always sent after its opening; if
+the tunnel ends before its opening was sent, neither is sent.
 """
 
 from __future__ import annotations
@@ -22,42 +22,43 @@ import os
 import socket
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from errno import EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS
+from errno import EAGAIN, EBADF, ENOBUFS, ENOMEM, ETOOMANYREFS
 from itertools import islice
 from typing import Protocol
 
 from gateway.observe.seldom import Seldom
-from gateway.processes.rights import Ancillary, connections_of
+from gateway.processes.rights import Ancillary, close_all, connections_of, ids_in, without_closed
 from gateway.tunnels.moving.adoption import Connections
 
 OPENED_AT_ONCE = 120
-"""Tunnels whose descriptors go in one message: the kernel takes 253 (SCM_MAX_FD)."""
+"""Tunnels whose descriptors go in one message: the kernel allows 253 descriptors (SCM_MAX_FD)."""
 
 ENDED_AT_ONCE = 1000
 MESSAGE_BYTES = 8 * (1 + ENDED_AT_ONCE + OPENED_AT_ONCE)
 ANCILLARY_BYTES = socket.CMSG_SPACE(2 * OPENED_AT_ONCE * array("i").itemsize)
 MESSAGES_AT_ONCE = 16
-"""Read before the supervisor does anything else."""
+"""Messages read in one go before the supervisor serves anything else."""
 
 DELAY_SECONDS = 0.01
-"""How long a worker gathers what it has to say. A tunnel that opened within this time before a crash is lost."""
+"""How long a worker batches its reports. A tunnel that opened within this time before a crash is lost."""
 
 RETRY_SECONDS = 0.02
 _FULL = (EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS)
-"""The other end has not read enough yet; ETOOMANYREFS: too many descriptors of this user are on their way."""
+"""The other end has not read enough yet. ETOOMANYREFS: this user has too many descriptors in flight."""
 
 log = logging.getLogger("gateway")
+_skipped = Seldom(log.error)
 
 
 def store_pair() -> tuple[socket.socket, socket.socket]:
-    """A connected pair: the supervisor's end, and the worker's. :raises OSError: no descriptors are left"""
+    """Make a connected pair: the supervisor's end and the worker's. :raises OSError: no descriptors are left"""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     return ours, theirs
 
 
 def _send(sock: socket.socket, ended: Sequence[int], opened: Sequence[tuple[int, Connections]]) -> None:
-    """:raises OSError: with an errno in ``_FULL`` if it may be tried again"""
+    """:raises OSError: with an errno in ``_FULL`` if a retry may succeed"""
     message = array("q", (len(ended), *ended, *(tunnel for tunnel, _ in opened)))
     descriptors = array("i", [fd for _, connections in opened for fd in connections])
     ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)] if opened else []
@@ -65,32 +66,44 @@ def _send(sock: socket.socket, ended: Sequence[int], opened: Sequence[tuple[int,
 
 
 class _Received:
-    """One message, as far as there were descriptors left in this process for what it brings."""
+    """One message. Descriptors that this process had no room for are missing."""
 
     def __init__(self, data: bytes, ancillary: Ancillary) -> None:
-        message = array("q", data)
+        """:raises ValueError: it is malformed; its descriptors have been closed"""
+        connections = connections_of(ancillary)
+        message = ids_in(data, connections)
         ended = message[0]
-        self.ended = message[1 : 1 + ended]
         opened = message[1 + ended :]
-        self.opened: list[tuple[int, Connections]] = list(zip(opened, connections_of(ancillary), strict=False))
+        if not 0 <= ended < len(message) or len(connections) > len(opened):
+            close_all(connections)
+            raise ValueError(
+                f"{len(message)} integers cannot hold {ended} ended tunnels and {len(connections)} opened ones"
+            )
+        self.ended = message[1 : 1 + ended]
+        self.opened: list[tuple[int, Connections]] = list(zip(opened, connections, strict=False))
         self.without_descriptors = len(opened) - len(self.opened)
 
 
 def _receive(sock: socket.socket) -> _Received | None:
-    """The next message; None at the end. :raises BlockingIOError: there is none now"""
+    """Return the next message, or None at the end. :raises BlockingIOError: there is none now"""
     while True:
         try:
             data, ancillary, _, _ = sock.recvmsg(MESSAGE_BYTES, ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC)
         except ConnectionResetError:
-            continue  # the other process died with something unread; what it has sent comes now
-        return _Received(data, ancillary) if data else None
+            continue  # the other process died with unread data; what it sent follows
+        if not data:
+            return None
+        try:
+            return _Received(data, ancillary)
+        except ValueError as error:  # later messages may be fine
+            _skipped("skipped a malformed message to the descriptor store: %s", error)
 
 
 class Deposits:
-    """A worker's end."""
+    """The worker's end."""
 
     def __init__(self, sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-        """:param sock: connected to the supervisor's; this object owns it"""
+        """:param sock: connected to the supervisor's end; this object owns it"""
         self._sock = sock
         self._loop = loop
         self._opened: dict[int, Connections] = {}
@@ -98,10 +111,10 @@ class Deposits:
         self._timer: asyncio.TimerHandle | None = None
 
     def inherited(self) -> dict[int, Connections]:
-        """What the supervisor hands over, by the tunnels' ids: first of all what the slot has in store, later what
-        moves here. It waits for the supervisor, which has to be about to do so.
+        """Receive the connections that the supervisor hands over, by tunnel id: at the start everything stored for the
+        slot, later those that move here. Blocks, so the supervisor must be about to send them.
 
-        Descriptors that this process has no room for are left out.
+        Connections that this process has no descriptors for are left out.
 
         :raises ConnectionError: the supervisor is gone
         """
@@ -115,7 +128,7 @@ class Deposits:
         raise ConnectionResetError("the supervisor is gone")
 
     def keep(self, tunnel: int, client_fd: int, backend_fd: int) -> None:
-        """Have a tunnel's connections kept. Its row tells all about it by now.
+        """Store a tunnel's connections with the supervisor. The tunnel's row must be complete by now.
 
         :param tunnel: its id
         """
@@ -126,20 +139,20 @@ class Deposits:
             self._flush_soon(DELAY_SECONDS)
 
     def forget(self, tunnel: int) -> None:
-        """Have the copies of a tunnel's connections closed; its own are not closed yet, but shut down."""
+        """Have a tunnel's stored connections closed. The worker has shut down its own, but not closed them yet."""
         if self._opened.pop(tunnel, None) is None:
             self._ended.append(tunnel)
             self._flush_soon(DELAY_SECONDS)
 
-    async def said(self) -> None:
-        """Wait until the supervisor can know of every tunnel that is open."""
+    async def flushed(self) -> None:
+        """Wait until every report has been sent to the supervisor."""
         self._flush()
         while self._opened or self._ended:
             await asyncio.sleep(RETRY_SECONDS)
             self._flush()
 
     def close(self) -> None:
-        """Say what is left to say, and no more."""
+        """Send what is pending, as far as possible without waiting, and close the socket."""
         self._flush()
         if self._timer is not None:
             self._timer.cancel()
@@ -162,7 +175,7 @@ class Deposits:
                 if error.errno in _FULL:
                     self._flush_soon(RETRY_SECONDS)
                 else:
-                    # The supervisor is gone, and this worker is about to drain.
+                    # The supervisor is gone; this worker is about to drain.
                     self._opened.clear()
                     self._ended.clear()
                 return
@@ -172,13 +185,13 @@ class Deposits:
 
 
 class Keeper(Protocol):
-    """Keeps connections for whoever comes after this process."""
+    """Keeps connections beyond the life of this process."""
 
     def keep(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
-        """Keep the connections of tunnels, by the tunnels' ids."""
+        """Keep the connections of tunnels, by tunnel id."""
 
     def forget(self, tunnel: int) -> None:
-        """A tunnel has ended."""
+        """Forget the connections of a tunnel that has ended."""
 
 
 class DescriptorStore:
@@ -186,8 +199,8 @@ class DescriptorStore:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, descriptors: int, keeper: Keeper | None = None) -> None:
         """
-        :param descriptors: one more than the largest descriptor that may be kept
-        :param keeper: keeps what is in store beyond the life of this process
+        :param descriptors: one more than the largest descriptor that may be stored
+        :param keeper: keeps the stored connections beyond the life of this process
         """
         self._loop = loop
         self._descriptors = descriptors
@@ -202,7 +215,7 @@ class DescriptorStore:
 
     @contextlib.contextmanager
     def unsettled(self) -> Iterator[None]:
-        """While it is open whether some tunnels of this slot go to another."""
+        """A context in which it is undecided whether some tunnels of this slot move to another."""
         self._settled.clear()
         try:
             yield
@@ -210,23 +223,23 @@ class DescriptorStore:
             self._settled.set()
 
     async def settled(self) -> None:
-        """Wait until it is certain which tunnels are this slot's. A worker that looked before would take for lost what
-        another one is about to take over."""
+        """Wait until it is decided which tunnels are this slot's. A worker that started before that would count tunnels
+        as lost that another worker is about to take over."""
         await self._settled.wait()
 
     def __len__(self) -> int:
-        """Tunnels in store."""
+        """How many tunnels are stored."""
         return len(self._kept)
 
     def serve(self, sock: socket.socket) -> None:
-        """Serve a new worker, over a socket that the store owns from now on: hand over what there is, and listen."""
+        """Serve a new worker over a socket, which the store now owns: send it all stored tunnels, read its reports."""
         self._sock = sock
         self._to_hand_over = list(self._kept.items())
         self._loop.add_reader(sock, self._read, sock)
         self._loop.add_writer(sock, self._hand_over, sock)
 
     def hand_over(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
-        """Keep tunnels that were another slot's, and have this slot's worker receive them (``Deposits.inherited``)."""
+        """Store tunnels that were another slot's, and send them to this slot's worker (``Deposits.inherited``)."""
         moved = list(tunnels)
         self._kept.update(moved)
         self._to_hand_over = moved
@@ -234,7 +247,7 @@ class DescriptorStore:
             self._loop.add_writer(self._sock, self._hand_over, self._sock)
 
     def give_up(self, ids: Iterable[int]) -> list[tuple[int, Connections]]:
-        """Keep some tunnels no longer, for another store to do so; those that are not in store are left out."""
+        """Remove tunnels so that another store can take them; return those that were stored here."""
         if self._sock is not None:
             with contextlib.suppress(BlockingIOError):
                 while (received := _receive(self._sock)) is not None:
@@ -242,24 +255,24 @@ class DescriptorStore:
         return [(tunnel, self._kept.pop(tunnel)) for tunnel in ids if tunnel in self._kept]
 
     def kept(self) -> list[tuple[int, Connections]]:
-        """What is in store."""
+        """Return all stored tunnels."""
         return list(self._kept.items())
 
     def restore(self, tunnels: Iterable[tuple[int, Connections]], sock: socket.socket | None = None) -> None:
-        """Keep tunnels that were in store before. :param sock: where their worker, which knows them, is heard from"""
+        """Store tunnels again. :param sock: to the worker that already serves them, which is not sent them again"""
         self._kept.update(tunnels)
         if sock is not None:
             self._sock = sock
             self._loop.add_reader(sock, self._read, sock)
 
     def fileno(self) -> int:
-        """The descriptor of the socket to the worker. :raises ValueError: there is no worker"""
+        """Return the descriptor of the socket to the worker. :raises ValueError: there is no worker"""
         if self._sock is None:
-            raise ValueError("nobody is served")
+            raise ValueError("the store has no worker")
         return self._sock.fileno()
 
-    def part(self) -> None:
-        """The worker is dead: take in what it has said and nobody has heard yet."""
+    def detach(self) -> None:
+        """Detach from a dead worker: process the reports that are still unread, and close the socket."""
         sock, self._sock = self._sock, None
         self._to_hand_over = []
         if sock is None:
@@ -273,21 +286,30 @@ class DescriptorStore:
                 self._note(received)
 
     def end(self) -> None:
-        """End the connections of everything in store, whoever else has them open, and close them."""
+        """Shut down and close all stored connections, even if another process has them open too."""
         for connections in self._kept.values():
             for fd in connections:
-                with socket.socket(fileno=os.dup(fd)) as sock, contextlib.suppress(OSError):
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
                     sock.shutdown(socket.SHUT_RDWR)
         self.close()
 
     def close(self) -> None:
-        """Close everything in store."""
-        self.part()
-        for tunnel, connections in self._kept.items():
-            if self._keeper is not None:
+        """Close all stored connections."""
+        self.detach()
+        for tunnel in list(self._kept):
+            self._drop(tunnel)
+
+    def _drop(self, tunnel: int) -> None:
+        """Close a tunnel's connections, if they are stored."""
+        connections = self._kept.pop(tunnel, None)
+        if connections is None:
+            return
+        if self._keeper is not None:
+            try:
                 self._keeper.forget(tunnel)
-            _close(connections)
-        self._kept.clear()
+            except Exception:
+                log.exception("tunnel %x ended, but could not be removed from the journal", tunnel)
+        close_all((connections,))
 
     def _read(self, sock: socket.socket) -> None:
         for _ in range(MESSAGES_AT_ONCE):
@@ -302,25 +324,24 @@ class DescriptorStore:
 
     def _note(self, received: _Received) -> None:
         for tunnel in received.ended:
-            connections = self._kept.pop(tunnel, None)
-            if connections is not None:
-                if self._keeper is not None:
-                    self._keeper.forget(tunnel)
-                _close(connections)
+            self._drop(tunnel)
         refused = received.without_descriptors
         kept: list[tuple[int, Connections]] = []
         for tunnel, connections in received.opened:
             if max(connections) < self._descriptors:
                 kept.append((tunnel, connections))
             else:
-                _close(connections)
+                close_all((connections,))
                 refused += 1
         self._kept.update(kept)
         if self._keeper is not None:
-            self._keeper.keep(kept)
+            try:
+                self._keeper.keep(kept)
+            except Exception:
+                log.exception("could not store the connections of %d tunnels with the service manager", len(kept))
         if refused:
             self._short(
-                "the supervisor is short of descriptors: %d tunnels more would be lost with their worker; "
+                "the supervisor is short of descriptors: %d more tunnels would be lost if their worker died; "
                 "raise the hard limit (ulimit -Hn, LimitNOFILE=)",
                 refused,
             )
@@ -334,7 +355,11 @@ class DescriptorStore:
                 return
             except OSError as error:
                 self._loop.remove_writer(sock)
-                if error.errno in _FULL:
+                if error.errno == EBADF and len(whole := without_closed(batch)) < len(batch):
+                    log.error("lost %d tunnels: their stored descriptors are closed", len(batch) - len(whole))
+                    self._to_hand_over[-len(batch) :] = whole
+                    self._loop.add_writer(sock, self._hand_over, sock)
+                elif error.errno in _FULL:
                     self._timer = self._loop.call_later(
                         RETRY_SECONDS, self._loop.add_writer, sock, self._hand_over, sock
                     )
@@ -343,8 +368,3 @@ class DescriptorStore:
                 self._loop.remove_writer(sock)
                 return
             del self._to_hand_over[-len(batch) :]
-
-
-def _close(connections: Connections) -> None:
-    for fd in connections:
-        os.close(fd)

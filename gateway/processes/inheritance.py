@@ -1,8 +1,7 @@
-"""What a supervisor leaves to the program that it becomes in an upgrade: everything that is not in the shared table.
+"""The state that a supervisor passes to the new program in an upgrade: everything that is not in the shared table.
 
-It is JSON in a ``memfd``, with nothing in it that only one version could read, and numbers of descriptors, which stay
-what they are when a process executes another program. Those of workers' control channels and of the descriptor store
-may hold messages that nobody has read: they are read by the new program.
+It is version-independent JSON in a ``memfd``, with descriptor numbers, which stay valid across ``execv``. The sockets
+of control channels and descriptor stores may hold unread messages, which the new program reads.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ from gateway.tunnels.moving.adoption import Connections
 from gateway.tunnels.moving.mirrors import Mirrors, Names
 
 FORM = 1
-"""Of what is written. Another one cannot be read. A key may be added without another form if programs that ignore it
-can go on, and if it has a default in programs that know it."""
+"""Format version of the state; a program reads no other. A key may be added without a new version if programs that
+ignore it still work and programs that know it have a default."""
 
 log = logging.getLogger("gateway")
 
 
 class CannotInherit(Exception):
-    """The program cannot carry on what another one has begun; ``str()`` says why."""
+    """This program cannot take over the state of another; ``str()`` says why."""
 
 
 @dataclass
 class InheritedWorker:
-    """One worker that runs."""
+    """One running worker."""
 
     slot: int
     pid: int
@@ -43,37 +42,37 @@ class InheritedWorker:
     started: float
     ready: float
     received: str
-    """what was read from its control channel and is no whole message yet; in hexadecimal digits"""
+    """the incomplete message read from its control channel, in hexadecimal"""
     tunnels: list[tuple[int, Connections]]
-    """in store"""
+    """in its descriptor store"""
 
 
 @dataclass
 class InheritedStore:
-    """What it takes to go on with the service manager's store (``keeping.py``)."""
+    """What is needed to go on using the service manager's store (``keeping.py``)."""
 
     record: int
     lifeline: int
     serial: int
     names: list[str]
-    """of all that is there"""
+    """of all descriptors in the store"""
     sockets: dict[str, list[int]]
     segments: list[tuple[str, int, list[int], int]]
-    """name, descriptor, tunnels that live and the number of those that have ended"""
+    """name, descriptor, ids of live tunnels, and how many have ended"""
 
 
 @dataclass
 class Inheritance:
-    """All of it."""
+    """The whole state."""
 
     version: str
-    """of the program that leaves it"""
+    """of the program that wrote it"""
     path: str
     workers: int
     max_tunnels: int
     admin: tuple[str, int]
     listen: list[tuple[str, list[int]]]
-    """by address: one descriptor for each worker"""
+    """by address: one descriptor per worker"""
     table: int
     metrics: str
     generation: int
@@ -84,22 +83,22 @@ class Inheritance:
     last_reload_unix: float
     worker_restarts: int
     signals: list[str]
-    """that have come and were not served yet"""
+    """received but not served yet"""
     asking: list[int]
-    """connections of clients of the admin API that wait to be told how the upgrade went"""
+    """connections of admin API clients that wait for the result of the upgrade"""
     drained_backends: list[tuple[int, float, int, float, float]]
-    """number, period in seconds, tunnels when it began, when that was, and how many seconds ago"""
+    """number, period in seconds, tunnels when the drain began, when that was, and how many seconds ago"""
     running: list[InheritedWorker]
     mirrors: list[tuple[int, int]]
-    """slots whose workers write another table than ``table``, and its descriptor (``tunnels/moving/mirrors.py``)"""
+    """slots whose workers write a table other than ``table``, and its descriptor (``tunnels/moving/mirrors.py``)"""
     store: InheritedStore | None = None
     names: dict[str, list[str]] = field(default_factory=dict)
-    """IP addresses of names of backends"""
+    """IP addresses by backend name"""
     control: int = messages.VERSION
     form: int = FORM
 
     def descriptors(self) -> list[int]:
-        """All that belong to it."""
+        """Return all descriptors in it."""
         found = [self.admin[1], *self.tables(), *self.asking]
         for _, each in self.listen:
             found += each
@@ -112,20 +111,20 @@ class Inheritance:
         return found
 
     def text(self) -> bytes:
-        """All of it, for :meth:`parse`."""
+        """Return the whole state as JSON, for :meth:`parse`."""
         return json.dumps(asdict(self)).encode("ascii")
 
     def tables(self) -> list[int]:
-        """Descriptors of all tables."""
+        """Return the descriptors of all tables."""
         return [self.table, *{fd for _, fd in self.mirrors}]
 
     def carry_on(self, names: Names) -> Mirrors:
-        """Take the tables over, and convert what is of another layout. :raises ValueError: that cannot be"""
+        """Take over the tables, converting those with another layout. :raises ValueError: one cannot be converted"""
         running = [worker.slot for worker in self.running]
         return Mirrors.inherit(self.table, self.max_tunnels, names, running, dict(self.mirrors))
 
     def write(self) -> int:
-        """:returns: a descriptor, for :meth:`read`. :raises OSError: there is no room"""
+        """Write the state to a ``memfd``. :returns: its descriptor, for :meth:`read`. :raises OSError: no room"""
         fd = os.memfd_create("gateway-inheritance")
         try:
             with open(fd, "wb", closefd=False) as file:
@@ -137,29 +136,29 @@ class Inheritance:
 
     @classmethod
     def read(cls, fd: int) -> Inheritance:
-        """Read what another program has written. :raises CannotInherit: this one cannot make sense of it"""
+        """Read the state that another program wrote. :raises CannotInherit: this program cannot use it"""
         try:
             with open(os.dup(fd), "rb") as file:
                 file.seek(0)
                 text = file.read()
         except OSError as error:
-            raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
+            raise CannotInherit(f"the saved state cannot be read: {error}") from None
         return cls.parse(text)
 
     @classmethod
     def parse(cls, text: bytes, alone: bool = False) -> Inheritance:
-        """Understand what another program has written. Keys that only a newer program knows are ignored.
+        """Parse the state that another program wrote. Keys that only a newer program knows are ignored.
 
-        :param alone: none of its workers runs any more
-        :raises CannotInherit: this program cannot make sense of it
+        :param alone: none of its workers is running any more
+        :raises CannotInherit: this program cannot use it
         """
         try:
             found: dict[str, Any] = json.loads(text)
         except ValueError as error:
-            raise CannotInherit(f"what the running program leaves cannot be read: {error}") from None
+            raise CannotInherit(f"the saved state cannot be read: {error}") from None
         known = isinstance(found, dict) and found.get("form") == FORM
         if not known or not (alone or found.get("control") == messages.VERSION):
-            raise CannotInherit("what the running program leaves is of another form: restart the gateway instead")
+            raise CannotInherit("the saved state has another format: restart the gateway instead")
         try:
             store = found.pop("store", None)
             running = [InheritedWorker(**_known(InheritedWorker, worker)) for worker in found.pop("running")]
@@ -170,11 +169,11 @@ class Inheritance:
             inherited.backends = [(upstream, address) for upstream, address in inherited.backends]
             inherited.learned = [((route, side, net), State(*state)) for (route, side, net), state in inherited.learned]
         except (KeyError, TypeError, ValueError) as error:
-            raise CannotInherit(f"what the running program leaves is incomplete: {error}") from None
+            raise CannotInherit(f"the saved state is incomplete: {error}") from None
         return inherited
 
-    def tell(self, state: GatewayState) -> None:
-        """Have the gateway's state say what it has said before."""
+    def apply_to(self, state: GatewayState) -> None:
+        """Set the gateway's state to what it was before."""
         state.started_unix = self.started_unix
         state.last_reload_unix = time.time()
         state.worker_restarts = self.worker_restarts
@@ -183,7 +182,7 @@ class Inheritance:
             state.drained_backends[number] = DrainState(period, tunnels, started_unix, _started=began)
 
     def check(self, config: Config) -> None:
-        """:raises CannotInherit: the configuration changes what an upgrade has to keep"""
+        """:raises CannotInherit: the configuration changes something that an upgrade cannot change"""
         now = {
             "workers": config.workers,
             "max_tunnels": self.max_tunnels if config.max_tunnels == "auto" else config.max_tunnels,
@@ -202,11 +201,11 @@ class Inheritance:
 
 
 def _known(kind: type[Any], found: Any) -> dict[str, Any]:
-    """The keys of a JSON object that a class of this program has. :raises TypeError: it is no object"""
+    """Return the keys of a JSON object that are fields of a class. :raises TypeError: it is not an object"""
     if not isinstance(found, dict):
-        raise TypeError(f"{kind.__name__} is no object")
+        raise TypeError(f"{kind.__name__} is not an object")
     names = {each.name for each in fields(kind)}
     unknown = found.keys() - names
     if unknown:
-        log.debug("ignored what the running program leaves and this one does not know: %s", ", ".join(sorted(unknown)))
+        log.debug("ignored unknown keys in the saved state: %s", ", ".join(sorted(unknown)))
     return {name: value for name, value in found.items() if name in names}

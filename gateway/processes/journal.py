@@ -1,18 +1,18 @@
-"""Connections of tunnels in the service manager's store: few descriptors there, however many tunnels there are.
+"""The connections of tunnels in the service manager's store, with few descriptors there for any number of tunnels.
 
-One name in that store for each connection would not do: names are passed on in one variable of the environment, which
-may have 128 KiB (``MAX_ARG_STRLEN``, execve(2)), so that with 4,000 tunnels no program could be started any more; and
-systemd compares each new descriptor with all that it has. Hence the manager keeps one end of a socket pair, a
-*segment*, and the connections lie in its queue, sent from the other end as messages with descriptors (``SCM_RIGHTS``,
-unix(7)). The kernel holds them as long as anybody holds that end. A tunnel that opens is one more message, of which
-the manager hears nothing.
+One name per connection would not work: the manager passes all names in one environment variable, which is limited to
+128 KiB (``MAX_ARG_STRLEN``, execve(2)), so with 4,000 tunnels no program could be started any more. Also, systemd
+compares each new descriptor with all that it has. So the manager keeps one end of a socket pair, a *segment*, and the
+connections sit in its queue, sent from the other end as messages with descriptors (``SCM_RIGHTS``, unix(7)). The kernel
+keeps them as long as any process holds the manager's end. A new tunnel is one more message in the queue; the manager is
+not involved.
 
-A message cannot be taken back when its tunnel has ended: from time to time what lives of a segment is sent again to a
-new one, and the old one removed. Which of the tunnels in a queue are alive is for the table to say.
-Whoever reads a segment looks only (``MSG_PEEK``), so that it is all there for the next one if he dies, too.
+A message cannot be removed when its tunnel has ended. From time to time the live tunnels of a segment are sent again to
+a new segment, and the old one is removed. The table says which tunnels in a queue are alive. Reading a segment only
+peeks (``MSG_PEEK``), so everything is still there if the reader dies too.
 
-Since nobody else writes to a segment, and nobody reads, its other end tells by a hang-up that the manager has let go of
-it, or never had room for it.
+No other process writes to a segment or reads from it, so a hang-up means that the manager has closed its end, or never
+had room for it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import socket
 import time
 from array import array
 from collections.abc import Callable, Iterable, Sequence
-from errno import EAGAIN, ENOBUFS
+from errno import EAGAIN, EBADF, ENOBUFS
 
 from gateway.observe.seldom import Seldom
 from gateway.processes.manager_store import ManagerStore
-from gateway.processes.rights import connections_of
+from gateway.processes.rights import connections_of, ids_in, without_closed
 from gateway.tunnels.moving.adoption import Connections
 
 AT_ONCE = 120
@@ -36,10 +36,10 @@ AT_ONCE = 120
 
 UPKEEP_SECONDS = 1.0
 WORTHWHILE = 256
-"""So many tunnels that have ended are reason enough to send the rest of their segment again."""
+"""A segment with this many ended tunnels is rewritten."""
 
 MAX_AGE_SECONDS = 10.0
-"""So long has a connection that has ended to wait for that at most: the kernel's memory of it is not free before."""
+"""A segment is rewritten at most this long after a tunnel in it ended: until then the kernel's memory is not freed."""
 
 MESSAGE_BYTES = 8 * AT_ONCE
 ANCILLARY_BYTES = socket.CMSG_SPACE(2 * AT_ONCE * array("i").itemsize)
@@ -50,13 +50,13 @@ log = logging.getLogger("gateway")
 
 
 class Segment:
-    """One socket pair of which the manager keeps the other end."""
+    """One socket pair; the manager keeps the other end."""
 
     def __init__(self, name: str, sock: socket.socket) -> None:
         self.name = name
         self.sock = sock
         self.tunnels: Tunnels = {}
-        """those that live"""
+        """live ones only"""
         self.ended = 0
         self.ended_since = 0.0
         """``CLOCK_MONOTONIC`` in seconds"""
@@ -73,37 +73,37 @@ class Journal:
         on_lost: Callable[[], None],
     ) -> None:
         """
-        :param name: gives a name for a new segment
-        :param on_lost: told that the manager does not keep a segment
+        :param name: returns a name for a new segment
+        :param on_lost: called when the manager does not keep a segment
         """
         self._store = store
         self._loop = loop
         self._name = name
         self._on_lost = on_lost
         self._segments: list[Segment] = []
-        """the last one takes what comes"""
+        """new tunnels go to the last one"""
         self._where: dict[int, Segment] = {}
         self._unkept: Tunnels = {}
-        """for lack of room"""
+        """tunnels that there was no room for"""
         self._timer: asyncio.TimerHandle | None = None
         self._short = Seldom(log.error)
 
     def __len__(self) -> int:
-        """Tunnels that are in store."""
+        """How many tunnels are in the manager's store."""
         return len(self._where)
 
     @property
     def segments(self) -> list[Segment]:
-        """All of them."""
+        """All segments."""
         return list(self._segments)
 
     def open(self) -> None:
-        """Have a segment, so that it shows if the manager keeps none. :raises OSError: no descriptors are left"""
+        """Open a first segment, to see whether the manager keeps it. :raises OSError: no descriptors are left"""
         if not self._segments:
             self._open()
 
     def keep(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
-        """Have the connections of tunnels kept, by the tunnels' ids."""
+        """Store the connections of tunnels, by tunnel id."""
         batch: list[tuple[int, Connections]] = []
         for each in tunnels:
             batch.append(each)
@@ -114,7 +114,7 @@ class Journal:
             self._keep(batch)
 
     def forget(self, tunnel: int) -> None:
-        """A tunnel has ended. Its connections have been shut down: copies of them stay in store for a while."""
+        """Forget a tunnel that has ended. Copies of its connections, which are shut down, stay queued for a while."""
         self._unkept.pop(tunnel, None)
         segment = self._where.pop(tunnel, None)
         if segment is None:
@@ -123,13 +123,13 @@ class Journal:
         if not segment.ended:
             segment.ended_since = time.monotonic()
         segment.ended += 1
-        self._look_after(UPKEEP_SECONDS)
+        self._schedule_upkeep(UPKEEP_SECONDS)
 
     def restore(self, name: str, fd: int, tunnels: Iterable[tuple[int, Connections]], ended: int) -> None:
-        """Go on with a segment of the program before.
+        """Go on using a segment of the previous program.
 
-        :param fd: this end of it
-        :param ended: how many tunnels in it have ended
+        :param fd: the writing end
+        :param ended: how many of its tunnels have ended
         """
         segment = Segment(name, socket.socket(fileno=fd))
         segment.tunnels.update(tunnels)
@@ -139,10 +139,10 @@ class Journal:
         self._segments.append(segment)
         self._loop.add_reader(segment.sock, self._lost, segment)
         if ended:
-            self._look_after(UPKEEP_SECONDS)
+            self._schedule_upkeep(UPKEEP_SECONDS)
 
     def close(self) -> None:
-        """Write no more. What is in store stays there."""
+        """Stop writing. What is stored stays there."""
         if self._timer is not None:
             self._timer.cancel()
         for segment in self._segments:
@@ -158,14 +158,14 @@ class Journal:
             return
         self._unkept.update(batch)
         self._short(
-            "the service manager has no room for the connections of %d tunnels: these would not outlive this process"
-            " (FileDescriptorStoreMax=, LimitNOFILE=)",
+            "the service manager has no room for the connections of %d tunnels: they would be lost if the supervisor"
+            " died; raise FileDescriptorStoreMax= or LimitNOFILE=",
             len(self._unkept),
         )
-        self._look_after(UPKEEP_SECONDS)
+        self._schedule_upkeep(UPKEEP_SECONDS)
 
     def _append(self, batch: Sequence[tuple[int, Connections]], spare: int = 0) -> bool:
-        """Write a message; whether there was room. :param spare: descriptors that the store is to have left then"""
+        """Write a message; return whether there was room. :param spare: descriptors that must stay free in the store"""
         message = array("q", [tunnel for tunnel, _ in batch])
         descriptors = array("i", [fd for _, connections in batch for fd in connections])
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, descriptors)]
@@ -183,7 +183,13 @@ class Journal:
             except OSError as error:
                 if error.errno in _NO_MORE_ROOM and not fresh:
                     continue
-                return False  # too many descriptors are in queues (ETOOMANYREFS), or the manager has let go of it
+                if error.errno == EBADF and len(whole := without_closed(batch)) < len(batch):
+                    log.error(
+                        "%d tunnels would be lost if the supervisor died: their descriptors are closed",
+                        len(batch) - len(whole),
+                    )
+                    return not whole or self._append(whole, spare)
+                return False  # too many descriptors in flight (ETOOMANYREFS), or the manager closed its end
             segment.tunnels.update(batch)
             self._where.update(dict.fromkeys(message, segment))
             return True
@@ -203,11 +209,11 @@ class Journal:
         self._loop.add_reader(ours, self._lost, segment)
 
     def _lost(self, segment: Segment) -> None:
-        """The manager does not keep a segment."""
+        """Drop a segment that the manager does not keep."""
         self._segments.remove(segment)
         self._close(segment)
         for tunnel in segment.tunnels:
-            del self._where[tunnel]
+            self._where.pop(tunnel, None)
         self._store.remove(segment.name)
         self._on_lost()
 
@@ -217,25 +223,29 @@ class Journal:
 
     # --- upkeep ------------------------------------------------------------------------------------------------------
 
-    def _look_after(self, seconds: float) -> None:
+    def _schedule_upkeep(self, seconds: float) -> None:
         if self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._tidy)
+            self._timer = self._loop.call_later(seconds, self._upkeep)
 
-    def _tidy(self) -> None:
-        """Keep what could not be kept before, and free one segment of tunnels that have ended."""
+    def _upkeep(self) -> None:
+        """Retry tunnels that there was no room for, and rewrite one segment that holds ended tunnels."""
         self._timer = None
         now = time.monotonic()
         unkept, self._unkept = self._unkept, {}
-        self.keep(unkept.items())
-        used = [segment for segment in self._segments if segment.ended]
-        due = [each for each in used if each.ended >= WORTHWHILE or now - each.ended_since >= MAX_AGE_SECONDS]
-        if due:
-            self._rewrite(max(due, key=lambda segment: segment.ended))
+        try:
+            self.keep(unkept.items())
+            used = [segment for segment in self._segments if segment.ended]
+            due = [each for each in used if each.ended >= WORTHWHILE or now - each.ended_since >= MAX_AGE_SECONDS]
+            if due:
+                self._rewrite(max(due, key=lambda segment: segment.ended))
+        except Exception:  # upkeep must go on
+            log.exception("upkeep of the service manager's store failed; retrying in %g s", UPKEEP_SECONDS)
+            self._unkept.update((tunnel, each) for tunnel, each in unkept.items() if tunnel not in self._where)
         if self._unkept or any(segment.ended for segment in self._segments):
-            self._look_after(UPKEEP_SECONDS)
+            self._schedule_upkeep(UPKEEP_SECONDS)
 
     def _rewrite(self, segment: Segment) -> None:
-        """Send what lives of a segment again, and have it removed. It stays if there is no room."""
+        """Send the live tunnels of a segment again, then remove it. It stays if there is no room."""
         if segment is self._segments[-1]:
             if self._store.room < 1:
                 return
@@ -250,19 +260,19 @@ class Journal:
                 return
             for tunnel, _ in batch:
                 del segment.tunnels[tunnel]
-        # Removed behind the new one, which the manager has by then.
+        # The removal is sent after the new segment, so the manager has that one by then.
         self._segments.remove(segment)
         self._close(segment)
         self._store.remove(segment.name)
 
 
 def read(fd: int) -> list[tuple[int, Connections]]:
-    """Look what a segment holds: tunnels by their ids, with new descriptors of their connections.
+    """Read what a segment holds: tunnel ids, with new descriptors of their connections.
 
-    Those that this process has no descriptors left for are left out.
+    Tunnels that this process has no descriptors for are left out.
 
-    :param fd: the end that the manager has kept
-    :raises OSError: it is no such thing
+    :param fd: the end that the manager kept
+    :raises OSError: it is not a segment
     """
     found: list[tuple[int, Connections]] = []
     with socket.socket(fileno=os.dup(fd)) as sock:
@@ -277,4 +287,8 @@ def read(fd: int) -> list[tuple[int, Connections]]:
                 return found
             if not data:
                 return found
-            found += zip(array("q", data), connections_of(ancillary), strict=False)
+            connections = connections_of(ancillary)
+            try:
+                found += zip(ids_in(data, connections), connections, strict=False)
+            except ValueError as error:  # later messages may be fine
+                log.error("skipped a malformed message in the service manager's store: %s", error)

@@ -1,10 +1,11 @@
-"""What the service manager keeps of a gateway, so that a supervisor that is started anew can carry it on.
+"""What the service manager keeps for a gateway, so that a restarted supervisor can resume it.
 
-Kept are the table, a record of all that is not in it (``record.py``), the listening sockets and that of the admin API,
-the connections of tunnels (``journal.py``), and a *lifeline*: the reading end of a pipe whose other end every process
-of the gateway holds, and nobody else. As long as it has not ended, somebody may still serve the tunnels.
+The manager keeps the table, a record of everything that is not in the table (``record.py``), the listening sockets, the
+admin API's socket, the connections of tunnels (``journal.py``), and a *lifeline*: the reading end of a pipe. Every
+process of the gateway holds the writing end, and no other process does. Until the pipe is at its end, some process may
+still be serving the tunnels.
 
-Names begin with the gateway's own number, so that what was to be removed and is still there is told from the rest.
+All names begin with the gateway's own number, which identifies stale descriptors whose removal was lost.
 """
 
 from __future__ import annotations
@@ -28,47 +29,47 @@ from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 from gateway.tunnels.table.table import Table
 
 SEND_SECONDS = 5.0
-"""For the manager to take what it is given before workers are started, and what it is to forget before the end."""
+"""How long the manager has to accept descriptors before workers are started, and removals before the exit."""
 
 SEGMENTS = 2
-"""For connections, at least: the second while the first is sent again."""
+"""Minimum number of segments for connections: the second is needed while the first is rewritten."""
 
 OTHERS = 6
-"""Table, record, lifeline and the admin API's socket; a lifeline more while one supervisor comes after another, and a
-table more while an upgrade changes its layout."""
+"""Table, record, lifeline and the admin API's socket; a second lifeline while one supervisor succeeds another, and a
+second table while an upgrade changes its layout."""
 
 log = logging.getLogger("gateway")
 
 
 def prefix_of(table: Table) -> str:
-    """What all names begin with that belong to the gateway of a table."""
+    """Return the prefix of all names of the gateway that owns a table."""
     return f"gateway-{table.cells[H_STARTED_UNIX_NS]:x}-"
 
 
 def number_of(table: int) -> int:
-    """What tells a table from others of the same gateway: the number of its inode. :param table: a descriptor"""
+    """Return a table's inode, which identifies it among tables of the same gateway. :param table: a descriptor"""
     return os.fstat(table).st_ino
 
 
 def _sockets(sockets: Mapping[Address, Sequence[socket.socket]]) -> dict[str, list[socket.socket]]:
-    """The sockets to be kept of each address: those of a unix socket are one, however many descriptors there are."""
+    """Return the sockets to keep, by address. A unix socket is kept once: its descriptors are all duplicates."""
     return {str(address): list(each if address.path is None else each[:1]) for address, each in sockets.items()}
 
 
 def least(listeners: Mapping[Address, Sequence[socket.socket]]) -> int:
-    """How many descriptors the manager has to keep for anything to be carried on."""
+    """Return how many descriptors the manager must keep for a gateway to be resumable."""
     return OTHERS + SEGMENTS + sum(len(each) for each in _sockets(listeners).values())
 
 
 class Keeping:
-    """The supervisor's part in that. Nothing here fails: what cannot be kept is told to the log."""
+    """The supervisor's side of it. Failures are logged, not raised, unless a method says otherwise."""
 
     def __init__(self, store: ManagerStore, mirrors: Mirrors, record_fd: int, lifeline: int, serial: int) -> None:
         """
         :param mirrors: knows all tables
-        :param record_fd: a descriptor that this object owns, as it does ``lifeline``
+        :param record_fd: a descriptor that this object owns, like ``lifeline``
         :param lifeline: the writing end
-        :param serial: the last number that is in a name
+        :param serial: the last number used in a name
         """
         self._store = store
         self._mirrors = mirrors
@@ -76,43 +77,43 @@ class Keeping:
         self._prefix = prefix_of(mirrors.table)
         self._serial = serial
         self._numbers: dict[str, list[int]] = {}
-        """of sockets, by address; of the admin API's by the empty text"""
+        """of sockets, by address; the admin API's socket is under the empty string"""
         self.gave_up = False
-        """the manager keeps nothing"""
-        self._homeless = False
-        """the manager has not all tables"""
+        """the manager keeps nothing; stop trying"""
+        self._table_missing = False
+        """the manager does not have all tables"""
         self._lifeline_name = ""
         self.lifeline = lifeline
         self.journal = Journal(store, asyncio.get_running_loop(), lambda: self._name("tunnels"), self._lost)
 
     @classmethod
     def begin(cls, store: ManagerStore, mirrors: Mirrors) -> Keeping:
-        """Keep a gateway that begins. :raises OSError: there are no descriptors left"""
+        """Start keeping a new gateway. :raises OSError: there are no descriptors left"""
         made = cls(store, mirrors, record.create(), -1, 0)
         made._keep_tables()
         store.put(f"{made._prefix}record", made._record)
-        made._cast_lifeline()
+        made._open_lifeline()
         return made
 
     @classmethod
     def resume(cls, store: ManagerStore, mirrors: Mirrors, record_fd: int, numbers: Mapping[str, list[int]]) -> Keeping:
-        """Go on for a supervisor that died. :meth:`replace_tunnels` is to follow.
+        """Go on keeping the gateway of a supervisor that died. Call :meth:`replace_tunnels` next.
 
-        :param numbers: of sockets that are kept, by address
+        :param numbers: of the sockets that are stored, by address
         :raises OSError: there are no descriptors left
         """
         serials = [name.rpartition("-")[2] for name in store.names if "-table-" not in name]
         made = cls(store, mirrors, record_fd, -1, max((int(each) for each in serials if each.isdecimal()), default=0))
         made._numbers.update(numbers)
         made._keep_tables()
-        made._cast_lifeline()
+        made._open_lifeline()
         return made
 
     @classmethod
     def inherit(
         cls, store: ManagerStore, mirrors: Mirrors, left: InheritedStore, tunnels: Mapping[int, Connections]
     ) -> Keeping:
-        """Go on for the program that this process was before. :param tunnels: that are in its own store"""
+        """Go on after an upgrade. :param tunnels: those in the supervisor's own store"""
         made = cls(store, mirrors, left.record, left.lifeline, left.serial)
         made._numbers.update(left.sockets)
         made._keep_tables()
@@ -125,11 +126,11 @@ class Keeping:
 
     @property
     def settled(self) -> bool:
-        """Whether the manager can know everything."""
+        """Whether everything has been sent to the manager."""
         return self._store.settled
 
     def leave(self) -> InheritedStore:
-        """For :meth:`inherit`, once :attr:`settled`."""
+        """Return the state for :meth:`inherit`; call only when :attr:`settled`."""
         return InheritedStore(
             record=self._record,
             lifeline=self.lifeline,
@@ -145,15 +146,15 @@ class Keeping:
     # --- what is kept ------------------------------------------------------------------------------------------------
 
     def keep_sockets(self, admin: socket.socket, listeners: Mapping[Address, Sequence[socket.socket]]) -> None:
-        """Have just these sockets kept."""
+        """Have the manager keep exactly these sockets."""
         wanted = {**_sockets(listeners), "": [admin]}
         for address in self._numbers.keys() - wanted.keys():
             self._forget_sockets(address)
         for address, sockets in wanted.items():
             if address not in self._numbers and self._store.room < len(sockets) + SEGMENTS:
                 log.error(
-                    "the service manager has no room for the sockets of %s: they would not outlive this process"
-                    " (FileDescriptorStoreMax=)",
+                    "the service manager has no room for the sockets of %s: they would be lost if the supervisor died;"
+                    " raise FileDescriptorStoreMax=",
                     address or "the admin API",
                 )
             elif address not in self._numbers:
@@ -162,25 +163,25 @@ class Keeping:
                     self._put("listen" if address else "admin", each.fileno(), self._numbers[address])
 
     def replace_tunnels(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
-        """Have the connections of just these tunnels kept, and nothing else that was kept for a supervisor before."""
+        """Store exactly these tunnels' connections, and remove what else was stored for a previous supervisor."""
         ours = {
             f"{self._prefix}{kind}-{n}" for kind in ("listen", "admin") for each in self._numbers.values() for n in each
         }
         ours |= {*self._table_names(), f"{self._prefix}record", self._lifeline_name}
         stale = self._store.names - ours
-        # Behind the new ones, so that whoever dies in between leaves a tunnel twice rather than not at all.
-        in_front = self._store.room < SEGMENTS
-        if in_front:
+        # Remove after adding, if there is room: a crash in between then leaves a tunnel twice rather than not at all.
+        remove_first = self._store.room < SEGMENTS
+        if remove_first:
             self._remove(stale)
         self.journal.open()
         self.journal.keep(tunnels)
-        if not in_front:
+        if not remove_first:
             self._remove(stale)
 
-    def tell(self, inheritance: Inheritance) -> bool:
-        """Have the record say what a supervisor needs to know. Numbers of descriptors are those in names.
+    def save(self, inheritance: Inheritance) -> bool:
+        """Write the supervisor's state to the record. Descriptors are identified by the numbers in their names.
 
-        :returns: whether it does
+        :returns: whether it was written
         """
         if self.gave_up:
             return False
@@ -199,7 +200,7 @@ class Keeping:
         try:
             record.write(self._record, text)
         except OSError as error:
-            log.error("what would have to outlive this process cannot be noted: tunnels would not, either: %s", error)
+            log.error("cannot save the supervisor's state: tunnels would be lost if it died: %s", error)
             self.stop_relying()
             return False
         self._remove({name for name in self._store.names if "-table-" in name} - self._table_names())
@@ -208,17 +209,17 @@ class Keeping:
     # --- whether workers may rely on it ------------------------------------------------------------------------------
 
     async def rely(self, note: Callable[[], bool]) -> None:
-        """Once the manager can know everything, have workers wait for another supervisor when this one dies.
+        """Once everything has been sent to the manager, have workers wait for a new supervisor when this one dies.
 
-        If they do so already, and it knows, they go on.
+        If they already do, and nothing is pending, that stays in force.
 
-        :param note: calls :meth:`tell`; no earlier, since the record must name nothing that the manager has not
+        :param note: calls :meth:`save`; not before then, since the record must name only what the manager has
         """
-        if not self.settled or self._homeless:
+        if not self.settled or self._table_missing:
             self.stop_relying()
         while not await self._store.sent(SEND_SECONDS):
-            log.warning("the service manager takes no descriptors: tunnels would not outlive this process now")
-        if note() and not self._homeless:
+            log.warning("the service manager takes no descriptors: tunnels would be lost if the supervisor died now")
+        if note() and not self._table_missing:
             self._mirrors.write_header("H_KEPT", 1)
 
     def stop_relying(self) -> None:
@@ -226,29 +227,29 @@ class Keeping:
         self._mirrors.write_header("H_KEPT", 0)
 
     async def clear(self) -> None:
-        """The gateway ends: have nothing kept."""
+        """Have everything removed: the gateway is exiting."""
         self.gave_up = True
         self.journal.close()
         self.stop_relying()
         with contextlib.suppress(OSError):
-            record.write(self._record, b"")  # should the manager not hear of it
+            record.write(self._record, b"")  # in case the manager does not get the removals
         self._remove(self._store.names)
         if not await self._store.sent(SEND_SECONDS):
-            log.warning("the service manager could not be told to forget the gateway's descriptors")
+            log.warning("could not ask the service manager to drop the gateway's descriptors")
 
     def close(self) -> None:
-        """Let go of what this process has. What the manager keeps stays there."""
+        """Close this process's descriptors. What the manager keeps stays there."""
         self.journal.close()
         self._store.close()
         os.close(self._record)
         os.close(self.lifeline)
 
     def _lost(self) -> None:
-        """The manager keeps less than it said."""
+        """Give up: the manager keeps less than it offered."""
         if not self.gave_up:
             log.error(
-                "the service manager does not keep the gateway's descriptors: tunnels would not outlive this process"
-                " (FileDescriptorStoreMax= may be too small)"
+                "the service manager does not keep the gateway's descriptors: tunnels would be lost if the supervisor"
+                " died; FileDescriptorStoreMax= may be too small"
             )
             self.gave_up = True
             self.stop_relying()
@@ -263,14 +264,14 @@ class Keeping:
             name = f"{self._prefix}table-{number_of(fd)}"
             if name not in self._store.names and self._store.room < 1:
                 log.error(
-                    "the service manager has no room for one more table: tunnels would not outlive this process"
-                    " (FileDescriptorStoreMax=)"
+                    "the service manager has no room for another table: tunnels would be lost if the supervisor died;"
+                    " raise FileDescriptorStoreMax="
                 )
-                self._homeless = True
+                self._table_missing = True
             elif name not in self._store.names:
                 self._store.put(name, fd)
 
-    def _cast_lifeline(self) -> None:
+    def _open_lifeline(self) -> None:
         reading, self.lifeline = os.pipe()
         self._lifeline_name = self._name("lifeline")
         self._store.put(self._lifeline_name, reading)
@@ -281,7 +282,7 @@ class Keeping:
         try:
             self._store.put(name, fd)
         except OSError as error:
-            log.error("a socket cannot be given to the service manager: %s", error)
+            log.error("cannot pass a socket to the service manager: %s", error)
         else:
             numbers.append(self._serial)
 

@@ -1,18 +1,18 @@
-"""Limits of a process."""
+"""The process's limit of open descriptors."""
 
 from __future__ import annotations
 
 import resource
 
 MAX_DESCRIPTORS = 4 * 1024 * 1024
-"""Two for each tunnel of the largest table that can be configured, and as many again."""
+"""Twice what the largest configurable table needs, at two descriptors per tunnel."""
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the limit of open descriptors as far as the system lets this process; return it.
+    """Raise the limit of open descriptors as far as the system allows; return the new limit.
 
-    Some container engines set a limit of a thousand million. More than ``MAX_DESCRIPTORS`` would serve no purpose, and
-    what is indexed by descriptor should stay small.
+    Some container engines set a limit of a billion. More than ``MAX_DESCRIPTORS`` is of no use, and arrays that are
+    indexed by descriptor should stay small.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     limit = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else max(min(hard, MAX_DESCRIPTORS), 0)

@@ -1,8 +1,8 @@
-"""Listening sockets: opened by the supervisor, one for each worker, and open as long as it lives.
+"""Listening sockets: the supervisor opens one per worker and keeps them open as long as it lives.
 
-Each worker has a socket of its own in the address's ``SO_REUSEPORT`` group, so that the kernel spreads connections over
-workers. It stays open while a worker is replaced: whoever connects meanwhile waits for the successor and is never
-refused. A unix socket knows no such group and is shared.
+Each worker has its own socket in the address's ``SO_REUSEPORT`` group, so the kernel spreads connections over the
+workers. The socket stays open while a worker is replaced: new connections wait for the successor and are never refused.
+Unix sockets have no such groups, so all workers share one.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ BACKLOG = 4096
 
 
 class CannotListen(Exception):
-    """An address that cannot be listened on; ``str()`` says which, why and what to do."""
+    """The gateway cannot listen on an address; ``str()`` says which, why and what to do."""
 
 
 class Listeners:
-    """The listening sockets of one gateway: one for each worker, by address."""
+    """The listening sockets of one gateway: one per worker, by address."""
 
     def __init__(self, workers: int) -> None:
         self.sockets: dict[Address, list[socket.socket]] = {}
         self._workers = workers
 
     def open(self, addresses: Collection[Address]) -> dict[Address, list[socket.socket]]:
-        """Open sockets for addresses that have none; :meth:`add` is to follow, or :meth:`close`.
+        """Open sockets for addresses that have none yet. The caller then passes them to :meth:`add`, or closes them.
 
-        :raises CannotListen: one cannot be had; none is opened then
+        :raises CannotListen: one address is not available; no socket is opened then
         """
         opened: dict[Address, list[socket.socket]] = {}
         try:
@@ -46,13 +46,13 @@ class Listeners:
         return opened
 
     def add(self, opened: Mapping[Address, list[socket.socket]]) -> None:
-        """Own these, too."""
+        """Take ownership of these sockets."""
         self.sockets.update(opened)
 
     def close(self, addresses: Collection[Address] | None = None, forget: bool = True) -> None:
         """Close the sockets of some addresses, or of all.
 
-        :param forget: remove the files of unix sockets, which nobody else listens on
+        :param forget: remove the files of unix sockets
         """
         _close(
             {each: self.sockets.pop(each) for each in list(self.sockets if addresses is None else addresses)}, forget
@@ -68,16 +68,16 @@ def _close(sockets: Mapping[Address, list[socket.socket]], forget: bool = True) 
 
 
 def listen(address: Address, workers: int, ours: Collection[Address] = ()) -> list[socket.socket]:
-    """Open one listening, non-blocking socket for each worker.
+    """Open one non-blocking listening socket per worker.
 
-    :param ours: addresses that this gateway listens on
+    :param ours: addresses that this gateway already listens on
     :raises CannotListen: the address is taken, not of this machine, or not permitted
     """
     try:
         if address.path is not None:
             shared = _listen_unix(address.path)
             return [shared, *(shared.dup() for _ in range(workers - 1))]
-        # An address may be part of another, as 127.0.0.1 is of 0.0.0.0. Where that one is ours, nobody else has it.
+        # Addresses may overlap, like 127.0.0.1 and 0.0.0.0. If we listen on this port already, the check would find us.
         if all(address.port != other.port for other in ours):
             _refuse_if_taken(address)
         return [_listen_tcp(address, reuse_port=True) for _ in range(workers)]
@@ -91,7 +91,7 @@ def listen(address: Address, workers: int, ours: Collection[Address] = ()) -> li
 
 
 def listen_alone(address: Address) -> socket.socket:
-    """Open one listening socket that nobody shares.
+    """Open one listening socket outside any ``SO_REUSEPORT`` group.
 
     :raises CannotListen: as :func:`listen`
     """
@@ -104,14 +104,14 @@ def listen_alone(address: Address) -> socket.socket:
 
 
 def forget_unix_socket(address: Address) -> None:
-    """Remove the file of a unix socket that is not listened on any more."""
+    """Remove the file of a unix socket that is no longer in use."""
     if address.path is not None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(address.path)
 
 
 def _refuse_if_taken(address: Address) -> None:
-    """A second gateway of the same user could join the group, and silently take half of the connections."""
+    """Otherwise a second gateway of the same user could join the group and silently take half the connections."""
     _listen_tcp(address, reuse_port=False).close()
 
 
@@ -124,7 +124,7 @@ def _listen_tcp(address: Address, reuse_port: bool) -> socket.socket:
         if reuse_port:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
-            # As nginx and Envoy do: [::] means IPv6 alone, so that 0.0.0.0 can stand beside it.
+            # Like nginx and Envoy: [::] means IPv6 only, so 0.0.0.0 can be configured beside it.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, address.port))
         sock.listen(BACKLOG)
@@ -147,7 +147,7 @@ def _listen_unix(path: str) -> socket.socket:
 
 
 def _remove_stale(path: str) -> None:
-    """Remove a socket file that a gateway left behind when it was killed; never one in use, nor anything else."""
+    """Remove a stale socket file, left behind by a gateway that was killed; never one in use, nor any other file."""
     try:
         if not stat.S_ISSOCK(os.stat(path).st_mode):
             return

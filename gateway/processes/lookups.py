@@ -1,7 +1,7 @@
-"""Which host names are looked up when, and what is known of each.
+"""Schedules lookups of host names, and keeps the answers.
 
-A lookup takes as long as the system's resolver likes, and nothing ends it early. So one that is late leaves its place
-to others, and its answer is used whenever it comes. Pure: no threads, and the clock comes in, in seconds.
+A lookup takes as long as the system's resolver takes, and cannot be cancelled. A late lookup therefore gives up its
+slot to others; its answer is used whenever it comes. Pure: no threads; the clock, in seconds, is an argument.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 REFRESH_SECONDS = 30.0
-"""Between an answer and the next lookup."""
+"""From an answer to the next lookup."""
 
 RETRY_SECONDS = 5.0
-"""The same where nothing is known of the name yet."""
+"""The same while the name has never resolved."""
 
 PATIENCE_SECONDS = 2.0
-"""After which a lookup is late."""
+"""A lookup that takes longer is late."""
 
 AT_ONCE = 32
-"""Lookups under way that are not late."""
+"""Limit of lookups in flight that are not late."""
 
 MOST = 256
-"""Lookups under way in all. The last ``AT_ONCE`` of them are for names that were not late the last time."""
+"""Limit of lookups in flight in all. The last ``AT_ONCE`` are reserved for names that were not late last time."""
 
 Addresses = tuple[str, ...]
 
 
 class _Host:
-    """What is known of one name."""
+    """The state of one name."""
 
     __slots__ = ("addresses", "begun", "due", "late", "tried", "wanted")
 
@@ -36,7 +36,7 @@ class _Host:
         self.begun: float | None = None
         self.due = now
         self.late = False
-        """the lookup under way is, or the one before was"""
+        """whether the lookup in flight, or the last one, is late"""
         self.tried = False
         self.wanted = True
 
@@ -48,9 +48,9 @@ class Lookups:
         self._hosts: dict[str, _Host] = {}
 
     def want(self, hosts: Iterable[str], now: float, known: dict[str, Addresses] | None = None) -> None:
-        """Have just these names known from now on.
+        """Look up exactly these names from now on.
 
-        :param known: addresses from before this process, which are used until there is an answer
+        :param known: addresses from a previous process, used until there is an answer
         """
         wanted = set(hosts)
         for name, host in list(self._hosts.items()):
@@ -61,21 +61,21 @@ class Lookups:
             self._hosts[name] = _Host(now, (known or {}).get(name, ()))
 
     def known(self) -> dict[str, Addresses]:
-        """The latest answer for each name that has one."""
+        """Return the latest answer for each name that has one."""
         return {name: host.addresses for name, host in self._hosts.items() if host.wanted and host.addresses}
 
     def untried(self) -> bool:
-        """Whether there is a name of which nothing is known, not even that it does not resolve."""
+        """Whether some name has no addresses and its first lookup has not ended yet."""
         return any(host.wanted and not host.tried and not host.addresses for host in self._hosts.values())
 
     def begin(self, now: float) -> list[str]:
-        """Names to look up now; they count as under way until :meth:`end`."""
-        under_way = [host for host in self._hosts.values() if host.begun is not None]
-        places = AT_ONCE - sum(not host.late for host in under_way)
+        """Return the names to look up now; they count as in flight until :meth:`end`."""
+        in_flight = [host for host in self._hosts.values() if host.begun is not None]
+        free_slots = AT_ONCE - sum(not host.late for host in in_flight)
         begun: list[str] = []
         for name, host in sorted(self._waiting(now), key=lambda item: (item[1].late, item[1].due)):
             most = MOST - AT_ONCE if host.late else MOST
-            if len(begun) < places and len(under_way) + len(begun) < most:
+            if len(begun) < free_slots and len(in_flight) + len(begun) < most:
                 begun.append(name)
         for name in begun:
             host = self._hosts[name]
@@ -84,7 +84,7 @@ class Lookups:
         return begun
 
     def become_late(self, now: float) -> list[str]:
-        """Names whose lookup has just become late: others may begin."""
+        """Return the names whose lookup has just become late, which frees slots for others."""
         late = []
         for name, host in self._hosts.items():
             if host.begun is not None and not host.late and now >= host.begun + PATIENCE_SECONDS:
@@ -94,14 +94,14 @@ class Lookups:
         return late
 
     def end(self, name: str, addresses: Addresses, now: float) -> bool:
-        """A lookup has ended. :param addresses: none if it failed. :returns: whether other addresses are known now"""
+        """End a lookup. :param addresses: empty if it failed. :returns: whether the name's addresses have changed"""
         host = self._hosts[name]
         host.begun = None
         host.tried = True
         if not host.wanted:
             del self._hosts[name]
             return False
-        # Name servers shuffle their answers: the order alone is no news.
+        # Name servers shuffle their answers: a change of order alone does not count.
         changed = bool(addresses) and set(addresses) != set(host.addresses)
         if changed:
             host.addresses = addresses
@@ -109,7 +109,7 @@ class Lookups:
         return changed
 
     def next_at(self, now: float) -> float | None:
-        """When :meth:`begin` or :meth:`become_late` is due again if no lookup ends before; None for never."""
+        """When to call :meth:`become_late` and :meth:`begin` again if no lookup ends before; None for never."""
         hosts = self._hosts.values()
         times = [host.begun + PATIENCE_SECONDS for host in hosts if host.begun is not None and not host.late]
         times += [host.due for host in hosts if host.begun is None and host.due > now]

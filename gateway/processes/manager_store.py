@@ -1,9 +1,10 @@
-"""The service manager's descriptor store: what a process hands to it is still there when that process has died.
+"""The service manager's descriptor store, which keeps descriptors open after the process that sent them has died.
 
-systemd's ``FDSTORE=1`` (sd_notify(3)): a datagram to the socket that ``NOTIFY_SOCKET`` names brings a descriptor and a
-name for it; whoever is started next gets all of them, by number and name, as sd_listen_fds(3) tells. The manager
-answers nothing, and drops what is beyond ``FileDescriptorStoreMax=``. ``FDSTORE`` in the environment says that there
-is a store, and for how many descriptors: systemd sets it from version 254 on, the unit does it for those before.
+This is systemd's ``FDSTORE=1`` (sd_notify(3)): a datagram to the socket that ``NOTIFY_SOCKET`` names carries a
+descriptor and a name for it. The next process that the manager starts gets all of them, by number and name
+(sd_listen_fds(3)). The manager sends no replies, and drops descriptors beyond ``FileDescriptorStoreMax=``. ``FDSTORE``
+in the environment says that there is a store, and its size: systemd sets it since version 254; for older versions the
+unit file does.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ FIRST_FD = 3
 
 RETRY_SECONDS = 0.02
 ABSENT_SECONDS = 1.0
-"""Between two attempts while nobody is at the manager's socket, as when the manager itself is upgraded."""
+"""Between two attempts while the manager's socket is absent, for example while the manager itself is upgraded."""
 
 _FULL = (EAGAIN, EINTR, ENOBUFS, ENOMEM, ETOOMANYREFS)
 log = logging.getLogger("gateway")
 
 
 class ManagerStore:
-    """The way into the store. No method waits but those that say so, and none fails."""
+    """Access to the store. Methods do not wait unless they say so. Sending does not fail: it is retried."""
 
     def __init__(self, address: str, most: int, loop: asyncio.AbstractEventLoop, names: Iterable[str] = ()) -> None:
         """
         :param address: of the manager's socket
         :param most: how many descriptors it keeps
-        :param names: of what it has already: each is of one descriptor
+        :param names: of the descriptors that it already has, one name each
         """
         self._address = address
         self.most = most
         self._loop = loop
         self._names = set(names)
         self._unsent: deque[tuple[str, int]] = deque()
-        """messages, and the descriptor that goes along: a duplicate, or -1"""
+        """messages, each with its descriptor: a duplicate, or -1 for none"""
         self._timer: asyncio.TimerHandle | None = None
         self._all_sent = asyncio.Event()
         self._all_sent.set()
@@ -53,46 +54,46 @@ class ManagerStore:
 
     @property
     def room(self) -> int:
-        """How many descriptors more the manager keeps."""
+        """How many more descriptors the manager can keep."""
         return self.most - len(self._names)
 
     @property
     def names(self) -> frozenset[str]:
-        """Of what is in store, or on its way there."""
+        """Names of descriptors that are stored or in flight."""
         return frozenset(self._names)
 
     @property
     def settled(self) -> bool:
-        """Whether the manager can know everything."""
+        """Whether everything has been sent to the manager."""
         return not self._unsent
 
     def put(self, name: str, fd: int) -> None:
-        """Have a descriptor kept. The caller's own may be closed at once.
+        """Store a descriptor. The caller may close its own at once.
 
-        :param name: one that is not in store; 255 characters at most, with no colon and no control character
-        :raises OSError: there is none left for a duplicate
+        :param name: not in use yet; at most 255 characters, without colons and control characters
+        :raises OSError: no descriptor is left for a duplicate
         """
-        # Without FDPOLL=0 the manager lets go of a descriptor with an error or a hang-up: of a tunnel's connection that
-        # its peer has ended, for one, which the other side of the tunnel still has to be told of.
+        # Without FDPOLL=0 the manager drops a descriptor on an error or hang-up: for example a tunnel's connection
+        # whose peer has closed, while the other side of the tunnel still has to get a Close frame.
         self._unsent.append((f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", os.dup(fd)))
         self._names.add(name)
         self._send()
 
     def remove(self, name: str) -> None:
-        """Have what has this name kept no longer."""
+        """Remove the descriptor with this name."""
         if name in self._names:
             self._names.discard(name)
             self._unsent.append((f"FDSTOREREMOVE=1\nFDNAME={name}", -1))
             self._send()
 
     async def sent(self, seconds: float) -> bool:
-        """Wait, for some time at most, until the manager can know everything; whether it can."""
+        """Wait up to some seconds until everything has been sent to the manager; return whether it has."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._all_sent.wait(), seconds)
         return self.settled
 
     def close(self) -> None:
-        """Send nothing more."""
+        """Stop sending, and drop what is pending."""
         if self._timer is not None:
             self._timer.cancel()
         for _, fd in self._unsent:
@@ -102,7 +103,7 @@ class ManagerStore:
 
     def _send(self) -> None:
         if self._timer is not None:
-            return  # the order is kept
+            return  # keep the order
         while self._unsent:
             message, fd = self._unsent[0]
             try:
@@ -111,7 +112,7 @@ class ManagerStore:
                 self._all_sent.clear()
                 full = error.errno in _FULL
                 if not full and not self._failing:
-                    log.warning("the service manager cannot be given descriptors (NOTIFY_SOCKET): %s", error)
+                    log.warning("cannot send descriptors to the service manager (NOTIFY_SOCKET): %s", error)
                 self._failing = not full
                 self._timer = self._loop.call_later(RETRY_SECONDS if full else ABSENT_SECONDS, self._retry)
                 return
@@ -132,7 +133,7 @@ class ManagerStore:
 
 
 def offered(environ: Mapping[str, str]) -> int:
-    """How many descriptors the service manager keeps for this process; 0 if it has no store."""
+    """Return how many descriptors the service manager keeps for this process; 0 if it has no store."""
     most = environ.get("FDSTORE", "")
     if manager_address(environ) is None or not (most.isascii() and most.isdecimal()):
         return 0
@@ -140,9 +141,9 @@ def offered(environ: Mapping[str, str]) -> int:
 
 
 def take_passed(environ: MutableMapping[str, str]) -> dict[str, list[int]]:
-    """Descriptors that the service manager has passed to this process, by name. They are the caller's from now on.
+    """Return the descriptors that the service manager passed to this process, by name. The caller owns them.
 
-    What says so is removed from the environment: it is not for children.
+    Removes the variables that announce them from the environment, since children must not see these.
     """
     pid, count, names = (environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
     found: dict[str, list[int]] = {}

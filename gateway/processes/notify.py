@@ -1,6 +1,6 @@
-"""What the service manager is told: systemd's notify protocol, sd_notify(3).
+"""Reports to the service manager: systemd's notify protocol, sd_notify(3).
 
-A message is one datagram of ``NAME=value`` lines to the unix socket that ``NOTIFY_SOCKET`` names. Nobody answers.
+A message is one datagram of ``NAME=value`` lines to the unix socket that ``NOTIFY_SOCKET`` names. There is no reply.
 Without that variable nothing is sent.
 """
 
@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from gateway.admin.state import GatewayState
 
 STATUS_SECONDS = 15.0
-"""How often the status is told, at least."""
+"""The status is sent at least this often."""
 
 log = logging.getLogger("gateway")
 
@@ -31,45 +31,45 @@ class _Phase(enum.Enum):
 
 
 class Notifier:
-    """Tells the service manager what this process does. No method waits, and none fails."""
+    """Reports this process's state to the service manager. Methods neither wait nor fail."""
 
     def __init__(self, environ: Mapping[str, str], status: Callable[[], str]) -> None:
         """
-        :param environ: has ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``, or not
-        :param status: one line that says how things are; goes with every message
+        :param environ: may have ``NOTIFY_SOCKET``, ``WATCHDOG_USEC`` and ``WATCHDOG_PID``
+        :param status: returns one line about the gateway's state, sent with every message
         """
         self._address = manager_address(environ)
         self._watchdog_seconds = _watchdog_seconds(environ)
         self._status = status
         self._phase = _Phase.STARTING
         self._unsent: tuple[str, ...] = ()
-        """what the latest change was, until it could be sent"""
+        """the latest change of phase, until it has been sent"""
         self._failing = False
 
     def ready(self) -> None:
-        """The gateway accepts connections: it has started, or a reload is over."""
+        """Report that the gateway accepts connections: it has started, or a reload is over."""
         if self._phase is not _Phase.STOPPING:
             self._enter(_Phase.READY, "READY=1")
 
     def reloading(self) -> None:
-        """A reload begins; :meth:`reloaded` has to follow. One during the start is part of that."""
+        """Report that a reload begins; :meth:`reloaded` must follow. A reload during startup is not reported."""
         if self._phase is _Phase.READY:
-            # CLOCK_MONOTONIC: the manager tells by it which of several reloads this is.
+            # CLOCK_MONOTONIC: the manager uses it to tell several reloads apart.
             self._enter(_Phase.RELOADING, "RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def reloaded(self) -> None:
-        """A reload is over, well or not."""
+        """Report that a reload is over, whether it succeeded or not."""
         if self._phase is _Phase.RELOADING:
             self.ready()
 
     def stopping(self, seconds: float = 0.0) -> None:
-        """The gateway shuts down. :param seconds: how long that may take, if the manager would give it less"""
+        """Report the shutdown. :param seconds: how long it may take, to extend the manager's time-out; 0 for as is"""
         if self._phase is not _Phase.STOPPING:
             extend = (f"EXTEND_TIMEOUT_USEC={round(seconds * 1e6)}",) if seconds else ()
             self._enter(_Phase.STOPPING, "STOPPING=1", *extend)
 
-    async def keep_telling(self) -> None:
-        """Tell at an even rate what the status is, and that the loop runs that this is called in."""
+    async def keep_reporting(self) -> None:
+        """Report the status at regular intervals and feed the watchdog, which shows that the event loop is running."""
         watchdog = [] if self._watchdog_seconds is None else ["WATCHDOG=1"]
         interval = min((self._watchdog_seconds or math.inf) / 2, STATUS_SECONDS)
         while self._address is not None:
@@ -82,17 +82,17 @@ class Notifier:
         self._send()
 
     def _send(self, *lines: str) -> None:
-        """Send lines, behind those that could not be sent before."""
+        """Send lines, after those that could not be sent before."""
         if self._address is None:
             return
         message = "\n".join((*self._unsent, *lines, f"STATUS={self._status()}"))
         try:
-            # A new socket each time: the manager may have another one at that address by now.
+            # A new socket each time: the manager may have been restarted, with a new socket at that address.
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
                 sock.sendto(message.encode(), self._address)
         except OSError as error:
             if not self._failing:
-                log.warning("the service manager cannot be told what happens (NOTIFY_SOCKET): %s", error)
+                log.warning("cannot notify the service manager (NOTIFY_SOCKET): %s", error)
             self._failing = True
         else:
             self._failing = False
@@ -100,7 +100,7 @@ class Notifier:
 
 
 def describe(state: GatewayState) -> str:
-    """What ``systemctl status`` shows of a gateway."""
+    """Return the status line of a gateway that ``systemctl status`` shows."""
     state.refresh(True)
     tunnels = f"tunnels: {state.table.tunnels()}"
     if state.drain is not None:
@@ -111,19 +111,19 @@ def describe(state: GatewayState) -> str:
 
 
 def manager_address(environ: Mapping[str, str]) -> str | None:
-    """The address of the manager's unix socket: a path, or a name of the abstract namespace, written with ``@`` in
-    ``NOTIFY_SOCKET`` (unix(7)). None if there is no manager."""
+    """Return the address of the manager's unix socket, or None if there is no manager. It is a path, or a name in the
+    abstract namespace, written with ``@`` in ``NOTIFY_SOCKET`` (unix(7))."""
     name = environ.get("NOTIFY_SOCKET", "")
     if name.startswith("@"):
         return "\0" + name[1:]
     if name and not name.startswith("/"):
-        log.warning("NOTIFY_SOCKET is neither a path nor a name with @, and is not used: %s", name)
+        log.warning("ignored NOTIFY_SOCKET, which is neither a path nor a name with @: %s", name)
         return None
     return name or None
 
 
 def _watchdog_seconds(environ: Mapping[str, str]) -> float | None:
-    """After what silence of this process the manager ends it; None if it does not (sd_watchdog_enabled(3))."""
+    """Return the watchdog's time-out, or None if there is no watchdog (sd_watchdog_enabled(3))."""
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
         return None
     microseconds = environ.get("WATCHDOG_USEC", "")

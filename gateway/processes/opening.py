@@ -1,5 +1,5 @@
-"""How a supervisor comes by what it owns: it opens everything, is left it by the program that its process was before
-(``upgrade.py``), or finds it with the service manager, where a supervisor that died has had it kept (``keeping.py``).
+"""How a supervisor gets what it owns: it opens everything, inherits it from the previous program in the same process
+(``upgrade.py``), or finds it with the service manager, which kept it for a supervisor that died (``keeping.py``).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gateway.tunnels.table.slots import settle
 from gateway.tunnels.table.table import Table
 
 FORGET_SECONDS = 2.0
-"""For the manager to forget sockets: until then their addresses are taken."""
+"""How long the manager may take to close sockets: until then their addresses are taken."""
 
 RETRY_SECONDS = 0.05
 T = TypeVar("T")
@@ -46,24 +46,24 @@ class Opened:
     admin: socket.socket
     listeners: Listeners
     max_tunnels: int
-    """room in the table; what ``auto`` came to"""
+    """room in the table; the result of ``auto``"""
     metrics: str
-    """directory of the workers' files"""
+    """directory of the workers' metrics files"""
     keeping: Keeping | None = None
     before: Inheritance | None = None
-    """what another supervisor knew whose gateway this is"""
+    """the state of the previous supervisor of this gateway"""
     slots: list[int] | None = None
-    """by worker; None for the first ones"""
+    """by worker; None for the default slots"""
     tunnels: dict[int, list[tuple[int, Connections]]] = field(default_factory=dict)
-    """that nobody serves, by slot"""
+    """tunnels that no worker serves, by slot"""
 
     @property
     def table(self) -> Table:
-        """The one that all new workers write."""
+        """The table that all new workers write."""
         return self.mirrors.table
 
     def close(self) -> None:
-        """Let go of all of it. Files of unix sockets and of metrics stay."""
+        """Close everything. The files of unix sockets and metrics stay."""
         if self.keeping is not None:
             self.keeping.close()
         self.admin.close()
@@ -73,12 +73,12 @@ class Opened:
 
 
 async def open_all(config: Config, registry: Registry, room: int, demo: bool = False) -> Opened:
-    """Begin, or carry on what a supervisor has begun that died.
+    """Start a new gateway, or resume the one of a supervisor that died.
 
-    :param room: for tunnels, in a table that is made now
-    :param registry: has the names of the configuration; it gets those that the gateway had before
-    :raises CannotListen: an address cannot be listened on
-    :raises resumption.StillServed: workers of the supervisor before are there still
+    :param room: for tunnels, if a new table is made
+    :param registry: has the configuration's names; the previous gateway's names are added
+    :raises CannotListen: the gateway cannot listen on an address
+    :raises resumption.StillServed: workers of the previous supervisor are still running
     """
     address, most = manager_address(os.environ), offered(os.environ)
     found = [] if demo else resumption.find(take_passed(os.environ))
@@ -92,7 +92,7 @@ async def open_all(config: Config, registry: Registry, room: int, demo: bool = F
     for kept in found:
         try:
             if opened is not None or not kept.complete:
-                raise CannotInherit("something of it is missing")
+                raise CannotInherit("saved descriptors are missing")
             opened = await _resume(kept, config, registry, store)
         except CannotInherit as error:
             kept.abandon(str(error))
@@ -110,7 +110,7 @@ async def open_all(config: Config, registry: Registry, room: int, demo: bool = F
 
 
 async def _begin(config: Config, registry: Registry, room: int, store: ManagerStore | None, patient: bool) -> Opened:
-    """:param patient: addresses may be taken until the manager has forgotten sockets"""
+    """:param patient: retry addresses that are taken, since the manager may still have to close its sockets"""
     listeners = Listeners(config.workers)
     admin = await _in_time(lambda: listen_alone(config.admin.address), patient)
     try:
@@ -130,7 +130,7 @@ def _addresses(config: Config) -> list[Address]:
 
 
 async def _in_time(attempt: Callable[[], T], patient: bool) -> T:
-    """What an attempt to listen returns, be it a later one. :raises CannotListen: none went well"""
+    """Attempt to listen, and retry for a while if asked to. :raises CannotListen: no attempt succeeded"""
     give_up = time.monotonic() + FORGET_SECONDS
     while True:
         try:
@@ -142,14 +142,14 @@ async def _in_time(attempt: Callable[[], T], patient: bool) -> T:
 
 
 def _metrics_directory(before: str = "") -> str:
-    """The one that there was, if it is there still, or a new one.
+    """Return the previous directory if it still exists, or create one.
 
-    That is where it outlives this process, if there is such a place: systemd empties a private ``/tmp``.
+    A new one goes where it outlives this process, if there is such a place: systemd empties a private ``/tmp``.
     """
     if os.path.isdir(before):
         return before
     if before:
-        log.warning("metrics of the supervisor before are gone, and their counters begin anew: %s", before)
+        log.warning("the previous supervisor's metrics are gone, so counters restart from zero: %s", before)
     lasting = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     return tempfile.mkdtemp(prefix="gateway-metrics-", dir=lasting if os.path.isdir(lasting) else None)
 
@@ -158,8 +158,8 @@ def _suffices(store: ManagerStore, listeners: Listeners) -> bool:
     needed = least(listeners.sockets)
     if store.most < needed:
         log.error(
-            "the service manager keeps %d descriptors, and at least %d are needed (FileDescriptorStoreMax=): tunnels"
-            " would not outlive this process",
+            "the service manager keeps %d descriptors, but at least %d are needed: tunnels would be lost if the"
+            " supervisor died; raise FileDescriptorStoreMax=",
             store.most,
             needed,
         )
@@ -170,7 +170,7 @@ def _suffices(store: ManagerStore, listeners: Listeners) -> bool:
 
 
 def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
-    """Go on with what the program before has left. :raises ValueError: the table cannot be converted"""
+    """Take over the state of the previous program. :raises ValueError: the table cannot be converted"""
     for fd in left.descriptors():
         os.set_inheritable(fd, False)
     sockets = {address: [socket.socket(fileno=fd) for fd in each] for address, each in left.listen}
@@ -193,7 +193,7 @@ def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
 
 
 async def _resume(kept: resumption.Kept, config: Config, registry: Registry, store: ManagerStore | None) -> Opened:
-    """:raises CannotInherit: that cannot be. :raises CannotListen: an address that is new cannot be listened on"""
+    """Resume a gateway. :raises CannotInherit: impossible. :raises CannotListen: on an address that is new"""
     mirrors, before = kept.read(config)
     table = mirrors.table
     try:
@@ -226,7 +226,7 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
     for slot in settled.slots:
         ids = {table.cells[row + ID] for row in table.rows(slot)}
         opened.tunnels[slot] = [(tunnel, tunnels.pop(tunnel)) for tunnel in ids & tunnels.keys()]
-    end_all(tunnels.items(), ())  # they had ended; the worker that they had may have died before it could say so
+    end_all(tunnels.items(), ())  # they had ended, but their worker may have died before it could report that
     if settled.crowded:
         log.error(
             "lost %d tunnels: the crash came during an upgrade, and one worker's slot cannot hold those of both",
@@ -247,7 +247,7 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
 
 
 def _readmit(registry: Registry, before: Inheritance, config: Config) -> None:
-    """Number names as the supervisor before did. :raises RegistryFull: there is no room for those that are new"""
+    """Number names as the previous supervisor did. :raises RegistryFull: there is no room for new names"""
     routes, backends = registry.routes[:], registry.backends[:]
     registry.routes[:], registry.backends[:] = before.routes, before.backends
     try:
@@ -260,7 +260,7 @@ def _readmit(registry: Registry, before: Inheritance, config: Config) -> None:
 def _take_listeners(
     listeners: Listeners, config: Config, before: Inheritance, sockets: dict[int, socket.socket]
 ) -> dict[str, list[int]]:
-    """Take those sockets that the configuration has a use for; their numbers, by address."""
+    """Take the sockets that the configuration needs; return their numbers, by address."""
     wanted = {str(listener.address): listener.address for listener in config.listen}
     used: dict[str, list[int]] = {}
     for text, numbers in before.listen:

@@ -1,4 +1,4 @@
-"""What the supervisor is told to do, by signals and by the admin API: one thing after another."""
+"""The supervisor's orders, from signals and the admin API: a queue, served one after another."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from gateway.admin.state import DrainState
 
 DRAIN_BACKENDS = "drain backends"
 FATAL = "fatal"
-"""Something is wrong that cannot be mended."""
+"""The gateway cannot go on."""
 
 
 @dataclass
 class Order:
-    """One thing to do: the name of a signal, or one of those above."""
+    """One order: the name of a signal, or one of the names above."""
 
     name: str
     backends: frozenset[int] = frozenset()
-    """numbers of those to be drained"""
+    """numbers of the backends to drain"""
     answer: asyncio.Future[Any] | None = None
-    """where somebody waits for it to be done, or begun"""
+    """done once the order is done or begun; None if no client waits for that"""
     connection: int | None = None
-    """of whoever waits, where this program may not be there any more to answer: a descriptor"""
+    """descriptor of the waiting client's connection, if the answer may have to come from the next program"""
 
     def __str__(self) -> str:
         return f"signal {self.name}" if self.answer is None else f"admin API: {self.name}"
 
     def done(self, result: Any = None) -> None:
-        """Tell whoever waits that it is done, or begun."""
+        """Answer that the order is done, or begun."""
         if self.answer is not None and not self.answer.done():
             self.answer.set_result(result)
 
     def refuse(self, reason: str) -> None:
-        """Tell whoever waits why it is not done."""
+        """Answer why the order is not done."""
         if self.answer is not None and not self.answer.done():
             self.answer.set_exception(NotDone(reason))
 
 
 class Orders:
-    """Orders in the queue, and the way into it: :class:`gateway.admin.operations.Operations`."""
+    """The queue of orders. Implements :class:`gateway.admin.operations.Operations`."""
 
     def __init__(self) -> None:
         self._queue: asyncio.Queue[Order] = asyncio.Queue()
@@ -52,17 +52,17 @@ class Orders:
         return await self._queue.get()
 
     def add(self, name: str) -> None:
-        """Order something that nobody waits for, such as what a signal asks for."""
+        """Add an order that needs no answer, such as a signal."""
         self._queue.put_nowait(Order(name))
 
     def close(self, reason: str) -> None:
-        """Carry out nothing more. :param reason: what whoever waits is told"""
+        """Refuse all orders from now on. :param reason: the answer to waiting clients"""
         self._closed = reason
         while not self._queue.empty():
             self._queue.get_nowait().refuse(reason)
 
     def signals(self) -> list[str]:
-        """Signals that wait in the queue."""
+        """Return the signals that are in the queue."""
         orders: list[Order] = []
         while not self._queue.empty():
             orders.append(self._queue.get_nowait())

@@ -1,8 +1,8 @@
-"""A text in a ``memfd`` that is replaced as a whole, and can be read whatever killed whoever was replacing it.
+"""A text in a ``memfd`` that is replaced atomically: it stays readable if the writer is killed at any moment.
 
-The new text is written where the one in force is not; then 32 bytes at the beginning are overwritten that say where it
-stands, how long it is and what its checksum is. A process that is killed has written those as a whole or not at all:
-they are in one page, and the kernel ends nobody in the middle of copying to it.
+The new text is written beside the current one. Then the 32 bytes at the beginning are overwritten, which hold the
+text's offset, length and checksum. A killed process has written those completely or not at all: they are within one
+page, and the kernel does not kill a process in the middle of copying to it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ FIRST_BYTE = 4096
 
 
 def create() -> int:
-    """An empty record: a descriptor of it. :raises OSError: there is none left"""
+    """Create an empty record; return its descriptor. :raises OSError: no descriptor is left"""
     fd = os.memfd_create("gateway-record")
     write(fd, b"")
     return fd
 
 
 def write(fd: int, text: bytes) -> None:
-    """Replace the text. :raises OSError: there is no room; the text is as before"""
+    """Replace the text. :raises OSError: there is no room; the text is unchanged"""
     size = os.fstat(fd).st_size
     start = FIRST_BYTE
     if size >= _HEAD.size:
@@ -39,13 +39,13 @@ def write(fd: int, text: bytes) -> None:
 
 
 def read(fd: int) -> bytes:
-    """The text. :raises ValueError: there is none, or it is damaged. :raises OSError: it cannot be read"""
+    """Read the text. :raises ValueError: there is none, or it is damaged. :raises OSError: it cannot be read"""
     head = os.pread(fd, _HEAD.size, 0)
     if len(head) < _HEAD.size:
-        raise ValueError("this is no record of the gateway")
+        raise ValueError("not a record of the gateway")
     magic, start, length, checksum = _HEAD.unpack(head)
     if magic != MAGIC or start + length > max(os.fstat(fd).st_size, FIRST_BYTE):
-        raise ValueError("this is no record of the gateway")
+        raise ValueError("not a record of the gateway")
     text = b""
     while len(text) < length and (piece := os.pread(fd, length - len(text), start + len(text))):
         text += piece

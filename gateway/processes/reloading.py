@@ -1,4 +1,4 @@
-"""Reload: another configuration is put in force, in all workers or in none."""
+"""Reload: applies a new configuration in all workers or in none."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from gateway.processes.workers import Workers
 from gateway.routing.registry import RegistryFull
 
 UNLISTEN_SECONDS = 2.0
-"""For workers to let go of an address that is not listened on any more."""
+"""How long workers may take to close the sockets of an address that was removed."""
 
 NEW_NAMES_SECONDS = 0.5
-"""How long a reload waits for names that no backend had before."""
+"""How long a reload waits for lookups of new backend names."""
 
 log = logging.getLogger("gateway")
 
@@ -38,7 +38,7 @@ class Reloading:
         read: Callable[[str], Config],
     ) -> None:
         """
-        :param path: where the configuration is
+        :param path: of the configuration
         :param read: reads it; raises :class:`ConfigError`
         """
         self._workers = workers
@@ -51,7 +51,7 @@ class Reloading:
         self._unlistened = -UNLISTEN_SECONDS
 
     async def reload(self) -> None:
-        """Reload: a configuration that is wrong changes nothing."""
+        """Reload. An invalid configuration changes nothing."""
         state = self._state
         try:
             config = await asyncio.to_thread(self._read, self._path)
@@ -61,7 +61,7 @@ class Reloading:
         except (ConfigError, RegistryFull, CannotListen, ValueError) as error:
             state.last_reload_ok = False
             state.last_reload_error = str(error)
-            log.error("reload failed, the configuration in force stays:\n%s", error)
+            log.error("reload failed; the current configuration stays in force:\n%s", error)
             return
         before, drained = self._workers.config, self._state.drained_backends
         self._resolving.use([*before.backend_addresses(), *config.backend_addresses()])
@@ -73,12 +73,14 @@ class Reloading:
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
-            log.error("reload failed, the configuration before it stays in force: %s", state.last_reload_error)
+            log.error("reload failed; restoring the previous configuration: %s", state.last_reload_error)
             await self._workers.configure_all(before, drained)
             self._resolving.use(before.backend_addresses())
             self._unlisten(new)
-            for number, drain in drained.items():  # what was under way goes on
-                self._workers.tell_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
+            for number, drain in drained.items():  # drains in progress go on
+                self._workers.send_to_all(
+                    DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code)
+                )
         else:
             self._unlisten(self._listeners.sockets.keys() - {listener.address for listener in config.listen})
             self._resolving.use(config.backend_addresses())
@@ -87,7 +89,7 @@ class Reloading:
             log.info("reloaded %s", self._path)
 
     async def _open(self, addresses: Collection[Address]) -> Mapping[Address, list[socket.socket]]:
-        """As :meth:`Listeners.open`. What the reload before this has given up, workers may listen on for a moment yet.
+        """As :meth:`Listeners.open`, but retries while workers may still be closing sockets after the previous reload.
 
         :raises CannotListen: as there
         """
@@ -100,15 +102,15 @@ class Reloading:
             await asyncio.sleep(0.02)
 
     def _unlisten(self, addresses: Collection[Address]) -> None:
-        """Stop listening. Workers accept what waits, and have the last descriptors of these sockets then."""
+        """Stop listening. Workers accept the waiting connections first, then close the sockets' last descriptors."""
         addresses = list(addresses)
         self._unlistened = time.monotonic() if addresses else self._unlistened
         self._listeners.close(addresses)
         for address in addresses:
-            self._workers.tell_all(Unlisten(address))
+            self._workers.send_to_all(Unlisten(address))
 
     def _still_drained(self, config: Config) -> dict[int, DrainState]:
-        """Drained backends that a configuration does not have: those that it has are in service again."""
+        """Return the drained backends that a configuration does not have: those that it has go back into service."""
         configured = {
             (name, str(each.address)) for name, upstream in config.upstreams.items() for each in upstream.backends
         }
@@ -118,8 +120,8 @@ class Reloading:
 
 def _refuse_what_needs_a_restart(old: Config, new: Config, max_tunnels: int) -> None:
     """
-    :param max_tunnels: in force; ``auto`` stands for it
-    :raises ValueError: the new configuration changes what is fixed while the gateway runs
+    :param max_tunnels: in force; ``auto`` means no change
+    :raises ValueError: the new configuration changes something that is fixed while the gateway runs
     """
     fixed = {
         "workers": old.workers != new.workers,

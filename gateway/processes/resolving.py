@@ -1,8 +1,8 @@
-"""Backends that are given by name: the supervisor looks the names up, once for the machine, and keeps the answers.
+"""Looks up backends that are configured by name, in the supervisor for all workers.
 
-Nothing waits on a name server. Lookups run in threads of their own, since ``getaddrinfo`` blocks and cannot be cut
-short; ``lookups.py`` says which when. Workers are sent what is known, and again when it changes. A name server that
-fails takes nothing away: the last good answer is used until there is another.
+Nothing waits on a name server. Each lookup runs in its own thread, since ``getaddrinfo`` blocks and cannot be
+cancelled; ``lookups.py`` schedules them. Workers are sent all known addresses, and again whenever these change. When a
+name server fails, the last good answer stays in use until there is another.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from gateway.config.address import Address
 from gateway.processes.lookups import PATIENCE_SECONDS, Addresses, Lookups
 
 LOG_AGAIN_SECONDS = 600.0
-"""How often a name that goes on failing is logged."""
+"""How often a name that keeps failing is logged."""
 
 MOST_LOGGED = 10
-"""Names in one line of the log."""
+"""At most this many names go into one log line."""
 
 log = logging.getLogger("gateway")
 
 
 class Resolving:
-    """The names of one gateway, and what they resolve to."""
+    """The backend names of one gateway, and their addresses."""
 
     def __init__(
         self,
@@ -37,9 +37,9 @@ class Resolving:
         look_up: Callable[[str], Addresses] | None = None,
     ) -> None:
         """
-        :param changed: called with all that is known when it has changed: IP addresses by name
-        :param known: what was known before this process
-        :param look_up: called in a thread; raises OSError where a name does not resolve
+        :param changed: called with all known IP addresses, by name, when they have changed
+        :param known: the addresses known to a previous process
+        :param look_up: called in a thread; raises OSError if a name does not resolve
         """
         self._changed = changed
         self._before = {name: tuple(addresses) for name, addresses in (known or {}).items()}
@@ -47,15 +47,15 @@ class Resolving:
         self._lookups = Lookups()
         self._loop = asyncio.get_running_loop()
         self._ended = asyncio.Event()
-        """a lookup has"""
+        """set when a lookup has ended"""
         self._timer: asyncio.TimerHandle | None = None
-        self._telling: asyncio.Handle | None = None
+        self._reporting: asyncio.Handle | None = None
         self._logged: dict[str, float] = {}
         """when the failure of a name was logged last"""
         self._closed = False
 
     def use(self, addresses: Iterable[Address]) -> None:
-        """Have the names among these known from now on, and no others."""
+        """Look up exactly the names among these addresses from now on."""
         names = {name for address in addresses if (name := address.name) is not None}
         before = self._lookups.known()
         self._lookups.want(names, time.monotonic(), self._before)
@@ -66,11 +66,11 @@ class Resolving:
         self._go_on()
 
     def known(self) -> dict[str, Addresses]:
-        """The IP addresses of each name that has ever resolved. IPv6 ones may have a zone's number (``%2``)."""
+        """Return the IP addresses of each name that ever resolved. IPv6 addresses may have a zone index (``%2``)."""
         return self._lookups.known()
 
     async def first_answers(self, seconds: float) -> None:
-        """Wait until every name was looked up once, with an answer or without, but no longer than this."""
+        """Wait until every name has been looked up once, successfully or not, but at most this long."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self._lookups.untried():
@@ -78,14 +78,14 @@ class Resolving:
                     await self._ended.wait()
 
     def close(self) -> None:
-        """Look nothing up any more. Threads that are waiting for an answer end with the process."""
+        """Stop looking up names. Threads that wait for an answer end with the process."""
         self._closed = True
-        for handle in (self._timer, self._telling):
+        for handle in (self._timer, self._reporting):
             if handle is not None:
                 handle.cancel()
 
     def _go_on(self) -> None:
-        """Begin lookups that are due, and come again when more are."""
+        """Start the lookups that are due, and set a timer for the next."""
         if self._closed:
             return
         now = time.monotonic()
@@ -104,18 +104,18 @@ class Resolving:
             self._timer = self._loop.call_later(at - now, self._go_on)
 
     def _run(self, name: str) -> None:
-        """Look a name up. In a thread."""
+        """Look up a name. Runs in a thread."""
         addresses: Addresses = ()
         failure: Exception | None = None
         try:
             addresses = self._look_up(name)
-        except Exception as error:  # whatever it is, the name can be tried again only once this has been said
+        except Exception as error:  # of any kind: the name is retried only after _end()
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody wants to know any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so the answer is not needed
             self._loop.call_soon_threadsafe(self._end, name, addresses, failure)
 
     def _end(self, name: str, addresses: Addresses, failure: Exception | None) -> None:
-        """A lookup has ended, late or not."""
+        """Process the result of a lookup."""
         if self._closed:
             return
         changed = self._lookups.end(name, addresses, time.monotonic())
@@ -125,12 +125,12 @@ class Resolving:
         elif self._logged.pop(name, None) is not None:
             log.info("backend name %s resolves again: %s", name, ", ".join(addresses))
         if changed:
-            self._tell_soon()
+            self._report_soon()
         self._ended.set()
         self._go_on()
 
     def _log_failure(self, names: Iterable[str], reason: str) -> None:
-        """Log that these do not resolve, but for those of which that was logged a moment ago."""
+        """Log that names do not resolve, except those that were logged recently."""
         now = time.monotonic()
         names = [name for name in names if now - self._logged.get(name, -LOG_AGAIN_SECONDS) >= LOG_AGAIN_SECONDS]
         self._logged |= dict.fromkeys(names, now)
@@ -142,26 +142,26 @@ class Resolving:
             if some:
                 more = f" and {len(some) - MOST_LOGGED} more" if len(some) > MOST_LOGGED else ""
                 log.warning(
-                    "backend names that do not resolve: %s%s (%s); %s",
+                    "backend names do not resolve: %s%s (%s); %s",
                     ", ".join(some[:MOST_LOGGED]),
                     more,
                     reason,
                     instead,
                 )
 
-    def _tell_soon(self) -> None:
-        """Many names that are answered at once are one message."""
-        if self._telling is None and not self._closed:
-            self._telling = self._loop.call_soon(self._tell)
+    def _report_soon(self) -> None:
+        """Report soon, so that many answers at once become one message."""
+        if self._reporting is None and not self._closed:
+            self._reporting = self._loop.call_soon(self._report)
 
-    def _tell(self) -> None:
-        self._telling = None
+    def _report(self) -> None:
+        self._reporting = None
         self._changed(self.known())
 
 
 def addresses_of(name: str) -> Addresses:
     """Ask the system's resolver; best address first (RFC 6724). :raises OSError: the name does not resolve"""
     found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP)
-    # An IPv6 address comes with a zone's number where it is of one link only.
+    # A link-local IPv6 address comes with a zone index.
     texts = [f"{to[0]}%{to[3]}" if len(to) == 4 and to[3] and "%" not in str(to[0]) else str(to[0]) for *_, to in found]
     return tuple(dict.fromkeys(texts))

@@ -1,6 +1,6 @@
-"""A supervisor is started, and finds what another one has left with the service manager when it died (``keeping.py``).
+"""What a new supervisor finds with the service manager after the previous supervisor died (``keeping.py``).
 
-It may be that workers of that one still run: nothing is touched before the last of them is gone.
+Workers of the previous supervisor may still be running: nothing is touched until the last of them has exited.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from gateway.tunnels.moving.final_close import end_all
 from gateway.tunnels.moving.mirrors import Mirrors
 
 PATIENCE_SECONDS = 10.0
-"""For workers of the supervisor before to hand back their tunnels, and again for those that were killed to be gone."""
+"""How long the previous workers may take to hand back their tunnels, and then how long killed ones may take to exit."""
 
 _NAME = re.compile(r"(gateway-[0-9a-f]+-)(record|(?:table|lifeline|admin|listen|tunnels)-[0-9]+)")
 log = logging.getLogger("gateway")
 
 
 class StillServed(Exception):
-    """A process of the supervisor before runs, and cannot be ended; ``str()`` says which."""
+    """A process of the previous supervisor is still running and cannot be killed; ``str()`` says which."""
 
 
 @dataclass
 class Kept:
-    """What was passed to this process of one gateway: descriptors, by names less what they begin with."""
+    """What this process was passed of one gateway: descriptors, by their names without the prefix."""
 
     prefix: str
     descriptors: dict[str, int] = field(default_factory=dict)
     names: list[str] = field(default_factory=list)
-    """as the manager knows them"""
+    """full names, as the manager knows them"""
 
     @property
     def complete(self) -> bool:
-        """Whether it can be carried on, as far as names tell."""
+        """Whether the gateway can be resumed, judging by the names alone."""
         return "record" in self.descriptors and any(self._of("table")) and any(self._of("lifeline"))
 
     def tunnels(self) -> dict[int, Connections]:
-        """Descriptors of their connections, by id: new ones, for the caller to close. What the manager has it keeps."""
+        """Return new descriptors of the connections, by tunnel id. The caller owns them; the manager keeps its own."""
         found: dict[int, Connections] = {}
         for _, fd in self._of("tunnels"):
             with contextlib.suppress(OSError):
                 for tunnel, connections in journal.read(fd):
-                    if tunnel in found:  # somebody died while he sent it again
+                    if tunnel in found:  # a supervisor died while rewriting a segment
                         for each in connections:
                             os.close(each)
                     else:
@@ -63,56 +63,61 @@ class Kept:
         return found
 
     def sockets(self) -> dict[int, socket.socket]:
-        """Listening sockets and that of the admin API, by the numbers in their names; they are the caller's."""
+        """Return the listening sockets and the admin API's, by the numbers in their names. The caller owns them."""
         found = {}
         for kind in ("listen", "admin"):
             for number, _ in self._of(kind):
                 with contextlib.suppress(OSError):
                     sock = socket.socket(fileno=self.take(f"{kind}-{number}"))
-                    sock.setblocking(False)  # Python has to know, too: what it duplicates would be blocking otherwise
+                    sock.setblocking(False)  # Python must know, or its duplicates would be blocking
                     found[number] = sock
         return found
 
     def take(self, name: str) -> int:
-        """A descriptor that is the caller's from now on. :param name: less what all begin with"""
+        """Take a descriptor; the caller owns it. :param name: without the prefix"""
         return self.descriptors.pop(name)
 
     def close(self) -> None:
-        """Close what nobody has taken."""
+        """Close the descriptors that were not taken."""
         for fd in self.descriptors.values():
             os.close(fd)
         self.descriptors.clear()
 
     async def until_unused(self) -> None:
-        """Wait until no process of the supervisor before runs. One that does not end is killed.
+        """Wait until no process of the previous supervisor is running. Kill those that do not exit.
 
-        :raises StillServed: even that does not help
+        :raises StillServed: some cannot be killed
         """
         for _, lifeline in self._of("lifeline"):
             if await _ends(lifeline, PATIENCE_SECONDS):
                 continue
             holders = list(_holders(lifeline))
-            log.error("processes of the supervisor before still run after %g s, and are killed", PATIENCE_SECONDS)
+            log.error(
+                "killing %d processes of the previous supervisor, still running after %g s",
+                len(holders),
+                PATIENCE_SECONDS,
+            )
             for pid in holders:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             if not await _ends(lifeline, PATIENCE_SECONDS):
+                pids = ", ".join(map(str, holders)) or "unknown"
                 raise StillServed(
-                    f"processes of the gateway before still run: {', '.join(map(str, holders)) or 'unseen'}"
+                    f"processes of the previous gateway still run, and cannot be killed (pids: {pids}): end them first"
                 )
 
     def read(self, config: Config) -> tuple[Mirrors, Inheritance]:
-        """The table, which is the caller's from now on, and the rest. One of another layout is converted.
+        """Return the table, which the caller owns, and the rest of the state. Other layouts are converted.
 
-        If that supervisor died in an upgrade that changed the layout, its workers have left two tables, or more: they
-        become one.
+        If the supervisor died in an upgrade that changed the layout, its workers have left several tables, which are
+        merged into one.
 
-        :raises CannotInherit: the configuration or this program cannot go on with them
+        :raises CannotInherit: this program or the configuration does not fit the saved state
         """
         try:
             text = record.read(self.descriptors["record"])
             if not text:
-                raise CannotInherit("it had ended")
+                raise CannotInherit("that gateway had shut down")
             inheritance = Inheritance.parse(text, alone=True)
             if config.max_tunnels != "auto":
                 inheritance.max_tunnels = config.max_tunnels
@@ -123,7 +128,7 @@ class Kept:
         asked = (config.workers, -(-inheritance.max_tunnels // config.workers))
         if prefix_of(table) != self.prefix or (table.workers, table.rows_per_worker) != asked:
             table.close()
-            raise CannotInherit("workers or max_tunnels is not what it was")
+            raise CannotInherit("workers or max_tunnels has changed")
         return mirrors, inheritance
 
     def _take_over(self, before: Inheritance) -> Mirrors:
@@ -132,7 +137,7 @@ class Kept:
         numbers = {before.table, *(number for _, number in before.mirrors)}
         if not numbers <= known.keys():
             raise ValueError("a table is missing")
-        # What was there is needed still, to tell the tunnels if nothing comes of it.
+        # Keep the originals: if this fails, they are needed to close the tunnels.
         tables = {number: os.dup(known[number]) for number in numbers}
         others = {slot: tables[number] for slot, number in before.mirrors}
         names = (len(before.routes), len(before.backends))
@@ -144,20 +149,20 @@ class Kept:
             raise
 
     def abandon(self, why: str) -> None:
-        """Nobody can carry it on: end its tunnels, and close everything. :param why: for the log"""
+        """End the tunnels, since they cannot be resumed, and close everything. :param why: for the log"""
         tunnels = self.tunnels()
-        told = end_all(tunnels.items(), [fd for _, fd in self._of("table")])
+        closed = end_all(tunnels.items(), [fd for _, fd in self._of("table")])
         if tunnels:
             log.error(
-                "%d tunnels of the gateway before cannot be carried on, and end (%d sides with a Close frame): %s",
+                "lost %d tunnels of the previous gateway (%d sides were sent a Close frame): %s",
                 len(tunnels),
-                told,
+                closed,
                 why,
             )
         self.close()
 
     def _of(self, kind: str) -> Iterator[tuple[int, int]]:
-        """Numbers and descriptors of one kind."""
+        """Yield the numbers and descriptors of one kind."""
         for name, fd in list(self.descriptors.items()):
             head, _, number = name.rpartition("-")
             if head == kind:
@@ -165,7 +170,7 @@ class Kept:
 
 
 def find(passed: Mapping[str, Iterable[int]]) -> list[Kept]:
-    """What belongs to gateways of this program, the latest first. Other descriptors are left alone.
+    """Group the descriptors that belong to gateways of this program, the latest gateway first. Others are left alone.
 
     :param passed: descriptors by name
     """
@@ -173,7 +178,7 @@ def find(passed: Mapping[str, Iterable[int]]) -> list[Kept]:
     for name, descriptors in passed.items():
         match = _NAME.fullmatch(name)
         if match is None:
-            log.warning("a descriptor that the service manager has passed is not used: %s", name)
+            log.warning("ignored an unknown descriptor from the service manager: %s", name)
             continue
         kept = found.setdefault(match[1], Kept(match[1]))
         kept.names.append(name)
@@ -186,7 +191,7 @@ def find(passed: Mapping[str, Iterable[int]]) -> list[Kept]:
 
 
 async def _ends(lifeline: int, seconds: float) -> bool:
-    """Wait until nobody holds the other end of a pipe."""
+    """Wait until no process holds the writing end of a pipe; return whether that happened in time."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(lifeline, ended.set)
@@ -200,7 +205,7 @@ async def _ends(lifeline: int, seconds: float) -> bool:
 
 
 def _holders(lifeline: int) -> Iterator[int]:
-    """Processes that hold the writing end of a pipe, as far as this one may see them. The manager has the other end."""
+    """Find the processes that hold the writing end of a pipe, as far as this process is allowed to see them."""
     pipe = f"pipe:[{os.fstat(lifeline).st_ino}]"
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -209,6 +214,6 @@ def _holders(lifeline: int) -> Iterator[int]:
 
 
 def _writes(process: Path, fd: str) -> bool:
-    """Whether a descriptor of a process was opened for writing (proc(5))."""
+    """Whether a process has a descriptor open for writing (proc(5))."""
     (flags,) = re.findall(r"^flags:\s*([0-7]+)$", (process / "fdinfo" / fd).read_text(), re.MULTILINE)
     return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY

@@ -1,6 +1,6 @@
-"""How a gateway goes on from one program to the next: the supervisor's part of an upgrade, before ``execv`` and after.
+"""The supervisor's part of an upgrade, before and after ``execv``.
 
-The steps are told in ``upgrade.py``, which has those that concern one program, or one pair of workers.
+``upgrade.py`` describes the steps, and has those that concern one program or one pair of workers.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from gateway.admin.operations import tell_of_upgrade
+from gateway.admin.operations import answer_upgrade
 from gateway.admin.state import GatewayState, UpgradeState
 from gateway.edge.passage import passage
 from gateway.processes import upgrade
@@ -26,8 +26,8 @@ from gateway.tunnels.table.layout import W_READY
 from gateway.version import VERSION
 
 Leave = Callable[[dict[int, bytes], list[int]], Inheritance]
-"""Puts together what the next program needs. It is given the beginning of a message from each worker, by slot, and
-connections of clients of the admin API that wait for the result."""
+"""Collects the state for the next program. Arguments: incomplete messages from workers, by slot; connections of admin
+API clients that wait for the result."""
 
 log = logging.getLogger("gateway")
 
@@ -43,7 +43,7 @@ class Succession:
         self._demo = demo
         self._asking: list[int] = []
         self.draining: set[asyncio.Task[None]] = set()
-        """workers that were replaced and are finishing"""
+        """one task for each replaced worker that is finishing"""
 
     def cancel(self) -> None:
         """Stop waiting for replaced workers to finish."""
@@ -51,23 +51,23 @@ class Succession:
             task.cancel()
 
     async def begin(self, order: Order) -> None:
-        """Upgrade: this process becomes the program that is installed now. Returns if that cannot be."""
+        """Upgrade: replace this process with the program that is installed now. Returns only on failure."""
         self._state.upgrade = UpgradeState(None, time.time())
         suspended: list[WorkerProcess] = []
         try:
             if self._demo:
-                raise upgrade.NotUpgraded("the demo cannot be upgraded, as its backend is part of it")
+                raise upgrade.NotUpgraded("the demo cannot be upgraded: its backend is part of it")
             if self.draining:
                 await asyncio.wait(self.draining)
             await self._until_all_serve()
             await upgrade.try_out(self._leave({}, []))
-            log.info("the new program starts; this process becomes it now")
+            log.info("the new program starts; switching to it now")
             await self._until_all_serve()
             suspended = list(self._workers.running.values())
-            for _ in range(2):  # what one says, the others may be told
+            for _ in range(2):  # a message from one worker may cause messages to the others
                 received = {worker.slot: await worker.channel.suspend() for worker in suspended}
             if self._workers.running.keys() != received.keys():
-                raise upgrade.NotUpgraded("a worker died meanwhile")
+                raise upgrade.NotUpgraded("a worker died during the upgrade")
             upgrade.execute(self._leave(received, [] if order.connection is None else [order.connection]))
         except (upgrade.NotUpgraded, OSError) as error:
             for worker in suspended:
@@ -82,19 +82,19 @@ class Succession:
             slot in self._workers.running and self._workers.running[slot].ready for slot in self._state.slots
         ):
             if time.monotonic() > give_up:
-                raise upgrade.NotUpgraded("a worker is missing")
+                raise upgrade.NotUpgraded("not all workers are running")
             await asyncio.sleep(0.05)
 
     def _upgraded(self, error: str | None) -> None:
-        """Tell how an upgrade went."""
+        """Record, log and answer the result of an upgrade. :param error: None for success"""
         self._state.upgrade = UpgradeState(error is None, time.time(), error)
         if error is not None:
             log.error("upgrade failed: %s", error)
         while self._asking:
-            tell_of_upgrade(self._asking.pop(), self._state.upgrade)
+            answer_upgrade(self._asking.pop(), self._state.upgrade)
 
     def take_on(self, inherited: Inheritance) -> None:
-        """Carry on what the program before has begun, with the workers that it has started."""
+        """Take over from the previous program, with the workers that it started."""
         state = self._state
         state.upgrade = UpgradeState(None, time.time())
         self._asking = inherited.asking
@@ -106,12 +106,12 @@ class Succession:
             self._workers.running[each.slot] = worker
             state.slots[state.table.index_of(each.slot)] = each.slot
             self._workers.stores[each.slot].restore(each.tunnels, socket.socket(fileno=each.store))
-            self._workers.hear(worker)
+            self._workers.receive_from(worker)
         for slot in state.slots:
             self._workers.keep_running(self._workers.running[slot])
 
     async def replace_all(self, version: str) -> None:
-        """Have new workers replace those that were taken on. :param version: of the program that has started them"""
+        """Replace the old workers with new ones. :param version: of the program that started the old ones"""
         old = [self._workers.running[slot] for slot in self._state.slots]
         began = time.monotonic()
         try:
@@ -127,13 +127,13 @@ class Succession:
             self._upgraded(str(error))
             return
         except Exception as error:
-            log.exception("the upgrade went wrong")
+            log.exception("unexpected error during the upgrade")
             self._upgraded(f"{type(error).__name__}: {error}")
             return
         self._upgraded("; ".join(failures) or None)
         if not failures:
             log.info(
-                "upgraded from %s to %s in %.1f s: %d tunnels go on, none of them paused for more than %.0f ms",
+                "upgraded from %s to %s in %.1f s: handed over %d tunnels, each paused for at most %.0f ms",
                 version,
                 VERSION,
                 time.monotonic() - began,
@@ -142,16 +142,16 @@ class Succession:
             )
 
     async def _start_successors(self, old: list[WorkerProcess]) -> list[WorkerProcess]:
-        """Start a worker for each that runs; they accept nothing yet.
+        """Start a successor for each old worker. They do not accept connections yet.
 
-        :raises upgrade.NotUpgraded: one does not start; none of them runs then
+        :raises upgrade.NotUpgraded: one did not start; all have been ended
         """
         new: list[WorkerProcess] = []
         try:
             for worker in old:
                 new.append(await self._workers.spawn(self._state.table.other_slot(worker.slot)))
                 if not await self._workers.boot(new[-1], takes_over=True):
-                    raise upgrade.NotUpgraded(f"worker {new[-1].name} of the new program does not start")
+                    raise upgrade.NotUpgraded(f"worker {new[-1].name} of the new program did not start")
         except (OSError, upgrade.NotUpgraded) as error:
             for worker in new:
                 await self._workers.end_worker(worker)
@@ -159,9 +159,9 @@ class Succession:
         return new
 
     async def _replace(self, old: WorkerProcess, new: WorkerProcess) -> upgrade.Moved:
-        """Have a worker take the place of another. :returns: what it has taken over
+        """Replace one worker with another. :returns: what was handed over
 
-        :raises upgrade.HandoverFailed: it cannot, or not completely
+        :raises upgrade.HandoverFailed: nothing, or not everything, was handed over
         """
         index = self._state.table.index_of(old.slot)
         stores = self._workers.stores[old.slot], self._workers.stores[new.slot]
@@ -175,7 +175,7 @@ class Succession:
             if not total.tunnels:
                 await self._workers.end_worker(new)
                 raise
-        # From here on it is a worker like any: should it die, a successor has its tunnels.
+        # From here on it is a worker like any other: if it dies, its successor resumes its tunnels.
         self._state.slots[index] = new.slot
         self._workers.keep_running(new)
         ways = self._passage()
@@ -195,31 +195,31 @@ class Succession:
 
     @staticmethod
     def _passage() -> tuple[socket.socket, ...]:
-        """A way for clients' connections from one worker to another; none if there are no descriptors left."""
+        """Make a socket pair for handing over client connections to a worker; empty if no descriptors are left."""
         try:
             return passage()
         except OSError as error:
-            log.warning("clients' connections are closed between two requests, as they cannot move: %s", error)
+            log.warning("client connections cannot be handed over and are closed between requests: %s", error)
             return ()
 
     async def _drain(self, left: int, slot: int) -> None:
-        """Let a worker that was replaced finish, and hand over the tunnels that come of its last handshakes.
+        """Let a replaced worker finish, and hand over the tunnels that its last handshakes open.
 
-        If it dies before, a successor in its slot resumes the tunnels that were left there, and is drained likewise.
+        If it dies before that, a successor in its slot resumes the remaining tunnels, and is drained in the same way.
 
-        :param left: its slot
+        :param left: slot of the replaced worker
         :param slot: the slot of the worker that replaced it
         """
         workers = self._workers
         give_up = time.monotonic() + upgrade.FINISH_SECONDS
         while left in workers.kept and time.monotonic() < give_up:
             old = workers.running.get(left)
-            if old is not None and old.left_nothing:
+            if old is not None and old.reported_done:
                 break
             if old is None or old.ready is None or old.finished.is_set():
-                await asyncio.sleep(0.05)  # it has died; a successor comes if there is anything left
+                await asyncio.sleep(0.05)  # it has died; a successor starts if tunnels are left
                 continue
-            if not old.told_to_finish:
+            if not old.retire_sent:
                 workers.retire(old, NO_DESCRIPTOR)
             await self._hand_over_rest(old, slot)
             with contextlib.suppress(TimeoutError):
@@ -227,8 +227,8 @@ class Succession:
         workers.replaced.discard(left)
         if (old := workers.running.get(left)) is None:
             return
-        if not old.left_nothing:
-            log.warning("worker %s did not finish within %.0f s, and is ended", old.name, upgrade.FINISH_SECONDS)
+        if not old.reported_done:
+            log.warning("worker %s did not finish within %.0f s; ending it", old.name, upgrade.FINISH_SECONDS)
             old.channel.send(Drain(0, workers.config.drain.close_code))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(old.finished.wait(), upgrade.ANSWER_SECONDS)
@@ -239,7 +239,7 @@ class Succession:
             await asyncio.sleep(0.02)
 
     async def _hand_over_rest(self, old: WorkerProcess, slot: int) -> None:
-        """Hand over the tunnels of a worker that was replaced, if there are any and somebody can take them."""
+        """Hand over the remaining tunnels of a replaced worker, if there are any and its successor is ready."""
         workers = self._workers
         new = workers.running.get(slot)
         workers.mirrors.refresh()
@@ -248,4 +248,4 @@ class Succession:
             try:
                 await upgrade.hand_over(old, new, *stores, workers.mirrors)
             except upgrade.HandoverFailed as error:
-                log.error("tunnels of worker %s cannot be handed over now: %s", old.name, error)
+                log.error("worker %s: tunnels cannot be handed over now: %s", old.name, error)

@@ -1,7 +1,7 @@
-"""The supervisor: owns what must outlive a worker, and does what signals ask for.
+"""The supervisor: owns everything that must outlive a worker, and carries out signals and the admin API's orders.
 
-Signal handlers only enqueue; one method serves each signal, one after another. Worker processes are in ``workers.py``,
-reloads in ``reloading.py``, upgrades in ``succession.py``; how it comes by all that it owns is in ``opening.py``.
+Signal handlers only enqueue; orders are then served one after another. Worker processes are in ``workers.py``, reloads
+in ``reloading.py``, upgrades in ``succession.py``. ``opening.py`` opens or inherits what the supervisor owns.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from gateway.admin.server import AdminServer
 
 DRAIN_MARGIN_SECONDS = 10.0
-"""What the service manager gives a drain beyond the time that it should take."""
+"""Added to the expected time of a drain when extending the service manager's time-out."""
 
 SIGNALS = ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2")
 FIRST_ANSWERS_SECONDS = 1.0
-"""How long a start waits for backends' names: with an answer in time, the first requests have somewhere to go."""
+"""How long startup waits for lookups of backend names, so that the first requests can be routed."""
 
-NOTE_SECONDS = 1.0
-"""How old a note may be of what workers have learned and what became of them."""
+SAVE_SECONDS = 1.0
+"""How soon changes are saved that workers cause: what they have learned, and restarts."""
 
 log = logging.getLogger("gateway")
 
@@ -75,8 +75,8 @@ class Supervisor:
     ) -> None:
         """
         :param path: where the configuration came from
-        :param reload: reads it again; raises :class:`ConfigError`
-        :param inheritance: of the program that this process was before
+        :param reload: reads the configuration again; raises :class:`ConfigError`
+        :param inheritance: state of the previous program in this process, in an upgrade
         :raises RegistryFull: as :meth:`Registry.admit`
         """
         self._config = config
@@ -92,7 +92,7 @@ class Supervisor:
         self._orders = Orders()
         self._replacing: asyncio.Task[None] | None = None
         self._fatal: str | None = None
-        self._noting: asyncio.TimerHandle | None = None
+        self._saving: asyncio.TimerHandle | None = None
         self._opened: Opened
         self._workers: Workers
         self._resolving: Resolving
@@ -102,10 +102,10 @@ class Supervisor:
         self._notifier = Notifier(os.environ, lambda: describe(self.state))
 
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
-        """Run until told to stop.
+        """Run until a signal or the admin API stops the gateway.
 
         :param started: called when every worker accepts connections
-        :raises CannotStart: an address cannot be listened on, or workers do not come up
+        :raises CannotStart: the gateway cannot listen on an address, or workers do not start
         """
         descriptors = Descriptors(raise_descriptor_limit())
         inherited = self._inheritance
@@ -135,7 +135,7 @@ class Supervisor:
             explain_capacity(self.state.max_tunnels, self._config, descriptors)
             relying = await self._keep()
             if opened.before is None:
-                # Where tunnels or clients wait for workers, names are known from before, or come later.
+                # After a resume or upgrade, tunnels and clients are waiting, and the names are known from before.
                 await self._resolving.first_answers(FIRST_ANSWERS_SECONDS)
             if inherited is None:
                 ready = self._workers.start()
@@ -143,13 +143,13 @@ class Supervisor:
                 starting = asyncio.create_task(self._announce([*ready, serving], started))
             else:
                 self._succession.take_on(inherited)
-                self._notifier.ready()  # those that run accept connections all the while
+                self._notifier.ready()  # the old workers accept connections throughout
                 starting = asyncio.create_task(self._succession.replace_all(inherited.version))
                 self._replacing = starting
                 serving = asyncio.create_task(self._serve_admin())
             admin = await serving
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
-            watches.append(asyncio.create_task(self._notifier.keep_telling()))
+            watches.append(asyncio.create_task(self._notifier.keep_reporting()))
             await self._serve_orders()
             orderly = True
         finally:
@@ -161,7 +161,7 @@ class Supervisor:
             self._resolving.close()
             keeping = opened.keeping
             if keeping is not None and not orderly:
-                keeping.journal.close()  # whoever comes next finds things as they are now
+                keeping.journal.close()  # leave the stored state as it is for the next supervisor
             await self._end()
             for watch in watches:
                 watch.cancel()
@@ -183,7 +183,7 @@ class Supervisor:
             raise CannotStart(self._fatal)
 
     def _take(self, opened: Opened, descriptors: Descriptors) -> None:
-        """Make what serves a gateway out of what was opened."""
+        """Create the supervisor's parts from what was opened."""
         keeping, before = opened.keeping, opened.before
         keeper = None if keeping is None else keeping.journal
         loop = asyncio.get_running_loop()
@@ -206,7 +206,7 @@ class Supervisor:
         self._reloading = Reloading(self._workers, opened.listeners, self._resolving, self._path, self._reload_config)
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
-            before.tell(self.state)
+            before.apply_to(self.state)
             self._workers.learned.update(before.learned)
         if opened.slots is not None:
             self.state.slots = opened.slots
@@ -214,44 +214,44 @@ class Supervisor:
             self._workers.stores[slot].restore(tunnels)
         if keeping is not None:
             self._workers.inherited = [keeping.lifeline]
-            self._workers.on_change = self._note_soon
-            opened.mirrors.on_settled = self._note
+            self._workers.on_change = self._save_soon
+            opened.mirrors.on_settled = self._save
 
-    # --- what is to outlive this process -----------------------------------------------------------------------------
+    # --- what must outlive this process ------------------------------------------------------------------------------
 
     async def _keep(self) -> asyncio.Task[None] | None:
-        """Have everything kept, before there are new workers that rely on it.
+        """Store everything with the service manager before new workers rely on it.
 
-        :returns: what sees to that if the manager takes its time
+        :returns: the task that goes on with it if the manager takes longer
         """
         keeping = self._opened.keeping
         if keeping is not None:
             keeping.keep_sockets(self._opened.admin, self._opened.listeners.sockets)
             keeping.journal.open()
-            relying = asyncio.create_task(keeping.rely(self._note))
+            relying = asyncio.create_task(keeping.rely(self._save))
             await asyncio.wait((relying,), timeout=SEND_SECONDS)
             return relying
         return None
 
-    def _note(self) -> bool:
-        """Note what has changed, for a supervisor that comes after this one; whether that could be."""
+    def _save(self) -> bool:
+        """Save the state for a supervisor that resumes after this one; return whether it was saved."""
         keeping = self._opened.keeping
-        if self._noting is not None:
-            self._noting.cancel()
-            self._noting = None
+        if self._saving is not None:
+            self._saving.cancel()
+            self._saving = None
         if keeping is None or self._workers.stopping:
             return False
         keeping.keep_sockets(self._opened.admin, self._opened.listeners.sockets)
-        return keeping.tell(self._account())
+        return keeping.save(self._account())
 
-    def _note_soon(self) -> None:
-        if self._noting is None:
-            self._noting = asyncio.get_running_loop().call_later(NOTE_SECONDS, self._note)
+    def _save_soon(self) -> None:
+        if self._saving is None:
+            self._saving = asyncio.get_running_loop().call_later(SAVE_SECONDS, self._save)
 
-    # --- what it is told ---------------------------------------------------------------------------------------------
+    # --- orders ------------------------------------------------------------------------------------------------------
 
     async def _serve_orders(self) -> None:
-        """Do what is asked for, until that is to exit."""
+        """Serve orders until one of them is to exit."""
         while (order := await self._orders.get()).name != FATAL:
             log.info("%s", order)
             if self._replacing is not None and order.name not in ("USR1", "INT", "QUIT"):
@@ -259,7 +259,7 @@ class Supervisor:
             if order.name == "HUP":
                 self._notifier.reloading()
                 await self._reloading.reload()
-                self._note()
+                self._save()
                 self._notifier.reloaded()
                 if self.state.last_reload_error is None:
                     order.done()
@@ -267,10 +267,10 @@ class Supervisor:
                     order.refuse(self.state.last_reload_error)
             elif order.name == DRAIN_BACKENDS:
                 drains = self._drain_backends(order.backends)
-                self._note()
+                self._save()
                 order.done(drains)
             elif order.name == "USR1":
-                self._workers.tell_all(ReopenLogs())
+                self._workers.send_to_all(ReopenLogs())
             elif order.name == "USR2":
                 await self._succession.begin(order)
             elif order.name == "TERM":
@@ -281,20 +281,20 @@ class Supervisor:
                 return
 
     def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
-        """Have backends sent nothing new, and their tunnels closed."""
+        """Stop sending new requests to backends, and close their tunnels over the drain period."""
         settings = self._workers.config.drain
         self.state.refresh(True)
         drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
         for backend, drain in drains.items():
             upstream, address = self._registry.backends[backend]
             log.info("draining %s of %s: %d tunnels over %g s", address, upstream, drain.tunnels, settings.period)
-        # A new mapping: others may be reading the old one, in a thread.
+        # Replace the mapping: a thread may be reading the old one.
         self.state.drained_backends = self.state.drained_backends | drains
-        self._workers.tell_all(DrainBackends(backends, settings.period, settings.close_code))
+        self._workers.send_to_all(DrainBackends(backends, settings.period, settings.close_code))
         return list(drains.values())
 
     async def _term(self, order: Order) -> None:
-        """Drain, until the last tunnel has ended. A second TERM hurries that, INT and QUIT cut it short."""
+        """Drain until the last tunnel has ended. A second TERM closes the rest at once; INT or QUIT stops waiting."""
         settings = self._workers.config.drain
         if self._opened.keeping is not None:
             self._opened.keeping.stop_relying()
@@ -304,7 +304,7 @@ class Supervisor:
         log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
         longest_close = max(route.timeouts.close for route in self._workers.config.routes)
         self._notifier.stopping(settings.period + longest_close + DRAIN_MARGIN_SECONDS)
-        self._workers.tell_all(Drain(settings.period, settings.close_code))
+        self._workers.send_to_all(Drain(settings.period, settings.close_code))
         order.done(self.state.drain)
         self.state.drain.cut_short = True  # until it is over
         request: asyncio.Task[Order] | None = None
@@ -317,17 +317,17 @@ class Supervisor:
                 continue
             order, request = request.result(), None
             if order.name == "USR1":
-                self._workers.tell_all(ReopenLogs())
+                self._workers.send_to_all(ReopenLogs())
             elif order.name == "TERM":
-                log.info("%s: closing the tunnels that are left at once", order)
-                self._workers.tell_all(Drain(0, settings.close_code))
+                log.info("%s: closing the remaining tunnels at once", order)
+                self._workers.send_to_all(Drain(0, settings.close_code))
                 order.done(self.state.drain)
             elif order.name in ("INT", "QUIT", FATAL):
                 log.info("%s: the drain is cut short", order)
                 order.done()
                 return
             else:
-                log.info("%s: the gateway is shutting down already", order)
+                log.info("%s: ignored, the gateway is already shutting down", order)
                 order.refuse("the gateway is shutting down")
         if request is not None:
             request.cancel()
@@ -335,15 +335,15 @@ class Supervisor:
         log.info("drained in %.1f s", self.state.drain.seconds)
 
     def _leave(self, received: dict[int, bytes], asking: list[int]) -> Inheritance:
-        """What the next program needs.
+        """Collect the state for the next program.
 
-        :param received: by slot: the beginning of a message
-        :param asking: connections of clients of the admin API that wait for the result
-        :raises upgrade.NotUpgraded: what it needs is not together yet
+        :param received: incomplete messages from workers, by slot
+        :param asking: connections of admin API clients that wait for the result
+        :raises upgrade.NotUpgraded: the service manager has not accepted all descriptors yet
         """
         stores, keeping = self._workers.stores, self._opened.keeping
         if keeping is not None and not keeping.settled:
-            raise upgrade.NotUpgraded("the service manager is busy, and does not know yet what it is to keep")
+            raise upgrade.NotUpgraded("the service manager has not accepted all descriptors yet; try again")
         return replace(
             self._account(),
             signals=self._orders.signals(),
@@ -365,7 +365,7 @@ class Supervisor:
         )
 
     def _account(self) -> Inheritance:
-        """What any supervisor of this gateway needs to know."""
+        """Collect the state that any later supervisor of this gateway needs."""
         state, opened, workers = self.state, self._opened, self._workers
         sockets = opened.listeners.sockets
         return Inheritance(
@@ -395,10 +395,10 @@ class Supervisor:
             names={name: list(addresses) for name, addresses in self._resolving.known().items()},
         )
 
-    # --- the beginning and the end -----------------------------------------------------------------------------------
+    # --- start and exit ----------------------------------------------------------------------------------------------
 
     async def _serve_admin(self) -> AdminServer:
-        """Serve the admin address. A thread imports aiohttp, which takes as long as workers take to start."""
+        """Serve the admin address. A thread imports aiohttp, which takes as long as starting the workers."""
         start_admin = await asyncio.to_thread(_start_admin)
         return await start_admin(self.state, self._opened.admin, self._opened.metrics, self._orders)
 
@@ -419,7 +419,7 @@ class Supervisor:
         self._orders.add(FATAL)
 
     async def _end(self) -> None:
-        """Have the workers exit, and see them gone."""
+        """Stop the workers and wait until they have exited."""
         self.state.stopping = True
         self._notifier.stopping()
         if self.state.drain is not None:

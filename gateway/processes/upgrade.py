@@ -1,16 +1,16 @@
-"""An upgrade in place: this process becomes a new program, and new workers take the place of the old ones.
+"""An upgrade in place: this process runs a new program, and new workers replace the old ones.
 
-1. The new program is tried (:func:`try_out`): a fresh interpreter reads the code that is installed now, the
-   configuration file and what it would inherit, and exits. What goes wrong there has changed nothing.
-2. The supervisor executes it (:func:`execute`), and stays what it was for everybody else: the same process, with the
-   same children, sockets and table. If the layout of that is another one now, it makes a new table, in which it mirrors
-   what the old workers write (``tunnels/moving/mirrors.py``).
-3. New workers start beside the old ones, each in a slot of its own. Should one not start, all of them are ended.
-4. Each takes over the tunnels of the one that it replaces, some at a time (:func:`hand_over`), so that each tunnel
-   pauses for a moment only, however many there are. A tunnel is served by the old worker, or by the new one, or by
-   neither until it is certain which it will be.
-5. The old worker finishes what cannot be handed over, which is requests and handshakes in flight; tunnels that these
-   become are handed over, too.
+1. Trial run (:func:`try_out`): a fresh interpreter loads the installed code, the configuration file and the state that
+   it would inherit, and exits. A failure here changes nothing.
+2. The supervisor executes the new program (:func:`execute`). From outside nothing changes: it is the same process, with
+   the same children, sockets and table. If the table's layout has changed, the new program makes a new table, in which
+   it mirrors what the old workers write (``tunnels/moving/mirrors.py``).
+3. New workers start beside the old ones, each in its own slot. If one does not start, all new workers are ended.
+4. Each new worker takes over the tunnels of the worker that it replaces, in batches (:func:`hand_over`), so each tunnel
+   pauses only briefly, however many there are. At any time a tunnel is served by the old worker, or by the new one, or
+   by neither while it is undecided which it will be.
+5. The old worker finishes what cannot be handed over: requests and handshakes in flight. Tunnels that these open are
+   handed over, too.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ if TYPE_CHECKING:
 
 TRY_SECONDS = 30.0
 ANSWER_SECONDS = 10.0
-"""For a worker to release tunnels, or to take them over."""
+"""How long a worker may take to release tunnels, or to take them over."""
 
 FINISH_SECONDS = 30.0
-"""For an old worker to finish what cannot be handed over."""
+"""How long an old worker may take to finish what cannot be handed over."""
 
 AT_ONCE = 200
-"""Tunnels that are handed over together: all of these pause meanwhile."""
+"""Tunnels that are handed over in one batch; all of them pause meanwhile."""
 
 SIGNALS = (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
-MOST_SAID = 4000
+MAX_OUTPUT_BYTES = 4000
 log = logging.getLogger("gateway")
 
 
 class NotUpgraded(Exception):
-    """The upgrade failed, and everything goes on as before; ``str()`` says why."""
+    """The upgrade failed, and the old program goes on; ``str()`` says why."""
 
 
 class HandoverFailed(Exception):
-    """A worker could not give tunnels to another; ``str()`` says why. They are where they were."""
+    """Tunnels could not be handed over and stay with the old worker; ``str()`` says why."""
 
 
 class Moved(NamedTuple):
@@ -72,37 +72,37 @@ class Moved(NamedTuple):
 
     tunnels: int
     seconds: float
-    """for which they were served by nobody, at most"""
+    """longest time for which no worker served them"""
 
 
 # --- the program ------------------------------------------------------------------------------------------------------
 
 
 def command(path: str, inheritance: int, *more: str) -> list[str]:
-    """How the new program is started. :param path: of the configuration. :param inheritance: a descriptor"""
+    """Return the new program's command line. :param path: of the configuration. :param inheritance: a descriptor"""
     return [sys.executable, "-P", "-m", "gateway", "run", "-c", path, "--inherit", str(inheritance), *more]
 
 
 async def try_out(inheritance: Inheritance) -> None:
-    """See whether the program that is installed now starts, and can carry on.
+    """Check that the installed program starts and can take over.
 
     :raises NotUpgraded: it does not, or cannot
     """
-    with open(os.memfd_create("gateway-trial"), "w+b") as said:  # noqa: ASYNC230  # it is memory
+    with open(os.memfd_create("gateway-trial"), "w+b") as output:  # noqa: ASYNC230  # it is memory
         try:
             fd = inheritance.write()
         except OSError as error:
-            raise NotUpgraded(f"the new program cannot be tried: {error}") from None
+            raise NotUpgraded(f"cannot start a trial run of the new program: {error}") from None
         try:
             process = subprocess.Popen(  # noqa: ASYNC220  # as for workers
                 command(inheritance.path, fd, "--try"),
                 pass_fds=(fd, *inheritance.tables()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=said,
+                stderr=output,
             )
         except OSError as error:
-            raise NotUpgraded(f"the new program cannot be tried: {error}") from None
+            raise NotUpgraded(f"cannot start a trial run of the new program: {error}") from None
         finally:
             os.close(fd)
         exiting = asyncio.create_task(exit_status(process))
@@ -115,19 +115,19 @@ async def try_out(inheritance: Inheritance) -> None:
         if not done:
             raise NotUpgraded(f"the new program did not start within {TRY_SECONDS:.0f} s")
         if status:
-            said.seek(max(0, said.seek(0, os.SEEK_END) - MOST_SAID))
-            why = said.read().decode("utf-8", "replace").strip() or "it said nothing"
-            raise NotUpgraded(f"the new program does not start, it exits with status {status}:\n{why}")
+            output.seek(max(0, output.seek(0, os.SEEK_END) - MAX_OUTPUT_BYTES))
+            why = output.read().decode("utf-8", "replace").strip() or "it printed nothing"
+            raise NotUpgraded(f"the new program does not start (exit status {status}):\n{why}")
 
 
 def execute(inheritance: Inheritance) -> NoReturn:
-    """Become the new program. Nothing may be done between the moment that the inheritance tells of, and this.
+    """Execute the new program in this process. Nothing may change between collecting the inheritance and this call.
 
     :raises NotUpgraded: that failed, and nothing has changed
     """
     descriptors = inheritance.descriptors()
     fd = -1
-    # A signal that comes before the new program can handle it would end it; so it waits.
+    # A signal that arrives before the new program can handle it would kill it, so block signals until then.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         fd = inheritance.write()
@@ -144,7 +144,7 @@ def execute(inheritance: Inheritance) -> NoReturn:
         if fd >= 0:
             os.close(fd)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-        raise NotUpgraded(f"the new program cannot be executed: {error}") from None
+        raise NotUpgraded(f"cannot execute the new program: {error}") from None
 
 
 # --- workers ----------------------------------------------------------------------------------------------------------
@@ -153,11 +153,11 @@ def execute(inheritance: Inheritance) -> NoReturn:
 async def hand_over(
     old: WorkerProcess, new: WorkerProcess, from_store: DescriptorStore, to_store: DescriptorStore, mirrors: Mirrors
 ) -> Moved:
-    """Have a worker carry on some tunnels of another.
+    """Hand over one batch of tunnels from one worker to another.
 
-    :param mirrors: converts the rows, where the old one writes a table of another layout
-    :returns: how many; none when there are none left that can be handed over
-    :raises HandoverFailed: a worker died, or does not answer and was killed; the old one serves them all as before
+    :param mirrors: converts the rows if the old worker writes a table of another layout
+    :returns: how many; 0 when none are left that can be handed over
+    :raises HandoverFailed: a worker died, or did not answer and was killed; the old worker keeps the tunnels
     """
     with from_store.unsettled(), to_store.unsettled():
         return await _hand_over(old, new, from_store, to_store, mirrors)
@@ -178,11 +178,11 @@ async def _hand_over(
             stay = mirrors.moving(old.slot, released.fd, parts)
         except (OSError, ValueError) as error:
             old.channel.send(Resume())
-            raise HandoverFailed(f"what the old worker {old.name} has told cannot be read: {error}") from None
+            raise HandoverFailed(f"cannot read the tunnels that the old worker {old.name} released: {error}") from None
         tunnels = [each.id for each in parts]
         if not tunnels:
             return Moved(0, 0.0)
-        # Without connections a tunnel is left where it is.
+        # A tunnel without stored connections stays where it is.
         moved = from_store.give_up(tunnel for tunnel in tunnels if tunnel not in stay)
         to_store.hand_over(moved)
         new.channel.send(TakeOver(released.fd))
@@ -202,18 +202,18 @@ async def _hand_over(
 
 
 async def _answer(worker: WorkerProcess, kind: type[Message]) -> Message | None:
-    """A worker's next answer; None if it is dead. One that does not answer in time is killed.
+    """Return a worker's next answer, or None if it is dead. A worker that does not answer in time is killed.
 
-    What it said before it died counts: it has done what it says.
+    An answer sent before the worker died counts: the worker has done what it says.
     """
     try:
         message = await asyncio.wait_for(worker.answers.get(), ANSWER_SECONDS)
     except TimeoutError:
-        log.error("worker %s does not answer, and is killed", worker.name)
+        log.error("worker %s does not answer; killing it", worker.name)
         worker.process.kill()
         message = await worker.answers.get()
     if message is None:
         worker.answers.put_nowait(None)
     elif not isinstance(message, kind):
-        raise HandoverFailed(f"worker {worker.name} said {message} for an answer")
+        raise HandoverFailed(f"worker {worker.name} sent an unexpected answer: {message}")
     return message

@@ -1,7 +1,7 @@
-"""A worker: one process that accepts, relays and tells.
+"""A worker: one process that accepts connections, relays, and reports to the supervisor.
 
-Started by the supervisor through ``boot.py``, with its slot and descriptors that it inherits. Listening sockets come
-through the control channel. It imports nothing of the command line or the status page.
+The supervisor starts it through ``boot.py``, with its slot and inherited descriptors. Listening sockets arrive over the
+control channel. A worker imports nothing of the command line or the status page.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ from gateway.tunnels.table.layout import (
 from gateway.tunnels.table.table import Slice, Table
 
 HAND_BACK_SECONDS = 1.0
-"""For what is pending to go out before another process carries tunnels on, and as much for the access log."""
+"""How long pending data may take to be sent before another process resumes the tunnels; the same for the access log."""
 
 log = logging.getLogger("gateway")
 
 
 class Worker:
-    """What one worker holds."""
+    """The state of one worker process."""
 
     def __init__(self, slot: int, table: Table, poller: Poller, deposits: Deposits, descriptors: Descriptors) -> None:
         self._slice = Slice(table, slot)
@@ -92,7 +92,7 @@ class Worker:
         self._channel: Channel | None = None
         self._acceptors = Acceptors()
         self._names: dict[str, tuple[str, ...]] = {}
-        """where names of backends lead"""
+        """addresses of backend names"""
         self._finishing: asyncio.Task[None] | None = None
         self._handover = Handover(self._slice, poller.relay)
         self._retiring: asyncio.Task[None] | None = None
@@ -104,14 +104,14 @@ class Worker:
         cells[block + W_PID] = os.getpid()
 
     async def run(self, control: socket.socket) -> None:
-        """Do what the supervisor says, until it says to stop or is gone."""
+        """Serve the supervisor's messages until it sends :class:`Stop` or is gone."""
         channel = self._channel = Channel(control)
         while (message := await channel.receive()) is not None and not isinstance(message, Stop):
             try:
                 await self._serve(message, channel)
             except Exception:
                 if isinstance(message, TakeOver):
-                    raise  # with some tunnels half taken over: the worker before goes on with all of them
+                    raise  # some tunnels are half taken over: exit, and the old worker keeps all of them
                 log.exception("worker %d: %s failed", self._slice.slot, type(message).__name__)
         if message is None:
             if self._slice.cells[H_KEPT]:
@@ -125,14 +125,14 @@ class Worker:
         await channel.close()
 
     async def _serve(self, message: Message, channel: Channel) -> None:
-        """Do what one message says."""
+        """Serve one message."""
         if isinstance(message, Configure):
             try:
                 await self._configure(message, channel)
             except OSError as error:
                 channel.send(Failed(message.generation, f"worker {self._slice.slot}: {error}"))
             except Exception as error:
-                log.exception("configuration %d could not be put in force", message.generation)
+                log.exception("configuration %d could not be applied", message.generation)
                 channel.send(Failed(message.generation, str(error)))
             else:
                 channel.send(Configured(message.generation))
@@ -150,7 +150,7 @@ class Worker:
             if self._edge is not None:
                 self._edge.owner.intervals.adopt(message.news)
         elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
-            with contextlib.suppress(ConnectionResetError):  # the supervisor is gone, and the channel says so next
+            with contextlib.suppress(ConnectionResetError):  # the supervisor is gone; the channel ends next
                 await self._take_part_in_upgrade(message, channel)
         elif isinstance(message, Drain):
             self._drain(message, channel)
@@ -174,17 +174,17 @@ class Worker:
                 self._deposits,
                 self._descriptors,
             )
-            edge.owner.on_learned = self._tell_learned
+            edge.owner.on_learned = self._send_learned
             edge.addresses.use(self._names)
             self._edge = edge
-            self._adopt(edge, kept)  # before the loop runs again: the edge takes all rows of the slice for its own
+            self._adopt(edge, kept)  # before the loop runs again: the edge assumes that it owns all rows of the slice
             edge.configure(config, message.registry, message.drained_backends)
             if message.drain is not None:
                 self._drain(message.drain, channel)
             self._acceptors.use(edge)
             self._accept(not message.takes_over)
         else:
-            # What can fail comes first: a configuration is put in force as a whole, or not at all.
+            # Do what can fail first: a configuration is applied completely or not at all.
             self._acceptors.check(config)
             new_log = self._open_log(config) if config.access_log != self._log_config else None
             self._edge.configure(config, message.registry, message.drained_backends)
@@ -194,15 +194,13 @@ class Worker:
                 self._edge.log, old_log = new_log, self._edge.log
                 self._log_config = config.access_log
                 old_log.flush()
-                await asyncio.to_thread(
-                    old_log.close, process_ends=False
-                )  # it waits for a reader that may have stalled
+                await asyncio.to_thread(old_log.close, process_ends=False)  # it may wait for a stalled reader
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
-        gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects and no cycle
+        gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects but no cycles
         refreeze()
 
-    def _tell_learned(self, news: News) -> None:
-        """What this worker learns of paths, the others are told."""
+    def _send_learned(self, news: News) -> None:
+        """Report what this worker has learned about network paths, for the other workers."""
         assert self._channel is not None
         self._channel.send(Learned(news))
 
@@ -217,7 +215,7 @@ class Worker:
             try:
                 self._edge.log.reopen()
             except OSError as error:
-                log.error("the access log cannot be opened anew: %s", error)
+                log.error("cannot reopen the access log: %s", error)
 
     def _adopt(self, edge: Edge, kept: dict[int, Connections]) -> None:
         """Resume the tunnels of a worker that died in this slot."""
@@ -237,16 +235,16 @@ class Worker:
     async def _take_part_in_upgrade(
         self, message: Release | Forget | Resume | Retire | TakeOver | Accept, channel: Channel
     ) -> None:
-        """Give tunnels to the worker that replaces this one, or take over those of the one that this one replaces."""
+        """Release tunnels to this worker's successor, or take over those of the worker that this one replaces."""
         edge = self._edge
         assert edge is not None
         if isinstance(message, Release):
             self._accept(False)
             edge.owner.report_learned()
-            await self._deposits.said()
+            await self._deposits.flushed()
             try:
                 parcel = self._handover.release(message.tunnels)
-            except OSError as error:  # the supervisor says Resume then
+            except OSError as error:  # the supervisor then sends Resume
                 log.error("worker %d cannot release tunnels: %s", self._slice.slot, error)
                 channel.send(Released(NO_DESCRIPTOR))
             else:
@@ -262,7 +260,7 @@ class Worker:
         elif isinstance(message, TakeOver):
             kept = self._deposits.inherited()
             _, left = take_over(self._slice, self._poller.relay, self._slice.table.copy_of, message.fd, kept)
-            # Said at once, before any of them is served: should this worker die, the one before knows who serves them.
+            # Report before serving any of them: if this worker dies, it is known which worker the tunnels belong to.
             channel.send(TakenOver(tuple(left)))
             os.close(message.fd)
         else:
@@ -272,7 +270,7 @@ class Worker:
             self._accept(True)
 
     def _accept(self, accept: bool) -> None:
-        """Begin to accept connections, or stop."""
+        """Start or stop accepting connections."""
         self._acceptors.accept(accept)
         self._slice.cells[self._slice.block + W_READY] = accept
 
@@ -283,7 +281,7 @@ class Worker:
     # --- draining --------------------------------------------------------------------------------------------------
 
     def _drain(self, order: Drain, channel: Channel) -> None:
-        """Begin to drain, or go on at another pace. Connections are accepted all the same, to be refused."""
+        """Start to drain, or change the pace. Connections are still accepted, so that requests get a refusal."""
         if self._edge is not None:
             self._edge.drain(order.period_seconds, order.close_code)
         if self._finishing is not None:
@@ -291,7 +289,7 @@ class Worker:
         self._finishing = asyncio.create_task(self._finish(order.period_seconds, channel))
 
     async def _finish(self, seconds: float, channel: Channel) -> None:
-        """Wait for the last tunnel, and for requests in flight no longer than their time, and say so."""
+        """Wait for the last tunnel, and for requests in flight up to their time limit; then report :class:`Drained`."""
         if self._edge is not None:
             await asyncio.gather(self._edge.owner.drained.wait(), self._edge.finish_requests(seconds))
         channel.send(Drained())
@@ -299,7 +297,7 @@ class Worker:
     def _hand_back(self) -> NoReturn:
         """The supervisor died and will be restarted: leave everything to the next worker, and exit.
 
-        Connections waiting at the listening sockets wait for that one.
+        Connections in the listening sockets' queues wait for the next worker.
         """
         if self._edge is not None:
             stalled = hand_back(self._slice, self._poller.relay, HAND_BACK_SECONDS)
@@ -313,17 +311,17 @@ class Worker:
             self._edge.batch.flush()
             self._edge.log.close(HAND_BACK_SECONDS)
         self._slice.cells[self._slice.block + W_READY] = 0
-        # No further event may be served and no task may clean up: either would end tunnels.
+        # Serve no more events and run no cleanup: either would end tunnels.
         os._exit(0)
 
     async def _outlive_supervisor(self, channel: Channel) -> None:
-        """The supervisor is gone, and nobody would replace this worker: drain, with nobody new let in, and exit.
+        """The supervisor is gone and this worker will not be replaced: accept nothing new, drain, and exit.
 
-        The listening sockets are closed at once, so that a new gateway can have the addresses.
+        Closes the listening sockets at once, so that a new gateway can use the addresses.
         """
         self._acceptors.close()
         if self._edge is None or self._handover.under_way:
-            # Another worker may serve by now what was released, and nobody is left to say so: it ends here, or there.
+            # Another worker may already serve the released tunnels, and no supervisor is left to say so. Just exit.
             return
         if self._finishing is None:
             settings = self._edge.config.settings.drain
@@ -336,7 +334,7 @@ class Worker:
 def main(arguments: list[str]) -> None:
     """Run a worker.
 
-    :param arguments: slot, and descriptors of the control socket, the store's socket and the table
+    :param arguments: slot, and the descriptors of the control socket, the store's socket and the table
     """
     logging.basicConfig(
         level=logging.INFO,
@@ -344,8 +342,8 @@ def main(arguments: list[str]) -> None:
         format="%(asctime)s %(levelname)s gateway[%(process)d] %(message)s",
     )
     slot, control_fd, store_fd, table_fd = (int(argument) for argument in arguments)
-    # Signals are the supervisor's: a Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
-    # Nor must the ABRT with which systemd's watchdog ends a supervisor that hangs: it goes to the whole group, too.
+    # Only the supervisor handles signals: Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
+    # Neither must ABRT, which systemd's watchdog sends to the whole group when the supervisor hangs.
     for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ABRT"):
         signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
     descriptors = raise_descriptor_limit()

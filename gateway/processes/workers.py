@@ -1,4 +1,4 @@
-"""The pool of worker processes: starts them, gives them their configuration, and replaces those that die or hang.
+"""The pool of worker processes: starts and configures them, and replaces those that die or hang.
 
 One task (:meth:`Workers.keep`) keeps one slot filled.
 """
@@ -51,10 +51,10 @@ STOP_SECONDS = 3.0
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 10.0
 MAX_PAUSE_SECONDS = 1.0
-"""Before a worker is replaced that could be started: the tunnels that it left behind wait for its successor."""
+"""Longest pause before replacing a worker that had started: its tunnels wait for the successor."""
 
 STABLE_SECONDS = 10.0
-"""A worker that lived this long had nothing wrong with it from the start."""
+"""A worker that lived this long was not broken from the start, so its successor starts without a pause."""
 
 MAX_FAILED_BOOTS = 5
 log = logging.getLogger("gateway")
@@ -69,27 +69,27 @@ class WorkerProcess:
     channel: Channel
     started: float = field(default_factory=time.monotonic)
     ready: float | None = None
-    """since when it accepts connections"""
+    """when it began to accept connections"""
     configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
-    """by generation: done when the worker has answered, with the reason if it could not"""
+    """by generation: resolved when the worker has answered, with the reason if it failed"""
     drained: bool = False
     answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
-    """what it has done in an upgrade; None when it is gone"""
+    """its answers during an upgrade; None when it is gone"""
     retired: bool = False
-    """another one serves in its place"""
-    told_to_finish: bool = False
-    left_nothing: bool = False
-    """it has said that it has nothing left to do"""
+    """whether another worker has replaced it"""
+    retire_sent: bool = False
+    reported_done: bool = False
+    """whether it has reported :class:`Retired`"""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     """set when it has nothing left to do, or is gone"""
 
     @property
     def name(self) -> str:
-        """For people to read."""
+        """Slot and pid, for log lines."""
         return f"{self.slot} (pid {self.process.pid})"
 
     def listen(self, sockets: Mapping[Address, list[socket.socket]]) -> None:
-        """Send it its own of the listening sockets."""
+        """Send the worker its own listening sockets."""
         for address, each in sockets.items():
             self.channel.send(Listen(address, each[self.slot % len(each)].fileno()))
 
@@ -109,11 +109,11 @@ class Workers:
         generation: int = 1,
     ) -> None:
         """
-        :param config: what workers are given; :meth:`configure_all` gives them another
+        :param config: for the workers; :meth:`configure_all` changes it
         :param stores: by slot
-        :param mirrors: of workers that write another table than ``state.table``
+        :param mirrors: of workers that write a table other than ``state.table``
         :param environment: of workers
-        :param fail: told why there can be no workers
+        :param fail: called with the reason if workers cannot be started
         :param generation: of ``config``
         """
         self.state = state
@@ -126,26 +126,26 @@ class Workers:
         self.kept: set[int] = set()
         """slots that :meth:`keep` keeps filled"""
         self.replaced: set[int] = set()
-        """slots whose tunnels go to another one; a worker that dies there has a successor as long as there are any"""
+        """slots whose tunnels move to another slot; a worker that dies there gets a successor while tunnels are left"""
         self.keepers: list[asyncio.Task[None]] = []
         self.learned: dict[Key, State] = {}
-        """what workers have learned of paths, the latest last"""
+        """what workers have learned about network paths, latest last"""
         self.names = Resolved({})
-        """where names of backends lead"""
+        """addresses of backend names"""
         self.progress = asyncio.Event()
-        """a worker has drained; cleared by :meth:`all_drained`"""
+        """set when a worker has drained; cleared by :meth:`all_drained`"""
         self.stopping = False
         self.inherited: list[int] = []
-        """descriptors that every worker inherits and holds as long as it lives"""
+        """descriptors that every worker inherits and keeps open as long as it lives"""
         self.on_change: Callable[[], None] = lambda: None
-        """told that there is something new that a supervisor after this one would have to know"""
-        self._listening: set[asyncio.Task[None]] = set()
+        """called when the state that a later supervisor needs has changed"""
+        self._receiving: set[asyncio.Task[None]] = set()
         self._listeners = listeners
         self._environment = environment
         self._fail = fail
 
     def start(self) -> list[asyncio.Future[None]]:
-        """Have a worker in each slot that is in use; futures that are done when they accept connections."""
+        """Start a worker in each slot in use; return futures that are done when the workers accept connections."""
         loop = asyncio.get_running_loop()
         ready = [loop.create_future() for _ in self.state.slots]
         self.keepers = [
@@ -154,20 +154,20 @@ class Workers:
         return ready
 
     def keep_running(self, worker: WorkerProcess) -> None:
-        """Keep the slot of a worker filled that serves already."""
+        """Keep the slot of a running worker filled."""
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ready.set_result(None)
         self.keepers.append(asyncio.create_task(self.keep(worker.slot, ready, worker)))
 
     def all_drained(self) -> bool:
-        """Whether every slot's worker has drained. One that died meanwhile has left its tunnels to the next."""
+        """Whether every worker has drained. A worker that died during the drain left its tunnels to its successor."""
         self.progress.clear()
         return sum(worker.drained for worker in self.serving()) == self.config.workers
 
     async def end(self) -> None:
-        """Have the workers exit, and see them gone."""
+        """Stop the workers and wait until they have exited; kill those that take too long."""
         self.stopping = True
-        self.tell_all(Stop())
+        self.send_to_all(Stop())
         if self.keepers:
             _, left = await asyncio.wait(self.keepers, timeout=STOP_SECONDS)
             for worker in list(self.running.values()):
@@ -177,11 +177,11 @@ class Workers:
             await asyncio.gather(*self.keepers, return_exceptions=True)
 
     def serving(self) -> list[WorkerProcess]:
-        """Workers that were not replaced by others."""
+        """Return the workers that have not been replaced in an upgrade."""
         return [worker for worker in self.running.values() if not worker.retired]
 
     async def configure_all(self, config: Config, drained_backends: dict[int, DrainState]) -> list[str]:
-        """Put a configuration in force, in every worker and in those to come; return what went wrong."""
+        """Apply a configuration in every worker, and in later ones; return the failures."""
         self.config = config
         self.state.drained_backends = drained_backends
         self.generation += 1
@@ -195,9 +195,9 @@ class Workers:
         return failures
 
     async def keep(self, slot: int, ready: asyncio.Future[None], running: WorkerProcess | None = None) -> None:
-        """Keep a slot filled, until the gateway stops, or another slot is in its place.
+        """Keep a slot filled until the gateway stops, or another slot replaces it.
 
-        :param running: the worker that serves there already
+        :param running: the worker that is already running there
         """
         self.kept.add(slot)
         try:
@@ -215,7 +215,7 @@ class Workers:
                 worker = running or await self.spawn(slot)
                 worker.retired |= slot in self.replaced
             except OSError as error:
-                log.error("worker %d cannot be started: %s", slot, error)
+                log.error("cannot start worker %d: %s", slot, error)
                 failed_boots += 1
             else:
                 if running is not None or await self.boot(worker, takes_over=worker.retired):
@@ -227,10 +227,10 @@ class Workers:
                 running = None
                 status = await exit_status(worker.process)
                 lived = time.monotonic() - worker.started
-                await self._bury(worker)
+                await self._clean_up(worker)
                 if worker.retired:
                     if status and not self.stopping:
-                        log.error("worker %s, which was replaced, %s", worker.name, _how(status))
+                        log.error("replaced worker %s %s", worker.name, _how(status))
                     await self.stores[slot].settled()
                     if self.stopping or failed_boots >= MAX_FAILED_BOOTS or not self._leaves_tunnels(slot):
                         self.clear(slot)
@@ -240,29 +240,29 @@ class Workers:
                     return
                 log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
             if not ready.done() or failed_boots >= MAX_FAILED_BOOTS:
-                self._fail(f"worker {slot} does not start; what it said is above")
+                self._fail(f"worker {slot} does not start; see its messages above")
                 return
             self.state.worker_restarts += 1
             self.on_change()
-            # At once the first time: connections wait for it. Slower where it dies young again and again.
+            # Replace it at once the first time: connections are waiting. Back off if workers keep dying young.
             longest = MAX_BACKOFF_SECONDS if failed_boots else MAX_PAUSE_SECONDS
             backoff = 0.0 if lived >= STABLE_SECONDS else min(backoff * 2 or FIRST_BACKOFF_SECONDS, longest)
             if failed_boots or backoff > FIRST_BACKOFF_SECONDS:
                 await asyncio.sleep(backoff)
 
     def retire(self, worker: WorkerProcess, way: int) -> None:
-        """Another worker serves in the place of this one, which is to finish. :param way: as of :class:`Retire`"""
-        worker.retired = worker.told_to_finish = True
+        """Make a worker finish, since another one has replaced it. :param way: descriptor for :class:`Retire`"""
+        worker.retired = worker.retire_sent = True
         self.replaced.add(worker.slot)
         worker.channel.send(Retire(way))
-        self.progress.set()  # there is one less to wait for in a drain
+        self.progress.set()  # a drain has one worker fewer to wait for
 
     def _leaves_tunnels(self, slot: int) -> bool:
-        """Whether a worker that was replaced has died with tunnels that its successor can hand over."""
+        """Whether a replaced worker died with tunnels left, which a successor can hand over."""
         return slot in self.replaced and (bool(self.stores[slot]) or any(self.state.table.rows(slot)))
 
     async def spawn(self, slot: int) -> WorkerProcess:
-        """:raises OSError: the system has no room for another process, or for its descriptors"""
+        """Start a worker process. :raises OSError: the system has no room for the process or its descriptors"""
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             control, its_control = socket.socketpair()
             ours.enter_context(control)
@@ -271,7 +271,7 @@ class Workers:
             ours.enter_context(store)
             theirs.enter_context(its_store)
             descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
-            process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and nobody is served here
+            process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and no traffic is served here
                 [sys.executable, "-P", "-m", "gateway.processes.boot", str(slot), *map(str, descriptors)],
                 pass_fds=[*descriptors, *self.inherited],
                 stdin=subprocess.DEVNULL,
@@ -282,10 +282,10 @@ class Workers:
         worker = self.running[slot] = WorkerProcess(slot, process, Channel(control))
         return worker
 
-    async def _bury(self, worker: WorkerProcess) -> None:
-        """Clear away what is left of a worker that has exited. Its tunnels wait for a successor."""
+    async def _clean_up(self, worker: WorkerProcess) -> None:
+        """Clean up after a worker that has exited. Its tunnels wait for a successor."""
         del self.running[worker.slot]
-        self.stores[worker.slot].part()
+        self.stores[worker.slot].detach()
         await worker.channel.close()
         self.mirrors.settle(worker.slot)
         block = self.state.table.worker(worker.slot)
@@ -293,7 +293,7 @@ class Workers:
         self.state.table.cells[block + W_PID] = 0
 
     async def watch_heartbeats(self) -> None:
-        """Kill workers that hang; they are replaced like any that died."""
+        """Kill workers that hang; they are replaced like workers that died."""
         table = self.state.table
         watch = Watch(time.monotonic())
         while True:
@@ -303,29 +303,29 @@ class Workers:
             for worker in self.running.values():
                 heartbeat = table.cells[table.worker(worker.slot) + W_HEARTBEAT_NS] / 1e9
                 if worker.ready is not None and watch.hangs(max(heartbeat, worker.ready)):
-                    log.error("worker %d (pid %d) hangs, and is killed", worker.slot, worker.process.pid)
+                    log.error("worker %d (pid %d) hangs; killing it", worker.slot, worker.process.pid)
                     worker.process.kill()
                     worker.ready = None
 
-    def hear(self, worker: WorkerProcess) -> None:
-        """Listen to a worker from now on."""
-        listening = asyncio.create_task(self._listen_to(worker))
-        self._listening.add(listening)
-        listening.add_done_callback(self._listening.discard)
+    def receive_from(self, worker: WorkerProcess) -> None:
+        """Start receiving messages from a worker."""
+        receiving = asyncio.create_task(self._receive_from(worker))
+        self._receiving.add(receiving)
+        receiving.add_done_callback(self._receiving.discard)
 
     async def boot(self, worker: WorkerProcess, takes_over: bool = False) -> bool:
-        """Give a new worker its configuration; whether it accepts connections now.
+        """Configure a new worker; return whether it started.
 
-        :param takes_over: it is to wait with that, as another one does
+        :param takes_over: it must not accept connections yet: the worker that it replaces still does
         """
-        self.hear(worker)
+        self.receive_from(worker)
         worker.listen(self._listeners.sockets)
         worker.channel.send(self.names)
         try:
             reason = await asyncio.wait_for(self._configure(worker, takes_over), BOOT_SECONDS)
             worker.channel.send(Learned(list(self.learned.items())))
         except TimeoutError:
-            reason = f"it was not ready within {BOOT_SECONDS:.0f} s"
+            reason = f"not ready within {BOOT_SECONDS:.0f} s"
         except ConnectionError:
             return False
         if reason is not None:
@@ -336,7 +336,7 @@ class Workers:
         return True
 
     async def _configure(self, worker: WorkerProcess, takes_over: bool = False) -> str | None:
-        """Send a worker the configuration; None once it is in force there, else the reason.
+        """Send a worker the configuration; return None once it is in force there, otherwise the reason.
 
         :raises ConnectionError: the worker died before it answered
         """
@@ -350,37 +350,37 @@ class Workers:
         worker.channel.send(Configure(self.generation, settings, self.state.registry, drained, drain, takes_over))
         return await answer
 
-    async def _listen_to(self, worker: WorkerProcess) -> None:
+    async def _receive_from(self, worker: WorkerProcess) -> None:
         while (message := await worker.channel.receive()) is not None:
             try:
-                self._take_in(message, worker)
+                self._process(message, worker)
             except Exception:
-                log.exception("worker %s: its %s could not be taken in", worker.name, type(message).__name__)
+                log.exception("worker %s: its message %s could not be processed", worker.name, type(message).__name__)
         worker.answers.put_nowait(None)
         worker.finished.set()
         for answer in worker.configured.values():
             if not answer.done():
                 answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
 
-    def _take_in(self, message: Message, worker: WorkerProcess) -> None:
-        """Take in what a worker says."""
+    def _process(self, message: Message, worker: WorkerProcess) -> None:
+        """Process a message from a worker."""
         if isinstance(message, Configured | Failed):
             answer = worker.configured.pop(message.generation, None)
             if answer is not None and not answer.done():
                 answer.set_result(message.reason if isinstance(message, Failed) else None)
         elif isinstance(message, Learned):
-            self._pass_on(message, worker)
+            self._share(message, worker)
         elif isinstance(message, Drained):
             worker.drained = True
             self.progress.set()
         elif isinstance(message, Released | TakenOver):
             worker.answers.put_nowait(message)
         elif isinstance(message, Retired):
-            worker.left_nothing = True
+            worker.reported_done = True
             worker.finished.set()
 
-    def _pass_on(self, learned: Learned, source: WorkerProcess) -> None:
-        """Tell the other workers what one has learned, and keep it for those to come."""
+    def _share(self, learned: Learned, source: WorkerProcess) -> None:
+        """Send what one worker has learned to the others, and keep it for later ones."""
         for key, state in learned.news:
             self.learned.pop(key, None)
             self.learned[key] = state
@@ -392,24 +392,25 @@ class Workers:
                 worker.channel.send(learned)
 
     def resolved(self, names: dict[str, tuple[str, ...]]) -> None:
-        """Send workers, and those to come, where names of backends lead. :param names: IP addresses by name"""
+        """Send backend addresses to all workers, and to later ones. :param names: IP addresses by name"""
         self.names = Resolved(names)
-        self.tell_all(self.names)
+        self.send_to_all(self.names)
         self.on_change()
 
-    def tell_all(self, message: Message) -> None:
+    def send_to_all(self, message: Message) -> None:
+        """Send a message to every running worker."""
         for worker in self.running.values():
             worker.channel.send(message)
 
     async def end_worker(self, worker: WorkerProcess) -> None:
-        """End a worker that serves nothing."""
+        """Kill a worker that serves nothing, and clean up after it."""
         worker.process.kill()
         await exit_status(worker.process)
-        await self._bury(worker)
+        await self._clean_up(worker)
         self.clear(worker.slot)
 
     def clear(self, slot: int) -> None:
-        """Forget whatever was in a slot that nobody has any more."""
+        """Clear a slot that is no longer used: its stored tunnels and its part of the table."""
         self.stores[slot].end()
         self.state.table.clear(slot, len(self.state.registry.routes), len(self.state.registry.backends))
 

@@ -18,7 +18,7 @@ def may_be_sent(code: int) -> bool:
 def label(code: int) -> str:
     """How metrics name a close code: a known one as it is, ``3xxx``, ``4xxx``, ``none`` for no Close frame (0).
 
-    Any other code an endpoint may make up is ``other``: a label's values stay few, whoever is on the line.
+    Any other code an endpoint may make up is ``other``: so that a label has few values.
     """
     if code == 0:
         return "none"

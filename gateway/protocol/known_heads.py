@@ -62,5 +62,5 @@ class KnownHeads:
         ):
             return
         if len(self._known) >= MAX_KNOWN:
-            self._known.clear()  # whoever varies its heads pays for each as if there were no memory of them
+            self._known.clear()  # a client that varies its heads pays for each as if none were known
         self._known[data[end:at] + data[at + _KEY_BYTES :]] = head

@@ -1,7 +1,7 @@
 """Which backend is tried next, for a tunnel as for a request.
 
 A backend that is given by name may have several addresses; some of them are tried before another backend is. The
-next backend is only chosen once the one before has failed, since most succeed at once.
+next backend is chosen only after the previous one has failed, since most succeed at once.
 """
 
 from __future__ import annotations

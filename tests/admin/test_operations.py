@@ -143,7 +143,7 @@ async def test_a_gateway_that_is_shutting_down(admin):
         ("drain?backend=127.0.0.1:9001", {"backend": "127.0.0.1:9001"}, "backend is given twice"),
         ("drain?wait=maybe", None, "wait is maybe (true or false)"),
         ("drain", b"backend=127.0.0.1:9001", "the body is not JSON"),
-        ("drain", [1], "the body is no JSON object"),
+        ("drain", [1], "the body is not a JSON object"),
         ("drain", b"\xff", "the body is not JSON"),
         ("reload?now=1", None, 'unknown parameter "now"'),
         ("stop", {"now": True}, 'unknown parameter "now"'),

@@ -41,7 +41,7 @@ def test_a_reload_that_is_refused_prints_the_reasons(gateway):
     assert result.output.splitlines() == [
         r"gateway.yaml:3:1: routes: \x1b[31mred",
         "gateway.yaml:5:1: more",
-        "not reloaded: the configuration in force stays",
+        "not reloaded: the current configuration stays in force",
     ]
 
 
@@ -92,7 +92,7 @@ def test_no_gateway_runs(tmp_path, command):
 def test_a_gateway_that_does_not_go(gateway):
     result = run(stop)
     assert result.exit_code == 1
-    assert "still runs after" in result.output
+    assert "is still running after" in result.output
     assert gateway.operations.told == ["stop"]
 
 

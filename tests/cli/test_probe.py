@@ -30,7 +30,7 @@ def run(*args: str) -> Result:
         ((URL, "--max", "25h"), "25h (from 1 s to 1 day)"),
         ((URL, "--pong-timeout", "0s"), "too short"),
         ((URL, "--header", "nonsense"), "expected NAME:VALUE"),
-        ((URL, "--header", "Upgrade: x"), "the handshake itself sets that"),
+        ((URL, "--header", "Upgrade: x"), "the handshake sets this itself"),
         ((URL, "--subprotocol", "a b"), "expected a token"),
         ((URL, "--origin", "a\nb"), "control characters"),
         ((URL, "--nonsense"), "No such option"),

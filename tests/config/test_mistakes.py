@@ -231,7 +231,7 @@ def test_upstreams_that_there_are_too_many_of_to_list():
 def test_two_routes_with_a_name():
     assert complaints(MINIMAL + "  - {name: chat, upstream: chat}\n") == [
         'gateway.yaml:6:12: routes[1].name: an earlier route is named "chat" too'
-        " (a name of its own, as metrics tell routes by it)"
+        " (a unique name, since it labels metrics)"
     ]
 
 

@@ -112,7 +112,7 @@ async def test_a_slow_answer(echo):
 async def test_a_slow_answer_has_bounds(echo, seconds):
     async with echo.client.get(f"{echo.url}/slow", params={"seconds": seconds}) as response:
         assert response.status == 400
-        assert await response.text() == "seconds has to be a number from 0 to 300\n"
+        assert await response.text() == "seconds must be a number from 0 to 300\n"
 
 
 async def test_what_is_not_there_says_what_is(echo):

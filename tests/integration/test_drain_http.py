@@ -20,17 +20,15 @@ AT_ONCE_SECONDS = 2 * SCALE
 SHUTTING_DOWN = "this gateway is shutting down"
 
 
-async def told_to_drain(gateway: Gateway) -> None:
-    """TERM, and wait until every worker knows."""
+async def term_and_wait(gateway: Gateway, open_connection: Open) -> None:
+    """TERM, and wait until every worker drains: then it closes the idle connections that it has."""
+    idle = [await open_connection(gateway) for _ in range(8 * gateway.config["workers"])]
+    for connection in idle:
+        await connection.send(request("/a/x"))
+        assert (await connection.answer()).status == 200
     gateway.term()
-    await gateway.until(lambda scrape: scrape.value("gateway_draining") == 1, "the drain")
-    for _ in range(8 * gateway.config["workers"]):
-        connection = await gateway.connect()
-        await connection.send(request("/nobody"))
-        answer = await connection.answer()
-        assert (answer.status, answer.head.value("Retry-After")) == (503, "5")
-        assert answer.head.value("Connection") == "close"
-        await connection.close()
+    for connection in idle:
+        assert await connection.rest() == b""
 
 
 # --- the gateway ------------------------------------------------------------------------------------------------------
@@ -84,20 +82,41 @@ async def test_what_comes_new_is_refused_while_requests_are_in_flight(
         await poll.send(request(f"/{number}/poll"))
         await within(web.arrived[f"/{number}/poll"].wait(), "the poll at the backend")
     before = await gateway.scrape()
-    await told_to_drain(gateway)
+    await term_and_wait(gateway, open_connection)
     for head in (request("/a/x"), request("/a/upload", "Content-Length: 6", method="POST"), handshake("/a/ws")):
         client = await open_connection(gateway)
         await client.send(head)
         answer = await client.answer()
         assert (answer.status, answer.head.value("Retry-After")) == (503, "5")
+        assert answer.head.value("Connection") == "close"
         assert SHUTTING_DOWN in answer.text
         assert await client.ends() == b""
         record = await gateway.logged(client=client.name)
         assert (record["status"], record["reason"]) == (503, SHUTTING_DOWN)
-    await gateway.counts(before, "gateway_http_requests_total", 2 + 16, code="503")
+    await gateway.counts(before, "gateway_http_requests_total", 2, code="503")
     for number, poll in enumerate(polls):
         web.events[f"/{number}/poll"].put_nowait(f"{number}")
         assert (await poll.answer()).text == f"{number}"
+    await gateway.exits(0)
+
+
+async def test_whoever_connects_has_time_to_ask(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    """Closed at once, as idle, it would not be told where it stands."""
+    web = await backends.web()
+    gateway = await start_gateway(to_one(web.address, drain={"period": "30s"}))
+    poll = await open_connection(gateway)
+    await poll.send(request("/a/poll"))
+    await within(web.arrived["/a/poll"].wait(), "the poll at the backend")
+    await term_and_wait(gateway, open_connection)
+    slow, silent = await open_connection(gateway), await open_connection(gateway)
+    assert await slow.is_quiet(0.3)
+    await slow.send(request("/a/x"))
+    assert (await slow.answer()).status == 503
+    assert await silent.rest(AT_ONCE_SECONDS) == b""
+    web.events["/a/poll"].put_nowait("news")
+    assert (await poll.answer()).text == "news"
     await gateway.exits(0)
 
 

@@ -1,4 +1,4 @@
-"""Connections of plain HTTP: which are used again, and for whom; how long they are waited for; loops."""
+"""Connections of plain HTTP: reuse, logins bound to a connection, aged connections, stalled bodies, loops."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def link_of(message: Message) -> Link:
     ],
     ids=["answer", "408", "100", "half a head", "empty line", "NUL"],
 )
-async def test_bytes_that_nobody_asked_for(
+async def test_unrequested_bytes(
     gateway: Gateway, raw_backend: RawBackend, client: Wire, another: Wire, unasked: bytes, bytewise: bool, kept: bool
 ) -> None:
     answered = asyncio.Event()
@@ -144,7 +144,7 @@ async def test_a_login_of_a_connection(
     bytewise: bool,
     kept: bool,
 ) -> None:
-    """The first client's backend connection serves that client alone, as long as its own connection lasts."""
+    """The first client's backend connection serves only that client, for as long as the client stays connected."""
     raw_backend.plays((*answers,), (OK,), bytewise=bytewise)
     if kept:
         assert (await ask(client, request("/before"))).body == b"/before"
@@ -179,7 +179,7 @@ async def test_other_logins_do_not_take_a_connection(
 async def test_an_order_over_an_aged_connection(
     gateway: Gateway, raw_backend: RawBackend, client: Wire, another: Wire, field: str
 ) -> None:
-    """The backend would close its connection as the order comes; the order is made once, over a fresh one."""
+    """The order is sent once, over a fresh connection."""
     raw_backend.plays((ok(field),), (OK,))
     assert (await ask(client, request("/first"))).body == b"ok"
     link = link_of(raw_backend.requests[0])
@@ -209,7 +209,7 @@ async def test_an_order_over_an_aged_connection(
 async def test_a_used_connection_that_ends_without_an_answer(
     gateway: Gateway, raw_backend: RawBackend, client: Wire, sent: bytes, repeated: bool, ends: Do
 ) -> None:
-    """What may be repeated, and has no body that was begun, is sent once more (RFC 9110 section 9.2.2)."""
+    """An idempotent request without a body is sent once more (RFC 9110 section 9.2.2)."""
     raw_backend.plays((OK,), (ends,), (OK,))
     assert (await ask(client, request("/first"))).body == b"ok"
     answer = await ask(client, sent)
@@ -221,7 +221,7 @@ async def test_a_used_connection_that_ends_without_an_answer(
 async def test_a_fresh_connection_that_ends_without_an_answer(
     gateway: Gateway, raw_backend: RawBackend, client: Wire
 ) -> None:
-    """It is not a matter of age: the request is to blame, and not sent again."""
+    """Age cannot be the cause, so the request is not sent again."""
     raw_backend.plays((Do.CLOSE,), (OK,))
     assert (await ask(client, request("/x"))).status == 502
     assert len(raw_backend.requests) == 1
@@ -311,7 +311,7 @@ async def test_a_body_that_stops_coming(gateway: Gateway, raw_backend: RawBacken
 @pytest.mark.either_build
 @pytest.mark.parametrize("hops", [1, 2])
 async def test_a_request_that_comes_back(start_gateway: StartGateway, hops: int) -> None:
-    """It ends within a few hops, and leaves descriptors for others."""
+    """It ends within a few hops."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(hops)]
     gateways = [
         await start_gateway(

@@ -233,7 +233,7 @@ async def test_a_limit_on_connections_is_no_cutoff(probes: Probes) -> None:
     """Tunnels that are refused are tried again; where all are refused for good, that is what is reported."""
     status, found, stderr = await probes["only one"]
     assert (status, found) == (1, None)
-    assert "one tunnel could be used, and no more: the handshake was refused: 429 Too Many Requests" in stderr
+    assert "only the first tunnel could be used: the handshake was refused: 429 Too Many Requests" in stderr
     status, found, stderr = await probes["every second"]
     assert status == 0, stderr
     assert (found["cutoff_seconds"], found["tunnels_failed"]) == (None, 0)

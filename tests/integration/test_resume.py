@@ -188,7 +188,7 @@ async def test_a_worker_that_does_not_go_is_killed(make_service: MakeService, pl
     os.kill(worker, signal.SIGSTOP)
     await service.kill()
     successor = await service.start(ready=False)
-    successor.tolerate("still run after 0.5 s, and are killed")
+    successor.tolerate("killing .* of the previous supervisor, still running after 0.5 s")
     await successor.stderr.containing("ready: ")
     await gateway.exits(-signal.SIGKILL)
     for tunnel in tunnels:
@@ -200,7 +200,7 @@ async def test_a_worker_that_does_not_go_is_killed(make_service: MakeService, pl
 @pytest.mark.parametrize(
     "when",
     [
-        pytest.param("becomes it now", marks=pytest.mark.either_build),
+        pytest.param("switching to it now", marks=pytest.mark.either_build),
         pytest.param("gateway .* configuration", marks=pytest.mark.either_build),
         "upgraded from",
     ],

@@ -85,13 +85,13 @@ async def test_what_cannot_be_carried_on_is_ended_with_a_close_frame(make_servic
     await service.die()
     names = set(service.keeper.names)
     successor = await service.start({**gateway.config, "workers": 2})
-    successor.tolerate("10 tunnels of the gateway before cannot be carried on, and end .20 sides with a Close frame")
+    successor.tolerate("lost 10 tunnels of the previous gateway .20 sides were sent a Close frame")
     await eventually(lambda: all(tunnel.gone for tunnel in tunnels), "all ends")
     for client, backend in received:
         assert bytes(client) == frame(CLOSE, close(1012))
         assert len(backend) == 2 + 4 + 2
         assert backend[0] == 0x80 | CLOSE
-    assert "cannot be carried on" in "\n".join(successor.stderr.lines)
+    assert "lost 10 tunnels" in "\n".join(successor.stderr.lines)
     assert not names & set(service.keeper.names)
     tunnels = await play.open_many(successor.address, 10)
     await service.stored(10)

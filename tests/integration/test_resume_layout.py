@@ -84,7 +84,7 @@ async def test_after_an_upgrade_to_another_layout(make_service: MakeService, pla
 
 
 @pytest.mark.either_build
-@pytest.mark.parametrize("when", ["becomes it now", "gateway 99.2 .* configuration", "upgraded from"])
+@pytest.mark.parametrize("when", ["switching to it now", "gateway 99.2 .* configuration", "upgraded from"])
 async def test_a_kill_in_such_an_upgrade(make_service: MakeService, play: Play, program: Path, when: str) -> None:
     """Tunnels are in the old table, in the new one, or in both."""
     service = make_service(env=of(program))
@@ -140,7 +140,7 @@ async def test_old_workers_that_stay(make_service: MakeService, play: Play, prog
     worker = program / "processes" / "worker.py"
     good = worker.read_text()
     rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
-    await fails(service.gateway, r"worker 2 \(pid \d+\) of the new program does not start")
+    await fails(service.gateway, r"worker 2 \(pid \d+\) of the new program did not start")
     rewrite(worker, good)
     assert layouts_kept(service) == [VERSION, VERSION + 1]
     tunnels += await play.open_many(service.gateway.address, 10)
@@ -187,7 +187,7 @@ async def test_a_table_that_cannot_be_converted(make_service: MakeService, play:
     edit(program / "tunnels/table/fields.py", ('"W_WEATHER": 0', '"W_WEATHER": REQUIRED'))
     gateway = await service.start()
     gateway.tolerate(
-        "10 tunnels of the gateway before cannot be carried on, and end .20 sides with a Close frame.: the table of"
+        "lost 10 tunnels of the previous gateway .20 sides were sent a Close frame.: the table of"
         f" layout {VERSION} has no W_WEATHER, which {VERSION + 1} needs"
     )
     await eventually(lambda: all(tunnel.gone for tunnel in tunnels), "all ends")

@@ -24,7 +24,7 @@ async def test_a_reload_that_workers_cannot_put_in_force_changes_nothing(
     routes = (await gateway.api("status"))["routes"]
     renamed = {**config, "routes": [{**config["routes"][0], "name": "renamed"}]}
     gateway.write({**renamed, "access_log": {"path": "/nowhere/at/all/access.log"}})
-    gateway.tolerate("reload failed, the configuration before it stays in force: .*No such file or directory")
+    gateway.tolerate("reload failed; restoring the previous configuration: .*No such file or directory")
     await gateway.reload()
     assert (await gateway.scrape()).value("gateway_config_last_reload_successful") == 0
     assert (await gateway.api("status"))["routes"] == routes
@@ -48,7 +48,7 @@ async def test_other_signals_do_not_cut_a_drain_short(
     assert await read_frame(client) == (CLOSE, close(1012))
     for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP):
         gateway.process.signal(number)
-    await gateway.stderr.containing("signal HUP: the gateway is shutting down already")
+    await gateway.stderr.containing("signal HUP: ignored, the gateway is already shutting down")
     assert gateway.process.status is None
     await client.send(from_client(CLOSE, close(1012)))
     assert await client.ends() == b""

@@ -97,7 +97,7 @@ async def test_a_request_that_waits_unread_moves_with_its_connection(
         await client.send(request("/a/upload", f"Content-Length: {len(body)}", method="POST") + body)
         start = len(gateway.stderr.lines)
         gateway.process.signal(signal.SIGUSR2)
-        await gateway.stderr.containing("this process becomes it now", start)
+        await gateway.stderr.containing("switching to it now", start)
     finally:
         os.kill(pid, signal.SIGCONT)
     answer = await within(client.answer(), "an answer")

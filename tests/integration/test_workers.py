@@ -125,7 +125,7 @@ async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGa
     gateway = await start_gateway(
         to_one("127.0.0.1:1", workers=2, access_log={"path": "/nowhere/at/all.log"}), ready=False
     )
-    gateway.tolerate("worker|could not be put in force|Traceback")
+    gateway.tolerate("worker|could not be applied|Traceback")
     await gateway.exits(1)
     await gateway.stderr.containing("gateway: worker")
     await gateway.stderr.containing("/nowhere/at/all.log")

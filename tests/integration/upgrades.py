@@ -52,7 +52,7 @@ async def upgrade(gateway: Gateway, wait: bool = True) -> float:
     )
     for pid in old if wait else ():
         await gone(int(pid))
-    (pause,) = re.findall(r"more than (\d+) ms", line)
+    (pause,) = re.findall(r"at most (\d+) ms", line)
     return int(pause) / 1000
 
 

@@ -96,7 +96,7 @@ class Gateway:
 
     def told(self):
         """The line that is written."""
-        self.ends.tell(self.ends.remember(self.row), self.log)
+        self.ends.report(self.ends.remember(self.row), self.log)
         self.batch.flush()
         self.log.close()
         (line,) = self.path.read_text().splitlines()
@@ -339,7 +339,7 @@ async def test_how_long_it_lived(gateway):
 
 
 async def test_without_a_log_the_metrics_are_the_same(gateway):
-    gateway.ends.tell(gateway.ends.remember(gateway.row), AccessLog(None, "json", print))
+    gateway.ends.report(gateway.ends.remember(gateway.row), AccessLog(None, "json", print))
     gateway.batch.flush()
     assert gateway.counted(gateway.events.closed) == {("chat", "client", "close_frame"): 1}
 

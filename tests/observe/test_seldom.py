@@ -14,7 +14,7 @@ def test_once_in_a_while_with_a_count() -> None:
     assert said == ["number 0"]
     now[0] += EVERY_SECONDS
     seldom("number %d", 50)
-    assert said[1:] == ["number 50 (49 more such since the last line of this kind)"]
+    assert said[1:] == ["number 50 (49 more like this suppressed)"]
     now[0] += EVERY_SECONDS
     seldom("number %d", 51)
     assert said[2:] == ["number 51"]

@@ -1,7 +1,7 @@
-"""The gateway, nginx and HAProxy make the same of the same bytes, or the table says why not.
+"""The gateway, nginx and HAProxy do the same with the same bytes, or the table says why not.
 
-The table speaks of nginx 1.22 and HAProxy 2.6, as Debian 12 has them. ``python -m tests.peers.differential`` prints it
-with what each of the three does.
+The table describes nginx 1.22 and HAProxy 2.6, the versions in Debian 12. ``python -m tests.peers.differential`` prints
+it with what each of the three does.
 """
 
 from __future__ import annotations

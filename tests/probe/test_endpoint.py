@@ -188,7 +188,7 @@ def test_any_bytes(data, size):
 def test_what_is_no_frame(data):
     client = opened()
     assert client.feed(data) == b""
-    assert "no WebSocket frame" in client.broken
+    assert "not a WebSocket frame" in client.broken
 
 
 @pytest.mark.parametrize(("payload", "code", "echoed"), [(b"", 1005, 1000), (close(1001), 1001, 1001)])

@@ -108,11 +108,11 @@ def test_a_line_break_does_not_end_the_request_line():
         ("a b: c", "NAME:VALUE"),
         ("X-A: b\r\nX-C: d", "control characters"),
         ("X-A: \x00", "control characters"),
-        ("Upgrade: h2c", "handshake itself"),
-        ("connection: close", "handshake itself"),
+        ("Upgrade: h2c", "handshake sets this itself"),
+        ("connection: close", "handshake sets this itself"),
         ("Sec-WebSocket-Protocol: x", "--subprotocol"),
-        ("Sec-WebSocket-Extensions: permessage-deflate", "handshake itself"),
-        ("Content-Length: 3", "handshake itself"),
+        ("Sec-WebSocket-Extensions: permessage-deflate", "handshake sets this itself"),
+        ("Content-Length: 3", "handshake sets this itself"),
     ],
 )
 def test_no_headers(header, says):

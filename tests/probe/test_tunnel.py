@@ -374,12 +374,12 @@ async def test_busy_tunnels_that_die(serve: Script) -> None:
         (b"HTTP/1.1 301 Moved\r\nLocation: wss://b.example/\r\n\r\n", 301, "it redirects to wss://b.example/"),
         (b"HTTP/1.1 401 Unauthorized\r\n\r\n", 401, "--header 'Authorization"),
         (b"HTTP/1.1 403 Forbidden\r\n\r\n", 403, "--origin"),
-        (b"HTTP/1.1 404 Not Found\r\n\r\n", 404, "no WebSocket is at this path"),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", 404, "there is no WebSocket at this path"),
         (b"HTTP/1.1 418 I'm a teapot\r\n\r\n", 418, "418 I'm a teapot"),
-        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", 502, "cannot reach what is behind it"),
+        (b"HTTP/1.1 502 Bad Gateway\r\n\r\n", 502, "cannot reach the server behind it"),
         (switching(accept="AAAA"), 101, "Sec-WebSocket-Accept is wrong"),
-        (b"", None, "the connection ended without a whole answer"),
-        (b"HTTP/1.1 101 Swi", None, "the connection ended without a whole answer"),
+        (b"", None, "the connection ended without a complete answer"),
+        (b"HTTP/1.1 101 Swi", None, "the connection ended without a complete answer"),
         (b"220 mail.example ESMTP\r\n", None, "not an answer in HTTP/1"),
     ],
 )
@@ -400,14 +400,14 @@ async def test_a_reset_in_place_of_an_answer(backends: Backends) -> None:
         connection.reset()
 
     backend.plays(reset)
-    with pytest.raises(CannotOpen, match="was reset without a whole answer"):
+    with pytest.raises(CannotOpen, match="was reset without a complete answer"):
         await open_to(f"ws://{backend.address}/")
 
 
 async def test_an_answer_that_never_comes(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tunnel_module, "HANDSHAKE_SECONDS", 0.2)
     backend = await backends.scripted()
-    with pytest.raises(CannotOpen, match=r"no whole answer came within 0\.2 s"):
+    with pytest.raises(CannotOpen, match=r"no complete answer arrived within 0\.2 s"):
         await open_to(f"ws://{backend.address}/")
 
 
@@ -441,5 +441,5 @@ async def test_no_tls_where_it_was_expected(backends: Backends) -> None:
         await connection.send(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
     backend.plays(refuse)
-    with pytest.raises(CannotOpen, match=r"no TLS: .* \(if it speaks none there, the URL begins with ws://\)"):
+    with pytest.raises(CannotOpen, match=r"no TLS: .* \(for a server without TLS, use ws://\)"):
         await open_to(f"wss://{backend.address}/")

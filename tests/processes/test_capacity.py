@@ -27,9 +27,14 @@ def test_auto_is_what_the_supervisors_store_has_descriptors_for(limit, room):
 @pytest.mark.parametrize(
     ("asked", "limit", "level", "says"),
     [
-        ("auto", 1024, "INFO", "room for 448 tunnels, as descriptors are limited to 1024 a process"),
+        ("auto", 1024, "INFO", "room for 448 tunnels: descriptors are limited to 1024 per process"),
         (448, 1024, None, ""),
-        (449, 1024, "WARNING", "limited to 1024 a process, and max_tunnels is 449: 449 tunnels can be open, and 448"),
+        (
+            449,
+            1024,
+            "WARNING",
+            "max_tunnels is 449: 449 tunnels can be open, and only 448 of them would survive",
+        ),
         ("auto", 1 << 20, None, ""),
         (65536, 1 << 20, None, ""),
     ],

@@ -6,12 +6,15 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Iterator
+from array import array
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import contextmanager
 from errno import ENOBUFS, ETOOMANYREFS
 
 import pytest
 
+from gateway.observe.seldom import Seldom
+from gateway.processes import fdstore
 from gateway.processes.fdstore import OPENED_AT_ONCE, Deposits, DescriptorStore, store_pair
 from tests.support.deadline import eventually
 
@@ -72,7 +75,7 @@ class Bench:
     def die(self) -> None:
         """The worker is killed."""
         self.theirs.close()
-        self.store.part()
+        self.store.detach()
 
     def keep(self, tunnels: range) -> None:
         """Open tunnels and let the worker's own descriptors of them go as soon as they are sent."""
@@ -140,7 +143,7 @@ async def test_an_end_goes_behind_its_opening(bench: Bench) -> None:
 
 
 async def test_a_tunnel_that_ended_before_it_was_told_of_costs_nothing(bench: Bench) -> None:
-    bench.store.part()
+    bench.store.detach()
     ours, theirs = store_pair()
     deposits = Deposits(theirs, bench.loop)
     connection = Connection()
@@ -329,7 +332,7 @@ async def test_a_supervisor_without_descriptors(bench: Bench, caplog: pytest.Log
     with descriptors_left(41):
         bench.deposits._flush()
         await bench.stored(20)
-    assert "the supervisor is short of descriptors: 80 tunnels" in caplog.text
+    assert "the supervisor is short of descriptors: 80 more tunnels" in caplog.text
     assert open_pipes() == bench.before + 200 + 40
     bench.deposits.keep(100, *bench.connections[0])
     await bench.stored(21)
@@ -345,7 +348,7 @@ async def test_the_last_descriptors_are_for_other_things(bench: Bench, caplog: p
     bench.open(range(50))
     bench.store._descriptors = max(fd for connection in bench.connections.values() for fd in connection) + 41
     await bench.stored(20)
-    assert "the supervisor is short of descriptors: 30 tunnels" in caplog.text
+    assert "the supervisor is short of descriptors: 30 more tunnels" in caplog.text
     for connection in bench.connections.values():
         connection.close()
     assert open_pipes() == bench.before + 40
@@ -368,3 +371,101 @@ async def test_a_successor_without_descriptors(bench: Bench) -> None:
         assert identity(connections[0]) == identity(connections[1])
         for fd in connections:
             os.close(fd)
+
+
+# --- one bad message, or one bad tunnel, stops no other ---------------------------------------------------------------
+
+BAD = {
+    "cut": b"\0" * 11,
+    "more ends than there are": array("q", [3, 1]).tobytes(),
+    "fewer than none": array("q", [-2, 1, 2]).tobytes(),
+    "fewer tunnels than connections": array("q", [0]).tobytes(),
+}
+
+
+def send_badly(sock: socket.socket, data: bytes, connection: Connection) -> None:
+    sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", connection))])
+
+
+@pytest.mark.parametrize("data", BAD.values(), ids=BAD)
+@pytest.mark.parametrize("when", ["read", "part", "give_up"])
+async def test_a_message_that_is_none_is_skipped(
+    bench: Bench, data: bytes, when: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What came with it is closed, and what comes behind it is taken in; also from a worker that is dead."""
+    monkeypatch.setattr(fdstore, "_skipped", Seldom(fdstore.log.error))
+    connection = Connection()
+    bench.open(range(2))
+    await bench.stored(2)
+    send_badly(bench.theirs, data, connection)
+    bench.deposits.forget(0)
+    bench.deposits.keep(7, *connection)
+    bench.deposits._flush()
+    if when == "part":
+        bench.die()
+        assert sorted(tunnel for tunnel, _ in bench.store.kept()) == [1, 7]
+    elif when == "give_up":
+        assert [tunnel for tunnel, _ in bench.store.give_up([7])] == [7]
+        assert len(bench.store) == 1
+    else:
+        await eventually(lambda: sorted(tunnel for tunnel, _ in bench.store.kept()) == [1, 7], "what came behind it")
+    (record,) = caplog.records
+    assert record.getMessage().startswith("skipped a malformed message to the descriptor store: ")
+    # What stays open: the test's own ends of 0, 1 and 7, and what is in store, or was given up, of 1 and 7.
+    assert open_pipes() == bench.before + 10
+
+
+async def test_a_message_that_is_none_is_skipped_by_a_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fdstore, "_skipped", Seldom(fdstore.log.error))
+    connection = Connection()
+    send_badly(bench.store._sock, BAD["cut"], connection)
+    bench.store.hand_over([(7, Connection())])
+    inherited = await bench.inherited()
+    assert list(inherited) == [7]
+
+
+class Moody:
+    """A keeper that fails at one tunnel."""
+
+    def __init__(self, bad: int) -> None:
+        self.bad = bad
+        self.tunnels: set[int] = set()
+
+    def keep(self, tunnels: Iterable[tuple[int, tuple[int, int]]]) -> None:
+        for tunnel, _ in tunnels:
+            if tunnel == self.bad:
+                raise RuntimeError("no mood")
+            self.tunnels.add(tunnel)
+
+    def forget(self, tunnel: int) -> None:
+        if tunnel == self.bad:
+            raise RuntimeError("no mood")
+        self.tunnels.discard(tunnel)
+
+
+async def test_a_keeper_that_fails_at_one_tunnel(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.store._keeper = keeper = Moody(1)
+    bench.open(range(1))
+    await bench.stored(1)
+    bench.open(range(1, 2))
+    await bench.stored(2)
+    bench.open(range(2, 3))
+    await bench.stored(3)
+    for tunnel in range(3):
+        bench.deposits.forget(tunnel)
+    await bench.stored(0)
+    assert keeper.tunnels == set()
+    assert open_pipes() == bench.before + 6, "descriptors in store were left open"
+    assert len(caplog.records) == 2
+    bench.store._keeper = None
+
+
+async def test_a_descriptor_in_store_that_is_closed_is_left_out(bench: Bench) -> None:
+    closed = (9998, 9999)
+    bench.store.hand_over([(1, Connection()), (2, closed), (3, Connection())])
+    inherited = await asyncio.wait_for(bench.inherited(), 10)
+    assert sorted(inherited) == [1, 3]
+    for connections in inherited.values():
+        for fd in connections:
+            os.close(fd)
+    bench.store._kept.pop(2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from array import array
 from collections.abc import AsyncIterator
 from itertools import count
 from pathlib import Path
@@ -219,3 +220,51 @@ def test_what_is_no_segment_is_not_read() -> None:
     with pytest.raises(OSError, match="non-socket"):
         journal.read(fd)
     os.close(fd)
+
+
+# --- one bad message, or one bad tunnel, stops no other ---------------------------------------------------------------
+
+
+async def test_a_message_that_is_none_is_skipped(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    bench.open(range(1))
+    before = len(os.listdir("/proc/self/fd"))
+    read, write = os.pipe()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [read, write]))]
+    bench.journal.segments[0].sock.sendmsg([b"x" * 11], rights)
+    os.close(read)
+    os.close(write)
+    bench.open(range(1, 2))
+    await eventually(lambda: bench.keeper.kept, "the segment")
+    assert bench.all_right()
+    assert sorted(bench.kept()) == [0, 1]
+    assert "skipped a malformed message in the service manager's store: 11 bytes" in caplog.text
+    assert len(os.listdir("/proc/self/fd")) <= before + 3  # two of tunnel 1, and the manager's own
+
+
+async def test_a_descriptor_that_is_closed_keeps_no_other_from_being_kept(bench: Bench) -> None:
+    bench.open(range(1))
+    closed = 9999
+    bench.pairs[1] = (os.memfd_create("client"), os.memfd_create("backend"))
+    bench.journal.keep([(5, (closed, closed)), (1, bench.pairs[1])])
+    await eventually(bench.all_right, "the others")
+    assert sorted(bench.kept()) == [0, 1]
+
+
+async def test_upkeep_that_fails_once_goes_on(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "UPKEEP_SECONDS", 0.01)
+    monkeypatch.setattr(journal, "WORTHWHILE", 1)
+    bench.open(range(3))
+    await eventually(bench.all_right, "all of them")
+    failed = []
+    rewrite = bench.journal._rewrite
+
+    def fails_once(segment: journal.Segment) -> None:
+        if not failed:
+            failed.append(segment)
+            raise RuntimeError("no mood")
+        rewrite(segment)
+
+    monkeypatch.setattr(bench.journal, "_rewrite", fails_once)
+    bench.end(range(1))
+    await eventually(lambda: bench.all_right() and sorted(bench.kept()) == [1, 2], "the segment to be sent again")
+    assert failed

@@ -68,7 +68,7 @@ class Upgraded:
 
     def note(self) -> bool:
         known = Inheritance.parse(GOOD, alone=True)
-        return self.keeping.tell(replace(known, table=self.mirrors.table.fd, mirrors=self.mirrors.left()))
+        return self.keeping.save(replace(known, table=self.mirrors.table.fd, mirrors=self.mirrors.left()))
 
     def promises(self) -> list[int]:
         """What old and new workers go by."""
@@ -162,7 +162,7 @@ async def test_without_room_for_the_new_one_nobody_relies_on_it(
     upgraded.go_on()
     await upgraded.keeping.rely(upgraded.note)
     assert upgraded.promises() == [0, 0]
-    assert "no room for one more table" in caplog.text
+    assert "no room for another table" in caplog.text
     upgraded.close()
 
 

@@ -70,7 +70,7 @@ def test_whoever_stops_does_not_become_ready(manager: Manager) -> None:
 async def test_the_watchdog_is_told_at_half_of_its_time(manager: Manager) -> None:
     numbers = iter(range(100))
     environ = {**manager.environ, "WATCHDOG_USEC": "200000", "WATCHDOG_PID": str(os.getpid())}
-    telling = asyncio.create_task(Notifier(environ, lambda: str(next(numbers))).keep_telling())
+    telling = asyncio.create_task(Notifier(environ, lambda: str(next(numbers))).keep_reporting())
     times = []
     for number in range(6):
         assert await manager.message() == {"WATCHDOG": "1", "STATUS": str(number)}
@@ -92,7 +92,7 @@ async def test_the_watchdog_is_told_at_half_of_its_time(manager: Manager) -> Non
     ],
 )
 async def test_without_a_watchdog_only_the_status_is_told(manager: Manager, environ: dict[str, str]) -> None:
-    telling = asyncio.create_task(Notifier({**manager.environ, **environ}, status).keep_telling())
+    telling = asyncio.create_task(Notifier({**manager.environ, **environ}, status).keep_reporting())
     assert await manager.message() == {"STATUS": "as always"}
     telling.cancel()
 
@@ -106,16 +106,16 @@ async def test_without_a_socket_nothing_is_told(caplog: pytest.LogCaptureFixture
     notifier.reloading()
     notifier.reloaded()
     notifier.stopping()
-    await within(notifier.keep_telling(), "nothing")
+    await within(notifier.keep_reporting(), "nothing")
     assert caplog.records == []
 
 
 async def test_an_address_of_another_family_is_not_used(caplog: pytest.LogCaptureFixture) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": "vsock:2:1234"}, status)
     notifier.ready()
-    await within(notifier.keep_telling(), "nothing")
+    await within(notifier.keep_reporting(), "nothing")
     assert [record.message for record in caplog.records] == [
-        "NOTIFY_SOCKET is neither a path nor a name with @, and is not used: vsock:2:1234"
+        "ignored NOTIFY_SOCKET, which is neither a path nor a name with @: vsock:2:1234"
     ]
 
 
@@ -138,7 +138,7 @@ async def test_what_a_busy_manager_had_no_room_for_is_told_later(
     notifier.stopping(1)
     assert len(caplog.records) == 1
     assert all(message == {"READY": "1", "STATUS": "as always"} for message in manager.messages())
-    telling = asyncio.create_task(notifier.keep_telling())
+    telling = asyncio.create_task(notifier.keep_reporting())
     late = {"STOPPING": "1", "EXTEND_TIMEOUT_USEC": "1000000", "WATCHDOG": "1", "STATUS": "as always"}
     assert await manager.message() == late
     assert await manager.message() == {"WATCHDOG": "1", "STATUS": "as always"}
@@ -152,7 +152,7 @@ async def test_a_manager_that_comes_back_is_told_where_things_stand(tmp_path: Pa
     os.unlink(tmp_path / "notify")
     notifier.ready()
     second = Manager(str(tmp_path / "notify"))
-    telling = asyncio.create_task(notifier.keep_telling())
+    telling = asyncio.create_task(notifier.keep_reporting())
     assert await second.message() == {"READY": "1", "STATUS": "as always"}
     telling.cancel()
     second.close()

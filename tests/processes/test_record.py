@@ -84,7 +84,7 @@ def test_what_is_no_record_is_not_read(fd: int) -> None:
     other = os.memfd_create("other")
     for data in (b"", b"x" * 100):
         os.pwrite(other, data, 0)
-        with pytest.raises(ValueError, match="no record"):
+        with pytest.raises(ValueError, match="not a record"):
             record.read(other)
     os.close(other)
     record.write(fd, b"a text")
@@ -92,5 +92,5 @@ def test_what_is_no_record_is_not_read(fd: int) -> None:
     with pytest.raises(ValueError, match="damaged"):
         record.read(fd)
     os.ftruncate(fd, record.FIRST_BYTE)
-    with pytest.raises(ValueError, match="no record"):
+    with pytest.raises(ValueError, match="not a record"):
         record.read(fd)

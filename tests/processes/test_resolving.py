@@ -105,7 +105,7 @@ async def test_a_name_that_does_not_resolve(make, resolver, caplog):
     one.use([A, B])
     await one.first_answers(10)
     assert one.known() == resolver.known
-    assert "names that do not resolve: a.internal (Name or service not known); requests for them get 502" in caplog.text
+    assert "names do not resolve: a.internal (Name or service not known); requests for them get 502" in caplog.text
 
 
 async def test_a_failure_is_logged_once_and_its_end_too(make, resolver, caplog, monkeypatch):

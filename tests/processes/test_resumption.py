@@ -57,7 +57,7 @@ def test_what_is_not_ours_is_left_alone(caplog: pytest.LogCaptureFixture, name: 
     fd = memory()
     assert find({name: [fd]}) == []
     assert [record.message for record in caplog.records] == [
-        f"a descriptor that the service manager has passed is not used: {name}"
+        f"ignored an unknown descriptor from the service manager: {name}"
     ]
     os.close(fd)  # it is open
 
@@ -99,11 +99,11 @@ def test_auto_is_what_it_was() -> None:
 @pytest.mark.parametrize(
     ("text", "table", "asked", "why"),
     [
-        (b"", None, {}, "it had ended"),
+        (b"", None, {}, "that gateway had shut down"),
         (b"nonsense", None, {}, "cannot be read"),
-        (b"[]", None, {}, "of another form"),
+        (b"[]", None, {}, "another format"),
         (b'{"form": 1}', None, {}, "incomplete"),
-        (GOOD.replace(b'"form": 1', b'"form": 99'), None, {}, "of another form"),
+        (GOOD.replace(b'"form": 1', b'"form": 99'), None, {}, "another format"),
         (GOOD, b"x" * 8, {}, "not a table"),
         (GOOD, None, {"workers": 2}, "workers or max_tunnels"),
         (GOOD, None, {"max_tunnels": 17}, "workers or max_tunnels"),
@@ -147,7 +147,7 @@ async def test_who_is_there_is_waited_for_and_then_killed(
     await found.until_unused()
     await gone(process.pid)
     assert process.wait() == -9
-    assert "still run after 0.2 s, and are killed" in caplog.text
+    assert "still running after 0.2 s" in caplog.text
     found.close()
 
 
@@ -156,7 +156,7 @@ async def test_who_cannot_be_killed_is_told_of(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(resumption, "_holders", lambda lifeline: iter(()))
     reading, writing = os.pipe()
     found = Kept("gateway-1-", {"lifeline-1": reading})
-    with pytest.raises(StillServed, match="still run: unseen"):
+    with pytest.raises(StillServed, match="pids: unknown"):
         await found.until_unused()
     os.close(writing)
     found.close()

@@ -72,14 +72,14 @@ async def test_the_supervisor_hears_the_next_message(ends, caplog):
     workers.on_change = lambda: 1 // 0
     worker = WorkerProcess(0, SimpleNamespace(pid=7), supervisor)
     answer = worker.configured[3] = asyncio.get_running_loop().create_future()
-    workers.hear(worker)
+    workers.receive_from(worker)
     other = Channel(theirs.dup())
     for message in (Learned([]), Configured(3), Retired()):
         other.send(message)
     async with asyncio.timeout(10):
         await worker.finished.wait()
         assert await answer is None
-    assert "worker 0 (pid 7): its Learned could not be taken in" in caplog.text
+    assert "worker 0 (pid 7): its message Learned could not be processed" in caplog.text
     await other.close()
     theirs.close()
     async with asyncio.timeout(10):

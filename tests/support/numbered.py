@@ -308,7 +308,7 @@ class Play:
         self._server.close()
         for end in (*self._clients, *self._backends):
             end.rest()
-            if not end.gone:
+            if not end.gone and hasattr(end, "transport"):  # or it is still being accepted
                 end.transport.abort()
         await within(self._server.wait_closed(), "a backend to close")
         await asyncio.sleep(0)

@@ -1,33 +1,33 @@
-"""Plain HTTP to the byte: a backend that plays what a test writes down, a client that sees what comes of it.
+"""Plain HTTP, byte for byte: a scripted backend, and a client that records what it gets.
 
-A *script* is what a backend does about one request: bytes that it sends, some of them when a test lets it; pauses, in
-seconds; and what :class:`Do` has.
+A *script* is what a backend does for one request: bytes to send, some of them only when a test allows it; pauses, in
+seconds; and the steps in :class:`Do`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from tests.support.deadline import within
+from tests.support.deadline import eventually, within
 from tests.support.ports import free_port
 from tests.support.raw import Head, request
 from tests.support.wire import Wire, dial
 
 
 class Do(Enum):
-    """What a backend does, but for sending."""
+    """What a backend does besides sending."""
 
     BODY = auto()
     """reads the request's body"""
     EARLY = auto()
-    """leaves it unread for now; a script with neither reads it first of all"""
+    """does not read the body yet; a script with neither step reads it first"""
     CLOSE = auto()
-    """sends FIN, and reads on to the other's"""
+    """sends FIN, then reads until the other end closes"""
     RESET = auto()
     """closes with RST"""
 
@@ -36,7 +36,7 @@ Script = Sequence[bytes | float | Do | Callable[[], Awaitable[bytes]]]
 
 OK: Final = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 AROUND: Final = ("/before", "/after", "/next")
-"""Targets of requests around those that a test is about. They are answered with their names, and not noted."""
+"""Targets of requests before and after the one under test. They are answered with their names, and not recorded."""
 
 IDLE_SECONDS: Final = 3600.0
 
@@ -48,19 +48,19 @@ class Message:
     """A request or an answer, as it came."""
 
     head: Head | None = None
-    """None where the connection ended before a whole one"""
+    """None if the connection ended before it was complete"""
     interim: list[Head] = field(default_factory=list)
-    """what came before an answer"""
+    """heads of interim answers"""
     body: bytes = b""
-    """without what frames it"""
+    """without its framing"""
     framed: bytes = b""
     """as it was on the wire, behind the head"""
     cut: str | None = None
-    """how the connection ended in it (:mod:`tests.support.wire`); ``malformed`` for a chunk that is none"""
+    """how the connection ended within it (:mod:`tests.support.wire`); ``malformed`` for an invalid chunk"""
     link: Link | None = None
     """the backend's connection that a request came on"""
     played: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
-    """set once the backend has done all of its script about a request"""
+    """set once the backend has run its whole script for a request"""
 
     @property
     def status(self) -> int:
@@ -192,8 +192,10 @@ class RawBackend:
         self.bytewise = False
         """send each byte on its own"""
         self.requests: list[Message] = []
-        """those that came, but for those around"""
+        """requests received, except those of ``AROUND``"""
         self.links: list[Link] = []
+        self.scripts_by_target: Mapping[str, Script] = {}
+        """scripts for requests of these targets, whenever they arrive"""
         self._scripts: list[Script] = [(OK,)]
         self._listener = listener
         self._tasks = {asyncio.create_task(self._accept())}
@@ -209,10 +211,10 @@ class RawBackend:
         return cls(listener)
 
     def plays(self, *scripts: Script, bytewise: bool = False) -> list[Link]:
-        """Play these scripts from now on, one for each request, and the last one for all that come behind. What came
-        before is forgotten, and connections are closed.
+        """Play these scripts from now on, one for each request, and the last one for all further requests. Earlier
+        requests are forgotten, and connections are closed.
 
-        :returns: those that the other side has to close, too
+        :returns: those that the other side still has to close
         """
         self.bytewise = bytewise
         self._scripts = list(scripts) or [(OK,)]
@@ -220,11 +222,15 @@ class RawBackend:
         return self.forget()
 
     def forget(self) -> list[Link]:
-        """Close all connections. :returns: those that the other side has to close, too"""
+        """Close all connections. :returns: those that the other side still has to close"""
         links, self.links = self.links, []
         for link in links:
             link.wire.half_close()
         return links
+
+    async def asked(self) -> None:
+        """Wait until the head of a request has come."""
+        await eventually(lambda: self.requests, "a request at the backend")
 
     async def closed(self) -> None:
         """Wait until the gateway has closed the connection of the latest request."""
@@ -278,7 +284,8 @@ class RawBackend:
         self.requests.append(message)
         wire.bytewise = self.bytewise
         try:
-            return await self._play(wire, message, self._scripts[min(number, len(self._scripts) - 1)])
+            script = self._scripts[min(number, len(self._scripts) - 1)]
+            return await self._play(wire, message, self.scripts_by_target.get(message.head.target, script))
         finally:
             message.played.set()
 
@@ -306,13 +313,13 @@ class RawBackend:
 
 @dataclass
 class Seen:
-    """What came of a client's bytes."""
+    """What a client got."""
 
     answers: list[Message]
     after: Message | None
-    """the answer to a request behind them; None where the connection was closed"""
+    """the answer to a request behind them; None if the connection was closed"""
     behind: bytes = b""
-    """what came behind them, where that is no answer"""
+    """bytes behind them, if that is not an answer"""
 
 
 async def play(
@@ -325,7 +332,7 @@ async def play(
     behind: int | None = None,
     then: Callable[[], Awaitable[object]] | None = None,
 ) -> Seen:
-    """Send a client's bytes, and see what comes.
+    """Send a client's bytes, and return what it gets.
 
     :param address: whom to
     :param methods: of the requests in ``sent``: so many answers are waited for

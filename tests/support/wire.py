@@ -1,4 +1,4 @@
-"""A socket for what must be seen to the byte: what came before a reset is read, too, and bytes can go one by one."""
+"""A socket that reads everything up to a reset, and can send bytes one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from tests.support.deadline import DEADLINE_SECONDS, within
 
 BYTE_SECONDS: Final = 0.0001
-"""Between two bytes that are sent one by one: most are received one by one then."""
+"""Pause between two bytes that are sent one by one, so that most are received one by one."""
 
 FIN: Final = "fin"
 RESET: Final = "reset"
@@ -27,7 +27,7 @@ class Wire:
         self._loop = asyncio.get_running_loop()
         self.bytewise = bytewise
         self.buffer = b""
-        """came, and was not taken yet"""
+        """received, and not taken yet"""
         self.ended: str | None = None
         """how the other end closed: ``FIN`` or ``RESET``"""
         self.patience_seconds = DEADLINE_SECONDS
@@ -42,7 +42,7 @@ class Wire:
         return f"{host}:{port}"
 
     async def send(self, data: bytes) -> None:
-        """Send bytes. Where the other end is gone, they are lost."""
+        """Send bytes. If the other end has closed, they are lost."""
         pieces = [data[at : at + 1] for at in range(len(data))] if self.bytewise else [data]
         try:
             for piece in pieces:
@@ -73,14 +73,14 @@ class Wire:
         return True
 
     async def until(self, mark: bytes) -> bytes | None:
-        """Everything up to ``mark``, and it; None where the connection ends before that."""
+        """Everything up to and including ``mark``; None if the connection ends before it."""
         while mark not in self.buffer:
             if not await self.more():
                 return None
         return self.take(self.buffer.index(mark) + len(mark))
 
     async def exactly(self, size: int) -> bytes:
-        """The next bytes: fewer, where the connection ends before that."""
+        """The next bytes; fewer if the connection ends before that."""
         while len(self.buffer) < size:
             if not await self.more():
                 break

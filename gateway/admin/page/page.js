@@ -62,7 +62,7 @@ function showHealth(status) {
   if (status.stopping) pill("Shutting down", "warn");
   else if (!status.ready) pill("Not ready", "bad");
   else pill("Ready", "good");
-  notice(reload.ok ? "" : `The latest reload failed; the configuration before it is still in force.\n${reload.error ?? ""}`);
+  notice(reload.ok ? "" : `The latest reload failed; the previous configuration is still in force.\n${reload.error ?? ""}`);
   const since = new Date(reload.time * 1000).toLocaleString();
   setText(byId("config"), `Configuration ${status.configuration.file}, in force since ${since}`);
 }
@@ -171,7 +171,7 @@ function showTunnels(status, live) {
   byId("live").hidden = shown === 0;
   byId("live-empty").hidden = shown > 0;
   const part = shown < live.total ? `${count(shown)} of ${count(live.total)}` : plural(live.total, "tunnel");
-  setText(byId("live-note"), shown ? `${part}, the most silent first` : "");
+  setText(byId("live-note"), shown ? `${part}, the longest silent first` : "");
   keyed(byId("live").tBodies[0], live.tunnels, (tunnel) => tunnel.id, makeTunnel, (row, tunnel) => {
     const [age, client, clientRtt, backend, backendRtt, fromClient, fromBackend] = [...row.children].slice(5);
     setText(age, duration(tunnel.age_seconds));

@@ -143,7 +143,7 @@ class Answer(Upload):
             try:
                 end = body.scan(data, at, len(data))
             except BadBody:
-                self._status = 0
+                self._status = self._first_byte_ns = 0
                 self._refuse(
                     Refused(502, "the backend's answer is malformed: its body's framing", "refused_by_backend")
                 )

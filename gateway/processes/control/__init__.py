@@ -1,7 +1,7 @@
-"""The control channel: what supervisor and worker say to each other, over a socket pair that nobody else has.
+"""The control channel: messages between supervisor and worker, over a private socket pair.
 
-``messages``  one named tuple for each message, and ``VERSION``
-``wire``      a message as bytes, and back
-``plain``     any value of an annotated type as plain data of JSON, and back
-``channel``   one end of the socket pair; descriptors come along with messages
+``messages``  one named tuple per message, and ``VERSION``
+``wire``      encodes and decodes messages
+``plain``     converts any value of an annotated type to plain JSON data, and back
+``channel``   one end of the socket pair; messages may carry a descriptor
 """

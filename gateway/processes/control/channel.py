@@ -1,7 +1,7 @@
-"""One end of the control channel: messages over a socket pair, each with its length before it.
+"""One end of the control channel: length-prefixed messages over a socket pair.
 
-One that is about a socket brings its descriptor along (``SCM_RIGHTS``, unix(7)). What cannot be understood is logged
-and skipped, and the channel goes on. A worker whose supervisor is gone reads the end of the stream.
+A message about a socket carries its descriptor (``SCM_RIGHTS``, unix(7)). A message that cannot be decoded is logged
+and skipped. A worker whose supervisor is gone reads the end of the stream.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gateway.processes.control.messages import ABOUT_DESCRIPTORS, NO_DESCRIPTOR,
 from gateway.processes.control.wire import Unknown, pack, unpack
 
 RECEIVE_BYTES = 64 * 1024
-_HEAD = struct.Struct("!I?")  # length of the message, and whether a descriptor comes with it
+_HEAD = struct.Struct("!I?")  # length of the message, and whether it carries a descriptor
 log = logging.getLogger("gateway")
 
 
@@ -29,7 +29,7 @@ class Channel:
     def __init__(self, sock: socket.socket, received: bytes = b"") -> None:
         """
         :param sock: connected; the channel owns it
-        :param received: what was read from it before, as :meth:`suspend` returned it
+        :param received: the beginning of a message, already read from the socket and returned by :meth:`suspend`
         """
         sock.setblocking(False)
         self._sock = sock
@@ -37,7 +37,7 @@ class Channel:
         self._received = bytearray()
         self._descriptors: deque[int] = deque()
         self._begun_elsewhere = bool(received)
-        """the next message's descriptor, if it brings one, came with its first byte, and is gone"""
+        """whether the next message began before this object was made: its descriptor, if any, came then and is lost"""
         self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
         self._ended = False
         self._unsent: deque[tuple[memoryview, int]] = deque()
@@ -49,12 +49,12 @@ class Channel:
             self._take_in()
 
     def send(self, message: Message) -> None:
-        """Send a message. One that cannot be delivered is lost: the other process is gone."""
+        """Send a message. It is dropped if the other process is gone."""
         if self._ended:
             return
         fd = NO_DESCRIPTOR
         if isinstance(message, ABOUT_DESCRIPTORS):
-            # It may have to wait, and its owner to close it meanwhile. Without one to spare it goes without.
+            # Duplicate it: sending may take a while, and the owner may close it. If none is left, send without it.
             with contextlib.suppress(OSError):
                 fd = os.dup(message.fd)
             message = message._replace(fd=NO_DESCRIPTOR)
@@ -64,16 +64,16 @@ class Channel:
             self._write()
 
     async def receive(self) -> Message | None:
-        """The next message; None when the other process is gone."""
+        """Return the next message; None when the other process is gone."""
         message = await self._messages.get()
         if message is None:
             self._messages.put_nowait(None)
         return message
 
     async def suspend(self) -> bytes:
-        """Read no more, have all delivered that was sent, and see all messages received that have come whole.
+        """Stop reading; wait until everything is sent and all complete messages have been received.
 
-        :returns: the beginning of a message that has not come whole
+        :returns: the beginning of an incomplete message
         """
         if not self._ended:
             self._loop.remove_reader(self._sock)
@@ -83,7 +83,7 @@ class Channel:
         return bytes(self._received)
 
     def proceed(self) -> None:
-        """Read again, after :meth:`suspend`."""
+        """Start reading again, after :meth:`suspend`."""
         if not self._ended:
             self._loop.add_reader(self._sock, self._read)
 
@@ -92,7 +92,7 @@ class Channel:
         return self._sock.fileno()
 
     async def close(self) -> None:
-        """Close this end, what was sent being delivered first."""
+        """Close this end once everything is sent."""
         await self._all_sent.wait()
         self._end()
         self._sock.close()
@@ -112,7 +112,7 @@ class Channel:
             except OSError:
                 self._end()
                 return
-            # A descriptor goes with the first byte.
+            # The descriptor goes with the first byte.
             self._unsent[0] = (data[sent:], NO_DESCRIPTOR)
             if fd != NO_DESCRIPTOR:
                 os.close(fd)
@@ -134,14 +134,14 @@ class Channel:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 self._descriptors.extend(array("i", rights))
         if flags & socket.MSG_CTRUNC:
-            self._descriptors.append(NO_DESCRIPTOR)  # one came that this process had no room for
+            self._descriptors.append(NO_DESCRIPTOR)  # this process had no room for one
         self._received += data
         self._take_in()
         if not data:
             self._end()
 
     def _take_in(self) -> None:
-        """Take whole messages out of what was received."""
+        """Take the complete messages out of the receive buffer."""
         taken = 0
         while len(self._received) >= taken + _HEAD.size:
             length, brings_descriptor = _HEAD.unpack_from(self._received, taken)
@@ -168,7 +168,7 @@ class Channel:
         del self._received[:taken]
 
     def _end(self) -> None:
-        """The other process is gone, or this end is closed."""
+        """Clean up: the other process is gone, or this end is being closed."""
         if self._ended:
             return
         self._ended = True

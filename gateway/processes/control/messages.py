@@ -1,7 +1,7 @@
 """The messages between supervisor and worker: named tuples of plain data.
 
-A change of a field, here or in a type that a message holds (``config/settings.py``), changes what is on the wire: count
-``VERSION`` up, and run ``python -m tests.processes.control.golden``, whose file a test compares.
+Changing a field, here or in a type that a message holds (``config/settings.py``), changes the wire format: increment
+``VERSION``, and run ``python -m tests.processes.control.golden``, which updates the file that a test compares.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from gateway.routing.registry import Registry
 from gateway.tunnels.learning.intervals import News
 
 VERSION = 4
-"""Old workers and a new supervisor have to understand each other during an upgrade: another version is refused."""
+"""Version of the wire format. Upgrades across versions are refused, since old workers talk to the new supervisor."""
 
 NO_DESCRIPTOR = -1
 
 
 class Listen(NamedTuple):
-    """To a worker: a listening socket of its own, to accept on as soon as the next configuration is in force.
+    """To a worker: its own listening socket, to be used once the next configuration is in force.
 
-    How connections are accepted on it comes with each configuration (``Settings.listen``): a reload changes that for
-    sockets that are there, too, and one that fails changes nothing.
+    How connections on it are accepted is part of each configuration (``Settings.listen``), so a reload changes it for
+    existing sockets too, and a failed reload changes nothing.
     """
 
     address: Address
     fd: int
-    """in the process that has the message: of the sender, then of the worker, which owns it; -1 if it got lost, as
-    there were no descriptors left"""
+    """the sender's descriptor, after receipt the worker's, which the worker owns; -1 if it was lost for lack of
+    descriptors"""
 
 
 class Unlisten(NamedTuple):
-    """To a worker: accept what waits at this address, and then no more."""
+    """To a worker: accept the connections that wait at this address, then stop listening there."""
 
     address: Address
 
 
 class Drain(NamedTuple):
-    """To a worker: refuse what is new, close every tunnel in its turn, and say :class:`Drained`.
+    """To a worker: refuse new requests, close every tunnel in its turn, and report :class:`Drained`.
 
-    A second one sets another period for those that are left.
+    A second one sets a new period for the remaining tunnels.
     """
 
     period_seconds: float
@@ -49,28 +49,28 @@ class Drain(NamedTuple):
 
 
 class Configure(NamedTuple):
-    """To a worker: put this configuration in force, and say :class:`Configured`."""
+    """To a worker: apply this configuration, and report :class:`Configured` or :class:`Failed`."""
 
     generation: int
     config: Settings
     registry: Registry
     drained_backends: frozenset[int] = frozenset()
-    """numbers of those that get nothing new"""
+    """numbers of the backends that get nothing new"""
     drain: Drain | None = None
-    """for a worker that comes while the gateway drains"""
+    """for a worker that starts while the gateway drains"""
     takes_over: bool = False
-    """for a new worker: accept nothing before it is told to (:class:`Accept`)"""
+    """for a new worker in an upgrade: accept no connections until :class:`Accept`"""
 
 
 class Resolved(NamedTuple):
-    """To a worker, before its first :class:`Configure` and whenever it changes: where names of backends lead."""
+    """To a worker, before its first :class:`Configure` and on every change: the addresses of backend names."""
 
     names: dict[str, tuple[str, ...]]
-    """IP addresses by name, best first; a name that is not here has not been resolved yet"""
+    """IP addresses by name, best first; names that have not been resolved yet are missing"""
 
 
 class DrainBackends(NamedTuple):
-    """To a worker: send these backends nothing new, and close their tunnels, each in its turn."""
+    """To a worker: send these backends nothing new, and close their tunnels in turn."""
 
     backends: frozenset[int]
     period_seconds: float
@@ -82,93 +82,93 @@ class Stop(NamedTuple):
 
 
 class ReopenLogs(NamedTuple):
-    """To a worker: open log files anew, they were moved away."""
+    """To a worker: reopen the log files, which were moved away."""
 
 
 class Configured(NamedTuple):
-    """From a worker: this configuration is in force; where it is the first one, connections are accepted."""
+    """From a worker: this configuration is in force. After the first one, connections are accepted."""
 
     generation: int
 
 
 class Failed(NamedTuple):
-    """From a worker: it could not put this configuration in force."""
+    """From a worker: this configuration could not be applied."""
 
     generation: int
     reason: str
 
 
 class Learned(NamedTuple):
-    """From a worker to the others: what it has learned of paths."""
+    """From a worker to the others: what it has learned about network paths."""
 
     news: News
 
 
 class Drained(NamedTuple):
-    """From a worker: its last tunnel has ended, and its last request, or they had their time."""
+    """From a worker: its last tunnel and its last request have ended, or requests ran out of time."""
 
 
 # --- an upgrade (``upgrade.py``) -----------------------------------------------------------------------------------
 
 
 class Release(NamedTuple):
-    """To a worker that is being replaced: accept nothing more, stop serving some tunnels, and say :class:`Released`."""
+    """To a worker being replaced: stop accepting, stop serving some tunnels, and report :class:`Released`."""
 
     tunnels: int
-    """how many at most"""
+    """at most this many"""
 
 
 class Released(NamedTuple):
-    """From a worker: these tunnels are for another to carry on."""
+    """From a worker: it has released these tunnels to its successor."""
 
     fd: int
-    """a ``memfd`` that tells which, and has what is pending of them (``tunnels/moving/parcel.py``)"""
+    """a ``memfd`` with their ids and pending data (``tunnels/moving/parcel.py``)"""
 
 
 class TakeOver(NamedTuple):
-    """To a new worker: carry on tunnels of the worker that it replaces, and say :class:`TakenOver`.
+    """To a new worker: take over tunnels of the worker that it replaces, and report :class:`TakenOver`.
 
     Their connections come through the store's socket.
     """
 
     fd: int
-    """as of :class:`Released`"""
+    """from :class:`Released`"""
 
 
 class TakenOver(NamedTuple):
-    """From a new worker: they are carried on. The worker before has no part in them any more."""
+    """From a new worker: it serves the tunnels now. The old worker must not touch them any more."""
 
     left: tuple[int, ...] = ()
-    """ids of tunnels that it could not carry on, for lack of their connections or of room"""
+    """ids of tunnels that it could not take over, for lack of connections or room"""
 
 
 class Accept(NamedTuple):
     """To a new worker: accept connections from now on."""
 
     fd: int = NO_DESCRIPTOR
-    """where clients' connections come from that the worker before had between two requests (``edge/passage.py``)"""
+    """socket over which the old worker hands over client connections that are between requests (``edge/passage.py``)"""
 
 
 class Forget(NamedTuple):
-    """To a worker that is being replaced: another one carries on what it has released last."""
+    """To a worker being replaced: its successor serves the tunnels that it released last."""
 
     left: tuple[int, ...] = ()
-    """ids of tunnels that nobody carries on: serve these as before"""
+    """ids of tunnels that were not taken over: serve these as before"""
 
 
 class Resume(NamedTuple):
-    """To a worker that was to be replaced: serve again what it has released, and accept connections again."""
+    """To a worker that is not replaced after all: serve the released tunnels again, and accept connections again."""
 
 
 class Retire(NamedTuple):
-    """To a worker that is being replaced: finish what cannot be handed over, and say :class:`Retired`."""
+    """To a worker being replaced: finish what cannot be handed over, and report :class:`Retired`."""
 
     fd: int = NO_DESCRIPTOR
-    """where clients' connections go between two requests; without it they are closed then"""
+    """socket to hand over client connections that are between requests; without it they are closed"""
 
 
 class Retired(NamedTuple):
-    """From a worker: nothing is left to do."""
+    """From a worker: it has nothing left to do."""
 
 
 ToWorker = (
@@ -191,4 +191,4 @@ ToWorker = (
 FromWorker = Configured | Failed | Drained | Learned | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
 ABOUT_DESCRIPTORS = (Listen, Released, TakeOver, Accept, Retire)
-"""Messages whose ``fd`` comes along."""
+"""Messages that carry their ``fd``."""

@@ -1,19 +1,19 @@
-"""Any value of an annotated type as plain data of JSON, and back: named tuples, dataclasses, containers, networks.
+"""Converts values of annotated types to plain JSON data, and back: named tuples, dataclasses, containers, networks.
 
-Annotations of fields are the whole description, so a new field needs nothing here. A value of a type that is not
-known here yet is a ``TypeError`` when its class is first used, never something pickled.
+The annotations of fields are the whole description, so a new field needs no change here. A type that is not supported
+raises ``TypeError`` when its class is first used. Nothing is ever pickled.
 
 ========================  ==========================================================================================
 annotation                on the wire
 ========================  ==========================================================================================
-scalar, ``Literal``       as it is
-``bytes``                 text, a character for each byte (latin-1)
+scalar, ``Literal``       unchanged
+``bytes``                 text, one character per byte (latin-1)
 network, IP address       text
-named tuple, dataclass    a list of its fields in their order
+named tuple, dataclass    a list of its fields, in order
 ``tuple``, ``list``       a list; ``frozenset`` a sorted one
-``dict``                  an object where keys are text, else a list of pairs
+``dict``                  an object if its keys are text, else a list of pairs
 ``X | None``              null, or as X
-a union of scalars        as it is
+a union of scalars        unchanged
 any other union           a pair of the type's name and the value
 ========================  ==========================================================================================
 """
@@ -31,7 +31,7 @@ _Kinds = frozenset[type]
 _SCALARS: dict[object, _Kinds] = {
     bool: frozenset((bool,)),
     int: frozenset((int,)),
-    float: frozenset((float, int)),  # what is annotated with float may be a whole number
+    float: frozenset((float, int)),  # a value annotated as float may be a whole number
     str: frozenset((str,)),
     NoneType: frozenset((NoneType,)),
 }
@@ -39,18 +39,18 @@ _AS_TEXT = (IPv4Network, IPv6Network, IPv4Address, IPv6Address)
 
 
 class Misfit(ValueError):
-    """Plain data is not what the type takes; ``str()`` says where and how."""
+    """Plain data does not fit the type; ``str()`` says where and how."""
 
 
 class Form(NamedTuple):
-    """How values of one type travel. Lists that are decoded are changed: they are nobody else's."""
+    """How values of one type are encoded. Decoding modifies the lists in place, so they must not be shared."""
 
     encode: Callable[[Any], Any] | None
-    """None where a value is plain data already"""
+    """None if values are plain data already"""
     decode: Callable[[Any], Any] | None
-    """None where :attr:`kinds` is all there is to check. :raises Misfit: it does not fit"""
+    """None if checking :attr:`kinds` is enough. :raises Misfit: it does not fit"""
     kinds: _Kinds = frozenset()
-    """types of plain data that are taken as they are"""
+    """types of plain data that are accepted unchanged"""
 
     def encoded(self, value: Any) -> Any:
         """:param value: of the type"""
@@ -67,7 +67,7 @@ class Form(NamedTuple):
 
 @cache
 def form_of(annotation: Any) -> Form:
-    """How values of a type travel. :raises TypeError: nobody has said how"""
+    """Return how values of a type are encoded. :raises TypeError: the type is not supported"""
     if annotation in _SCALARS:
         return Form(None, None, _SCALARS[annotation])
     if annotation is bytes:
@@ -114,10 +114,10 @@ def _record(
     fields: list[tuple[str, Any]],
     values_of: Callable[[Any], Any],
 ) -> Form:
-    """What has fields, each of a type of its own.
+    """Return the form of a type with fields, each with its own type.
 
-    :param make: makes one of the fields' values
-    :param values_of: the fields' values of one
+    :param make: makes a value from the fields' values
+    :param values_of: returns the fields' values
     """
     forms = [form_of(annotation) for _, annotation in fields]
     names = [each for each, _ in fields]
@@ -132,7 +132,7 @@ def _record(
         return data
 
     fitting: set[tuple[type, ...]] = set()
-    """types of fields that were looked at before: what is sent by the thousand has few different ones"""
+    """combinations of field types that passed the check before; thousands of messages share a few"""
 
     def decode(data: Any) -> Any:
         if type(data) is not list or tuple(map(type, data)) not in fitting:
@@ -258,5 +258,5 @@ def _named(kinds: _Kinds) -> str:
 
 
 def _shown(data: object) -> str:
-    """What is wrong, without its contents: configurations hold secrets."""
+    """Describe wrong data without its contents: configurations hold secrets."""
     return f"{type(data).__name__}[{len(data)}]" if isinstance(data, list | dict | str) else type(data).__name__

@@ -88,7 +88,7 @@ class Poller(selectors.EpollSelector):
         self._readers[fd] = reader
 
     def read_on(self, fd: int, reader: Reader) -> None:
-        """Replace the reader of a descriptor. It is given what was received for the one before, too."""
+        """Replace the reader of a descriptor. The new one also gets what was received for the old one."""
         self._readers[fd] = reader
 
     def callback_on(self, fd: int, callback: Callback) -> Received:

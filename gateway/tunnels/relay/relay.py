@@ -98,8 +98,8 @@ class Relay(Pinging):
     def __init__(self, kernel: Kernel, cells: memoryview[int], descriptors: int) -> None:
         """As of :class:`Streams`."""
         super().__init__(kernel, cells, descriptors)
-        # When the owner's tick is due; set by whoever needs one. An asyncio timer would cost a worker that sends Pings
-        # all the time a fifth of its CPU.
+        # When the owner's tick is due; set by the code that needs one. An asyncio timer would cost a worker that sends
+        # Pings all the time a fifth of its CPU.
         self.tick_ns = NEVER
 
     # --- the loop -----------------------------------------------------------------------------------------------------

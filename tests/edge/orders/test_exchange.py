@@ -125,6 +125,22 @@ def test_a_body_cut_anywhere(worker: Worker, make: Callable[[bytes, bytes], byte
 
 
 @pytest.mark.parametrize("make", [post, post_chunked])
+@pytest.mark.parametrize("cut", [30, 60, 90, 120])
+def test_a_body_that_goes_on_as_the_answer_before_it_ends(
+    worker: Worker, make: Callable[[bytes, bytes], bytes], cut: int
+) -> None:
+    """What comes of a body in the turn in which its request's turn has come belongs to it as well."""
+    whole = make(b"/2", BODY)
+    first, second = ANSWER_1[: len(ANSWER_1) - 3], ANSWER_1[-3:]
+    scene = Scene(
+        [connect(GET_1 + whole[:cut]), send(whole[cut:-5]), send(whole[-5:])],
+        [Backend([send(first, asked(1)), send(second), *answers(1, first=1)])],
+        all_of(got(ANSWER_1, ANSWER_2), bodies_are(b"", BODY)),
+    )
+    try_every(worker, scene)
+
+
+@pytest.mark.parametrize("make", [post, post_chunked])
 def test_a_backend_that_takes_little_of_a_body(worker: Worker, make: Callable[[bytes, bytes], bytes]) -> None:
     whole = make(b"/1", BODY * 4)
     cut = whole.index(b"\r\n\r\n") + 60

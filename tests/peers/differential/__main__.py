@@ -43,7 +43,7 @@ def _sent(row: Row) -> str:
 
 
 def _summary(sight: Sight) -> str:
-    """What a client got, how often the backend was asked, and what became of the client's connection."""
+    """What the client got, how often the backend was asked, and what happened to the client's connection."""
     answers = [
         str(part["line"]).removeprefix("HTTP/1.1 ").partition(" ")[0] + (" cut" if part.get("cut") else "")
         for which, part in sight.parts().items()

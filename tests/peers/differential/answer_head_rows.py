@@ -5,14 +5,14 @@ from __future__ import annotations
 from tests.peers.differential.rows import CLOSED, Row, ans, answered, ok, req
 from tests.support.plain import OK
 
-OLD = "takes what is no status line for an answer of HTTP/0.9, and passes it on raw"
-ANY_VERSION = "takes any version"
-ANY_BYTE = "takes any byte but line ends"
-NAMED = "drops Connection, and not what it names"
-KEEPS_NAMED = "passes Connection and what it names on"
-PASSES = "passes it on"
-FINAL = "takes an interim answer for the final one, and the final one for its body"
-SWITCH = "passes a 101 on as a final answer"
+OLD = "treats anything but a status line as HTTP/0.9, and forwards it raw"
+ANY_VERSION = "accepts any version"
+ANY_BYTE = "accepts any byte except line ends"
+NAMED = "drops Connection, but not the fields it names"
+KEEPS_NAMED = "forwards Connection and the fields it names"
+PASSES = "forwards it"
+FINAL = "treats an interim answer as final, and the final answer as its body"
+SWITCH = "forwards a 101 as a final answer"
 
 STATUS = [
     answered("no reason phrase", b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok"),
@@ -22,7 +22,7 @@ STATUS = [
         b"HTTP/1.1 200 \r\nContent-Length: 2\r\n\r\nok",
     ),
     answered("a reason phrase with bytes above ASCII", ans("200 caf\xe9", "Content-Length: 0")),
-    answered("a status that nobody knows", ans("299 Odd", "Content-Length: 0")),
+    answered("an unknown status", ans("299 Odd", "Content-Length: 0")),
     answered("404", ans("404 Not Found", "Content-Length: 2", body=b"no")),
     answered("500", ans("500 Internal Server Error", "Content-Length: 2", body=b"no")),
     answered("503 of the backend", ans("503 Service Unavailable", "Retry-After: 1", "Content-Length: 0")),
@@ -31,15 +31,15 @@ STATUS = [
         "a status below 100",
         ans("099 Odd", "Content-Length: 0"),
         502,
-        nginx="passes any status on",
-        haproxy="takes it for an interim answer",
+        nginx="forwards any status",
+        haproxy="treats it as an interim answer",
     ),
     answered(
         "a status of four digits",
         ans("2000 OK", "Content-Length: 0"),
         502,
-        nginx="passes any status on",
-        haproxy="passes any status on",
+        nginx="forwards any status",
+        haproxy="forwards any status",
     ),
     answered("a status of letters", ans("abc OK", "Content-Length: 0"), 502, nginx=OLD),
     answered(
@@ -82,8 +82,8 @@ FIELDS = [
     answered("Server and Date", ok("Server: me", "Date: Thu, 01 Jan 1970 00:00:00 GMT")),
     answered("Via", ok("Via: 1.1 another")),
     answered("Content-Encoding", ok("Content-Encoding: gzip", 'ETag: W/"a"', "Vary: Accept-Encoding")),
-    answered("Content-Type twice", ok("Content-Type: a/b", "Content-Type: c/d"), nginx="passes the last one on"),
-    answered("X-Accel-Redirect", ok("X-Accel-Redirect: /internal"), nginx="obeys it, in circles here"),
+    answered("Content-Type twice", ok("Content-Type: a/b", "Content-Type: c/d"), nginx="forwards the last one"),
+    answered("X-Accel-Redirect", ok("X-Accel-Redirect: /internal"), nginx="obeys it, in a loop here"),
     answered("X-Accel-Buffering", ok("X-Accel-Buffering: no"), nginx="obeys it, and drops it"),
     answered("Alt-Svc", ok('Alt-Svc: h3=":443"')),
     answered("no colon", ok("X"), 502, nginx="drops the line"),
@@ -111,7 +111,7 @@ FIELDS = [
         "Connection: keep-alive",
         ok("Connection: keep-alive", "Keep-Alive: timeout=60"),
         OK,
-        haproxy="passes Keep-Alive on",
+        haproxy="forwards Keep-Alive",
     ),
     answered("Connection: close", ok("Connection: close"), OK),
     answered("Proxy-Connection", ok("Proxy-Connection: keep-alive"), OK, nginx=PASSES, haproxy=PASSES),
@@ -120,12 +120,12 @@ FIELDS = [
         "Upgrade of a 200",
         ok("Upgrade: h2c", "Connection: Upgrade"),
         ans("200 OK", "Upgrade: h2c", "Content-Length: 2", "Connection: Upgrade", body=b"ok"),
-        nginx="drops the Connection that belongs to it",
+        nginx="drops the matching Connection",
     ),
     answered(
         "Upgrade of a 426",
         ans("426 Upgrade Required", "Upgrade: x", "Content-Length: 0", "Connection: Upgrade"),
-        nginx="drops the Connection that belongs to it",
+        nginx="drops the matching Connection",
     ),
     answered("Trailer without trailers", ok("Trailer: X-Sum")),
     answered("WWW-Authenticate", ans("401 Unauthorized", "WWW-Authenticate: Basic realm=x", "Content-Length: 0")),
@@ -135,7 +135,7 @@ UPGRADE = req("GET /", "Upgrade: h2c", "Connection: Upgrade")
 HINTS = ans("103 Early Hints", "Link: </a>; rel=preload")
 
 INTERIM = [
-    answered("100 that nobody expects", ans("100 Continue") + OK, nginx=FINAL),
+    answered("an unexpected 100", ans("100 Continue") + OK, nginx=FINAL),
     answered("103", HINTS + OK, nginx=FINAL),
     answered("102 and 103", ans("102 Processing") + HINTS + OK, nginx=FINAL),
     answered(
@@ -145,7 +145,7 @@ INTERIM = [
         nginx=FINAL,
     ),
     answered("103 on its own packet", (HINTS, 0.05, OK), HINTS + OK, nginx=FINAL),
-    answered("a 1xx that nobody knows", ans("199 Odd") + OK, nginx=FINAL),
+    answered("an unknown 1xx", ans("199 Odd") + OK, nginx=FINAL),
     answered(
         "103 for HTTP/1.0",
         HINTS + OK,
@@ -154,10 +154,10 @@ INTERIM = [
         end=CLOSED,
         seen=(req("GET /"),),
         nginx=FINAL,
-        haproxy="passes the client's version on, and interim answers to HTTP/1.0, too",
+        haproxy="forwards the client's version, and interim answers even to HTTP/1.0",
     ),
     answered(
-        "101 that nobody asked for",
+        "an unrequested 101",
         ans("101 Switching Protocols", "Upgrade: h2c", "Connection: Upgrade"),
         502,
         nginx=SWITCH,
@@ -170,13 +170,13 @@ INTERIM = [
     ),
     answered("101 without Upgrade", ans("101 Switching Protocols"), 502, nginx=SWITCH),
     answered(
-        "101 for an upgrade that is not listed",
+        "101 for an upgrade that the route does not list",
         ans("101 Switching Protocols", "Upgrade: h2c", "Connection: Upgrade"),
         502,
         sent=UPGRADE,
         seen=(req("GET /"),),
         nginx=SWITCH,
-        haproxy="passes every upgrade on",
+        haproxy="forwards every upgrade",
     ),
 ]
 

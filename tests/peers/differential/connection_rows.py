@@ -1,11 +1,11 @@
-"""Requests one behind another, early answers, and clients that do not wait (RFC 9112 section 9)."""
+"""Pipelining, early answers, and clients that do not wait (RFC 9112 section 9)."""
 
 from __future__ import annotations
 
 from tests.peers.differential.rows import CLOSED, CUT, OK_CLOSED, Row, ans, req
 from tests.support.plain import OK, Do
 
-GOES_ON = "goes on with the upload, and keeps the client's connection"
+GOES_ON = "continues the upload, and keeps the client's connection"
 HUNDRED = "answers 100 itself, and drops Expect"
 
 TOO_LARGE = ans("413 Content Too Large", "Content-Length: 2", body=b"no")
@@ -44,7 +44,7 @@ PIPELINED = [
         (answer(1), answer(2), answer(3)),
         scripts=THREE,
         methods=("GET", "POST", "GET"),
-        nginx="gives the backend a length where all chunks have come",
+        nginx="sends a length once all chunks have arrived",
     ),
     Row(
         "an answer that takes long before a quick one",
@@ -93,7 +93,7 @@ PIPELINED = [
         (OK_CLOSED,),
         CLOSED,
         methods=("GET", "GET"),
-        haproxy="passes the client's version on",
+        haproxy="forwards the client's version",
     ),
     Row(
         "nonsense behind a request",
@@ -112,23 +112,23 @@ PIPELINED = [
         methods=("GET", "GET"),
     ),
     Row(
-        "a request behind one that is to be upgraded, and is not",
+        "a request behind an upgrade that the route does not list",
         req("GET /1", "Upgrade: h2c", "Connection: Upgrade") + req("GET /2"),
         (req("GET /1"), req("GET /2")),
         (answer(1), answer(2)),
         scripts=THREE,
         methods=("GET", "GET"),
-        haproxy="passes every upgrade on",
+        haproxy="forwards every upgrade",
     ),
     Row(
-        "an answer until close before another",
+        "a request behind an answer that ends by close",
         req("GET /1") + req("GET /2"),
         (req("GET /1"),),
         (ans("200 OK", "Connection: close", body=b"ok"),),
         CLOSED,
         scripts=((ans("200 OK", body=b"ok"), Do.CLOSE), (answer(2),)),
         methods=("GET", "GET"),
-        nginx="gives a client of HTTP/1.1 chunks, and keeps its connection",
+        nginx="sends clients of HTTP/1.1 chunks, and keeps the connection",
     ),
     Row(
         "a head in three pieces",
@@ -184,7 +184,7 @@ EARLY = [
         CLOSED,
         scripts=((Do.EARLY, ans("401 Unauthorized", "Content-Length: 2", body=b"no"), Do.CLOSE),),
         nginx=HUNDRED,
-        haproxy="keeps the connection, and takes what comes next for the body",
+        haproxy="keeps the connection, and reads what comes next as the body",
     ),
     Row(
         "a backend that resets in an upload",

@@ -5,23 +5,23 @@ from __future__ import annotations
 from tests.peers.differential.rows import CLOSED, OK_CLOSED, Row, ans, passes, refused, req
 from tests.support.plain import OK, Do
 
-LF = "takes LF for the end of a line (RFC 9112 section 2.2); a parser that looks for CRLF reads on"
-ANY_HOST = "does not look into Host"
-INVALID = "drops fields with names of other characters than letters, digits and - (ignore_invalid_headers)"
-ANY_BYTE = "takes any byte but line ends in a value"
-NAMED = "drops Connection, and not what it names"
-KEEPS_NAMED = "passes Connection and what it names on"
-PASSES = "passes it on"
-BELIEVES = "passes on what any client says of itself"
+LF = "accepts LF as a line end (RFC 9112 section 2.2); a parser that looks for CRLF would read on"
+ANY_HOST = "does not validate Host"
+INVALID = "drops fields whose names have characters other than letters, digits and - (ignore_invalid_headers)"
+ANY_BYTE = "accepts any byte except line ends in a value"
+NAMED = "drops Connection, but not the fields it names"
+KEEPS_NAMED = "forwards Connection and the fields it names"
+PASSES = "forwards it"
+BELIEVES = "forwards what any client claims about itself"
 
 HOSTS = [
-    refused("no Host", req("GET /", host=None), haproxy="asks for no Host"),
+    refused("no Host", req("GET /", host=None), haproxy="does not require Host"),
     passes(
         "an empty Host",
         req("GET /", host=""),
-        nginx="refuses it; clients send one where a target has no authority (RFC 9112 section 3.2)",
+        nginx="refuses it, though clients send it where a target has no authority (RFC 9112 section 3.2)",
     ),
-    refused("two Hosts", req("GET /", "Host: x"), haproxy="takes two equal ones for one"),
+    refused("two Hosts", req("GET /", "Host: x"), haproxy="accepts equal repetitions"),
     refused("two different Hosts", req("GET /", "Host: y")),
     passes("Host with a port", req("GET /", host="x:8080")),
     passes("Host with an empty port", req("GET /", host="x:")),
@@ -32,7 +32,7 @@ HOSTS = [
     refused("Host with a slash", req("GET /", host="x/y"), haproxy=ANY_HOST),
     refused("Host with a comma and another", req("GET /", host="x, y z"), haproxy=ANY_HOST),
     refused("Host with user information", req("GET /", host="u@x"), nginx=ANY_HOST, haproxy=ANY_HOST),
-    refused("Host with a port that is none", req("GET /", host="x:8a"), nginx=ANY_HOST, haproxy=ANY_HOST),
+    refused("Host with an invalid port", req("GET /", host="x:8a"), nginx=ANY_HOST, haproxy=ANY_HOST),
     refused("Host with an open bracket", req("GET /", host="[::1"), nginx=ANY_HOST, haproxy=ANY_HOST),
     refused("Host with bytes above ASCII", b"GET / HTTP/1.1\r\nHost: \xe9\r\n\r\n", nginx=ANY_HOST, haproxy=ANY_HOST),
     passes("Host last", b"GET / HTTP/1.1\r\nA: b\r\nHost: x\r\n\r\n"),
@@ -64,7 +64,7 @@ FIELDS = [
         "too many fields",
         req("GET /", *(f"X-{number}: y" for number in range(210))),
         431,
-        nginx="bounds the size of heads, not the number of fields",
+        nginx="limits the size of heads, not the number of fields",
         haproxy="answers 400",
     ),
     passes("Cookie twice", req("GET /", "Cookie: a=b", "Cookie: c=d")),
@@ -148,28 +148,28 @@ HOPS = [
         "TE: trailers",
         req("GET /", "TE: trailers", "Connection: TE"),
         req("GET /"),
-        haproxy="passes it on, with Connection",
+        haproxy="forwards it, with Connection",
     ),
     passes(
         "TE of another coding",
         req("GET /", "TE: gzip", "Connection: TE"),
         req("GET /"),
-        haproxy="drops TE, and leaves Connection",
+        haproxy="drops TE, but keeps Connection",
     ),
     passes(
-        "an upgrade that is not listed",
+        "an upgrade that the route does not list",
         req("GET /", "Upgrade: h2c", "Connection: Upgrade, HTTP2-Settings", "HTTP2-Settings: x"),
         req("GET /"),
         nginx=NAMED,
-        haproxy="passes every upgrade on",
+        haproxy="forwards every upgrade",
     ),
     passes("Upgrade that Connection does not name", req("GET /", "Upgrade: h2c"), req("GET /"), haproxy=PASSES),
     refused(
         "a WebSocket key without Upgrade",
         req("GET /", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
         426,
-        nginx="does not look for handshakes that lost their Upgrade on the way",
-        haproxy="does not look for handshakes that lost their Upgrade on the way",
+        nginx="does not detect handshakes that lost their Upgrade on the way",
+        haproxy="does not detect handshakes that lost their Upgrade on the way",
     ),
     passes(
         "X-Forwarded-For of a client",
@@ -195,7 +195,7 @@ EXPECT = [
         (req("POST /", "Expect: 100-continue", "Content-Length: 2") + b"ab",),
         (ans("100 Continue") + OK,),
         scripts=((ans("100 Continue"), Do.BODY, OK),),
-        nginx="answers 100 itself, drops Expect, and takes the backend's 100 for the final answer",
+        nginx="answers 100 itself, drops Expect, and treats the backend's 100 as the final answer",
     ),
     Row(
         "Expect: 100-continue, and no 100",
@@ -210,7 +210,7 @@ EXPECT = [
         (req("POST /", "Content-Length: 2") + b"ab",),
         (OK_CLOSED,),
         CLOSED,
-        haproxy="passes the client's version and Expect on",
+        haproxy="forwards the client's version and Expect",
     ),
     passes("another expectation", req("GET /", "Expect: wonders"), nginx="drops Expect"),
 ]

@@ -1,19 +1,19 @@
-"""Bodies of requests: where they end, and what cannot be said to end anywhere (RFC 9112 sections 6 and 7)."""
+"""Bodies of requests: where they end, and framing that is ambiguous or malformed (RFC 9112 sections 6 and 7)."""
 
 from __future__ import annotations
 
 from tests.peers.differential.rows import CLOSED, CUT, Row, passes, refused, req
 from tests.support.plain import OK, Do
 
-LF = "takes LF for the end of a line (RFC 9112 section 2.2); a parser that looks for CRLF reads on"
-LENGTH = "gives the backend a length where all chunks have come, without extensions and trailers"
-DROPS = "drops extensions, as RFC 9112 section 7.1.1 has it"
-UNREAD = "does not read extensions"
-ONE = "takes repetitions of one length for one, as RFC 9110 section 8.6 allows"
-WINS = "lets chunked win and drops the length, as RFC 9112 section 6.3 allows"
-ANY_TRAILER = "takes any trailer"
-SKIPS = "skips trailers unread"
-ANY_CODING = "answers 501 to whatever is not chunked"
+LF = "accepts LF as a line end (RFC 9112 section 2.2); a parser that looks for CRLF would read on"
+LENGTH = "sends a length once all chunks have arrived, without extensions and trailers"
+DROPS = "drops extensions, as RFC 9112 section 7.1.1 allows"
+UNREAD = "ignores the content of extensions"
+ONE = "accepts repetitions of one length, as RFC 9110 section 8.6 allows"
+WINS = "prefers chunked and drops the length, as RFC 9112 section 6.3 allows"
+ANY_TRAILER = "accepts any trailer"
+SKIPS = "ignores trailers"
+ANY_CODING = "answers 501 to anything but chunked"
 
 
 def post(*fields: str, body: bytes = b"", line: str = "POST /") -> bytes:
@@ -29,11 +29,11 @@ LENGTHS = [
     passes("a length", post("Content-Length: 2", body=b"ab")),
     passes("length 0", post("Content-Length: 0")),
     passes("POST without a length", post()),
-    passes("a length with zeros before it", post("Content-Length: 0002", body=b"ab"), nginx="writes the length anew"),
+    passes("a length with zeros before it", post("Content-Length: 0002", body=b"ab"), nginx="rewrites the length"),
     passes(
         "a length with white space around it",
         post("Content-Length: \t2 ", body=b"ab"),
-        nginx="takes a tab for a part of the value",
+        nginx="does not strip a tab",
     ),
     passes("a body of GET", post("Content-Length: 2", body=b"ab", line="GET /")),
     passes("a body of DELETE", post("Content-Length: 2", body=b"ab", line="DELETE /")),
@@ -59,12 +59,12 @@ LENGTHS = [
     refused("a length with a point", post("Content-Length: 2.0", body=b"ab")),
     refused("a length with a space in it", post("Content-Length: 2 0", body=b"ab")),
     refused("an empty length", post("Content-Length:", body=b"ab")),
-    refused("a length that is none", post("Content-Length: two", body=b"ab")),
+    refused("a length that is not a number", post("Content-Length: two", body=b"ab")),
     refused("a length beyond 63 bits", post("Content-Length: 9223372036854775808", body=b"ab")),
     refused(
         "a length beyond 64 bits",
         post("Content-Length: 18446744073709551618", body=b"ab"),
-        haproxy="does not notice, and passes it on",
+        haproxy="does not detect the overflow, and forwards it",
     ),
 ]
 
@@ -77,19 +77,19 @@ CHUNKS = [
     passes("an extension in quotes", chunks(b'2;a="b;c"\r\nab\r\n0\r\n\r\n'), nginx=LENGTH, haproxy=DROPS),
     passes("white space before an extension", chunks(b"2 ;a=b\r\nab\r\n0\r\n\r\n"), nginx=LENGTH, haproxy=DROPS),
     passes("a trailer", chunks(b"2\r\nab\r\n0\r\nX-Sum: 1\r\n\r\n", "Trailer: X-Sum"), nginx=LENGTH),
-    passes("trailers that were not announced", chunks(b"2\r\nab\r\n0\r\nX-A: 1\r\nX-B: 2\r\n\r\n"), nginx=LENGTH),
+    passes("unannounced trailers", chunks(b"2\r\nab\r\n0\r\nX-A: 1\r\nX-B: 2\r\n\r\n"), nginx=LENGTH),
     passes("CHUNKED", req("POST /", "Transfer-Encoding: CHUNKED", body=b"2\r\nab\r\n0\r\n\r\n"), nginx=LENGTH),
     passes("chunked for GET", req("GET /", "Transfer-Encoding: chunked", body=b"2\r\nab\r\n0\r\n\r\n"), nginx=LENGTH),
     Row(
-        "chunks that come bit by bit",
+        "chunks in many pieces",
         (chunks(b"2"), 0.02, b"\r\na", 0.02, b"b\r", 0.02, b"\n0\r\n", 0.02, b"\r\n"),
         (chunks(b"2\r\nab\r\n0\r\n\r\n"),),
     ),
     refused(
         "white space behind a size",
         chunks(b"2 \r\nab\r\n0\r\n\r\n"),
-        nginx="takes it, as servers that write sizes of a fixed width need; clients do not",
-        haproxy="takes it, as servers that write sizes of a fixed width need; clients do not",
+        nginx="accepts it, as servers need that write sizes of a fixed width; clients do not",
+        haproxy="accepts it, as servers need that write sizes of a fixed width; clients do not",
     ),
     refused("white space before a size", chunks(b" 2\r\nab\r\n0\r\n\r\n")),
     refused("LF behind a size", chunks(b"2\nab\r\n0\r\n\r\n"), nginx=LF, haproxy=LF),
@@ -110,21 +110,24 @@ CHUNKS = [
     refused(
         "LF in an extension",
         chunks(b"2;a=\nb\r\nab\r\n0\r\n\r\n"),
-        nginx="takes LF for the end of the extension, and reads a chunk behind it",
-        haproxy="takes LF for the end of the extension, and reads a chunk behind it",
+        nginx="ends the extension at LF, and reads a chunk behind it",
+        haproxy="ends the extension at LF, and reads a chunk behind it",
     ),
     refused(
-        "an extension without end",
+        "an overlong extension",
         chunks(b"2;" + b"a" * 5000 + b"\r\nab\r\n0\r\n\r\n"),
-        nginx="has no bound for extensions",
-        haproxy="has no bound for extensions",
+        nginx="does not limit extensions",
+        haproxy="does not limit extensions",
     ),
     refused("a trailer without a colon", chunks(b"0\r\nX\r\n\r\n"), nginx=SKIPS),
-    refused("a trailer that is folded", chunks(b"0\r\nX: y\r\n z\r\n\r\n"), nginx=SKIPS, haproxy="joins the lines"),
-    refused("a trailer that frames", chunks(b"0\r\nContent-Length: 5\r\n\r\n"), nginx=SKIPS, haproxy=ANY_TRAILER),
-    refused("a trailer that routes", chunks(b"0\r\nHost: y\r\n\r\n"), nginx=SKIPS, haproxy=ANY_TRAILER),
+    refused("a folded trailer", chunks(b"0\r\nX: y\r\n z\r\n\r\n"), nginx=SKIPS, haproxy="joins the lines"),
+    refused("Content-Length in a trailer", chunks(b"0\r\nContent-Length: 5\r\n\r\n"), nginx=SKIPS, haproxy=ANY_TRAILER),
+    refused("Host in a trailer", chunks(b"0\r\nHost: y\r\n\r\n"), nginx=SKIPS, haproxy=ANY_TRAILER),
     refused(
-        "a trailer that vouches", chunks(b"0\r\nX-Forwarded-For: 192.0.2.66\r\n\r\n"), nginx=SKIPS, haproxy=ANY_TRAILER
+        "X-Forwarded-For in a trailer",
+        chunks(b"0\r\nX-Forwarded-For: 192.0.2.66\r\n\r\n"),
+        nginx=SKIPS,
+        haproxy=ANY_TRAILER,
     ),
 ]
 
@@ -137,7 +140,7 @@ CODINGS = [
     refused("gzip and chunked", coded("gzip, chunked"), 501, haproxy="answers 422"),
     refused("gzip", coded("gzip"), 501, haproxy="answers 400"),
     refused("identity", coded("identity"), 501, haproxy="answers 400"),
-    refused("a coding that nobody knows", coded("xchunked"), 501, haproxy="answers 400"),
+    refused("an unknown coding", coded("xchunked"), 501, haproxy="answers 400"),
     refused("chunked and identity", coded("chunked, identity"), nginx=ANY_CODING),
     refused("identity and chunked", coded("identity, chunked"), 501, haproxy="answers 422"),
     refused("chunked twice in one field", coded("chunked, chunked"), nginx=ANY_CODING),
@@ -146,7 +149,7 @@ CODINGS = [
         "gzip and chunked in two fields",
         coded("gzip", "Transfer-Encoding: chunked"),
         501,
-        nginx="answers 400 to a second Transfer-Encoding, whatever it says",
+        nginx="answers 400 to any second Transfer-Encoding",
         haproxy="answers 422",
     ),
     refused("chunked with a parameter", coded("chunked;a=b"), nginx=ANY_CODING),
@@ -155,10 +158,10 @@ CODINGS = [
         "chunked and a comma",
         coded("chunked,"),
         nginx=ANY_CODING,
-        haproxy="skips empty members of a list, as RFC 9110 section 5.6.1 has it",
+        haproxy="skips empty list members, as RFC 9110 section 5.6.1 requires",
     ),
     refused("an empty Transfer-Encoding", coded(""), nginx=ANY_CODING),
-    refused("chunked behind a vertical tab", coded("\x0bchunked"), nginx=ANY_CODING),
+    refused("a vertical tab before chunked", coded("\x0bchunked"), nginx=ANY_CODING),
     refused("length and chunked", coded("chunked", "Content-Length: 12"), haproxy=WINS),
     refused(
         "chunked and length",
@@ -166,7 +169,7 @@ CODINGS = [
         haproxy=WINS,
     ),
     refused("length and identity", coded("identity", "Content-Length: 2", body=b"ab"), nginx=ANY_CODING),
-    refused("chunked in HTTP/1.0", coded("chunked", line="POST / HTTP/1.0"), haproxy="takes chunks of HTTP/1.0"),
+    refused("chunked in HTTP/1.0", coded("chunked", line="POST / HTTP/1.0"), haproxy="accepts chunks in HTTP/1.0"),
     Row(
         "a request behind the last chunk of one with a length",
         req("POST /", "Content-Length: 4", "Transfer-Encoding: chunked", body=b"0\r\n\r\n" + req("GET /hidden")),
@@ -174,7 +177,7 @@ CODINGS = [
         (400,),
         CLOSED,
         methods=("POST", "GET"),
-        haproxy="lets chunked win, and closes behind it",
+        haproxy="prefers chunked, and closes afterwards",
     ),
     Row(
         "a request behind a chunk that ends with LF",
@@ -190,49 +193,49 @@ CODINGS = [
 
 BROKEN = [
     Row(
-        "chunks that turn out malformed",
+        "a malformed chunk behind a good one",
         (chunks(b"2\r\nab\r\n"), 0.1, b"zz\r\n"),
         (chunks(b"2\r\nab\r\n") + CUT,),
         (400,),
         CLOSED,
     ),
     Row(
-        "a client that goes in a body",
+        "a client that closes within a body",
         (post("Content-Length: 4", body=b"ab"), 0.1, Do.CLOSE),
         (post("Content-Length: 4", body=b"ab") + CUT,),
         (),
         CLOSED,
     ),
     Row(
-        "a client that resets in a body",
+        "a client that resets within a body",
         (post("Content-Length: 4", body=b"ab"), 0.1, Do.RESET),
         (post("Content-Length: 4", body=b"ab") + CUT,),
         (),
         CLOSED,
     ),
     Row(
-        "a client that goes between chunks",
+        "a client that closes between chunks",
         (chunks(b"2\r\nab\r\n"), 0.1, Do.CLOSE),
         (chunks(b"2\r\nab\r\n") + CUT,),
         (),
         CLOSED,
     ),
     Row(
-        "a client that goes before the end of the trailer",
+        "a client that closes within the trailer",
         (chunks(b"2\r\nab\r\n0\r\n"), 0.1, Do.CLOSE),
         (chunks(b"2\r\nab\r\n0\r\n") + CUT,),
         (),
         CLOSED,
     ),
     Row(
-        "a client that goes in a head",
+        "a client that closes within a head",
         (b"GET / HTTP/1.1\r\nHost: x\r\n", Do.CLOSE),
         (),
         (),
         CLOSED,
         haproxy="answers 400",
     ),
-    Row("a client that goes at once", (b"", Do.CLOSE), (), (), CLOSED, methods=("GET",), haproxy="answers 400"),
+    Row("a client that closes at once", (b"", Do.CLOSE), (), (), CLOSED, methods=("GET",), haproxy="answers 400"),
 ]
 
 ROWS = [*LENGTHS, *CHUNKS, *CODINGS, *BROKEN]

@@ -1,4 +1,4 @@
-"""What is wrong about a row: ours does not do what the table says, or the table does not explain a peer."""
+"""Faults of a row: ours does not do what the table says, or the table does not explain a peer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.peers.differential.sights import HAPROXY, NGINX, OURS, Sight, differe
 
 
 def faults(row: Row, sights: Mapping[str, Sight]) -> list[str]:
-    """All that is wrong, in words. :param sights: of each proxy, by its name"""
+    """All faults, in words. :param sights: of each proxy, by name"""
     ours = sights[OURS]
     found = [
         f"ours: {what} {is_!r}, which should be {right!r}"

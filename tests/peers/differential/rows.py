@@ -8,41 +8,41 @@ from typing import Final
 from tests.support.plain import OK, Do, Script
 
 CUT: Final = b"<cut>"
-"""Ends a message whose connection closed before its end; of a body that only the connection's end ends: by a reset."""
+"""Marks a message whose connection ended within it; if only the end of the connection ends a body, by a reset."""
 
 OPEN: Final = "open"
-"""In place of how a message ended: it has not."""
+"""Marks a message that has not ended."""
 
 KEPT: Final = "kept"
 CLOSED: Final = "closed"
 SILENT: Final = "silent"
-"""What becomes of a client's connection: another request on it is answered; it is closed; nothing comes of it."""
+"""What happens to the client's connection: it serves another request; it is closed; neither."""
 
 Steps = bytes | tuple[bytes | float | Do, ...]
 
 
 @dataclass(frozen=True)
 class Row:
-    """What goes in, what ours must make of it, and why a peer makes something else of it."""
+    """Input, the required result, and why a peer differs."""
 
     name: str
     sent: Steps
     """what the client does: bytes, pauses in seconds, ``Do.CLOSE`` for a FIN, ``Do.RESET``"""
     seen: tuple[bytes, ...] | None = None
-    """what the backend must get, without the fields that ours adds; None for just what was sent"""
+    """what the backend must get, without the fields that ours adds; None for exactly what was sent"""
     got: tuple[bytes | int, ...] = (OK,)
-    """answers that the client must get; a number for one of the proxy's own with this status"""
+    """answers that the client must get; a number stands for the proxy's own answer with this status"""
     end: str = KEPT
-    """what must become of the client's connection"""
+    """what must happen to the client's connection"""
     scripts: tuple[Script, ...] = ((OK,),)
-    """what the backend does about each request"""
+    """what the backend does for each request"""
     nginx: str = ""
-    """why nginx does something else; empty where it does the same"""
+    """why nginx differs; empty if it does not"""
     haproxy: str = ""
     rests: float = 0.0
     """seconds before another request is sent on the client's connection"""
     methods: tuple[str, ...] | None = None
-    """of the requests in ``sent`` as a proxy may see them: so many answers are waited for; None for one request"""
+    """methods of the requests that a proxy may see in ``sent``: one answer is awaited for each; None for one request"""
 
     @property
     def expected(self) -> tuple[bytes, ...]:
@@ -54,7 +54,7 @@ class Row:
 
     @property
     def awaited(self) -> tuple[str, ...]:
-        """Methods whose answers are waited for."""
+        """Methods of the requests whose answers are awaited."""
         if self.methods is not None:
             return self.methods
         first = self.sent if isinstance(self.sent, bytes) else next(s for s in self.sent if isinstance(s, bytes))
@@ -62,7 +62,7 @@ class Row:
 
 
 def req(line: str, *fields: str, body: bytes = b"", host: str | None = "x") -> bytes:
-    """A request. :param line: its method and target, and its version unless that is HTTP/1.1"""
+    """A request. :param line: method, target, and the version unless it is HTTP/1.1"""
     if not line.endswith(("HTTP/1.1", "HTTP/1.0")):
         line += " HTTP/1.1"
     lines = [line, *([] if host is None else [f"Host: {host}"]), *fields, "", ""]
@@ -75,17 +75,17 @@ def ans(status: str, *fields: str, body: bytes = b"", version: str = "1.1") -> b
 
 
 def ok(*fields: str) -> bytes:
-    """An answer with a body of two bytes, and these fields before its length."""
+    """An answer with a body of two bytes, and these fields before its Content-Length."""
     return ans("200 OK", *fields, "Content-Length: 2", body=b"ok")
 
 
 OK_CLOSED: Final = ans("200 OK", "Content-Length: 2", "Connection: close", body=b"ok")
 OK_STAYS: Final = ans("200 OK", "Content-Length: 2", "Connection: keep-alive", body=b"ok")
-"""``OK`` for a client of HTTP/1.0 that asks for the connection to be kept."""
+"""``OK`` for a client of HTTP/1.0 that asks for keep-alive."""
 
 
 def passes(name: str, sent: bytes, *seen: bytes, nginx: str = "", haproxy: str = "") -> Row:
-    """A request that is answered by the backend. :param seen: what that gets, if not just the same"""
+    """A request that the backend answers. :param seen: what it gets, if not exactly what was sent"""
     return Row(name, sent, seen or None, nginx=nginx, haproxy=haproxy)
 
 
@@ -107,8 +107,8 @@ def answered(
 ) -> Row:
     """An answer.
 
-    :param got: what the client gets, if not just the same
-    :param sent: the request, if not the simplest
+    :param got: what the client gets, if not exactly what was sent
+    :param sent: the request, if not a plain GET
     """
     script: Script = (answer,) if isinstance(answer, bytes) else answer
     if not got:

@@ -1,10 +1,10 @@
-"""What was seen of a row at one proxy.
+"""What was recorded of a row at one proxy.
 
-*Exact*: bytes, of ours. *Parts*: what can be compared with a peer. What proxies do differently as a matter of style is
-left out there:
+*Exact*: byte for byte, for ours. *Parts*: what is compared with a peer, without differences of
+style:
 
 - the order of fields, and the case of their names (HAProxy writes all in lower case, nginx puts ``Host`` first)
-- ``keep-alive`` and ``close`` in ``Connection``: what becomes of connections is seen anyway
+- ``keep-alive`` and ``close`` in ``Connection``: connections are compared anyway
 - ``Server`` and ``Date`` of nginx, and what ours adds to a request
 - the boundaries of chunks (nginx and HAProxy make their own), as long as the body is chunked
 - the bodies of errors of a proxy's own, and whether a message that is cut is cut by FIN or reset, as long as it can be
@@ -23,10 +23,10 @@ from tests.support.raw import Head
 OURS, NGINX, HAPROXY = "ours", "nginx", "haproxy"
 
 _ADDED: Final = ("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "CDN-Loop", "X-Request-Id")
-"""What ours adds behind a request's fields, in this order."""
+"""The fields that ours appends to a request, in this order."""
 
 _OWN_TYPES: Final = {OURS: "text/plain; charset=utf-8", NGINX: "text/html", HAPROXY: "text/html"}
-"""Of answers of a proxy's own. No answer of a backend in the table has one of these."""
+"""Content-Type of each proxy's own answers. No backend in the table uses these."""
 
 
 @dataclass
@@ -41,11 +41,11 @@ class Sight:
     # --- to the byte --------------------------------------------------------------------------------------------------
 
     def exact_requests(self) -> tuple[bytes, ...]:
-        """What the backend got, without what ours adds."""
+        """What the backend got, without the fields that ours appends."""
         return tuple(_without_added(message) + message.framed + _cut_mark(message) for message in self.requests)
 
     def exact_answers(self) -> tuple[bytes | int, ...]:
-        """What the client got: the status of an answer of the proxy's own, else an answer to the byte."""
+        """What the client got: the status of each of the proxy's own answers, the bytes of all others."""
         found: list[bytes | int] = []
         for message in self.answers:
             interim = b"".join(head.raw for head in message.interim)
@@ -63,7 +63,7 @@ class Sight:
     # --- in a form that can be compared -------------------------------------------------------------------------------
 
     def parts(self) -> dict[str, dict[str, object]]:
-        """Every message, by which it is, as what is compared of it."""
+        """What is compared of each message."""
         seen: dict[str, dict[str, object]] = {"connection": {"": self.end}}
         for number, message in enumerate(self.requests):
             assert message.head is not None
@@ -83,7 +83,7 @@ class Sight:
 
 
 def differences(ours: Sight, peer: Sight) -> list[str]:
-    """Where a peer differs: what ours did, and what it did."""
+    """Where a peer differs, with what each did."""
     found = []
     one, other = ours.parts(), peer.parts()
     for which in sorted(one.keys() | other.keys()):
@@ -130,7 +130,7 @@ def _fields(head: Head) -> list[tuple[str, str]]:
 
 
 def _without_added(message: Message) -> bytes:
-    """The head of a request without what ours adds."""
+    """The head of a request without the fields that ours appends."""
     assert message.head is not None
     lines = message.head.raw.split(b"\r\n")
     added = lines[-2 - len(_ADDED) : -2]

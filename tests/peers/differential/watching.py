@@ -1,4 +1,4 @@
-"""Plays a row against one proxy, and notes what comes of it."""
+"""Plays a row against one proxy, and records what happens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.raw import request
 from tests.support.wire import Wire, dial
 
 PATIENCE_SECONDS = 1.0 * SCALE
-"""How long a proxy that goes on waiting is waited for."""
+"""How long to wait for a proxy that does nothing."""
 
 
 async def watch(proxy: str, address: str, backend: RawBackend, row: Row) -> Sight:
@@ -66,7 +66,7 @@ async def _play_client(wire: Wire, row: Row, sight: Sight) -> None:
 
 
 async def _what_becomes_of(wire: Wire) -> str:
-    """What comes of a request behind all others. :raises AssertionError: nothing does"""
+    """What happens to one more request. :raises AssertionError: nothing"""
     if wire.ended is not None:
         return CLOSED
     answer = await read_answer(wire)
@@ -76,7 +76,7 @@ async def _what_becomes_of(wire: Wire) -> str:
 
 
 async def _played(message: Message) -> None:
-    """Wait until the backend has seen all of a request, or the proxy leaves it waiting."""
+    """Wait until the backend has seen all of a request, or the proxy keeps it waiting."""
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await message.played.wait()

@@ -178,12 +178,12 @@ async def test_a_channel_owns_its_socket():
 # --- what cannot be understood --------------------------------------------------------------------------------------
 
 NO_MESSAGES = [
-    (b"", "0 bytes that are no message"),
-    (b"\x80\x04N.", r"4 bytes that are no message: b'\\x80\\x04N\.'"),
-    (b"[" * 100_000, "100000 bytes that are no message"),
-    (b"1", "1 bytes that are no message"),
-    (b"[1,[]]", "a message of an unknown kind: '1'"),
-    (b'["Explode",[3]]', "a message of an unknown kind: 'Explode'"),
+    (b"", "0 bytes that are not a message"),
+    (b"\x80\x04N.", r"4 bytes that are not a message: b'\\x80\\x04N\.'"),
+    (b"[" * 100_000, "100000 bytes that are not a message"),
+    (b"1", "1 bytes that are not a message"),
+    (b"[1,[]]", "an unknown message: '1'"),
+    (b'["Explode",[3]]', "an unknown message: 'Explode'"),
     (b'["Configured",[]]', r"Configured: list\[0\] in place of generation"),
     (b'["Configured",["3"]]', r"Configured.generation: str\[1\] is not int"),
 ]
