@@ -71,13 +71,6 @@ def every(run: Callable[[Choices], None], most: int) -> int:
         path[-1] += 1
 
 
-def some(run: Callable[[Choices], None], runs: int, seed: int = 1) -> None:
-    """Run with any choices."""
-    rng = random.Random(seed)
-    for _ in range(runs):
-        _run(run, Choices([], rng))
-
-
 def _run(run: Callable[[Choices], None], choices: Choices) -> None:
     try:
         run(choices)

@@ -14,11 +14,12 @@ from errno import EINPROGRESS
 from itertools import pairwise, product
 from typing import Any
 
-from .choices import Choices, every, some
-from .kernel import Event, Peer
+from .choices import Choices, every
+from .kernel import Event
+from .sockets import EVERYTHING, Peer
 from .worker import BACKEND, Line, Worker
 
-MOST_ROUNDS = 100
+MOST_ROUNDS = 300
 MOST_RUNS = 20_000
 STANDS, LATER = 0, EINPROGRESS
 """What becomes of an attempt to connect to a backend; an errno is the third."""
@@ -94,6 +95,8 @@ class Scene:
     """further ones"""
     slow_client: int = 0
     """bytes that the gateway's send buffer to the client holds, if the client takes only what it says"""
+    in_bytes: int = EVERYTHING
+    """what the gateway's receive buffers hold"""
     midst: int = 0
     """how many steps may be taken in the midst of turns"""
     forget: bool = True
@@ -152,6 +155,7 @@ class Play:
             worker.forget_heads()
         worker.put_in_force()
         worker.log.lines.clear()
+        kernel.in_bytes = scene.in_bytes
         kernel.order = self._order
         kernel.before = self._before
         kernel.on_connect = self._connect
@@ -211,7 +215,7 @@ class Play:
         """Nothing else happens any more: have the slow ones take all that there is. False if none is slow."""
         slow = [actor.peer for actor in self.actors if actor.peer is not None and actor.peer.slow]
         for peer in slow:
-            peer.slow = False
+            peer.limit(0)
             peer.take()
         return bool(slow)
 
@@ -250,27 +254,12 @@ def try_every(worker: Worker, scene: Scene, most: int = MOST_RUNS) -> int:
     return every(lambda choices: Play(worker, scene, choices).run(), most)
 
 
-def try_some(worker: Worker, scene: Scene, runs: int, seed: int = 1) -> None:
-    """Run a scene in some ways that are chosen at random."""
-    some(lambda choices: Play(worker, scene, choices).run(), runs, seed)
-
-
 # --- steps ------------------------------------------------------------------------------------------------------------
 
 
 def after(*texts: bytes) -> Callable[[Play, Actor], bool]:
     """Once the actor has got all of these texts."""
     return lambda play, actor: all(text in actor.received for text in texts)
-
-
-def after_bytes(count: int) -> Callable[[Play, Actor], bool]:
-    """Once the actor has got so many bytes."""
-    return lambda play, actor: len(actor.received) >= count
-
-
-def after_end() -> Callable[[Play, Actor], bool]:
-    """Once the stream to the actor has ended."""
-    return lambda play, actor: actor.ended != ""
 
 
 def always(play: Play, actor: Actor) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from .choices import Choices
+from .exchange_steps import BODY, answers, asked, begun
 from .messages import answer, post, request
 from .play import (
     LATER,
@@ -27,8 +28,7 @@ from .play import (
     send,
     take,
 )
-from .test_exchange import BODY, answers, asked, begun
-from .test_upgrade import AHEAD, ASKED, DECLINED, DECLINED_AS_SENT, EARLY, RAW, RAW_ANSWER
+from .upgrade_steps import AHEAD, ASKED, DECLINED, DECLINED_AS_SENT, EARLY, RAW, RAW_ANSWER
 from .worker import Worker
 
 pytestmark = pytest.mark.either_build

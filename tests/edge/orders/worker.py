@@ -28,8 +28,9 @@ from gateway.tunnels.table.table import Slice, Table
 
 from ...routing.tables import config_of
 from ...tunnels.pure import pure_modules
-from .kernel import FIRST_FD, FakeKernel, Peer
+from .kernel import FIRST_FD, FakeKernel
 from .loop import NS, FakeLoop
+from .sockets import Peer
 
 modules = pure_modules()
 DESCRIPTORS = 512
