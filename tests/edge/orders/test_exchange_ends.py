@@ -270,8 +270,7 @@ def test_an_early_answer_of_a_backend_that_takes_little(worker: Worker, whole: b
     """It may come in the turn in which the backend's socket is found to be full."""
 
     def check(play: Play) -> None:
-        [seen] = messages(play.client.received)
-        assert (seen.body, seen.whole) == (b"answer to /1", True)
+        assert [(one.body, one.whole) for one in messages(play.client.received)] == [(b"answer to /1", True)]
         assert play.line("http")["status"] == 200
 
     scene = Scene(
