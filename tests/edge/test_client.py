@@ -71,7 +71,7 @@ def client(peer, *values):
         ([b"192.0.2.9, ::ffff:10.0.0.6"], "192.0.2.9"),
         ([b"192.0.2.9, [2001:db8::5]:443, [::ffff:10.0.0.6]:1"], "192.0.2.9"),
         ([b"10.4.4.4:80, [2001:DB8::5]:443"], "10.4.4.4"),
-        # What is not an address ends the chain: whoever is before it cannot be known.
+        # An item that is not an address ends the chain: nothing before it can be believed.
         ([b"unknown"], "10.1.2.3:6000"),
         ([b"192.0.2.9, garbage"], "10.1.2.3:6000"),
         ([b"192.0.2.9, garbage, 10.4.4.4"], "10.4.4.4"),

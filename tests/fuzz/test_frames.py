@@ -1,4 +1,4 @@
-"""Hostile streams: the scanner raises nothing, and sees the same however TCP cuts them and whoever carries on."""
+"""Hostile streams: the scanner raises nothing, and finds the same in any chunking and after any handover."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Draining: everybody is told, nobody is told at the same time, and whoever comes new is sent elsewhere."""
+"""Draining: every client gets a Close frame, spread over the period, and new connections get 503."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def test_an_opaque_tunnel_is_cut_in_its_turn(
     assert {r["cause"] for r in gateway.log_records(event="tunnel_end")} == {"drain"}
 
 
-# --- whoever comes meanwhile ------------------------------------------------------------------------------------------
+# --- connections that come meanwhile ----------------------------------------------------------------------------------
 
 
 async def test_whoever_comes_new_is_sent_elsewhere_until_the_last_tunnel_has_ended(
@@ -196,7 +196,7 @@ async def test_a_handshake_that_fails_is_the_last_thing_that_is_waited_for(
     await gateway.exits(0, 5 * SCALE)
 
 
-# --- whoever does not play along --------------------------------------------------------------------------------------
+# --- endpoints that do not answer -------------------------------------------------------------------------------------
 
 
 async def test_whoever_does_not_answer_is_cut_when_the_time_for_it_is_up(

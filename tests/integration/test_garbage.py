@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build
 RELOADS = 8
 
 # Every Python process of the gateway imports this. At each signal it holds a new object, which is part of a cycle as
-# objects of a configuration may be, drops the one before, and appends to a file how many of them live.
+# objects of a configuration may be, drops the previous one, and appends to a file how many of them live.
 CUSTOMIZE = """
 import os, signal, weakref
 

@@ -28,7 +28,7 @@ class Choices:
         at = len(self.taken)
         if at < len(self._path):
             chosen = self._path[at]
-            assert chosen < count, "the run does not go as the one before: it depends on more than its choices"
+            assert chosen < count, "this run differs from the previous one: it depends on more than its choices"
         else:
             chosen = self._rng.randrange(count) if self._rng is not None else 0
         self.taken.append((chosen, count))

@@ -56,7 +56,7 @@ def test_one_request(worker: Worker) -> None:
 
 @pytest.mark.parametrize("midst", [0, 2])
 def test_requests_at_any_time(worker: Worker, midst: int) -> None:
-    """Pipelined, or not: each may come before or behind the answer to the one before."""
+    """Pipelined or not: each request may come before or after the answer to the previous one."""
     scene = Scene(
         [connect(GET_1), send(GET_2), send(GET_3)],
         [Backend(answers(3))],
