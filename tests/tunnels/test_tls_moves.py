@@ -339,12 +339,13 @@ def test_a_parcel_with_halves() -> None:
     assert parcel.unpack(fd) == tunnels
     size = os.fstat(fd).st_size
     halves = sum(len(each.client_half + each.backend_half) for each in tunnels)
+    os.close(fd)
     for cut in range(size - halves - 6 * CELL_BYTES + 1, size):
-        os.truncate(fd, size)
+        fd = parcel.pack(tunnels)
         os.truncate(fd, cut)
         with pytest.raises(ValueError, match="truncated"):
             parcel.unpack(fd)
-    os.close(fd)
+        os.close(fd)
 
 
 # --- tunnels that nobody can resume -----------------------------------------------------------------------------------
