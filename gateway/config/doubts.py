@@ -13,8 +13,12 @@ _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 
 
 def doubts(config: Config) -> Iterator[Conflict]:
-    """Yield a warning for each backend that is one of the gateway's own listeners."""
+    """Yield a warning for each backend that is one of the gateway's own listeners, and for each unverified upstream."""
     for name, upstream in config.upstreams.items():
+        if upstream.tls is not None and not upstream.tls.verify:
+            message = "warning: certificates of backends are not verified: anyone on the way can read and change all"
+            hint = "true, with `ca` for the backends' own CA and `server_name` for the name in their certificates"
+            yield Conflict(("upstreams", name, "tls", "verify"), BadValue(message, hint))
         for index, backend in enumerate(upstream.backends):
             for listener in config.listen:
                 if leads_to(backend.address, listener.address):

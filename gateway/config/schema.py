@@ -22,6 +22,7 @@ from gateway.config.names import Name
 from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
+from gateway.config.upstream_tls import UpstreamTls
 from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Pool, Upstream
 from gateway.config.words import found, known, number, quoted
 
@@ -46,6 +47,7 @@ __all__ = [
     "TimeoutOverrides",
     "Timeouts",
     "Upstream",
+    "UpstreamTls",
 ]
 
 _MOST_WORKERS = 64
@@ -213,6 +215,13 @@ class Config(Section):
     def backend_addresses(self) -> list[Address]:
         """Return the addresses of all backends."""
         return [backend.address for upstream in self.upstreams.values() for backend in upstream.backends]
+
+    def mistakes_in_files(self) -> Iterator[Conflict]:
+        """Yield what is wrong with the files that this configuration names. Reads them."""
+        for name, upstream in self.upstreams.items():
+            if upstream.tls is not None:
+                for key, error in upstream.tls.mistakes_in_files():
+                    yield Conflict(("upstreams", name, "tls", *key), error)
 
     def keepalive_of(self, route: Route) -> Keepalive:
         """Return the keepalive of `route`: the gateway's, overridden by its own keys."""

@@ -102,6 +102,19 @@ class Pool(NamedTuple):
     size: int
 
 
+class UpstreamTls(NamedTuple):
+    """TLS to backends. Files are PEM; paths are absolute."""
+
+    ca: str | None
+    """None for the system's"""
+    server_name: str | None
+    """None for each backend's host"""
+    cert: str | None
+    key: str | None
+    """None if it is in the certificate's file"""
+    verify: bool
+
+
 class Upstream(NamedTuple):
     """Interchangeable backends."""
 
@@ -112,16 +125,19 @@ class Upstream(NamedTuple):
     """sent to a client when its backend vanishes; None for no Close frame"""
     pool: Pool | None
     """None if each request gets its own connection"""
+    tls: UpstreamTls | None
 
     @classmethod
     def of(cls, upstream: schema.Upstream) -> Upstream:
         """Convert an upstream."""
+        tls = upstream.tls
         return cls(
             backends=tuple(Backend(backend.address, backend.weight) for backend in upstream.backends),
             balance=upstream.balance,
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
+            tls=UpstreamTls(tls.ca, tls.server_name, tls.cert, tls.key, tls.verify) if tls else None,
         )
 
 
