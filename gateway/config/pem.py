@@ -52,6 +52,11 @@ def check_ca(path: str) -> None:
         raise BadValue(f"{path} cannot be read as certificates: {_reason(error)}", hint) from None
 
 
+def read_pem(path: str) -> str:
+    """The text of a PEM file. :raises BadValue: it cannot be read"""
+    return _read(path, "a PEM file").decode("utf-8", "replace")
+
+
 def mistakes_in_pair(cert: str, key: str | None) -> Iterator[tuple[Literal["cert", "key"], BadValue]]:
     """Yield what is wrong with a certificate and its key. :param key: None if it is in the certificate's file"""
     import ssl

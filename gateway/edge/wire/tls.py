@@ -1,7 +1,7 @@
 """TLS over TCP, behind the handshake: what is sent is sealed in records, what is received is opened.
 
-Callers see plaintext and need not know. What a socket does not take of sealed bytes is kept here and never sealed again:
-the caller, who was told that nothing of it was taken, passes the same bytes once more, and gets the answer then.
+Callers see plaintext. Sealed bytes that a socket does not take are kept here and never sealed again: the caller hears
+that they were not taken, and passes the same plaintext once more.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ RECEIVE_BYTES = 64 * 1024
 
 SEAL_BYTES = 64 * 1024
 """Sealed at a time."""
+
+WIRE_BYTES = 2 * RECEIVE_BYTES
+"""Of the buffer that records are opened from and sealed into."""
 
 NOT_NOW = (-EAGAIN, -EINTR)
 OPEN = -1
@@ -166,13 +169,13 @@ class TlsWire:
 
     def write(self, fd: int, data: bytes) -> int:
         """See :meth:`gateway.edge.wire.Wire.write`."""
-        return self._send(fd, data, 0, len(data))
+        return self._send(fd, data, 0, len(data))  # type: ignore[arg-type]  # it is only read
 
     def send(self, fd: int, start: int, end: int) -> int:
         """See :meth:`gateway.edge.wire.Wire.send`."""
         return self._send(fd, self._kernel.buffer, start, end)
 
-    def _send(self, fd: int, data: bytes | bytearray, start: int, end: int) -> int:
+    def _send(self, fd: int, data: bytearray, start: int, end: int) -> int:
         stream = self._streams[fd]
         done = start
         if stream.unsent:
