@@ -11,6 +11,7 @@ import sys
 from array import array
 
 from gateway.protocol.tls.content import (
+    ALERT,
     APPLICATION_DATA,
     BROKEN,
     HANDSHAKE,
@@ -123,7 +124,8 @@ def _next(script: _Script, peer: End, version: int) -> tuple[bytes, bytes | None
     if choice == 4:
         return peer.record(HANDSHAKE, script.bytes()), None
     if choice == 5:
-        return peer.record(script.number(), script.bytes()), None
+        kind = script.number()  # 0 is padding: what is before it would be the type
+        return peer.record(kind if kind not in (0, APPLICATION_DATA) else ALERT, script.bytes()), None
     if choice == 6:  # changed on its way
         record = bytearray(peer.send(script.bytes() or b"x"))
         record[script.number() % len(record)] ^= 1 << script.number() % 8
