@@ -95,7 +95,8 @@ class Edge:
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
-        self.tls_wire = TlsWire(poller.kernel, poller, Records(bytearray(WIRE_BYTES)), poller.kernel.now)
+        buffer = bytearray(WIRE_BYTES)
+        self.tls_wire = TlsWire(poller.kernel, poller, buffer, Records(buffer), poller.kernel.now)
         self.tls = Handshakings(
             self.clients,
             self.tls_wire,

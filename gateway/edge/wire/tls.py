@@ -63,9 +63,15 @@ class TlsStream:
 class TlsWire:
     """A :class:`gateway.edge.wire.Wire`."""
 
-    def __init__(self, kernel: Kernel, poller: Poller, records: Records, clock: Callable[[], int]) -> None:
-        """:param clock: in nanoseconds"""
+    def __init__(
+        self, kernel: Kernel, poller: Poller, wire: bytearray, records: Records, clock: Callable[[], int]
+    ) -> None:
+        """
+        :param wire: the buffer of ``records``
+        :param clock: in nanoseconds
+        """
         self._kernel = kernel
+        self._wire = wire
         self._poller = poller
         self._records = records
         self._clock = clock
@@ -148,7 +154,7 @@ class TlsWire:
             data = stream.half + data
         records = self._records
         size = len(data)
-        records.wire[:size] = data
+        self._wire[:size] = data
         got = records.open(stream.cells, 0, 0, size, self._kernel.buffer, 0)
         used = records.used
         event = records.event
@@ -191,7 +197,7 @@ class TlsWire:
         while done < end:
             stop = min(done + SEAL_BYTES, end)
             size = records.seal(stream.cells, 0, data, done, stop, self._clock())
-            sealed = bytes(records.wire[:size])
+            sealed = bytes(self._wire[:size])
             sent = self._kernel.write(fd, sealed)
             if sent != size:
                 if sent < 0 and sent not in NOT_NOW:
@@ -219,7 +225,7 @@ class TlsWire:
     def _keep(self, fd: int, stream: TlsStream, size: int) -> None:
         """Send what was sealed, behind what waits. What is not taken goes before the next data."""
         if size:
-            stream.unsent += bytes(self._records.wire[:size])
+            stream.unsent += bytes(self._wire[:size])
             sent = self._kernel.write(fd, stream.unsent)
             if sent > 0:
                 stream.unsent = stream.unsent[sent:]
