@@ -26,14 +26,13 @@ from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.wire.plain import PlainWire
-from gateway.edge.wire.tls import WIRE_BYTES, TlsWire
+from gateway.edge.wire.tls import TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
 from gateway.observe.handshakes import Handshakes
 from gateway.observe.requests import Requests
 from gateway.observe.tls import TlsHandshakes
-from gateway.protocol.tls.records import Records
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
@@ -95,8 +94,7 @@ class Edge:
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
-        buffer = bytearray(WIRE_BYTES)
-        self.tls_wire = TlsWire(poller.kernel, poller, buffer, Records(buffer), poller.kernel.now)
+        self.tls_wire = TlsWire(poller)
         self.tls = Handshakings(
             self.clients,
             self.tls_wire,
