@@ -38,6 +38,11 @@ PemPath = Annotated[str, PlainValidator(_parse_path), WithJsonSchema({"type": "s
 """The path of a PEM file. In a `Config` it is absolute."""
 
 
+def read_text(path: str) -> str:
+    """Return what is in a file. :raises BadValue: it cannot be read"""
+    return _read(path, "a readable PEM file").decode("latin-1")
+
+
 def check_ca(path: str) -> None:
     """Check a file of CAs. :raises BadValue: it cannot be used"""
     import ssl

@@ -103,7 +103,7 @@ class Pool(NamedTuple):
 
 
 class UpstreamTls(NamedTuple):
-    """TLS to backends. Files are PEM; paths are absolute."""
+    """TLS to backends, with what was in the files: PEM."""
 
     ca: str | None
     """None for the system's"""
@@ -111,8 +111,14 @@ class UpstreamTls(NamedTuple):
     """None for each backend's host"""
     cert: str | None
     key: str | None
-    """None if it is in the certificate's file"""
+    """None if it is in ``cert``"""
     verify: bool
+
+    @classmethod
+    def of(cls, tls: schema.UpstreamTls) -> UpstreamTls:
+        """Read the files. :raises BadValue: one cannot be read"""
+        ca, cert, key = tls.read_files()
+        return cls(ca, tls.server_name, cert, key, tls.verify)
 
 
 class Upstream(NamedTuple):
@@ -130,14 +136,13 @@ class Upstream(NamedTuple):
     @classmethod
     def of(cls, upstream: schema.Upstream) -> Upstream:
         """Convert an upstream."""
-        tls = upstream.tls
         return cls(
             backends=tuple(Backend(backend.address, backend.weight) for backend in upstream.backends),
             balance=upstream.balance,
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
-            tls=UpstreamTls(tls.ca, tls.server_name, tls.cert, tls.key, tls.verify) if tls else None,
+            tls=UpstreamTls.of(upstream.tls) if upstream.tls else None,
         )
 
 

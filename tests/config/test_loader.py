@@ -7,7 +7,6 @@ import threading
 import pytest
 
 from gateway.config import ConfigError, Problem, load
-
 from tests.support.certificates import Authority
 
 from .files import CONTRACT, MINIMAL, config_of
