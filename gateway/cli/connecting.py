@@ -196,12 +196,13 @@ async def _end(sock: socket.socket, established: Established, received: bytes) -
     """
     loop = asyncio.get_running_loop()
     cells = memoryview(established.cells)
-    records = Records(bytearray(4 * RECEIVE_BYTES))
+    wire = bytearray(4 * RECEIVE_BYTES)
+    records = Records(wire)
     sink = bytearray(4 * RECEIVE_BYTES)
     with suppress(TimeoutError):
         async with asyncio.timeout(REFUSAL_SECONDS if cells[VERSION] == TLS13 else 0):
             while len(received) < RECEIVE_BYTES:
-                records.wire[: len(received)] = received
+                wire[: len(received)] = received
                 records.open(cells, 0, 0, len(received), sink, 0)
                 if records.event == FATAL_ALERT:
                     raise _Failed(f"TLS: the backend refuses the connection: {_words(name_of(records.alert))}")
@@ -210,11 +211,11 @@ async def _end(sock: socket.socket, established: Established, received: bytes) -
                 received = received[records.used :]
                 data = await loop.sock_recv(sock, RECEIVE_BYTES)
                 if not data:
-                    return
+                    raise _Failed("TLS: the backend closed the connection behind the handshake: does it want `cert`?")
                 received += data
     size = records.close(cells, 0)
     with suppress(OSError):
-        await loop.sock_sendall(sock, bytes(records.wire[:size]))
+        await loop.sock_sendall(sock, bytes(wire[:size]))
 
 
 async def _look_up(name: str) -> tuple[str, ...]:
