@@ -265,7 +265,7 @@ class Upgrade:
 
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""
-        if self._shared.wire.write(self._client.fd, data) == len(data):
+        if self._client.wire.write(self._client.fd, data) == len(data):
             return True
         self.client_gone(0)  # a client that does not even take a few hundred bytes
         return False

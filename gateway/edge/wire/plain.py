@@ -9,12 +9,32 @@ if TYPE_CHECKING:
 
 
 class PlainWire:
-    """A :class:`gateway.edge.wire.Wire`. Its methods are the kernel's own, so it costs a message nothing."""
+    """A :class:`gateway.edge.wire.Wire`. Most of its methods are the kernel's own, so it costs a message nothing."""
 
-    __slots__ = ("end", "read", "send", "write")
+    __slots__ = ("end", "read", "receive", "reset", "send", "write")
 
     def __init__(self, kernel: Kernel) -> None:
         self.read = kernel.recv
+        self.receive = kernel.receive
         self.send = kernel.send_part
         self.write = kernel.write
         self.end = kernel.shut
+        self.reset = kernel.reset
+
+    @staticmethod
+    def is_full(got: int, asked: int) -> bool:
+        """A full read may have left bytes."""
+        return got == asked
+
+    @staticmethod
+    def is_truncated(fd: int) -> bool:
+        """Nobody can tell."""
+        return False
+
+    @staticmethod
+    def close(fd: int) -> None:
+        """There is nothing to forget."""
+
+    @staticmethod
+    def forget(fd: int) -> None:
+        """There is nothing to forget."""
