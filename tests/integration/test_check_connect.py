@@ -16,7 +16,7 @@ from tests.support.certificates import DAY, Authority
 from tests.support.gateway import COMMAND, NO_CERTIFICATES, Config
 from tests.support.ports import free_port
 from tests.support.process import run
-from tests.support.tls import V12, V13, Alerting, server
+from tests.support.tls_servers import V12, V13, Alerting, server
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 

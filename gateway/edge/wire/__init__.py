@@ -25,6 +25,9 @@ class Wire(Protocol):
         :param asked: how much it was to return at most: ``kernel.receive_bytes`` for :meth:`read`
         """
 
+    def alert(self, fd: int) -> str:
+        """The TLS alert by which the peer ended the connection, in words; empty if there was none."""
+
     def is_truncated(self, fd: int) -> bool:
         """Whether the stream ended in a way that an attacker on the network can bring about."""
 

@@ -27,6 +27,11 @@ class PlainWire:
         return got == asked
 
     @staticmethod
+    def alert(fd: int) -> str:
+        """There are none."""
+        return ""
+
+    @staticmethod
     def is_truncated(fd: int) -> bool:
         """Nobody can tell."""
         return False
