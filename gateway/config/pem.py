@@ -38,11 +38,6 @@ PemPath = Annotated[str, PlainValidator(_parse_path), WithJsonSchema({"type": "s
 """The path of a PEM file. In a `Config` it is absolute."""
 
 
-def read_text(path: str) -> str:
-    """Return what is in a file. :raises BadValue: it cannot be read"""
-    return _read(path, "a readable PEM file").decode("latin-1")
-
-
 def check_ca(path: str) -> None:
     """Check a file of CAs. :raises BadValue: it cannot be used"""
     import ssl
@@ -55,6 +50,11 @@ def check_ca(path: str) -> None:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except ssl.SSLError as error:
         raise BadValue(f"{path} cannot be read as certificates: {_reason(error)}", hint) from None
+
+
+def read_pem(path: str) -> str:
+    """The text of a PEM file. :raises BadValue: it cannot be read"""
+    return _read(path, "a PEM file").decode("utf-8", "replace")
 
 
 def mistakes_in_pair(cert: str, key: str | None) -> Iterator[tuple[Literal["cert", "key"], BadValue]]:

@@ -14,12 +14,40 @@ from gateway.config.address import Address
 
 if TYPE_CHECKING:
     from gateway.config import schema
+    from gateway.config.certificates import Certificates
+
+
+class Certificate(NamedTuple):
+    """A certificate of a listener, with its key."""
+
+    names: tuple[str, ...]
+    """host names in lower case, ``*.`` too"""
+    kind: str
+    """of its key: ``rsa``, ``ec`` or ``other``"""
+    chain: str
+    """PEM: the certificate, then those of its issuers"""
+    key: str
+    """PEM"""
+
+    def __repr__(self) -> str:
+        return f"Certificate({', '.join(self.names)})"  # keys belong in no log
+
+
+class ListenerTls(NamedTuple):
+    """TLS on a listener. Files are sent with it, so workers start even if one was broken since."""
+
+    certificates: tuple[Certificate, ...]
+    min_version: Literal["1.2", "1.3"]
+    client_ca: str | None
+    """PEM; None if clients are not asked for certificates"""
+    client_required: bool
 
 
 class Listener(NamedTuple):
     """How connections are accepted at one address. Workers get the sockets separately, by address."""
 
     address: Address
+    tls: ListenerTls | None
 
 
 class AccessLog(NamedTuple):
@@ -114,11 +142,8 @@ class UpstreamTls(NamedTuple):
     """None if it is in ``cert``"""
     verify: bool
 
-    @classmethod
-    def of(cls, tls: schema.UpstreamTls) -> UpstreamTls:
-        """Read the files. :raises BadValue: one cannot be read"""
-        ca, cert, key = tls.read_files()
-        return cls(ca, tls.server_name, cert, key, tls.verify)
+    def __repr__(self) -> str:
+        return f"UpstreamTls({self.server_name}, verify={self.verify})"  # keys belong in no log
 
 
 class Upstream(NamedTuple):
@@ -134,15 +159,16 @@ class Upstream(NamedTuple):
     tls: UpstreamTls | None
 
     @classmethod
-    def of(cls, upstream: schema.Upstream) -> Upstream:
-        """Convert an upstream."""
+    def of(cls, upstream: schema.Upstream, certificates: Certificates | None = None) -> Upstream:
+        """Convert an upstream. :param certificates: needed where it has TLS"""
+        tls = upstream.tls
         return cls(
             backends=tuple(Backend(backend.address, backend.weight) for backend in upstream.backends),
             balance=upstream.balance,
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
-            tls=UpstreamTls.of(upstream.tls) if upstream.tls else None,
+            tls=None if tls is None or certificates is None else certificates.settings_of_upstream(tls),
         )
 
 
@@ -213,10 +239,15 @@ class Settings(NamedTuple):
     routes: tuple[Route, ...]
 
     @classmethod
-    def of(cls, config: schema.Config) -> Settings:
-        """Convert a configuration for the workers."""
+    def of(cls, config: schema.Config, certificates: Certificates | None = None) -> Settings:
+        """Convert a configuration for the workers.
+
+        :param certificates: of its listeners and upstreams; read now if absent
+        :raises BadValue: a certificate that is read cannot be used
+        """
+        certificates = certificates or _read_certificates(config)
         return cls(
-            listen=tuple(Listener(listener.address) for listener in config.listen),
+            listen=listeners_of(config, certificates),
             trusted_proxies=config.trusted_proxies,
             heads=Heads(config.heads.max_size, config.heads.max_fields),
             underscores=config.underscores,
@@ -224,6 +255,28 @@ class Settings(NamedTuple):
             request_head=config.timeouts.request_head,
             http_idle=config.timeouts.http_idle,
             drain=Drain(config.drain.period, config.drain.close_code),
-            upstreams={name: Upstream.of(upstream) for name, upstream in config.upstreams.items()},
+            upstreams={name: Upstream.of(upstream, certificates) for name, upstream in config.upstreams.items()},
             routes=tuple(Route.of(route, config) for route in config.routes),
         )
+
+
+def listeners_of(config: schema.Config, certificates: Certificates | None = None) -> tuple[Listener, ...]:
+    """Convert the listeners of a configuration. Arguments and errors as of :meth:`Settings.of`."""
+    certificates = certificates or _read_certificates(config)
+    return tuple(
+        Listener(
+            listener.address,
+            None if listener.tls is None or certificates is None else certificates.settings_of(listener.tls),
+        )
+        for listener in config.listen
+    )
+
+
+def _read_certificates(config: schema.Config) -> Certificates | None:
+    """:returns: None where none are needed. :raises BadValue: one cannot be used"""
+    plain = [listener.tls is None for listener in config.listen]
+    if all(plain) and all(upstream.tls is None for upstream in config.upstreams.values()):
+        return None
+    from gateway.config.certificates import Certificates
+
+    return Certificates.read(config)

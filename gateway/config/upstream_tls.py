@@ -7,7 +7,7 @@ from pydantic import Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.errors import BadValue
 from gateway.config.hostnames import check_hostname, check_ipv6
-from gateway.config.pem import PemPath, check_ca, mistakes_in_pair, read_text
+from gateway.config.pem import PemPath, check_ca, mistakes_in_pair
 from gateway.config.section import Conflict, Section, value_of
 from gateway.config.words import found
 
@@ -59,7 +59,7 @@ class UpstreamTls(Section):
             for name, mistake in mistakes_in_pair(self.cert, self.key):
                 yield Conflict((name,), mistake)
 
-    def read_files(self) -> tuple[str | None, str | None, str | None]:
-        """Return what is in the files of CAs, certificate and key. :raises BadValue: one cannot be read"""
-        ca, cert, key = (None if path is None else read_text(path) for path in (self.ca, self.cert, self.key))
-        return ca, cert, key
+    @property
+    def files(self) -> list[str]:
+        """Paths of the files of CAs, certificate and key."""
+        return [path for path in (self.ca, self.cert, self.key) if path is not None]

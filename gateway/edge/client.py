@@ -112,6 +112,10 @@ class Client:
         if not self._watched and not self._over:
             self.watch()
 
+    def begin(self) -> None:
+        """As :meth:`start`, with what the wire has received already."""
+        self.start(self.wire.early(self.fd))
+
     def read(self, data: bytes | int) -> None:
         """Take what has come, or an errno."""
         if self.task is not None:

@@ -12,6 +12,7 @@ from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
+from gateway.edge.tls.peers import fields_of
 from gateway.edge.tls.reasons import (
     FAILED,
     NOT_TLS,
@@ -62,6 +63,8 @@ class Established(NamedTuple):
     certificate: bytes | None
     """the peer's, DER; None if it sent none"""
     resumed: bool
+    client_fields: bytes
+    """what a client's certificate says, as lines of a head (``peers.py``)"""
 
 
 class Handshake:
@@ -82,9 +85,9 @@ class Handshake:
         "_received",
         "_records",
         "_server_hello",
-        "_server_name",
         "_switched",
         "established",
+        "server_name",
     )
 
     def __init__(
@@ -102,7 +105,8 @@ class Handshake:
         """
         self._key_log = key_log
         self._choose = choose
-        self._server_name = server_name
+        self.server_name = server_name
+        """that is asked for (SNI); toward a client once its ClientHello is there"""
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._object: ssl.SSLObject | None = None
@@ -183,9 +187,9 @@ class Handshake:
                 return b""
         elif record[0] == HANDSHAKE:
             return b""
-        self._server_name = server_name_of(bytes(hello))
+        self.server_name = server_name_of(bytes(hello))
         assert self._choose is not None
-        self._object = self._choose(self._server_name).wrap_bio(self._incoming, self._outgoing, True)
+        self._object = self._choose(self.server_name).wrap_bio(self._incoming, self._outgoing, True)
         records, self._held = self._held, b""
         hello.clear()
         return records
@@ -266,14 +270,19 @@ class Handshake:
             raise HandshakeFailed(FAILED, f"the keys of a handshake did not come: {error!r}") from None
         finally:
             self._log = b""
+        certificate = tls.getpeercert(True)
+        client_fields = b""
+        if certificate is not None and role == ACCEPTED:
+            client_fields = fields_of(certificate, tls.getpeercert() or {})
         self.established = Established(
             cells,
             (version or "")[4:],
             cipher[0],
             tls.selected_alpn_protocol(),
-            self._server_name,
-            tls.getpeercert(True),
+            self.server_name,
+            certificate,
             bool(tls.session_reused),
+            client_fields,
         )
         self._object = None
 

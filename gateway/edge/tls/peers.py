@@ -42,7 +42,9 @@ def fields_of(certificate: bytes, described: Mapping[str, Any]) -> bytes:
         "+".join(f"{_SHORT.get(kind, kind)}={_escaped(value)}" for kind, value in relative)
         for relative in reversed(described.get("subject", ()))
     ]
-    names = [f"{kind}:{_escaped(value)}" for kind, value in described.get("subjectAltName", ()) if isinstance(value, str)]
+    names = [
+        f"{kind}:{_escaped(value)}" for kind, value in described.get("subjectAltName", ()) if isinstance(value, str)
+    ]
     lines = [(SUBJECT, ",".join(parts)), (NAMES, ", ".join(names))]
     lines.append((FINGERPRINT, hashlib.sha256(certificate).hexdigest()))
     # One that is cut could read as another name: better none.

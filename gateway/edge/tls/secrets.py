@@ -15,12 +15,16 @@ class KeyLog:
     """The key log of all handshakes of one process, which make their steps one after another."""
 
     def __init__(self) -> None:
-        """:raises OSError: descriptors are short"""
-        self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._read_fd = self._write_fd = -1
 
     @property
     def path(self) -> str:
-        """For ``SSLContext.keylog_filename``. OpenSSL opens it at once and keeps it open."""
+        """For ``SSLContext.keylog_filename``. OpenSSL opens it at once and keeps it open.
+
+        :raises OSError: descriptors are short
+        """
+        if self._read_fd < 0:  # most gateways need none
+            self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         return f"/proc/self/fd/{self._write_fd}"
 
     def take(self) -> bytes:
@@ -32,5 +36,7 @@ class KeyLog:
 
     def close(self) -> None:
         """Close the pipe. Contexts that use it must make no more handshakes."""
-        os.close(self._read_fd)
-        os.close(self._write_fd)
+        if self._read_fd >= 0:
+            os.close(self._read_fd)
+            os.close(self._write_fd)
+            self._read_fd = self._write_fd = -1

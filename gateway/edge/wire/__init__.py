@@ -18,6 +18,9 @@ class Wire(Protocol):
     def receive(self, fd: int, most: int) -> bytes | int:
         """Receive about ``most`` bytes at most; ``b""`` at the end of the stream, an errno where there are none."""
 
+    def early(self, fd: int) -> bytes | int:
+        """What was received before the wire had the connection, as :meth:`receive` returns it."""
+
     def is_full(self, got: int, asked: int) -> bool:
         """Whether the last :meth:`read` or :meth:`receive` may have left bytes in the socket.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from errno import EAGAIN
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,6 +21,11 @@ class PlainWire:
         self.write = kernel.write
         self.end = kernel.shut
         self.reset = kernel.reset
+
+    @staticmethod
+    def early(fd: int) -> bytes | int:
+        """Nothing."""
+        return EAGAIN
 
     @staticmethod
     def is_full(got: int, asked: int) -> bool:

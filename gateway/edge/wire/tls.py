@@ -1,7 +1,7 @@
 """TLS over TCP, behind the handshake: what is sent is sealed in records, what is received is opened.
 
-Callers see plaintext and need not know. What a socket does not take of sealed bytes is kept here and never sealed again:
-the caller, who was told that nothing of it was taken, passes the same bytes once more, and gets the answer then.
+Callers see plaintext. Sealed bytes that a socket does not take are kept here and never sealed again: the caller hears
+that they were not taken, and passes the same plaintext once more.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ RECEIVE_BYTES = 64 * 1024
 
 SEAL_BYTES = 64 * 1024
 """Sealed at a time."""
+
+WIRE_BYTES = 2 * RECEIVE_BYTES
+"""Of the buffer that records are opened from and sealed into."""
 
 NOT_NOW = (-EAGAIN, -EINTR)
 OPEN = -1
@@ -63,11 +66,17 @@ class TlsStream:
 class TlsWire:
     """A :class:`gateway.edge.wire.Wire`."""
 
-    def __init__(self, kernel: Kernel, poller: Poller, records: Records, clock: Callable[[], int]) -> None:
-        """:param clock: in nanoseconds"""
+    def __init__(
+        self, kernel: Kernel, poller: Poller, records: Records, wire: bytearray, clock: Callable[[], int]
+    ) -> None:
+        """
+        :param wire: that of ``records``
+        :param clock: in nanoseconds
+        """
         self._kernel = kernel
         self._poller = poller
         self._records = records
+        self._wire = wire
         self._clock = clock
         self._streams: dict[int, TlsStream] = {}
         self._full = False
@@ -153,7 +162,7 @@ class TlsWire:
             data = stream.half + data
         records = self._records
         size = len(data)
-        records.wire[:size] = data
+        self._wire[:size] = data
         got = records.open(stream.cells, 0, 0, size, self._kernel.buffer, 0)
         used = records.used
         event = records.event
@@ -176,13 +185,13 @@ class TlsWire:
 
     def write(self, fd: int, data: bytes) -> int:
         """See :meth:`gateway.edge.wire.Wire.write`."""
-        return self._send(fd, data, 0, len(data))
+        return self._send(fd, data, 0, len(data))  # type: ignore[arg-type]  # it is only read
 
     def send(self, fd: int, start: int, end: int) -> int:
         """See :meth:`gateway.edge.wire.Wire.send`."""
         return self._send(fd, self._kernel.buffer, start, end)
 
-    def _send(self, fd: int, data: bytes | bytearray, start: int, end: int) -> int:
+    def _send(self, fd: int, data: bytearray, start: int, end: int) -> int:
         stream = self._streams[fd]
         done = start
         if stream.unsent:
@@ -198,7 +207,7 @@ class TlsWire:
         while done < end:
             stop = min(done + SEAL_BYTES, end)
             size = records.seal(stream.cells, 0, data, done, stop, self._clock())
-            sealed = bytes(records.wire[:size])
+            sealed = bytes(self._wire[:size])
             sent = self._kernel.write(fd, sealed)
             if sent != size:
                 if sent < 0 and sent not in NOT_NOW:
@@ -226,7 +235,7 @@ class TlsWire:
     def _keep(self, fd: int, stream: TlsStream, size: int) -> None:
         """Send what was sealed, behind what waits. What is not taken goes before the next data."""
         if size:
-            stream.unsent += bytes(self._records.wire[:size])
+            stream.unsent += bytes(self._wire[:size])
             sent = self._kernel.write(fd, stream.unsent)
             if sent > 0:
                 stream.unsent = stream.unsent[sent:]

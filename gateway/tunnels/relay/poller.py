@@ -78,7 +78,8 @@ class Poller(selectors.EpollSelector):
         self.wires: dict[int, Wire] = {}
         """by descriptor: what receives from connections that are not plain, and may hold something for their readers"""
         self.heavy: Callable[[], bool] = lambda: False
-        """does a bounded amount of work that costs CPU, once a turn while ``is_loaded``; returns whether there is more"""
+        """does some work that costs CPU, once a turn while ``is_loaded``, for a bounded time; returns whether more is
+        left"""
         self.is_loaded = False
         self._recalled: set[int] = set()
         self._received: dict[int, bytes | int] = {}

@@ -110,7 +110,7 @@ def test_tls12(key_log: KeyLog, authority: Authority, request: pytest.FixtureReq
     ours = accepting(key_log, server(key_log, request.getfixturevalue(kind)))
     peer = Peer(client(authority, V12, suite))
     shake(ours, peer)
-    assert established(ours)[1:] == ("1.2", suite, "http/1.1", "localhost", None, False)
+    assert established(ours)[1:] == ("1.2", suite, "http/1.1", "localhost", None, False, b"")
     exchange(ours, peer)
 
 
@@ -118,7 +118,7 @@ def test_tls13(key_log: KeyLog, authority: Authority, p256: Files) -> None:
     ours = accepting(key_log, server(key_log, p256))
     peer = Peer(client(authority))
     shake(ours, peer)
-    assert established(ours)[1:] == ("1.3", "TLS_AES_256_GCM_SHA384", "http/1.1", "localhost", None, False)
+    assert established(ours)[1:] == ("1.3", "TLS_AES_256_GCM_SHA384", "http/1.1", "localhost", None, False, b"")
     exchange(ours, peer)
 
 
