@@ -106,9 +106,7 @@ class Web:
         self._runner: web.AppRunner | None = None
 
     @classmethod
-    async def start(
-        cls, host: str = "127.0.0.1", path: str | None = None, tls: ssl.SSLContext | None = None
-    ) -> Web:
+    async def start(cls, host: str = "127.0.0.1", path: str | None = None, tls: ssl.SSLContext | None = None) -> Web:
         """Start one. :param path: of a unix socket, in place of ``host``"""
         backend = cls()
         app = web.Application(client_max_size=2**40, middlewares=[backend._note])
