@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.edge.insecure import reason_of, refusal_of
 from gateway.edge.refused import Refused
 from gateway.edge.securing import Securing
+from gateway.edge.tls.reasons import REJECTED_BY_PEER, HandshakeFailed
 from gateway.tunnels.table.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.edge.descriptors import Descriptors
     from gateway.edge.securing import Secures
-    from gateway.edge.tls.reasons import HandshakeFailed
     from gateway.edge.ways import Way, Ways
     from gateway.observe.backends import Backends
     from gateway.routing.attempts import Attempt, Attempts
@@ -224,8 +224,13 @@ class Dial:
         self._securing = None
         sent = self._way.wire.write(self._fd, self._data)
         if sent < 0 and -sent not in NOT_NOW:
-            self._connect_failed(-sent)
-            self.start()
+            self._way.wire.read(self._fd)  # there may be an alert that says why
+            alert = self._way.wire.alert(self._fd)
+            if alert:
+                self.not_secured(HandshakeFailed(REJECTED_BY_PEER, f"the backend ended TLS: {alert}"))
+            else:
+                self._connect_failed(-sent)
+                self.start()
             return
         self._connected(self._data[max(sent, 0) :])
 
