@@ -233,7 +233,7 @@ class Scripted:
         """Start one. :param path: of a unix socket, in place of ``host``"""
         backend = cls()
         if path is not None:
-            backend._server = await asyncio.start_unix_server(backend._accepted, path, limit=BUFFER_BYTES)
+            backend._server = await asyncio.start_unix_server(backend._accepted, path, limit=BUFFER_BYTES, ssl=tls)
             backend.address = f"unix:{path}"
         else:
             port = free_port(host)

@@ -7,10 +7,17 @@ import contextlib
 import socket
 import ssl
 import threading
+from array import array
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from gateway.edge.tls.contexts import load_pair, server_context
+from gateway.edge.tls.handshake import Handshake
+from gateway.edge.tls.secrets import KeyLog
+from gateway.protocol.tls.content import CLOSED
+from gateway.protocol.tls.records import Records
+from gateway.protocol.tls.state import ANSWER_DUE
 from tests.support.certificates import Files
 from tests.support.ports import free_port
 
@@ -132,3 +139,161 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 await asyncio.sleep(0)
     if writer.can_write_eof():
         writer.write_eof()
+
+
+class OwnTls:
+    """A server whose records are sealed by the gateway's own record layer, as Python's ``ssl`` sends no KeyUpdate, no
+    alert, and no data without being asked. It answers every request."""
+
+    def __init__(
+        self, context: ssl.SSLContext, key_log: KeyLog, answer: bytes, ends: bool | None, stops_after: int | None
+    ) -> None:
+        self.address = ""
+        self._key_log = key_log
+        self.links: list[OwnLink] = []
+        self._context = context
+        self._answer = answer
+        self._ends = ends
+        self._stops_after = stops_after
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failures: list[BaseException] = []
+
+    @classmethod
+    async def start(
+        cls,
+        files: Files,
+        version: ssl.TLSVersion,
+        answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        ends: bool | None = None,
+        stops_after: int | None = None,
+    ) -> OwnTls:
+        """Start one.
+
+        :param ends: whether the connection ends behind the first answer with close_notify; None for no end
+        :param stops_after: say no more after so many bytes
+        """
+        key_log = KeyLog()
+        context = server_context(key_log)
+        context.minimum_version = context.maximum_version = version
+        load_pair(context, files.cert.read_text(), files.key.read_text())
+        made = cls(context, key_log, answer, ends, stops_after)
+        port = free_port()
+        made._server = await asyncio.start_server(made._accepted, "127.0.0.1", port)
+        made.address = f"127.0.0.1:{port}"
+        return made
+
+    async def close(self) -> None:
+        """Close it and its connections."""
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+        self._key_log.close()
+        assert not self._failures, f"a backend failed: {self._failures!r}"
+
+    async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        link = OwnLink(reader, writer)
+        self.links.append(link)
+        try:
+            await link.shake_hands(Handshake(self._key_log, choose=lambda name: self._context), self._stops_after)
+            received = b""
+            while True:
+                while b"\r\n\r\n" not in received:
+                    data = await link.read()
+                    if not data:
+                        return
+                    received += data
+                _, _, received = received.partition(b"\r\n\r\n")
+                link.say(self._answer)
+                if self._ends is not None:
+                    if self._ends:
+                        link.end()
+                    writer.close()
+                    return
+        except OSError:
+            pass
+        except Exception as error:
+            self._failures.append(error)
+        finally:
+            link.over.set()
+            writer.close()
+
+
+class OwnLink:
+    """A connection of :class:`OwnTls`."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writer = writer
+        self.over = asyncio.Event()
+        """set when the gateway has ended it"""
+        self.was_notified = False
+        """whether it did so with close_notify"""
+        self._reader = reader
+        self._wire = bytearray(256 * 1024)
+        self._records = Records(self._wire)
+        self._cells = memoryview(array("q", [0]))
+        self._half = b""
+
+    async def shake_hands(self, handshake: Handshake, stops_after: int | None) -> None:
+        """Make the handshake. :param stops_after: say no more after so many bytes"""
+        while handshake.established is None:
+            data = await self._reader.read(65536)
+            if not data:
+                raise ConnectionResetError
+            handshake.receive(data)
+            while handshake.established is None and handshake.has_record:
+                handshake.step()
+            output = handshake.take_output()
+            if stops_after is not None:
+                self.writer.write(output[:stops_after])
+                await self._reader.read()
+                raise ConnectionResetError
+            self.writer.write(output)
+        self._cells = memoryview(handshake.established.cells)
+        self._half = handshake.rest()
+
+    async def read(self) -> bytes:
+        """What comes next; empty at the end."""
+        sink = bytearray(len(self._wire))
+        while True:
+            data = self._half
+            self._wire[: len(data)] = data
+            got = self._records.open(self._cells, 0, 0, len(data), sink, 0)
+            self._half = data[self._records.used :]
+            if self._records.event == CLOSED:
+                self.was_notified = True
+            if got:
+                return bytes(sink[:got])
+            if self._records.event:
+                return b""
+            data = await self._reader.read(65536)
+            if not data:
+                return b""
+            self._half += data
+
+    def say(self, data: bytes) -> None:
+        """Send data."""
+        self._send(self._records.seal(self._cells, 0, bytearray(data), 0, len(data), 0))
+
+    def update_key(self) -> None:
+        """Send a KeyUpdate, and use new keys from then on."""
+        self._cells[ANSWER_DUE] = 1
+        self._send(self._records.answer(self._cells, 0))
+
+    def alert(self, description: int) -> None:
+        """Send a fatal alert."""
+        self._send(self._records.refuse(self._cells, 0, description))
+
+    def end(self) -> None:
+        """Send close_notify."""
+        self._send(self._records.close(self._cells, 0))
+
+    def _send(self, size: int) -> None:
+        self.writer.write(bytes(self._wire[:size]))
