@@ -409,8 +409,8 @@ class Client:
         self._clients.deadlines.discard(self)
         if self._watched:
             self._clients.poller.unwatch(self.fd)
-        self.wire.forget(self.fd)
         self._clients.relay.retire(self.fd)
+        self.wire.forget(self.fd)
 
     def _linger(self) -> None:
         """Close when the client has, or soon."""
@@ -427,8 +427,8 @@ class Client:
         clients.deadlines.discard(self)
         if self._watched:
             clients.poller.unwatch(self.fd)
-        self.wire.close(self.fd)
         clients.relay.retire(self.fd)
+        self.wire.close(self.fd)
         if self.pinned is not None:
             clients.exchanges.pool.close(self.pinned)
             self.pinned = None

@@ -28,14 +28,13 @@ from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.ways import Ways
 from gateway.edge.wire.plain import PlainWire
-from gateway.edge.wire.tls import WIRE_BYTES, TlsWire
+from gateway.edge.wire.tls import TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
 from gateway.observe.handshakes import Handshakes
 from gateway.observe.requests import Requests
 from gateway.observe.tls import TlsHandshakes
-from gateway.protocol.tls.records import Records
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
@@ -88,8 +87,7 @@ class Edge:
         self.deadlines = Deadlines(loop)
         poller.on_failure = self.deadlines.on_failure = events.connection_faults.inc
         wire = PlainWire(poller.kernel)
-        wire_bytes = bytearray(WIRE_BYTES)
-        self.tls_wire = TlsWire(poller.kernel, poller, Records(wire_bytes), wire_bytes, poller.kernel.now)
+        self.tls_wire = TlsWire(poller)
         turns = Turns(poller)
         key_log = KeyLog()
         reports = TlsHandshakes(events, self.batch, self.handshakes)

@@ -182,8 +182,8 @@ class Pool:
     def _drop(self, connection: BackendConnection) -> None:
         """Close a connection that epoll watches, whether anybody reads it or not."""
         self._poller.unwatch(connection.fd)
-        connection.wire.close(connection.fd)
         self._poller.relay.retire(connection.fd)
+        connection.wire.close(connection.fd)
         connection.fd = -1
 
     def _sweep(self) -> None:

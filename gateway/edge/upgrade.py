@@ -307,6 +307,9 @@ class Upgrade:
         request = self._request
         client = self._client
         client_fd, backend_fd, row = client.fd, self._backend_fd, self._row
+        if client.wire.has_ended(client_fd):
+            self.client_gone(0)
+            return
         give_up_unacknowledged(shared.kernel, request, client_fd, backend_fd)
         fill_row(shared.slice, shared.owner.intervals, row, request, subprotocol, shared.relay.now)
         if client.is_full:
@@ -314,11 +317,29 @@ class Upgrade:
             client.watch()
         from_client = client.ahead + self._take(client_fd)
         from_backend = early + self._take(backend_fd)
-        shared.relay.open(row, client_fd, backend_fd)
+        assert self._way is not None
+        backend_ended = self._way.wire.has_ended(backend_fd)
+        client_pending, client_half = self._hand_over(CLIENT, client.wire, client_fd)
+        backend_pending, backend_half = self._hand_over(BACKEND_SIDE, self._way.wire, backend_fd)
+        shared.relay.open(row, client_fd, backend_fd, client_pending, backend_pending, client_half, backend_half)
         self._over = True
         client.handed_over()
-        shared.poller.defer(partial(self._say, answer), partial(self._opened, from_client, from_backend))
+        opened = partial(self._opened, from_client, from_backend, backend_ended)
+        shared.poller.defer(partial(self._say, answer), opened)
         self._report("upgraded", 101, None)
+
+    def _hand_over(self, side: int, wire: Wire, fd: int) -> tuple[bytes, bytes]:
+        """Move the TLS session of a connection into the row.
+
+        :returns: what its socket did not take yet of sealed bytes, and half a record that was received
+        """
+        session = wire.detach(fd)
+        if session is None:
+            return b"", b""
+        self._shared.slice.begin_session(self._row, side, session.cells)
+        pending, half = session.unsent, session.half
+        session.wipe()
+        return pending, half
 
     def _take(self, fd: int) -> bytes:
         """Take a connection from its reader. :returns: what has come in this turn, and was not read yet"""
@@ -339,14 +360,19 @@ class Upgrade:
             relay.fail(self._row, "opening", error)
         return 0
 
-    def _opened(self, from_client: bytes, from_backend: bytes, result: int) -> None:
-        """The client has the answer: what both have sent ahead of that goes on its way."""
+    def _opened(self, from_client: bytes, from_backend: bytes, backend_ended: bool, result: int) -> None:
+        """The client has the answer: what both have sent ahead of that goes on its way.
+
+        :param backend_ended: whether the backend has ended its records; only a socket's end is still to be read
+        """
         shared = self._shared
         row = self._row
         try:
             for side, data in ((BACKEND_SIDE, from_backend), (CLIENT, from_client)):
                 if data and shared.slice.cells[row + STATE] == LIVE:
                     shared.relay.feed(row, side, data)
+            if backend_ended:
+                shared.relay.end_records(row, BACKEND_SIDE)
             shared.owner.tunnel_opened(row)
         except Exception as error:
             shared.relay.fail(row, "opening", error)

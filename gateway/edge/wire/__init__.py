@@ -9,6 +9,20 @@ from __future__ import annotations
 from typing import Protocol
 
 
+class Session(Protocol):
+    """A TLS connection behind its handshake."""
+
+    cells: memoryview[int]
+    """``protocol/tls/state.py``"""
+    half: bytes
+    """of a record, received"""
+    unsent: bytes
+    """sealed, and not taken by the socket yet"""
+
+    def wipe(self) -> None:
+        """Forget the keys, once they are copied."""
+
+
 class Wire(Protocol):
     """Reads, sends and ends. Errors are returned as negative ``errno``, as :class:`Kernel` does it."""
 
@@ -31,6 +45,9 @@ class Wire(Protocol):
     def alert(self, fd: int) -> str:
         """The TLS alert by which the peer ended the connection, in words; empty if there was none."""
 
+    def has_ended(self, fd: int) -> bool:
+        """Whether the stream has ended without that the socket says so."""
+
     def is_truncated(self, fd: int) -> bool:
         """Whether the stream ended in a way that an attacker on the network can bring about."""
 
@@ -52,6 +69,9 @@ class Wire(Protocol):
 
     def close(self, fd: int) -> None:
         """Forget the connection, which the caller closes. If it was not ended or reset, the peer is told that it is."""
+
+    def detach(self, fd: int) -> Session | None:
+        """Forget the connection, which the caller goes on with; return what it needs for that, None for nothing."""
 
     def forget(self, fd: int) -> None:
         """Forget the connection, which goes on elsewhere."""

@@ -38,6 +38,11 @@ class PlainWire:
         return ""
 
     @staticmethod
+    def has_ended(fd: int) -> bool:
+        """The socket says so."""
+        return False
+
+    @staticmethod
     def is_truncated(fd: int) -> bool:
         """Nobody can tell."""
         return False
@@ -45,6 +50,10 @@ class PlainWire:
     @staticmethod
     def close(fd: int) -> None:
         """There is nothing to forget."""
+
+    @staticmethod
+    def detach(fd: int) -> None:
+        """There is nothing but the socket."""
 
     @staticmethod
     def forget(fd: int) -> None:

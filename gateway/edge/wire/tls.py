@@ -7,7 +7,6 @@ that they were not taken, and passes the same plaintext once more.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from errno import EAGAIN, ECONNRESET, EINTR, EPIPE, EPROTO
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,6 @@ from gateway.protocol.tls.content import BROKEN, CLOSED, FATAL_ALERT
 from gateway.protocol.tls.state import ANSWER_DUE
 
 if TYPE_CHECKING:
-    from gateway.protocol.tls.records import Records
-    from gateway.tunnels.relay.kernel import Kernel
     from gateway.tunnels.relay.poller import Poller
 
 RECEIVE_BYTES = 64 * 1024
@@ -25,9 +22,6 @@ RECEIVE_BYTES = 64 * 1024
 
 SEAL_BYTES = 64 * 1024
 """Sealed at a time."""
-
-WIRE_BYTES = 2 * RECEIVE_BYTES
-"""Of the buffer that records are opened from and sealed into."""
 
 NOT_NOW = (-EAGAIN, -EINTR)
 OPEN = -1
@@ -66,18 +60,11 @@ class TlsStream:
 class TlsWire:
     """A :class:`gateway.edge.wire.Wire`."""
 
-    def __init__(
-        self, kernel: Kernel, poller: Poller, records: Records, wire: bytearray, clock: Callable[[], int]
-    ) -> None:
-        """
-        :param wire: that of ``records``
-        :param clock: in nanoseconds
-        """
-        self._kernel = kernel
+    def __init__(self, poller: Poller) -> None:
         self._poller = poller
-        self._records = records
-        self._wire = wire
-        self._clock = clock
+        self._kernel = poller.kernel
+        self._wire = poller.kernel.wire
+        self._records = poller.relay.records
         self._streams: dict[int, TlsStream] = {}
         self._full = False
 
@@ -94,7 +81,9 @@ class TlsWire:
         data, stream.half = stream.half, b""
         found = []
         for at in range(0, len(data), RECEIVE_BYTES):
-            got = self._open(fd, stream, data[at : at + RECEIVE_BYTES])
+            piece = stream.half + data[at : at + RECEIVE_BYTES]
+            self._wire[: len(piece)] = piece
+            got = self._open(fd, stream, len(piece))
             if got > 0:
                 found.append(bytes(self._kernel.buffer[:got]))
             if stream.end != OPEN:
@@ -106,13 +95,9 @@ class TlsWire:
         return stream.end or b""
 
     def detach(self, fd: int) -> TlsStream:
-        """Let go of a connection: the caller goes on with its stream."""
+        """See :meth:`gateway.edge.wire.Wire.detach`."""
         del self._poller.wires[fd]
         return self._streams.pop(fd)
-
-    def stream(self, fd: int) -> TlsStream | None:
-        """That of a connection."""
-        return self._streams.get(fd)
 
     def __len__(self) -> int:
         return len(self._streams)
@@ -125,15 +110,17 @@ class TlsWire:
         stream = self._streams[fd]
         if stream.end != OPEN:
             return -stream.end
-        data = self._kernel.receive(fd, RECEIVE_BYTES)
-        if isinstance(data, int):
-            return -data
-        if not data:
-            stream.is_truncated = True
-            stream.end = 0
-            return 0
-        self._full = len(data) == RECEIVE_BYTES
-        return self._open(fd, stream, data)
+        half = len(stream.half)
+        if half:
+            self._wire[:half] = stream.half
+        got = self._kernel.recv_wire(fd, half, half + RECEIVE_BYTES)
+        if got <= 0:
+            if not got:
+                stream.is_truncated = True
+                stream.end = 0
+            return got
+        self._full = got == RECEIVE_BYTES
+        return self._open(fd, stream, half + got)
 
     def receive(self, fd: int, most: int) -> bytes | int:
         """See :meth:`gateway.edge.wire.Wire.receive`. It is never more than one record over ``RECEIVE_BYTES``."""
@@ -151,22 +138,22 @@ class TlsWire:
         stream = self._streams.get(fd)
         return "" if stream is None else stream.alert
 
+    def has_ended(self, fd: int) -> bool:
+        """Whether close_notify came, or something that ends the connection."""
+        stream = self._streams.get(fd)
+        return stream is None or stream.end != OPEN
+
     def is_truncated(self, fd: int) -> bool:
         """Whether the connection ended without close_notify (RFC 8446 6.1)."""
         stream = self._streams.get(fd)
         return stream is None or stream.is_truncated
 
-    def _open(self, fd: int, stream: TlsStream, data: bytes) -> int:
-        """Open records into the worker's buffer. :returns: as :meth:`read`"""
-        if stream.half:
-            data = stream.half + data
+    def _open(self, fd: int, stream: TlsStream, size: int) -> int:
+        """Open the records in ``wire[:size]`` into the worker's buffer. :returns: as :meth:`read`"""
         records = self._records
-        size = len(data)
-        self._wire[:size] = data
         got = records.open(stream.cells, 0, 0, size, self._kernel.buffer, 0)
-        used = records.used
         event = records.event
-        stream.half = data[used:] if used < size and not event else b""
+        stream.half = bytes(self._wire[records.used : size]) if not event else b""
         if event:
             if event == BROKEN:
                 self._keep(fd, stream, records.refuse(stream.cells, 0, records.alert))
@@ -185,13 +172,13 @@ class TlsWire:
 
     def write(self, fd: int, data: bytes) -> int:
         """See :meth:`gateway.edge.wire.Wire.write`."""
-        return self._send(fd, data, 0, len(data))  # type: ignore[arg-type]  # it is only read
+        return self._send(fd, data, 0, len(data))
 
     def send(self, fd: int, start: int, end: int) -> int:
         """See :meth:`gateway.edge.wire.Wire.send`."""
         return self._send(fd, self._kernel.buffer, start, end)
 
-    def _send(self, fd: int, data: bytearray, start: int, end: int) -> int:
+    def _send(self, fd: int, data: bytes | bytearray, start: int, end: int) -> int:
         stream = self._streams[fd]
         done = start
         if stream.unsent:
@@ -206,13 +193,12 @@ class TlsWire:
         records = self._records
         while done < end:
             stop = min(done + SEAL_BYTES, end)
-            size = records.seal(stream.cells, 0, data, done, stop, self._clock())
-            sealed = bytes(self._wire[:size])
-            sent = self._kernel.write(fd, sealed)
+            size = records.seal(stream.cells, 0, data, done, stop, self._kernel.now())
+            sent = self._kernel.send_wire(fd, 0, size)
             if sent != size:
                 if sent < 0 and sent not in NOT_NOW:
                     return sent
-                stream.unsent = sealed[max(sent, 0) :]
+                stream.unsent = bytes(self._wire[max(sent, 0) : size])
                 stream.sealed = stop - done
                 stream.sealed_hash = hash(bytes(data[done:stop]))
                 return done - start if done > start or sent > 0 else -EAGAIN

@@ -138,7 +138,7 @@ class Poller(selectors.EpollSelector):
     def ask_again(self, fd: int, events: int = READING) -> None:
         """Have epoll report again what is there to be read."""
         self.kernel.watch(fd, True, events)
-        if fd in self.wires:
+        if events & select.EPOLLIN and fd in self.wires:
             self.recall(fd)  # it may hold something that epoll does not know of
 
     def recall(self, fd: int) -> None:
