@@ -143,7 +143,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 class OwnTls:
     """A server whose records are sealed by the gateway's own record layer, as Python's ``ssl`` sends no KeyUpdate, no
-    alert, and no data without being asked. It answers every request."""
+    alert, and no data without being asked. It answers every request; what follows a 101 is ignored."""
 
     def __init__(
         self, context: ssl.SSLContext, key_log: KeyLog, answer: bytes, ends: bool | None, stops_after: int | None
@@ -158,6 +158,9 @@ class OwnTls:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
+        self._cut: int | None = None
+        self.behind: list[bytes] = []
+        """what each answer is followed by at once, each in records of its own"""
 
     @classmethod
     async def start(
@@ -167,17 +170,20 @@ class OwnTls:
         answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         ends: bool | None = None,
         stops_after: int | None = None,
+        cut: int | None = None,
     ) -> OwnTls:
         """Start one.
 
         :param ends: whether the connection ends behind the first answer with close_notify; None for no end
         :param stops_after: say no more after so many bytes
+        :param cut: send answers in two writes, the first of them with so many bytes of the last record
         """
         key_log = KeyLog()
         context = server_context(key_log)
         context.minimum_version = context.maximum_version = version
         load_pair(context, files.cert.read_text(), files.key.read_text())
         made = cls(context, key_log, answer, ends, stops_after)
+        made._cut = cut
         port = free_port()
         made._server = await asyncio.start_server(made._accepted, "127.0.0.1", port)
         made.address = f"127.0.0.1:{port}"
@@ -211,10 +217,8 @@ class OwnTls:
                         return
                     received += data
                 _, _, received = received.partition(b"\r\n\r\n")
-                link.say(self._answer)
+                await link.say_all([self._answer, *self.behind], self._cut, self._ends or False)
                 if self._ends is not None:
-                    if self._ends:
-                        link.end()
                     writer.close()
                     return
         except OSError:
@@ -281,6 +285,26 @@ class OwnLink:
     def say(self, data: bytes) -> None:
         """Send data."""
         self._send(self._records.seal(self._cells, 0, bytearray(data), 0, len(data), 0))
+
+    async def say_all(self, pieces: list[bytes], cut: int | None, ends: bool) -> None:
+        """Send pieces of data at once, each in records of its own.
+
+        :param cut: send them in two writes, the first of them with so many bytes of the last record
+        :param ends: send close_notify with them
+        """
+        records = []
+        for piece in pieces:
+            size = self._records.seal(self._cells, 0, bytearray(piece), 0, len(piece), 0)
+            records.append(bytes(self._wire[:size]))
+        if ends:
+            size = self._records.close(self._cells, 0)
+            records.append(bytes(self._wire[:size]))
+        data = b"".join(records)
+        end = len(data) if cut is None else len(data) - len(records[-1]) + cut
+        self.writer.write(data[:end])
+        if cut is not None:
+            await asyncio.sleep(0.1)  # the first part is read on its own
+            self.writer.write(data[end:])
 
     def update_key(self) -> None:
         """Send a KeyUpdate, and use new keys from then on."""
