@@ -50,6 +50,7 @@ from gateway.processes.control.messages import (
     TakenOver,
     TakeOver,
     Unlisten,
+    UseCertificates,
 )
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
@@ -152,6 +153,10 @@ class Worker:
         elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
             with contextlib.suppress(ConnectionResetError):  # the supervisor is gone; the channel ends next
                 await self._take_part_in_upgrade(message, channel)
+        elif isinstance(message, UseCertificates):
+            if self._edge is not None:
+                self._edge.tls.use(self._edge.prepare(message.listen))
+                self._acceptors.use(self._edge, message.listen)
         elif isinstance(message, Drain):
             self._drain(message, channel)
         elif isinstance(message, DrainBackends) and self._edge is not None:

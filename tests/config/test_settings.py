@@ -36,6 +36,7 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
         ("KeepaliveSide", set(), set()),
         ("Backend", set(), set()),
         ("UpstreamTls", set(), set()),
+        ("ListenerTls", set(), set()),
         ("Upstream", {"on_loss"}, {"loss_close_code"}),
         ("Match", set(), set()),
         ("Route", {"keepalive"}, {"client", "backend"}),
