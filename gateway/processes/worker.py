@@ -180,6 +180,7 @@ class Worker:
                 self._descriptors,
             )
             edge.tls.use(edge.prepare(config.listen))
+            edge.ways.use(edge.ways.prepare(config.upstreams))
             edge.owner.on_learned = self._send_learned
             edge.addresses.use(self._names)
             self._edge = edge
@@ -193,7 +194,9 @@ class Worker:
             # Do what can fail first: a configuration is applied completely or not at all.
             self._acceptors.check(config)
             prepared = self._edge.prepare(config.listen)
+            ways = self._edge.ways.prepare(config.upstreams)
             new_log = self._open_log(config) if config.access_log != self._log_config else None
+            self._edge.ways.use(ways)
             self._edge.configure(config, message.registry, message.drained_backends)
             self._edge.tls.use(prepared)
             self._acceptors.use(self._edge, config.listen)
