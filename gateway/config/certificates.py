@@ -81,9 +81,9 @@ class Certificates(NamedTuple):
 
     @property
     def files(self) -> list[str]:
-        """Paths of all files."""
+        """Paths of the listeners' files."""
         paths = [path for pair in self.pairs for path in pair if path is not None]
-        return list(dict.fromkeys((*paths, *self.client_cas, *self.of_upstreams)))
+        return list(dict.fromkeys((*paths, *self.client_cas)))
 
     def settings_of(self, tls: ListenerTls) -> settings.ListenerTls:
         """What workers get for a listener."""

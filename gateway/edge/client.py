@@ -398,6 +398,8 @@ class Client:
         """
         if self.task is not None or self._taking or self._lingers or self.pinned is not None or self._over:
             return None
+        if self.wire.has_ended(self.fd):
+            return None  # it ends here, in the next turn
         return self._reader.received if self._reader is not None else b""
 
     def left(self) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from errno import EAGAIN
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.edge.addresses import Addresses
 from gateway.edge.client import LINGER_NS, Client
@@ -28,7 +28,7 @@ from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.ways import Ways
 from gateway.edge.wire.plain import PlainWire
-from gateway.edge.wire.tls import TlsWire
+from gateway.edge.wire.tls import TlsStream, TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from gateway.edge.listener import Accept
     from gateway.edge.tls.names import ServerNames
     from gateway.edge.trust import Peer
+    from gateway.edge.wire import Wire
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
@@ -181,9 +182,9 @@ class Edge:
         """
         self._serve(fd, self.config.trust.peer(address), received)
 
-    def _serve(self, fd: int, peer: Peer, received: bytes | int) -> Client:
+    def _serve(self, fd: int, peer: Peer, received: bytes | int, wire: Wire | None = None) -> Client:
         """Serve a connection. What goes wrong with it ends it, and no other one."""
-        client = Client(self.clients, fd, peer)
+        client = Client(self.clients, fd, peer, wire)
         self.poller.give(fd, client.start, received)
         return client
 
@@ -229,9 +230,12 @@ class Edge:
         """Serve the connections that the worker before sends. :param sock: owned by the edge from now on"""
         WayIn(self.poller, sock, self._take_in)
 
-    def _take_in(self, fd: int, host: str, port: int, read: bytes) -> None:
-        peer = self.config.trust.peer((host, port) if host else None)
-        client = self._serve(fd, peer, read or EAGAIN)
+    def _take_in(self, fd: int, peer: list[Any], tls: list[Any] | None, read: bytes) -> None:
+        wire = None
+        if tls is not None:
+            wire = self.tls_wire
+            wire.attach(fd, TlsStream.unpacked(tls))
+        client = self._serve(fd, self.config.trust.unpacked(peer), read or EAGAIN, wire)
         if not read:
             client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
 

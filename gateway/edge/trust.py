@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.protocol.heads import RequestHead
 from gateway.routing.recent import Recent
@@ -34,6 +34,10 @@ class Peer:
     """whether it speaks TLS with this gateway"""
     certificate_fields: bytes = b""
     """what its certificate says, as lines of a head (``tls/peers.py``); nothing without one"""
+
+    def packed(self) -> list[object]:
+        """What :meth:`Trust.unpacked` takes, in another process too: plain JSON data."""
+        return [self.host, self.port, self.is_tls, self.certificate_fields.decode("latin-1")]
 
     def __str__(self) -> str:
         if not self.host:
@@ -69,10 +73,15 @@ class Trust:
 
     def again(self, peer: Peer) -> Peer:
         """Describe a peer that another configuration's trust has described."""
-        found = self.peer((peer.host, peer.port) if peer.host else None)
-        found.is_tls = peer.is_tls
-        found.certificate_fields = peer.certificate_fields
-        return found
+        return self.unpacked(peer.packed())
+
+    def unpacked(self, packed: list[Any]) -> Peer:
+        """Describe a peer that was packed by :meth:`Peer.packed`."""
+        host, port, is_tls, certificate = packed
+        peer = self.peer((host, port) if host else None)
+        peer.is_tls = is_tls
+        peer.certificate_fields = certificate.encode("latin-1")
+        return peer
 
     def trusts(self, host: str) -> bool:
         """Whether an address, in any spelling, is one of a trusted proxy."""
