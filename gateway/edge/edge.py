@@ -26,7 +26,7 @@ from gateway.edge.securing import Secures
 from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
-from gateway.edge.ways import Ways
+from gateway.edge.ways import Way, Ways
 from gateway.edge.wire.plain import PlainWire
 from gateway.edge.wire.tls import TlsStream, TlsWire
 from gateway.observe.backends import Backends
@@ -38,7 +38,7 @@ from gateway.observe.tls import TlsHandshakes
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Listener, ListenerTls, Settings
+    from gateway.config.settings import Listener, ListenerTls, Settings, UpstreamTls
     from gateway.edge.descriptors import Descriptors
     from gateway.edge.listener import Accept
     from gateway.edge.tls.names import ServerNames
@@ -144,6 +144,11 @@ class Edge:
         """Send backends nothing new from now on, and close their tunnels, one after another over a period."""
         self.config.drain_backends(backends)
         self.owner.drain_backends(backends, period_seconds, code)
+        self._drop_idle()
+
+    def use_ways(self, prepared: dict[str, tuple[UpstreamTls, Way]]) -> None:
+        """Connect to backends like this from now on. :param prepared: by ``ways.prepare``"""
+        self.ways.use(prepared)
         self._drop_idle()
 
     def _drop_idle(self) -> None:
