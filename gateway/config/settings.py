@@ -20,6 +20,8 @@ class Listener(NamedTuple):
     """How connections are accepted at one address. Workers get the sockets separately, by address."""
 
     address: Address
+    proxy_protocol: bool
+    """whether trusted proxies begin each connection with a PROXY header"""
 
 
 class AccessLog(NamedTuple):
@@ -112,6 +114,8 @@ class Upstream(NamedTuple):
     """sent to a client when its backend vanishes; None for no Close frame"""
     pool: Pool | None
     """None if each request gets its own connection"""
+    proxy_protocol: Literal["v1", "v2"] | None
+    """version of the PROXY header that begins each connection; None for no header"""
 
     @classmethod
     def of(cls, upstream: schema.Upstream) -> Upstream:
@@ -122,6 +126,7 @@ class Upstream(NamedTuple):
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
+            proxy_protocol=upstream.proxy_protocol,
         )
 
 
@@ -195,7 +200,7 @@ class Settings(NamedTuple):
     def of(cls, config: schema.Config) -> Settings:
         """Convert a configuration for the workers."""
         return cls(
-            listen=tuple(Listener(listener.address) for listener in config.listen),
+            listen=tuple(Listener(listener.address, listener.proxy_protocol) for listener in config.listen),
             trusted_proxies=config.trusted_proxies,
             heads=Heads(config.heads.max_size, config.heads.max_fields),
             underscores=config.underscores,

@@ -67,6 +67,10 @@ def _off_is_none(value: object, *, example: str) -> object:
     return value
 
 
+def _version_or_off(value: object) -> object:
+    return None if is_off(value) else value
+
+
 class Upstream(Section):
     """Interchangeable backends."""
 
@@ -103,6 +107,14 @@ class Upstream(Section):
     ] = Field(
         default_factory=Pool,
         description="Connections kept for plain HTTP; off: a new one for each request",
+    )
+    proxy_protocol: Annotated[
+        Literal["v1", "v2"] | None,
+        BeforeValidator(_version_or_off, json_schema_input_type=Literal["v1", "v2", "off", False]),
+    ] = Field(
+        default="off",
+        validate_default=True,
+        description="Version of the PROXY header that names the client at the beginning of each connection; or off",
     )
 
     @classmethod

@@ -303,6 +303,7 @@ class Client:
         self.task = None
         self._over = True
         self._clients.deadlines.discard(self)
+        self._unpin()
 
     def _next(self) -> None:
         """Go on with what came ahead, or wait for more."""
@@ -381,7 +382,9 @@ class Client:
 
         :returns: None if the connection has to stay: something is under way, or a backend's connection is tied to it
         """
-        if self.task is not None or self._taking or self._lingers or self.pinned is not None or self._over:
+        if self.task is not None or self._taking or self._lingers or self._over:
+            return None
+        if self.pinned is not None and self.pinned.fd >= 0 and self.pinned.is_authenticated:
             return None
         return self._reader.received if self._reader is not None else b""
 
@@ -395,6 +398,7 @@ class Client:
         if self._watched:
             self._clients.poller.unwatch(self.fd)
         self._clients.relay.retire(self.fd)
+        self._unpin()
 
     def _linger(self) -> None:
         """Close when the client has, or soon."""
@@ -412,6 +416,10 @@ class Client:
         if self._watched:
             clients.poller.unwatch(self.fd)
         clients.relay.retire(self.fd)
+        self._unpin()
+
+    def _unpin(self) -> None:
+        """Close the backend's connection that serves this client alone: it can serve no other."""
         if self.pinned is not None:
-            clients.exchanges.pool.close(self.pinned)
+            self._clients.exchanges.pool.close(self.pinned)
             self.pinned = None

@@ -70,15 +70,24 @@ class Dial:
         "deadline_ns",
     )
 
-    def __init__(self, dialler: Dialler, caller: Caller, attempts: Attempts, data: bytes, connect_ns: int) -> None:
+    def __init__(
+        self,
+        dialler: Dialler,
+        caller: Caller,
+        attempts: Attempts,
+        data: bytes,
+        connect_ns: int,
+        preamble: bytes = b"",
+    ) -> None:
         """
         :param data: what goes first on the connection
         :param connect_ns: how long each attempt may take, in nanoseconds
+        :param preamble: a PROXY header, which precedes even that
         """
         self._dialler = dialler
         self._caller = caller
         self._attempts = attempts
-        self._data = data
+        self._data = preamble + data
         self._unsent = b""
         self._unresolved = 0  # how many were reported
         self._connect_ns = connect_ns

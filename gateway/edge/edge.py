@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from errno import EAGAIN
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.edge.addresses import Addresses
 from gateway.edge.client import LINGER_NS, Client
@@ -20,6 +20,7 @@ from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
+from gateway.edge.preamble import Preamble, Preambles
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.wire.plain import PlainWire
 from gateway.observe.backends import Backends
@@ -30,8 +31,10 @@ from gateway.observe.requests import Requests
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
+    from gateway.config import settings
     from gateway.config.settings import Settings
     from gateway.edge.descriptors import Descriptors
+    from gateway.edge.listener import Accept
     from gateway.edge.trust import Peer
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
@@ -83,6 +86,7 @@ class Edge:
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
+        self._preambles = Preambles(self.clients)
 
     @property
     def log(self) -> AccessLog:
@@ -105,8 +109,7 @@ class Edge:
         self.config.use(config, registry, drained_backends)
         self.owner.use(self.config.routes)
         for client in self._clients():
-            peer = client.peer
-            client.peer = self.config.trust.peer((peer.host, peer.port) if peer.host else None)
+            client.peer = self.config.trust.again(client.peer)
         self.clients.known_fields.clear()
         self._drop_idle()
 
@@ -133,6 +136,10 @@ class Edge:
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
+    def entrance(self, listener: settings.Listener) -> Accept:
+        """How the connections at a listener are served: what it calls with each of them."""
+        return self._preambles.entrance(self._serve) if listener.proxy_protocol else self.accept
+
     def accept(self, fd: int, address: object, received: bytes | int) -> None:
         """Serve a connection.
 
@@ -156,8 +163,8 @@ class Edge:
     async def finish_requests(self, seconds: float) -> None:
         """Close connections that are idle, give requests in flight so long to finish, and end those that do not."""
         if await self._in_flight_until(time.monotonic() + seconds):
-            for client in self._clients():
-                client.shut_down()
+            for connection in self._connections():
+                connection.shut_down()
             await self._in_flight_until(time.monotonic() + LINGER_NS / NS)
 
     async def _in_flight_until(self, give_up: float) -> bool:
@@ -172,9 +179,13 @@ class Edge:
     def close_idle(self) -> bool:
         """Close clients' connections on which nothing is under way. True if there are others."""
         left = False
-        for client in self._clients():
-            left = not client.close_if_idle() or left
+        for connection in self._connections():
+            left = not connection.close_if_idle() or left
         return left
+
+    def _connections(self) -> list[Client | Preamble]:
+        """Clients' connections, and those on which a client is not named yet."""
+        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Preamble)]
 
     def _clients(self) -> list[Client]:
         """Those that have a connection now."""
@@ -186,9 +197,8 @@ class Edge:
         """Serve the connections that the worker before sends. :param sock: owned by the edge from now on"""
         WayIn(self.poller, sock, self._take_in)
 
-    def _take_in(self, fd: int, host: str, port: int, read: bytes) -> None:
-        peer = self.config.trust.peer((host, port) if host else None)
-        client = self._serve(fd, peer, read or EAGAIN)
+    def _take_in(self, fd: int, peer: list[Any], read: bytes) -> None:
+        client = self._serve(fd, self.config.trust.unpacked(peer), read or EAGAIN)
         if not read:
             client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
 

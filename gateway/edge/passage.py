@@ -15,7 +15,7 @@ import select
 import socket
 from array import array
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from gateway.edge.trust import Peer
@@ -58,8 +58,7 @@ class WayOut:
 
     def send(self, client: Movable) -> bool:
         """Send a connection on which nothing is under way. :returns: False if it stays here, for now or for good"""
-        peer = client.peer
-        head = json.dumps([peer.host, peer.port]).encode() + b"\n"
+        head = json.dumps(client.peer.packed()).encode() + b"\n"
         read = client.unread()
         if read is None or len(head) + len(read) > MESSAGE_BYTES:
             return False
@@ -111,10 +110,10 @@ class Moving:
 class WayIn:
     """The end of the new worker."""
 
-    def __init__(self, poller: Poller, sock: socket.socket, take: Callable[[int, str, int, bytes], None]) -> None:
+    def __init__(self, poller: Poller, sock: socket.socket, take: Callable[[int, list[Any], bytes], None]) -> None:
         """
         :param sock: owned by this from now on
-        :param take: serves a connection: descriptor, the peer's host and port, what was read of its next request
+        :param take: serves a connection: descriptor, its packed peer (``trust.py``), what was read of its next request
         """
         sock.setblocking(False)
         self._poller = poller
@@ -156,8 +155,8 @@ class WayIn:
 
     def _take_in(self, data: bytes, descriptors: list[int]) -> None:
         head, _, read = data.partition(b"\n")
-        host, port = json.loads(head)
+        peer = json.loads(head)
         if not descriptors:
             raise OSError("its descriptor got lost: descriptors are short")
         fd = descriptors.pop(0)
-        self._take(fd, host, port, read)
+        self._take(fd, peer, read)

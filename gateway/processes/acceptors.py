@@ -34,7 +34,7 @@ class Acceptors:
             if listener.address not in there:
                 raise OSError(EMFILE, "no descriptor left for a listening socket", str(listener.address))
 
-    def use(self, edge: Edge) -> None:
+    def use(self, edge: Edge, config: Settings) -> None:
         """Use the new sockets: the configuration that they were sent for is in force."""
         for new in self._new:
             if new.fd != NO_DESCRIPTOR:
@@ -44,6 +44,8 @@ class Acceptors:
                 if self.accepting:
                     listener.start()
         self._new.clear()
+        for options in config.listen:
+            self._listeners[options.address].use(edge.entrance(options))
 
     def give_up(self, address: Address) -> None:
         """Accept the connections that are waiting at an address, then stop listening there."""

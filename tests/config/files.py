@@ -22,6 +22,7 @@ max_tunnels: auto                      # [A] capacity of the table. auto [D]: wh
 listen:
   - address: 0.0.0.0:8080              # [A] host:port, [::]:port, unix:/run/gateway.sock
   - address: 0.0.0.0:8443
+    proxy_protocol: true               # [E] v1 and v2, only from trusted_proxies
 
 trusted_proxies: [10.0.0.0/8]          # [A] whose X-Forwarded-* (and PROXY header) is believed
 
@@ -57,6 +58,7 @@ upstreams:
       - {address: chat2.internal:9001, weight: 2}
     balance: least_tunnels             # [A] round_robin, least_tunnels
     connect_retries: 2                 # [A] other backends tried when connecting fails
+    proxy_protocol: v2                 # [E]
     pool: {idle: 15s, size: 64}        # [D] connections kept for plain HTTP, for each worker and backend; off
     on_loss: {close_code: 1012}        # [C] what a client is told when its backend vanishes; off = just end
 

@@ -140,6 +140,8 @@ def test_defaults_are_as_documented() -> None:
             default = schema[key].get("default")
             if default is None:
                 default = [] if schema[key].get("type") == "array" else {}
+            if isinstance(default, bool):
+                default = "true" if default else "false"
             expected = f"`[{', '.join(default)}]`" if isinstance(default, list) else f"`{default}`"
         if said != expected:
             wrong[key] = (said, expected)

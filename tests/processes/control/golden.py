@@ -38,7 +38,12 @@ def settings() -> Settings:
             ],
             {
                 "chat": {"backends": ["127.0.0.1:9001", {"address": "[::1]:9002", "weight": 2}]},
-                "quiet": {"backends": ["unix:/run/quiet.sock"], "balance": "round_robin", "on_loss": "off"},
+                "quiet": {
+                    "backends": ["unix:/run/quiet.sock"],
+                    "balance": "round_robin",
+                    "on_loss": "off",
+                    "proxy_protocol": "v2",
+                },
             },
             trusted_proxies=["10.0.0.0/8", "2001:db8::/32"],
         )
