@@ -4,21 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.edge.trust import Peer
-from gateway.protocol.proxy import (
-    MAX_HEADER_BYTES,
-    MAX_LINE_BYTES,
-    BadHeader,
-    Header,
-    HeaderReader,
-    NoHeader,
-    header_bytes,
-)
+from gateway.protocol.proxy import Header, header_bytes
 
 from ..edge.requests import PROXY as PROXY_PEER
 from ..edge.requests import TRUST
 from ..protocol.proxy import LOCAL, PROXY, SIGNATURE, block, v1, v2, vector, with_checksum
 from ..protocol.streams import chunkings
 from .pieces import MANY
+from .proxy import check, outcome, play
 
 LINE_PIECES = st.sampled_from(
     [
@@ -77,35 +70,19 @@ HEADERS = (
 )
 
 
-def outcome(*pieces):
-    """The header, the error's kind and reason, or None where it is not whole."""
-    reader = HeaderReader()
-    for piece in pieces:
-        try:
-            header = reader.feed(piece)
-        except BadHeader as error:
-            return type(error), str(error)
-        if header is not None:
-            return header
-    return None
-
-
 @given(st.data())
 @MANY
 def test_any_header(data):
     sent = data.draw(HEADERS)
     made = outcome(sent)
     assert outcome(*data.draw(chunkings(sent))) == made
-    if made is None:
-        assert len(sent) < MAX_HEADER_BYTES
-        assert SIGNATURE.startswith(sent) or sent.startswith(SIGNATURE) or len(sent) < MAX_LINE_BYTES
-    elif isinstance(made, Header):
-        assert made.size <= (MAX_HEADER_BYTES if sent.startswith(SIGNATURE) else MAX_LINE_BYTES)
-        assert outcome(sent[: made.size]) == made
-        assert outcome(sent[: made.size - 1]) is None
-    else:
-        assert (made[0] is NoHeader) == (not sent.startswith((SIGNATURE, b"PROXY ")))
-        assert made[1].isprintable()
+    check(sent, made)
+
+
+@given(st.binary(max_size=200))
+@MANY
+def test_any_bytes(data):
+    play(data)
 
 
 @given(HEADERS, st.sampled_from(["v1", "v2"]))
