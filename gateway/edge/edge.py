@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from errno import EAGAIN
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gateway.edge.addresses import Addresses
@@ -16,25 +17,30 @@ from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
 from gateway.edge.exchange.shared import Exchanges
+from gateway.edge.handshaking import Handshaking, Handshakings
 from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
-from gateway.edge.preamble import Preamble, Preambles
+from gateway.edge.preamble import GoOn, Preamble, Preambles
+from gateway.edge.tls.secrets import KeyLog
+from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.wire.plain import PlainWire
+from gateway.edge.wire.tls import TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
 from gateway.observe.handshakes import Handshakes
 from gateway.observe.requests import Requests
+from gateway.observe.tls import TlsHandshakes
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
-    from gateway.config import settings
-    from gateway.config.settings import Settings
+    from gateway.config.settings import Listener, ListenerTls, Settings
     from gateway.edge.descriptors import Descriptors
     from gateway.edge.listener import Accept
+    from gateway.edge.tls.names import ServerNames
     from gateway.edge.trust import Peer
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
@@ -87,6 +93,14 @@ class Edge:
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
         self._preambles = Preambles(self.clients)
+        self.tls_wire = TlsWire(poller)
+        self.tls = Handshakings(
+            self.clients,
+            self.tls_wire,
+            Turns(poller),
+            KeyLog(),
+            TlsHandshakes(events, self.batch, self.handshakes),
+        )
 
     @property
     def log(self) -> AccessLog:
@@ -136,9 +150,22 @@ class Edge:
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
-    def entrance(self, listener: settings.Listener) -> Accept:
-        """How the connections at a listener are served: what it calls with each of them."""
-        return self._preambles.entrance(self._serve) if listener.proxy_protocol else self.accept
+    def prepare(self, listen: Iterable[Listener]) -> dict[ListenerTls, ServerNames]:
+        """Make what listeners with TLS need, for :meth:`Handshakings.use`. Nothing changes yet.
+
+        :raises OSError: OpenSSL does not take a certificate, or descriptors are short
+        """
+        return self.tls.prepare(listener.tls for listener in listen if listener.tls is not None)
+
+    def entrance(self, listener: Listener) -> Accept:
+        """How the connections at a listener are served: what it calls with each of them. Its TLS is in use."""
+        serve = self._serve if listener.tls is None else self.tls.entrance(listener.tls)
+        if listener.proxy_protocol:
+            return self._preambles.entrance(serve)
+        return self.accept if listener.tls is None else partial(self._accept, serve)
+
+    def _accept(self, serve: GoOn, fd: int, address: object, received: bytes | int) -> None:
+        serve(fd, self.config.trust.peer(address), received)
 
     def accept(self, fd: int, address: object, received: bytes | int) -> None:
         """Serve a connection.
@@ -183,9 +210,9 @@ class Edge:
             left = not connection.close_if_idle() or left
         return left
 
-    def _connections(self) -> list[Client | Preamble]:
-        """Clients' connections, and those on which a client is not named yet."""
-        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Preamble)]
+    def _connections(self) -> list[Client | Preamble | Handshaking]:
+        """Clients' connections, and those on which no client is known or whose handshake is under way."""
+        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Preamble | Handshaking)]
 
     def _clients(self) -> list[Client]:
         """Those that have a connection now."""

@@ -33,6 +33,10 @@ class Peer:
     port: int
     trusted: bool
     """whether its X-Forwarded-* are believed"""
+    is_tls: bool = False
+    """whether it speaks TLS with this gateway"""
+    certificate_fields: bytes = b""
+    """what its certificate says, as lines of a head (``tls/peers.py``); nothing without one"""
     destination: Endpoint | None = None
     """where it connected to, if a PROXY header said so; None for the connection's own address"""
     is_known: bool = True
@@ -40,7 +44,8 @@ class Peer:
 
     def packed(self) -> list[object]:
         """What :meth:`Trust.unpacked` takes, in another process too: plain JSON data."""
-        return [self.host, self.port, self.destination, self.is_known]
+        certificate = self.certificate_fields.decode("latin-1")
+        return [self.host, self.port, self.destination, self.is_known, self.is_tls, certificate]
 
     def __str__(self) -> str:
         if not self.host:
@@ -85,7 +90,7 @@ class Trust:
             # Logs show the proxy's address, but somebody else is speaking, whose X-Forwarded-* count for nothing.
             return Peer(proxy.host, proxy.port, False, is_known=False)
         host, port = header.source
-        return Peer(host, port, self.trusts(host), header.destination)
+        return Peer(host, port, self.trusts(host), destination=header.destination)
 
     def again(self, peer: Peer) -> Peer:
         """Describe a peer that another configuration's trust has described."""
@@ -93,8 +98,10 @@ class Trust:
 
     def unpacked(self, packed: list[Any]) -> Peer:
         """Describe a peer that was packed by :meth:`Peer.packed`."""
-        host, port, destination, is_known = packed
+        host, port, destination, is_known, is_tls, certificate = packed
         peer = self.peer((host, port) if host else None)
+        peer.is_tls = is_tls
+        peer.certificate_fields = certificate.encode("latin-1")
         if destination is not None:
             peer.destination = (destination[0], destination[1])
         if not is_known:

@@ -42,14 +42,14 @@ async def kill(gateway: Gateway, table: Table, slot: int) -> tuple[set[str], set
         clean = {tunnel_id(table.cells[row + ID]) for row in table.rows(slot)} - dirty
     finally:
         gateway.process.signal(signal.SIGCONT)
-    await replaced(gateway, slot, pid)
+    await replaced(gateway, table.index_of(slot), pid)
     return clean, dirty
 
 
-async def replaced(gateway: Gateway, slot: int, pid: int) -> None:
-    """Wait until another worker serves in a slot."""
+async def replaced(gateway: Gateway, index: int, pid: int) -> None:
+    """Wait until another worker serves in the place of one."""
     while True:
-        worker = (await gateway.api("status"))["workers"][slot]
+        worker = (await gateway.api("status"))["workers"][index]
         if worker["ready"] and worker["pid"] != pid:
             return
         await asyncio.sleep(0.02)

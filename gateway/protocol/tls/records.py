@@ -236,7 +236,7 @@ class Records:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def seal(self, cells: memoryview[int], at: int, source: bytearray, start: int, end: int, now: int) -> int:
+    def seal(self, cells: memoryview[int], at: int, source: bytearray | bytes, start: int, end: int, now: int) -> int:
         """Seal ``source[start:end]`` as records at the start of ``wire``, and advance the sequence number.
 
         The first ones after a silence are small, so that the receiver can begin before 16 KiB have come.
@@ -266,7 +266,7 @@ class Records:
         return put
 
     def _seal(
-        self, cells: memoryview[int], at: int, kind: int, source: bytearray, start: int, end: int, put: int
+        self, cells: memoryview[int], at: int, kind: int, source: bytearray | bytes, start: int, end: int, put: int
     ) -> int:
         """Seal one record into ``wire`` from ``put``. :returns: the end of it"""
         put += self.protection.seal(cells, at, kind, source, start, end, self.wire, put)

@@ -44,6 +44,10 @@ def settings() -> Settings:
                     "on_loss": "off",
                     "proxy_protocol": "v2",
                 },
+                "sealed": {
+                    "backends": ["chat.internal:9001"],
+                    "tls": {"ca": "/etc/ca.pem", "server_name": "chat", "cert": "/etc/gw.pem", "key": "/etc/gw.key"},
+                },
             },
             trusted_proxies=["10.0.0.0/8", "2001:db8::/32"],
         )
