@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -28,12 +29,14 @@ from tests.protocol.proxy import (
     with_checksum,
 )
 from tests.support.backends import Web
+from tests.support.certificates import Authority
 from tests.support.deadline import within
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Gateway, to_one
 from tests.support.ports import free_port
 from tests.support.proxied import connect_from
 from tests.support.raw import Connection, connect, handshake, request
+from tests.support.tls import TlsConnection, trusting
 
 from .upgrades import upgrade
 
@@ -468,3 +471,51 @@ async def test_on_a_unix_socket(start_gateway: StartGateway, web: Web, tmp_path:
     assert (await within(bare.answer(), "an answer")).status == 400
     for client in (named, unnamed, bare):
         await client.close()
+
+
+# --- before TLS -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.3"])
+async def test_it_precedes_tls(start_gateway: StartGateway, web: Web, tmp_path: Path, version: str) -> None:
+    authority = Authority(tmp_path)
+    tls = {"certificates": [authority.issue("localhost").section]}
+    listen = [{"address": f"127.0.0.1:{free_port()}", "proxy_protocol": True, "tls": tls}]
+    gateway = await start_gateway(to_one(web.address, listen=listen, trusted_proxies=[PROXY_HOST]))
+    context = trusting(authority.ca, version)
+
+    async def shaken(header: bytes, host: str = PROXY_HOST, early: bytes = b"") -> TlsConnection:
+        raw = await connect_from(host, gateway.address)
+        await raw.send(header[:20])
+        raw.writer.write(header[20:])  # its end and the ClientHello come together
+        client = TlsConnection(context, "localhost", raw)
+        try:
+            await client.shake(early)
+        except BaseException:
+            await raw.close()
+            raise
+        return client
+
+    plain = await shaken(v2(CLIENT, SERVER), early=request("/plain"))
+    fields = fields_of((await plain.answer()).body)
+    assert (fields["X-Forwarded-For"], fields["X-Forwarded-Proto"]) == (CLIENT, "https")
+    assert await forwarded(plain, request("/again")) == CLIENT
+    await gateway.reload()
+    assert await forwarded(plain, request("/reloaded")) == CLIENT
+    tunnel = await shaken(with_checksum(v2(CLIENT6, SERVER6)))
+    await tunnel.send(handshake("/a/ws"))
+    assert (await tunnel.head()).status == 101
+    await tunnel.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
+    (found,) = (await gateway.api("tunnels"))["tunnels"]
+    assert found["client_address"] == f"[{CLIENT6}]:51000"
+    elsewhere = await shaken(b"", ELSEWHERE)
+    assert await forwarded(elsewhere, request("/elsewhere")) == ELSEWHERE
+    for client in (plain, tunnel, elsewhere):
+        await client.close()
+    for host in (PROXY_HOST, ELSEWHERE):
+        with pytest.raises((ConnectionError, ssl.SSLError)):
+            await shaken(v1(CLIENT, SERVER)[:-2] + b" 1\r\n", host)
+    with pytest.raises((ConnectionError, ssl.SSLError)):
+        await shaken(b"")
+    record = await gateway.logged(event="handshake", reason="no PROXY header")
+    assert (record["result"], record["status"]) == ("bad_request", None)
