@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -127,7 +126,9 @@ async def test_kills_and_upgrades(
             assert clean
             lost |= dirty
             await until_lost(gateway, lost)
-            await eventually(lambda n=len(dirty): sum(t.gone for t in busy) == n, "those lost to end")
+            await eventually(
+                lambda those=busy, dirty=dirty: sum(t.gone for t in those) == len(dirty), "lost ones to end"
+            )
         for tunnel in (*busy, *idle):
             tunnel.check()
         busy = [tunnel for tunnel in busy if tunnel.lives]
