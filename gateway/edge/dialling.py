@@ -64,6 +64,7 @@ class Dial:
         "_dialler",
         "_failure",
         "_fd",
+        "_preamble",
         "_unresolved",
         "_unsent",
         "_watched",
@@ -87,7 +88,8 @@ class Dial:
         self._dialler = dialler
         self._caller = caller
         self._attempts = attempts
-        self._data = preamble + data
+        self._data = data
+        self._preamble = preamble
         self._unsent = b""
         self._unresolved = 0  # how many were reported
         self._connect_ns = connect_ns
@@ -144,18 +146,19 @@ class Dial:
             return
         self._attempt = attempt
         self.deadline_ns = dialler.poller.relay.now + self._connect_ns
-        dialler.poller.defer(partial(kernel.connect, self._fd, family, address, self._data), self._began)
+        data = self._preamble + self._data
+        dialler.poller.defer(partial(kernel.connect, self._fd, family, address, data), partial(self._began, data))
 
-    def _began(self, sent: int) -> None:
+    def _began(self, data: bytes, sent: int) -> None:
         """A connection was begun. :param sent: how much was sent on it, or a negative errno"""
         attempt = self._attempt
         fd = self._fd
         if fd == NONE or attempt is None:
             return  # cancelled meanwhile
-        if sent == len(self._data):
+        if sent == len(data):
             self._connected(attempt, b"")
         elif sent >= 0:
-            self._unsent = self._data[sent:]
+            self._unsent = data[sent:]
             self._watched = True
             self._dialler.poller.watch(fd, select.EPOLLOUT, self._ready)
         else:
