@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from errno import EAGAIN
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
+from gateway.edge.preamble import GoOn, Preamble, Preambles
 from gateway.edge.securing import Secures
 from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
@@ -49,9 +50,6 @@ if TYPE_CHECKING:
     from gateway.routing.registry import Registry
     from gateway.tunnels.relay.poller import Poller
     from gateway.tunnels.table.table import Slice
-
-GoOn = Callable[[int, "Peer", "bytes | int"], object]
-"""Serves a connection: descriptor (not watched), peer, what has come on it already or an errno."""
 
 UNUSED_SECONDS = 0.05
 """Between two looks at whether anything is left to do."""
@@ -103,6 +101,7 @@ class Edge:
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
+        self._preambles = Preambles(self.clients)
         self.tls = Handshakings(self.clients, self.tls_wire, turns, key_log, reports)
 
     @property
@@ -171,9 +170,10 @@ class Edge:
 
     def entrance(self, listener: Listener) -> Accept:
         """How the connections at a listener are served: what it calls with each of them. Its TLS is in use."""
-        if listener.tls is None:
-            return self.accept
-        return partial(self._accept, self.tls.entrance(listener.tls))
+        serve = self._serve if listener.tls is None else self.tls.entrance(listener.tls)
+        if listener.proxy_protocol:
+            return self._preambles.entrance(serve)
+        return self.accept if listener.tls is None else partial(self._accept, serve)
 
     def _accept(self, serve: GoOn, fd: int, address: object, received: bytes | int) -> None:
         serve(fd, self.config.trust.peer(address), received)
@@ -221,9 +221,9 @@ class Edge:
             left = not connection.close_if_idle() or left
         return left
 
-    def _connections(self) -> list[Client | Handshaking]:
-        """Clients' connections, and those whose handshake is under way."""
-        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Handshaking)]
+    def _connections(self) -> list[Client | Preamble | Handshaking]:
+        """Clients' connections, and those on which no client is known or whose handshake is under way."""
+        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Preamble | Handshaking)]
 
     def _clients(self) -> list[Client]:
         """Those that have a connection now."""
