@@ -30,7 +30,7 @@ class CertificateWatch:
         """:param changed: called with what has been read anew"""
         self._state = state
         self._changed = changed
-        self._certificates = Certificates({}, {})
+        self._certificates = Certificates({}, {}, {})
         self._seen: Signature = ()
         """of the files as they were read, or found broken"""
         self._broken: Signature | None = None
@@ -89,7 +89,7 @@ class CertificateWatch:
 
 def renewed(before: Certificates) -> tuple[Certificates, dict[str, str]]:
     """Read files again. :returns: what is in them, in place of what is broken what was there before; errors by path"""
-    found = Certificates({}, {})
+    found = Certificates({}, {}, {})
     errors: dict[str, str] = {}
     for (cert, key), pair in before.pairs.items():
         try:
