@@ -136,7 +136,7 @@ def test_defaults_are_as_documented() -> None:
             expected = "of `keepalive`"
         elif key.startswith("routes[].match."):
             expected = "any"
-        elif ".tls." in key and "default" not in schema[key]:
+        elif (".tls." in key or key == "listen[].tls") and "default" not in schema[key]:
             expected = "none"
         else:
             default = schema[key].get("default")
