@@ -264,6 +264,10 @@ class Settings(NamedTuple):
             routes=tuple(Route.of(route, config) for route in config.routes),
         )
 
+    def upstreams_with_tls(self) -> dict[str, UpstreamTls]:
+        """TLS of upstreams that have it, by their names."""
+        return {name: upstream.tls for name, upstream in self.upstreams.items() if upstream.tls is not None}
+
 
 def listeners_of(config: schema.Config, certificates: Certificates | None = None) -> tuple[Listener, ...]:
     """Convert the listeners of a configuration. Arguments and errors as of :meth:`Settings.of`."""
@@ -276,6 +280,15 @@ def listeners_of(config: schema.Config, certificates: Certificates | None = None
         )
         for listener in config.listen
     )
+
+
+def backends_tls_of(config: schema.Config, certificates: Certificates) -> dict[str, UpstreamTls]:
+    """Convert the TLS of upstreams that have it, by their names."""
+    return {
+        name: certificates.settings_of_upstream(upstream.tls)
+        for name, upstream in config.upstreams.items()
+        if upstream.tls is not None
+    }
 
 
 def _read_certificates(config: schema.Config) -> Certificates | None:

@@ -401,6 +401,8 @@ class Client:
             return None
         if self.pinned is not None and self.pinned.fd >= 0 and self.pinned.is_authenticated:
             return None
+        if self.wire.has_ended(self.fd):
+            return None  # it ends here, in the next turn
         return self._reader.received if self._reader is not None else b""
 
     def left(self) -> None:

@@ -27,9 +27,9 @@ from gateway.edge.securing import Secures
 from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
-from gateway.edge.ways import Ways
+from gateway.edge.ways import Way, Ways
 from gateway.edge.wire.plain import PlainWire
-from gateway.edge.wire.tls import TlsWire
+from gateway.edge.wire.tls import TlsStream, TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
@@ -39,11 +39,12 @@ from gateway.observe.tls import TlsHandshakes
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Listener, ListenerTls, Settings
+    from gateway.config.settings import Listener, ListenerTls, Settings, UpstreamTls
     from gateway.edge.descriptors import Descriptors
     from gateway.edge.listener import Accept
     from gateway.edge.tls.names import ServerNames
     from gateway.edge.trust import Peer
+    from gateway.edge.wire import Wire
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
@@ -144,6 +145,11 @@ class Edge:
         self.owner.drain_backends(backends, period_seconds, code)
         self._drop_idle()
 
+    def use_ways(self, prepared: dict[str, tuple[UpstreamTls, Way]]) -> None:
+        """Connect to backends like this from now on. :param prepared: by ``ways.prepare``"""
+        self.ways.use(prepared)
+        self._drop_idle()
+
     def _drop_idle(self) -> None:
         """Close idle connections to backends that get nothing any more, and those made with other options of TLS."""
         in_service, ways = self.config.in_service, self.ways
@@ -181,9 +187,9 @@ class Edge:
         """
         self._serve(fd, self.config.trust.peer(address), received)
 
-    def _serve(self, fd: int, peer: Peer, received: bytes | int) -> Client:
+    def _serve(self, fd: int, peer: Peer, received: bytes | int, wire: Wire | None = None) -> Client:
         """Serve a connection. What goes wrong with it ends it, and no other one."""
-        client = Client(self.clients, fd, peer)
+        client = Client(self.clients, fd, peer, wire)
         self.poller.give(fd, client.start, received)
         return client
 
@@ -229,8 +235,12 @@ class Edge:
         """Serve the connections that the worker before sends. :param sock: owned by the edge from now on"""
         WayIn(self.poller, sock, self._take_in)
 
-    def _take_in(self, fd: int, peer: list[Any], read: bytes) -> None:
-        client = self._serve(fd, self.config.trust.unpacked(peer), read or EAGAIN)
+    def _take_in(self, fd: int, peer: list[Any], tls: list[Any] | None, read: bytes) -> None:
+        wire = None
+        if tls is not None:
+            wire = self.tls_wire
+            wire.attach(fd, TlsStream.unpacked(tls))
+        client = self._serve(fd, self.config.trust.unpacked(peer), read or EAGAIN, wire)
         if not read:
             client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
 

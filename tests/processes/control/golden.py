@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from gateway.config.address import Address
-from gateway.config.settings import Certificate, Listener, ListenerTls, Settings
+from gateway.config.settings import Certificate, Listener, ListenerTls, Settings, UpstreamTls
 from gateway.processes.control import messages
 from gateway.processes.control.messages import Message
 from gateway.processes.control.wire import pack
@@ -67,7 +67,8 @@ def samples() -> list[Message]:
         drain,
         messages.DrainBackends(frozenset((1, 3)), 30.0, 1012),
         messages.UseCertificates(
-            (Listener(Address("::1", 8443), TLS, True), Listener(Address("::1", 8080), None, False))
+            (Listener(Address("::1", 8443), TLS, True), Listener(Address("::1", 8080), None, False)),
+            {"sealed": UpstreamTls("CAs", "chat.internal", "certificate", "key", True)},
         ),
         messages.Stop(),
         messages.ReopenLogs(),
