@@ -214,9 +214,12 @@ def test_a_listener_may_take_proxy_headers():
     config = config_of(CONTRACT)
     assert [listener.proxy_protocol for listener in config.listen] == [False, True]
     assert config.upstreams["chat"].proxy_protocol == "v2"
-    sent = Settings.of(config)
-    assert [listener.proxy_protocol for listener in sent.listen] == [False, True]
-    assert sent.upstreams["chat"].proxy_protocol == "v2"
+    text = MINIMAL.replace('"0.0.0.0:8080"', '"unix:/run/x", proxy_protocol: true').replace(
+        '9001"]', '9001"], proxy_protocol: v1'
+    )
+    sent = Settings.of(config_of(text))
+    assert [listener.proxy_protocol for listener in sent.listen] == [True]
+    assert sent.upstreams["chat"].proxy_protocol == "v1"
 
 
 @pytest.mark.parametrize("spelling", ["off", '"off"', "false"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,13 @@ import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.protocol.proxy import v1, v2
-from tests.support.deadline import within
+from tests.support.certificates import Authority
+from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Config, route, to_one
 from tests.support.ports import free_port
 from tests.support.proxied import ProxyBackend, connect_from
-from tests.support.raw import Connection, Head, handshake, request
+from tests.support.raw import Connection, Head, handshake, request, switching
 
 from .upgrades import upgrade
 
@@ -378,3 +381,48 @@ async def test_a_login_is_not_lost_to_a_header(
         assert (await client.answer()).status == 200
     assert connections == 1
     assert len(backend.connections) == 2
+
+
+async def test_the_header_precedes_tls(start_gateway: StartGateway, open_connection: Open, tmp_path: Path) -> None:
+    """And it is not repeated inside."""
+    authority = Authority(tmp_path)
+    files = authority.issue("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(DEADLINE_SECONDS)
+    heads: list[tuple[bytes, bytes]] = []
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _ = listening.accept()
+            connection.settimeout(DEADLINE_SECONDS)
+            header = b""
+            while not header.endswith(b"\r\n"):
+                header += connection.recv(1)
+            with context.wrap_socket(connection, server_side=True) as sealed:
+                head = b""
+                while not head.endswith(b"\r\n\r\n"):
+                    head += sealed.recv(1)
+                heads.append((header, head))
+                is_upgrade = b"\r\nUpgrade: " in head
+                sealed.sendall(switching() if is_upgrade else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                sealed.recv(1)
+
+    address = f"localhost:{listening.getsockname()[1]}"
+    gateway = await start_gateway(to(address, version="v1", upstream={"tls": {"ca": str(authority.ca)}}))
+    served = asyncio.create_task(asyncio.to_thread(serve))
+    client = await open_connection(gateway)
+    await client.send(request("/"))
+    assert (await client.answer()).body == b"ok"
+    await client.close()
+    tunnel = await open_connection(gateway)
+    await tunnel.send(handshake("/"))
+    assert (await tunnel.head()).status == 101
+    await tunnel.close()
+    await within(served, "the backend's end")
+    listening.close()
+    for (header, head), name in zip(heads, (client.name, tunnel.name), strict=True):
+        host, port = endpoint(name)
+        assert header.startswith(f"PROXY TCP4 {host} 127.0.0.1 {port} ".encode())
+        assert head.startswith(b"GET / HTTP/1.1\r\n")
