@@ -120,6 +120,7 @@ class Worker:
             await self._outlive_supervisor(channel)
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
+            self._edge.close_idle()  # with TLS, clients hear that this is the end
             self._edge.batch.flush()
             self._edge.log.close()
         self._deposits.close()

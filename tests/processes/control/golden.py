@@ -38,7 +38,12 @@ def settings() -> Settings:
             ],
             {
                 "chat": {"backends": ["127.0.0.1:9001", {"address": "[::1]:9002", "weight": 2}]},
-                "quiet": {"backends": ["unix:/run/quiet.sock"], "balance": "round_robin", "on_loss": "off"},
+                "quiet": {
+                    "backends": ["unix:/run/quiet.sock"],
+                    "balance": "round_robin",
+                    "on_loss": "off",
+                    "proxy_protocol": "v2",
+                },
                 "sealed": {"backends": ["chat.internal:9001"], "tls": {"server_name": "chat.internal"}},
             },
             trusted_proxies=["10.0.0.0/8", "2001:db8::/32"],
@@ -62,7 +67,7 @@ def samples() -> list[Message]:
         drain,
         messages.DrainBackends(frozenset((1, 3)), 30.0, 1012),
         messages.UseCertificates(
-            (Listener(Address("::1", 8443), TLS), Listener(Address("::1", 8080), None)),
+            (Listener(Address("::1", 8443), TLS, True), Listener(Address("::1", 8080), None, False)),
             {"sealed": UpstreamTls("CAs", "chat.internal", "certificate", "key", True)},
         ),
         messages.Stop(),
