@@ -9,6 +9,7 @@ from bench.errors import BenchError
 HERE = Path(__file__).parent
 BIN = HERE / "bin"
 FLAGS = ["-O3", "-Wall", "-Wextra"]
+TLS_HEADER = "openssl/ssl.h"
 TLS_DEFINES, TLS_LIBRARIES = ["-DLOAD_TLS"], ["-lssl", "-lcrypto"]
 NO_HEADERS = "not built with OpenSSL's headers: apt-get install libssl-dev"
 
@@ -46,9 +47,6 @@ def speaks_tls(program: Path) -> bool:
 
 def _finds_openssl(compiler: str) -> bool:
     tried = subprocess.run(
-        [compiler, "-E", "-x", "c", "-"],
-        input=b"#include <openssl/ssl.h>\n",
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        [compiler, "-E", "-x", "c", "-"], input=f"#include <{TLS_HEADER}>\n".encode(), capture_output=True
     )
     return tried.returncode == 0

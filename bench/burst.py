@@ -16,7 +16,8 @@ def bursts(
 ) -> list[list[Figures]]:
     """Sends `rate` messages a second over `tunnels` while `handshakes` begin at once and until the last has ended.
 
-    The clients that shake hands give way to everything else: the latencies are to be the proxy's.
+    The latencies are to be the proxy's: neighbours give way to everything here, and proxy and handshakes to the clients
+    and the backend of the busy tunnels.
     """
     with contextlib.ExitStack() as stack:
         loads: list[tuple[Load, Load]] = []
@@ -33,8 +34,12 @@ def bursts(
         of_all = list(zip(instances, loads, figures, strict=True))
         for number in range(settings.slices):
             for instance, (busy, many), own in of_all if number % 2 == 0 else reversed(of_all):
-                with instance.blamed(), ahead_of_all([*instance.pids, instance.backend_pid, busy.pid]):
+                first, second = [instance.backend_pid, busy.pid], [*instance.pids, many.pid]
+                with instance.blamed(), ahead_of_all(first, 2), ahead_of_all(second):
                     own.append(_measure(busy, many))
+                with instance.blamed():
+                    busy.expect("warm", 60)
+                    many.expect("warm", 60)
     return figures
 
 
@@ -44,8 +49,6 @@ def _measure(busy: Load, many: Load) -> Figures:
     burst = many.result(60)
     busy.go()
     beside = busy.result(60)
-    many.expect("warm", 60)
-    busy.expect("warm", 10)
     return {
         "p50_us": beside["p50_us"],
         "p99_us": beside["p99_us"],

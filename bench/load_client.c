@@ -16,6 +16,7 @@
 enum { STAMP_BYTES = 16, CONTROL_BYTES_MAX = 125, TENTHS = 36000, TENTH_NS = 100000000 };
 #define STDIN_INDEX UINT32_MAX
 #define LATEST_NS 1000000000u
+#define UNTIL_TOLD (-1.0)                 /* instead of seconds: until the next line on stdin */
 
 struct tunnel {
     int fd;
@@ -117,16 +118,14 @@ static bool take(struct tunnel *t) {
     return true;
 }
 
-/* Runs until the time is over (in an open loop without any: until the next line on stdin) and every message is answered;
- * returns the round trips. */
+/* Runs until the time is over and every message is answered; returns the round trips. */
 static long exchange(const struct options *options, double run_seconds) {
     struct epoll_event events[256];
     uint64_t now = now_ns(), end = now + (uint64_t)(run_seconds * 1e9), due = now;
     uint64_t gap = options->rate > 0 ? (uint64_t)(1e9 / options->rate) : 0;
-    bool until_told = gap && run_seconds <= 0;
     long trips = 0;
     int next = 0;
-    if (until_told) {
+    if (run_seconds == UNTIL_TOLD) {
         end = UINT64_MAX;
         watch(epoll, EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, STDIN_INDEX);
     }
@@ -202,12 +201,13 @@ static void open_tunnels(const struct options *options, size_t message_bytes) {
 void run_messages(const struct options *options) {
     prctl(PR_SET_TIMERSLACK, 1);         /* an open loop sends when it is due, not up to 50 us later */
     open_tunnels(options, options->payload_bytes);
+    bool until_told = options->rate > 0 && options->seconds <= 0;
     exchange(options, options->warmup_seconds);
     for (;;) {
         gate("warm");
         histogram_reset();
         uint64_t started = now_ns();
-        long trips = exchange(options, options->seconds);
+        long trips = exchange(options, until_told ? UNTIL_TOLD : options->seconds);
         print_result(trips, started);
     }
 }

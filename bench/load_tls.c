@@ -120,6 +120,7 @@ uint32_t tls_shake(struct tls *tls) {
     switch (SSL_get_error(tls->ssl, result)) {
     case SSL_ERROR_WANT_READ: return EPOLLIN;
     case SSL_ERROR_WANT_WRITE: return EPOLLOUT;
+    case SSL_ERROR_ZERO_RETURN:
     case SSL_ERROR_SYSCALL: fail("the proxy cut a TLS handshake: %s", errno ? strerror(errno) : "end of stream");
     default: fail_tls("handshake");
     }
