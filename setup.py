@@ -14,6 +14,8 @@ MODULES = (
     "gateway/protocol/bodies.py",
     "gateway/protocol/pings.py",
     "gateway/protocol/scanner.py",
+    "gateway/protocol/tls/protection.pyx",
+    "gateway/protocol/tls/records.py",
     "gateway/tunnels/relay/deadlines.py",
     "gateway/tunnels/relay/ending.py",
     "gateway/tunnels/relay/failing.py",

@@ -15,6 +15,8 @@ TWO_BUILDS = frozenset(
         "gateway.protocol.bodies",
         "gateway.protocol.pings",
         "gateway.protocol.scanner",
+        "gateway.protocol.tls.protection",
+        "gateway.protocol.tls.records",
         "gateway.tunnels.relay.deadlines",
         "gateway.tunnels.relay.ending",
         "gateway.tunnels.relay.failing",

@@ -47,6 +47,8 @@ COMPILED = {
     "gateway/protocol/bodies",
     "gateway/protocol/pings",
     "gateway/protocol/scanner",
+    "gateway/protocol/tls/protection",
+    "gateway/protocol/tls/records",
     "gateway/tunnels/relay/deadlines",
     "gateway/tunnels/relay/ending",
     "gateway/tunnels/relay/failing",
