@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench.errors import BenchError
 
-DAYS = 2
+DAYS = 365
 
 
 @dataclass(frozen=True)
