@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 RELAY_TESTS := tests/integration tests/tunnels tests/protocol
 # Files of tests are run several at once, as they wait for time-outs about as much as they compute.
 JOBS ?= 2
+FUZZ_SECONDS ?= 300
 PYTEST = $(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: run install dev check format test test-compiled test-pure test-peers soak bench clean
+.PHONY: run install dev check format test test-compiled test-pure test-peers soak fuzz bench clean
 
 run: install  ## the gateway with an echo backend; says what to open and type next
 	$(BIN)/gateway demo
@@ -55,6 +56,10 @@ test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, Rabb
 
 soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels
 	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration -m soak
+
+fuzz: dev  ## the TLS record layer, guided by coverage, for FUZZ_SECONDS
+	$(BIN)/python -m pip install --quiet atheris
+	GATEWAY_RELAY=pure $(BIN)/python -m tests.fuzz.records -max_total_time=$(FUZZ_SECONDS) -max_len=300
 
 bench: dev  ## side by side with nginx, HAProxy, Envoy and Caddy, as far as they are installed
 	$(BIN)/python -m bench

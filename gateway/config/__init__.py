@@ -6,8 +6,8 @@
                               environment                     section
 
 `load` runs all steps, and gives the errors of each a line and column (`loader`). The schema has one file per concept:
-`schema` (the top level), `heads`, `upstreams`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`. Types of values
-are in `address`, `hostnames`, `durations`, `sizes`, `closecodes`, `names`. `section` is the base of all mappings,
+`schema` (the top level), `heads`, `upstreams`, `upstream_tls`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`. Types of values
+are in `address`, `hostnames`, `durations`, `sizes`, `closecodes`, `names`, `pem`. `section` is the base of all mappings,
 `words` helps to phrase messages, `errors` has the exceptions, `doubts` the warnings. `jsonschema` makes the schema for
 editors.
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         TimeoutOverrides,
         Timeouts,
         Upstream,
+        UpstreamTls,
     )
 
 __all__ = [
@@ -64,6 +65,7 @@ __all__ = [
     "TimeoutOverrides",
     "Timeouts",
     "Upstream",
+    "UpstreamTls",
     "json_schema",
     "load",
     "load_admin",

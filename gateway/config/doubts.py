@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address
 
 from gateway.config.address import Address
+from gateway.config.certificates import doubts_about, read_pair
 from gateway.config.errors import BadValue
 from gateway.config.schema import Config
 from gateway.config.section import Conflict
@@ -13,8 +14,17 @@ _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 
 
 def doubts(config: Config) -> Iterator[Conflict]:
-    """Yield a warning for each backend that is one of the gateway's own listeners."""
+    """Yield a warning for each backend that is one of the gateway's own listeners, for each unverified upstream, and
+    for each certificate of a listener that is not valid now, or not for long. Reads those."""
+    for index, listener in enumerate(config.listen):
+        for number, pair in enumerate(listener.tls.certificates if listener.tls is not None else ()):
+            for doubt in doubts_about(read_pair(pair.cert, pair.key)):
+                yield Conflict(("listen", index, "tls", "certificates", number, "cert"), doubt)
     for name, upstream in config.upstreams.items():
+        if upstream.tls is not None and not upstream.tls.verify:
+            message = "warning: certificates of backends are not verified: anyone on the way can read and change all"
+            hint = "true, with `ca` for the backends' own CA and `server_name` for the name in their certificates"
+            yield Conflict(("upstreams", name, "tls", "verify"), BadValue(message, hint))
         for index, backend in enumerate(upstream.backends):
             for listener in config.listen:
                 if leads_to(backend.address, listener.address):

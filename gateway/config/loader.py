@@ -21,10 +21,9 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
 
     :param path: also the file's name in messages
     :param environ: variables for `${VAR}`; by default this process's environment
-    :raises ConfigError: the file cannot be read, or has mistakes
+    :raises ConfigError: the file cannot be read, or has mistakes; or a file that it names cannot be used
     """
-    filename = os.fspath(path)
-    return parse(_read(filename), filename, os.environ if environ is None else environ)
+    return _load(os.fspath(path), environ)[0]
 
 
 def load_admin(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Admin:
@@ -52,7 +51,7 @@ def parse(text: str, filename: str, environ: Mapping[str, str]) -> Config:
     """Return the configuration in the YAML `text`.
 
     :param text: the contents of the file
-    :param filename: the file's name in messages; the file is not read
+    :param filename: the file's name in messages; neither it nor any file that the text names is read
     :param environ: variables for `${VAR}`
     :raises ConfigError: the text has mistakes; all are listed, in the order of their positions
     """
@@ -66,16 +65,24 @@ def load_with_doubts(
 
     :param path: also the file's name in messages
     :param environ: variables for `${VAR}`; by default this process's environment
-    :raises ConfigError: the file cannot be read, or has mistakes
+    :raises ConfigError: as :func:`load`
     """
     filename = os.fspath(path)
-    config, tree = _parse(_read(filename), filename, os.environ if environ is None else environ)
+    config, tree = _load(filename, environ)
     mistakes = []
     for key, error in doubts(config):
         # A value in its short form has only the position of the whole.
         place = key if key in tree.values else key[:-1]
         mistakes.append(_placed(tree, place, error))
     return config, _problems(filename, mistakes)
+
+
+def _load(filename: str, environ: Mapping[str, str] | None) -> tuple[Config, Tree]:
+    config, tree = _parse(_read(filename), filename, os.environ if environ is None else environ)
+    mistakes = [_placed(tree, key, error) for key, error in config.mistakes_in_files()]
+    if mistakes:
+        raise _config_error(filename, mistakes)
+    return config, tree
 
 
 def _parse(text: str, filename: str, environ: Mapping[str, str]) -> tuple[Config, Tree]:
@@ -88,7 +95,8 @@ def _parse(text: str, filename: str, environ: Mapping[str, str]) -> tuple[Config
         mistakes.append(Mistake(tree.values[()], (), error))
     elif () not in tree.unread:
         try:
-            config = Config.model_validate(tree.data)
+            directory = os.path.dirname(os.path.abspath(filename))
+            config = Config.model_validate(tree.data, context={"directory": directory})
         except ValidationError as error:
             mistakes += (_placed(tree, key, bad) for key, bad in bad_values(error) if not _unread(tree, key))
     if config is None or mistakes:

@@ -17,11 +17,13 @@ from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
 from gateway.config.heads import Heads, Underscores
 from gateway.config.keepalive import Keepalive, KeepaliveOverrides, KeepaliveSide, misfits_on_routes
+from gateway.config.listener_tls import CertificatePair, ListenerTls
 from gateway.config.matching import HostPattern, Match
 from gateway.config.names import Name
 from gateway.config.routes import Route
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
+from gateway.config.upstream_tls import UpstreamTls
 from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Pool, Upstream
 from gateway.config.words import found, known, number, quoted
 
@@ -31,6 +33,7 @@ __all__ = [
     "Admin",
     "Backend",
     "BackendAddress",
+    "CertificatePair",
     "Config",
     "Drain",
     "Heads",
@@ -39,6 +42,7 @@ __all__ = [
     "KeepaliveSide",
     "ListenAddress",
     "Listener",
+    "ListenerTls",
     "Match",
     "OnLoss",
     "Pool",
@@ -46,6 +50,7 @@ __all__ = [
     "TimeoutOverrides",
     "Timeouts",
     "Upstream",
+    "UpstreamTls",
 ]
 
 _MOST_WORKERS = 64
@@ -107,6 +112,12 @@ def _log_path(value: object) -> str | None:
     return value
 
 
+def _tls_is_given(value: object) -> object:
+    if value is None:  # nobody who has begun to write it means a plain listener
+        raise BadValue("expected a mapping, found nothing", "`certificates` with at least one `cert` and `key`")
+    return value
+
+
 def _log_may_be_off(value: object) -> object:
     return {"path": "off"} if is_off(value) else value
 
@@ -124,6 +135,9 @@ class Listener(Section):
     """A socket that clients connect to."""
 
     address: ListenAddress = Field(description="host:port, [::]:port or unix:/path to accept clients on")
+    tls: Annotated[ListenerTls | None, BeforeValidator(_tls_is_given, json_schema_input_type=ListenerTls)] = Field(
+        default=None, description="TLS with clients (https and wss); without it the listener is plain"
+    )
 
 
 class Admin(Section):
@@ -213,6 +227,17 @@ class Config(Section):
     def backend_addresses(self) -> list[Address]:
         """Return the addresses of all backends."""
         return [backend.address for upstream in self.upstreams.values() for backend in upstream.backends]
+
+    def mistakes_in_files(self) -> Iterator[Conflict]:
+        """Yield what is wrong with the files that this configuration names. Reads them."""
+        for index, listener in enumerate(self.listen):
+            if listener.tls is not None:
+                for key, error in listener.tls.mistakes_in_files():
+                    yield Conflict(("listen", index, "tls", *key), error)
+        for name, upstream in self.upstreams.items():
+            if upstream.tls is not None:
+                for key, error in upstream.tls.mistakes_in_files():
+                    yield Conflict(("upstreams", name, "tls", *key), error)
 
     def keepalive_of(self, route: Route) -> Keepalive:
         """Return the keepalive of `route`: the gateway's, overridden by its own keys."""

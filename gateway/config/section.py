@@ -139,6 +139,8 @@ def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
             return BadValue(f"expected text, found {words.found(value)}", 'in quotes, "…", anything is text')
         case "int_type":
             return BadValue(f"expected a whole number, found {words.found(value)}", "digits without quotes")
+        case "bool_type":
+            return BadValue(f"expected true or false, found {words.found(value)}", "without quotes")
         case "greater_than_equal":
             return BadValue(f"{words.number(value)} is too small", f"at least {context['ge']}")
         case "less_than_equal":

@@ -14,12 +14,40 @@ from gateway.config.address import Address
 
 if TYPE_CHECKING:
     from gateway.config import schema
+    from gateway.config.certificates import Certificates
+
+
+class Certificate(NamedTuple):
+    """A certificate of a listener, with its key."""
+
+    names: tuple[str, ...]
+    """host names in lower case, ``*.`` too"""
+    kind: str
+    """of its key: ``rsa``, ``ec`` or ``other``"""
+    chain: str
+    """PEM: the certificate, then those of its issuers"""
+    key: str
+    """PEM"""
+
+    def __repr__(self) -> str:
+        return f"Certificate({', '.join(self.names)})"  # keys belong in no log
+
+
+class ListenerTls(NamedTuple):
+    """TLS on a listener. Files are sent with it, so workers start even if one was broken since."""
+
+    certificates: tuple[Certificate, ...]
+    min_version: Literal["1.2", "1.3"]
+    client_ca: str | None
+    """PEM; None if clients are not asked for certificates"""
+    client_required: bool
 
 
 class Listener(NamedTuple):
     """How connections are accepted at one address. Workers get the sockets separately, by address."""
 
     address: Address
+    tls: ListenerTls | None
 
 
 class AccessLog(NamedTuple):
@@ -102,6 +130,19 @@ class Pool(NamedTuple):
     size: int
 
 
+class UpstreamTls(NamedTuple):
+    """TLS to backends. Files are PEM; paths are absolute."""
+
+    ca: str | None
+    """None for the system's"""
+    server_name: str | None
+    """None for each backend's host"""
+    cert: str | None
+    key: str | None
+    """None if it is in the certificate's file"""
+    verify: bool
+
+
 class Upstream(NamedTuple):
     """Interchangeable backends."""
 
@@ -112,16 +153,19 @@ class Upstream(NamedTuple):
     """sent to a client when its backend vanishes; None for no Close frame"""
     pool: Pool | None
     """None if each request gets its own connection"""
+    tls: UpstreamTls | None
 
     @classmethod
     def of(cls, upstream: schema.Upstream) -> Upstream:
         """Convert an upstream."""
+        tls = upstream.tls
         return cls(
             backends=tuple(Backend(backend.address, backend.weight) for backend in upstream.backends),
             balance=upstream.balance,
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
+            tls=UpstreamTls(tls.ca, tls.server_name, tls.cert, tls.key, tls.verify) if tls else None,
         )
 
 
@@ -192,10 +236,14 @@ class Settings(NamedTuple):
     routes: tuple[Route, ...]
 
     @classmethod
-    def of(cls, config: schema.Config) -> Settings:
-        """Convert a configuration for the workers."""
+    def of(cls, config: schema.Config, certificates: Certificates | None = None) -> Settings:
+        """Convert a configuration for the workers.
+
+        :param certificates: of its listeners; read now if absent
+        :raises BadValue: a certificate that is read cannot be used
+        """
         return cls(
-            listen=tuple(Listener(listener.address) for listener in config.listen),
+            listen=listeners_of(config, certificates),
             trusted_proxies=config.trusted_proxies,
             heads=Heads(config.heads.max_size, config.heads.max_fields),
             underscores=config.underscores,
@@ -206,3 +254,18 @@ class Settings(NamedTuple):
             upstreams={name: Upstream.of(upstream) for name, upstream in config.upstreams.items()},
             routes=tuple(Route.of(route, config) for route in config.routes),
         )
+
+
+def listeners_of(config: schema.Config, certificates: Certificates | None = None) -> tuple[Listener, ...]:
+    """Convert the listeners of a configuration. Arguments and errors as of :meth:`Settings.of`."""
+    if certificates is None and any(listener.tls is not None for listener in config.listen):
+        from gateway.config.certificates import Certificates
+
+        certificates = Certificates.read(config)
+    return tuple(
+        Listener(
+            listener.address,
+            None if listener.tls is None or certificates is None else certificates.settings_of(listener.tls),
+        )
+        for listener in config.listen
+    )

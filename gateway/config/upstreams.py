@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSch
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_backend
 from gateway.config.closecodes import CloseCode
 from gateway.config.durations import Duration, is_off
-from gateway.config.errors import BadValue
+from gateway.config.errors import BadValue, KeyPath
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
+from gateway.config.upstream_tls import UpstreamTls
 from gateway.config.words import found
 
 BackendAddress = Annotated[Address, PlainValidator(parse_backend), WithJsonSchema(ADDRESS_JSON_SCHEMA)]
@@ -67,6 +68,17 @@ def _off_is_none(value: object, *, example: str) -> object:
     return value
 
 
+def _parse_tls(value: object) -> object:
+    if is_off(value):
+        return None
+    if value is True:
+        return UpstreamTls()
+    if not isinstance(value, Mapping | Section):
+        hint = "such as {ca: ca.pem}, true for the system's CAs and the backend's name, or off"
+        raise BadValue(f"expected a mapping, true or off, found {found(value)}", hint)
+    return value
+
+
 class Upstream(Section):
     """Interchangeable backends."""
 
@@ -104,19 +116,41 @@ class Upstream(Section):
         default_factory=Pool,
         description="Connections kept for plain HTTP; off: a new one for each request",
     )
+    tls: Annotated[
+        UpstreamTls | None, BeforeValidator(_parse_tls, json_schema_input_type=UpstreamTls | bool | Literal["off"])
+    ] = Field(
+        default="off",
+        validate_default=True,
+        description="TLS to the backends; true: with the system's CAs, for the backend's name",
+    )
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield every backend with the same address as an earlier one."""
-        addresses = []
-        for index, entry in items_of(value_of(written, "backends")):
-            plain = isinstance(entry, str)
-            key = ("backends", index) if plain else ("backends", index, "address")
-            try:
-                addresses.append((key, parse_backend(entry if plain else value_of(entry, "address"))))
-            except BadValue:
-                continue  # reported by its validator
-        return repeated(addresses, _listed_twice)
+        """Yield backends with the same address as an earlier one, and those without a name to verify."""
+        yield from _without_name(written)
+        yield from repeated(_addresses(written), _listed_twice)
+
+
+def _addresses(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, Address]]:
+    for index, entry in items_of(value_of(written, "backends")):
+        plain = isinstance(entry, str)
+        try:
+            address = parse_backend(entry if plain else value_of(entry, "address"))
+        except BadValue:
+            continue  # reported by its validator
+        yield ("backends", index) if plain else ("backends", index, "address"), address
+
+
+def _without_name(written: Mapping[str, object]) -> Iterator[Conflict]:
+    tls = value_of(written, "tls")
+    if tls is not True and not isinstance(tls, Mapping | Section):
+        return
+    if value_of(tls, "server_name") is not None or value_of(tls, "verify") is False:
+        return
+    for key, address in _addresses(written):
+        if address.path is not None:
+            hint = "`server_name` in `tls`: the name in the backend's certificate"
+            yield Conflict(key, BadValue(f"{address} has no host name for its certificate", hint))
 
 
 def _listed_twice(address: str) -> BadValue:

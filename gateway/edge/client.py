@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from gateway.edge.clients import Clients
     from gateway.edge.pool import BackendConnection
     from gateway.edge.trust import Peer
+    from gateway.edge.wire import Wire
 
 MAX_AHEAD_BYTES = 64 * 1024
 """What a client may send ahead of its turn; beyond it, it is not read until that comes."""
@@ -76,12 +77,17 @@ class Client:
         "peer",
         "pinned",
         "task",
+        "wire",
     )
 
-    def __init__(self, clients: Clients, fd: int, peer: Peer) -> None:
-        """:param fd: a connection, non-blocking and not watched; this owns it"""
+    def __init__(self, clients: Clients, fd: int, peer: Peer, wire: Wire | None = None) -> None:
+        """
+        :param fd: a connection, non-blocking and not watched; this owns it
+        :param wire: what carries it; a plain one by default
+        """
         self._clients = clients
         self.fd = fd
+        self.wire = wire or clients.wire
         self.peer = peer
         self.task: Task | None = None
         self.ahead = b""
@@ -105,6 +111,10 @@ class Client:
         self.read(received)
         if not self._watched and not self._over:
             self.watch()
+
+    def begin(self) -> None:
+        """As :meth:`start`, with what the wire has received already."""
+        self.start(self.wire.early(self.fd))
 
     def read(self, data: bytes | int) -> None:
         """Take what has come, or an errno."""
@@ -273,7 +283,7 @@ class Client:
         """
         self.task = None
         if reset:
-            self._clients.kernel.reset(self.fd)
+            self.wire.reset(self.fd)
             self._close()
         else:
             self._linger()
@@ -290,13 +300,18 @@ class Client:
             head is None or head.http11,
         )
         # A few hundred bytes: they fit, or the client takes nothing anyway.
-        sent = self._clients.wire.write(self.fd, data)
+        sent = self.wire.write(self.fd, data)
         if sent < 0:
             self._close()
         elif keep and sent == len(data):
             self._next()
         else:
             self._linger()
+
+    def dismiss(self, data: bytes) -> None:
+        """Send what is the last on a connection on which no request has come, and close it. :param data: as it goes"""
+        self.wire.write(self.fd, data)
+        self._linger()
 
     def handed_over(self) -> None:
         """The connection is a tunnel's now."""
@@ -395,13 +410,14 @@ class Client:
         if self._watched:
             self._clients.poller.unwatch(self.fd)
         self._clients.relay.retire(self.fd)
+        self.wire.forget(self.fd)
 
     def _linger(self) -> None:
         """Close when the client has, or soon."""
         self._lingers = True
         self.ahead = b""
         self.is_full = False
-        self._clients.wire.end(self.fd)
+        self.wire.end(self.fd)
         self.deadline_ns = self._clients.relay.now + LINGER_NS
         self.watch()
 
@@ -412,6 +428,7 @@ class Client:
         if self._watched:
             clients.poller.unwatch(self.fd)
         clients.relay.retire(self.fd)
+        self.wire.close(self.fd)
         if self.pinned is not None:
             clients.exchanges.pool.close(self.pinned)
             self.pinned = None

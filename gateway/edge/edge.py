@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from errno import EAGAIN
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.edge.addresses import Addresses
@@ -16,28 +17,38 @@ from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
 from gateway.edge.exchange.shared import Exchanges
+from gateway.edge.handshaking import Handshaking, Handshakings
 from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
+from gateway.edge.tls.secrets import KeyLog
+from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
 from gateway.edge.wire.plain import PlainWire
+from gateway.edge.wire.tls import TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
 from gateway.observe.handshakes import Handshakes
 from gateway.observe.requests import Requests
+from gateway.observe.tls import TlsHandshakes
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Settings
+    from gateway.config.settings import Listener, ListenerTls, Settings
     from gateway.edge.descriptors import Descriptors
+    from gateway.edge.listener import Accept
+    from gateway.edge.tls.names import ServerNames
     from gateway.edge.trust import Peer
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
     from gateway.tunnels.relay.poller import Poller
     from gateway.tunnels.table.table import Slice
+
+GoOn = Callable[[int, "Peer", "bytes | int"], object]
+"""Serves a connection: descriptor (not watched), peer, what has come on it already or an errno."""
 
 UNUSED_SECONDS = 0.05
 """Between two looks at whether anything is left to do."""
@@ -83,6 +94,14 @@ class Edge:
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
+        self.tls_wire = TlsWire(poller)
+        self.tls = Handshakings(
+            self.clients,
+            self.tls_wire,
+            Turns(poller),
+            KeyLog(),
+            TlsHandshakes(events, self.batch, self.handshakes),
+        )
 
     @property
     def log(self) -> AccessLog:
@@ -105,8 +124,7 @@ class Edge:
         self.config.use(config, registry, drained_backends)
         self.owner.use(self.config.routes)
         for client in self._clients():
-            peer = client.peer
-            client.peer = self.config.trust.peer((peer.host, peer.port) if peer.host else None)
+            client.peer = self.config.trust.again(client.peer)
         self.clients.known_fields.clear()
         self._drop_idle()
 
@@ -133,6 +151,22 @@ class Edge:
 
     # --- clients ------------------------------------------------------------------------------------------------------
 
+    def prepare(self, listen: Iterable[Listener]) -> dict[ListenerTls, ServerNames]:
+        """Make what listeners with TLS need, for :meth:`Handshakings.use`. Nothing changes yet.
+
+        :raises OSError: OpenSSL does not take a certificate, or descriptors are short
+        """
+        return self.tls.prepare(listener.tls for listener in listen if listener.tls is not None)
+
+    def entrance(self, listener: Listener) -> Accept:
+        """How the connections at a listener are served: what it calls with each of them. Its TLS is in use."""
+        if listener.tls is None:
+            return self.accept
+        return partial(self._accept, self.tls.entrance(listener.tls))
+
+    def _accept(self, serve: GoOn, fd: int, address: object, received: bytes | int) -> None:
+        serve(fd, self.config.trust.peer(address), received)
+
     def accept(self, fd: int, address: object, received: bytes | int) -> None:
         """Serve a connection.
 
@@ -156,8 +190,8 @@ class Edge:
     async def finish_requests(self, seconds: float) -> None:
         """Close connections that are idle, give requests in flight so long to finish, and end those that do not."""
         if await self._in_flight_until(time.monotonic() + seconds):
-            for client in self._clients():
-                client.shut_down()
+            for connection in self._connections():
+                connection.shut_down()
             await self._in_flight_until(time.monotonic() + LINGER_NS / NS)
 
     async def _in_flight_until(self, give_up: float) -> bool:
@@ -172,9 +206,13 @@ class Edge:
     def close_idle(self) -> bool:
         """Close clients' connections on which nothing is under way. True if there are others."""
         left = False
-        for client in self._clients():
-            left = not client.close_if_idle() or left
+        for connection in self._connections():
+            left = not connection.close_if_idle() or left
         return left
+
+    def _connections(self) -> list[Client | Handshaking]:
+        """Clients' connections, and those whose handshake is under way."""
+        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Handshaking)]
 
     def _clients(self) -> list[Client]:
         """Those that have a connection now."""

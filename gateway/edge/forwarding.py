@@ -15,8 +15,14 @@ from gateway.protocol.fields import (
 if TYPE_CHECKING:
     from gateway.protocol.heads import RequestHead, ResponseHead
 
-OURS = frozenset((b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"))
-"""Fields that the gateway writes itself. What a peer that is not trusted says in them is dropped."""
+OURS = frozenset(
+    (
+        *(b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-request-id"),
+        *(b"x-client-cert-subject", b"x-client-cert-san", b"x-client-cert-fingerprint"),
+    )
+)
+"""Fields that the gateway writes itself. What a peer that is not trusted says in them is dropped, and what anybody else
+says of certificates."""
 
 _NONE: frozenset[bytes] = frozenset()
 

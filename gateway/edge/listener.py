@@ -84,6 +84,10 @@ class Listener:
             with contextlib.suppress(OSError):  # a worker may have given it up just before everything was resumed
                 sock.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
 
+    def use(self, accept: Accept) -> None:
+        """Serve connections in another way from now on. :param accept: as for the constructor"""
+        self._serve = accept
+
     def start(self) -> None:
         """Begin to accept, if not begun."""
         if not self._listening and not self._closed:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from gateway.tunnels.table.layout import NEVER
 
 if TYPE_CHECKING:
+    from gateway.edge.wire import Wire
     from gateway.routing.balancing import Target
     from gateway.tunnels.relay.poller import Poller
 
@@ -34,9 +35,9 @@ RECENTLY_NS = 1_000_000_000
 class BackendConnection:
     """A connection to a backend that serves plain HTTP."""
 
-    __slots__ = ("_pool", "address", "expires_ns", "fd", "opened_ns", "target", "used_ns")
+    __slots__ = ("_pool", "address", "expires_ns", "fd", "opened_ns", "target", "used_ns", "wire")
 
-    def __init__(self, pool: Pool, fd: int, target: Target, address: object, now_ns: int) -> None:
+    def __init__(self, pool: Pool, fd: int, wire: Wire, target: Target, address: object, now_ns: int) -> None:
         """
         :param address: the socket address that was dialled
         :param now_ns: ``CLOCK_MONOTONIC``
@@ -44,6 +45,7 @@ class BackendConnection:
         self._pool = pool
         self.fd = fd
         """-1 once it is closed"""
+        self.wire = wire
         self.target = target
         self.address = address
         self.opened_ns = now_ns
@@ -170,7 +172,7 @@ class Pool:
         """Take an idle connection from its reader; whether nothing has come on it."""
         unasked = self._poller.let_go(connection.fd)
         try:
-            return unasked is None and self._poller.kernel.receive(connection.fd, 1) in (EAGAIN, EINTR)
+            return unasked is None and connection.wire.receive(connection.fd, 1) in (EAGAIN, EINTR)
         except Exception:
             self._drop(connection)  # it is nobody's at this moment
             raise
@@ -179,6 +181,7 @@ class Pool:
         """Close a connection that epoll watches, whether anybody reads it or not."""
         self._poller.unwatch(connection.fd)
         self._poller.relay.retire(connection.fd)
+        connection.wire.close(connection.fd)
         connection.fd = -1
 
     def _sweep(self) -> None:

@@ -23,14 +23,14 @@ def request_to_backend(request: Request, config: InForce) -> bytes:
         head.method,
         request.target,
         lines,
-        _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1")),
+        _ours(request, config),
     )
 
 
 def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     """The head of a handshake as the backend is sent it."""
     head = request.head
-    ours = _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1"))
+    ours = _ours(request, config)
     if (
         only_upgrade_is_hop_by_hop(head)
         and head.first[b"upgrade"].lower() == request.upgrade
@@ -64,12 +64,19 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
 _FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"
 
 
+def _ours(request: Request, config: InForce) -> bytes:
+    """The fields that the gateway adds."""
+    ours = _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1"))
+    fields = request.peer.certificate_fields
+    return ours + fields if fields else ours
+
+
 def _forwarded(request: Request) -> tuple[bytes, bytes, bytes]:
     """Values of X-Forwarded-For, -Proto and -Host."""
     head = request.head
     peer = request.peer
     host = peer.host.encode() or b"unix:"
-    proto = b"http"
+    proto = b"https" if peer.is_tls else b"http"
     name = head.first.get(b"host", b"")
     if peer.trusted:
         before = b", ".join(head.values(b"x-forwarded-for"))

@@ -30,6 +30,10 @@ class Peer:
     port: int
     trusted: bool
     """whether its X-Forwarded-* are believed"""
+    is_tls: bool = False
+    """whether it speaks TLS with this gateway"""
+    certificate_fields: bytes = b""
+    """what its certificate says, as lines of a head (``tls/peers.py``); nothing without one"""
 
     def __str__(self) -> str:
         if not self.host:
@@ -62,6 +66,13 @@ class Trust:
         if host.startswith("::ffff:") and "." in host:
             host = host[7:]
         return Peer(host, address[1], bool(self._networks) and self.trusts(host))
+
+    def again(self, peer: Peer) -> Peer:
+        """Describe a peer that another configuration's trust has described."""
+        found = self.peer((peer.host, peer.port) if peer.host else None)
+        found.is_tls = peer.is_tls
+        found.certificate_fields = peer.certificate_fields
+        return found
 
     def trusts(self, host: str) -> bool:
         """Whether an address, in any spelling, is one of a trusted proxy."""

@@ -265,7 +265,7 @@ class Upgrade:
 
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""
-        if self._shared.wire.write(self._client.fd, data) == len(data):
+        if self._client.wire.write(self._client.fd, data) == len(data):
             return True
         self.client_gone(0)  # a client that does not even take a few hundred bytes
         return False
@@ -292,6 +292,9 @@ class Upgrade:
         request = self._request
         client = self._client
         client_fd, backend_fd, row = client.fd, self._backend_fd, self._row
+        if client.wire.has_ended(client_fd):
+            self.client_gone(0)
+            return
         give_up_unacknowledged(shared.kernel, request, client_fd, backend_fd)
         fill_row(shared.slice, shared.owner.intervals, row, request, subprotocol, shared.relay.now)
         if client.is_full:
@@ -299,7 +302,13 @@ class Upgrade:
             client.watch()
         from_client = client.ahead + self._take(client_fd)
         from_backend = early + self._take(backend_fd)
-        shared.relay.open(row, client_fd, backend_fd)
+        pending = half = b""
+        session = client.wire.detach(client_fd)
+        if session is not None:
+            shared.slice.begin_session(row, CLIENT, session.cells)
+            pending, half = session.unsent, session.half
+            session.wipe()
+        shared.relay.open(row, client_fd, backend_fd, client_pending=pending, client_half=half)
         self._over = True
         client.handed_over()
         shared.poller.defer(partial(self._say, answer), partial(self._opened, from_client, from_backend))

@@ -173,6 +173,21 @@ class Events:
             ["upstream", "backend", "reason"],
             registry=registry,
         )
+        tls_handshakes = Counter(
+            "gateway_tls_handshakes",
+            "TLS handshakes with clients and backends, by result",
+            ["side", "result", "version"],
+            registry=registry,
+        )
+        tls_seconds = Histogram(
+            "gateway_tls_handshake_duration_seconds",
+            "From the start of a TLS handshake to its end",
+            ["side"],
+            buckets=HANDSHAKE_BUCKETS,
+            registry=registry,
+        )
+        self.tls_handshakes = cache(lambda side, result, version: tls_handshakes.labels(side, result, version).inc)
+        self.tls_seconds = cache(lambda side: Durations(tls_seconds.labels(side)))
         self.connection_faults = Counter(
             "gateway_connection_faults",
             "Requests and handshakes ended because of an error in the gateway itself",

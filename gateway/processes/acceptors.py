@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable
 from errno import EMFILE
 
+from gateway.config import settings
 from gateway.config.address import Address
 from gateway.config.settings import Settings
 from gateway.edge.edge import Edge
@@ -34,8 +36,11 @@ class Acceptors:
             if listener.address not in there:
                 raise OSError(EMFILE, "no descriptor left for a listening socket", str(listener.address))
 
-    def use(self, edge: Edge) -> None:
-        """Use the new sockets: the configuration that they were sent for is in force."""
+    def use(self, edge: Edge, listen: Iterable[settings.Listener]) -> None:
+        """Use the new sockets: the configuration that they were sent for is in force.
+
+        :param listen: how connections are served
+        """
         for new in self._new:
             if new.fd != NO_DESCRIPTOR:
                 listener = self._listeners[new.address] = Listener(
@@ -44,6 +49,8 @@ class Acceptors:
                 if self.accepting:
                     listener.start()
         self._new.clear()
+        for options in listen:
+            self._listeners[options.address].use(edge.entrance(options))
 
     def give_up(self, address: Address) -> None:
         """Accept the connections that are waiting at an address, then stop listening there."""

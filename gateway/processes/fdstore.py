@@ -225,7 +225,8 @@ class DescriptorStore:
     async def settled(self) -> None:
         """Wait until it is decided which tunnels are this slot's. A worker that started before that would count tunnels
         as lost that another worker is about to take over."""
-        await self._settled.wait()
+        while not self._settled.is_set():  # the next batch may have begun before this task runs
+            await self._settled.wait()
 
     def __len__(self) -> int:
         """How many tunnels are stored."""

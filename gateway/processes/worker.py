@@ -174,6 +174,7 @@ class Worker:
                 self._deposits,
                 self._descriptors,
             )
+            edge.tls.use(edge.prepare(config.listen))
             edge.owner.on_learned = self._send_learned
             edge.addresses.use(self._names)
             self._edge = edge
@@ -181,14 +182,16 @@ class Worker:
             edge.configure(config, message.registry, message.drained_backends)
             if message.drain is not None:
                 self._drain(message.drain, channel)
-            self._acceptors.use(edge)
+            self._acceptors.use(edge, config.listen)
             self._accept(not message.takes_over)
         else:
             # Do what can fail first: a configuration is applied completely or not at all.
             self._acceptors.check(config)
+            prepared = self._edge.prepare(config.listen)
             new_log = self._open_log(config) if config.access_log != self._log_config else None
             self._edge.configure(config, message.registry, message.drained_backends)
-            self._acceptors.use(self._edge)
+            self._edge.tls.use(prepared)
+            self._acceptors.use(self._edge, config.listen)
             if new_log is not None:
                 self._edge.batch.flush()
                 self._edge.log, old_log = new_log, self._edge.log

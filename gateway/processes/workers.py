@@ -208,10 +208,13 @@ class Workers:
     async def _keep(self, slot: int, ready: asyncio.Future[None], running: WorkerProcess | None) -> None:
         backoff = 0.0
         failed_boots = 0
-        while not self.stopping:
+        while running is not None or not self.stopping:
             lived = 0.0
             try:
-                await self.stores[slot].settled()
+                if running is None:
+                    await self.stores[slot].settled()
+                    if self.stopping:
+                        return
                 worker = running or await self.spawn(slot)
                 worker.retired |= slot in self.replaced
             except OSError as error:
@@ -228,16 +231,18 @@ class Workers:
                 status = await exit_status(worker.process)
                 lived = time.monotonic() - worker.started
                 await self._clean_up(worker)
+                if self.stopping:
+                    return  # without clearing the slot: another worker may be taking over tunnels from it
                 if worker.retired:
-                    if status and not self.stopping:
+                    if status:
                         log.error("replaced worker %s %s", worker.name, _how(status))
                     await self.stores[slot].settled()
-                    if self.stopping or failed_boots >= MAX_FAILED_BOOTS or not self._leaves_tunnels(slot):
+                    if self.stopping:
+                        return
+                    if failed_boots >= MAX_FAILED_BOOTS or not self._leaves_tunnels(slot):
                         self.clear(slot)
                         return
                     continue
-                if self.stopping:
-                    return
                 log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
             if not ready.done() or failed_boots >= MAX_FAILED_BOOTS:
                 self._fail(f"worker {slot} does not start; see its messages above")

@@ -57,6 +57,7 @@ upstreams:
       - {address: chat2.internal:9001, weight: 2}
     balance: least_tunnels             # [A] round_robin, least_tunnels
     connect_retries: 2                 # [A] other backends tried when connecting fails
+    tls: {ca: internal.pem, server_name: chat.internal, cert: gw.pem, key: gw.key, verify: true}   # [E]
     pool: {idle: 15s, size: 64}        # [D] connections kept for plain HTTP, for each worker and backend; off
     on_loss: {close_code: 1012}        # [C] what a client is told when its backend vanishes; off = just end
 

@@ -12,7 +12,7 @@ from gateway.config import json_schema
 from .files import CONTRACT, MINIMAL, complaints, route, with_top
 
 SCHEMA = json_schema()
-TYPES = {"object": dict, "array": list, "string": str, "integer": int, "null": type(None)}
+TYPES = {"object": dict, "array": list, "boolean": bool, "string": str, "integer": int, "null": type(None)}
 
 
 def fits(value: Any, schema: dict[str, Any]) -> bool:

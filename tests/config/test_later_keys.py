@@ -18,7 +18,6 @@ LATER: list[tuple[list[str | int], str, Any]] = [
     (["upstreams", "chat"], "health_check", {"path": "/healthz", "every": "5s"}),
     (["upstreams", "chat"], "eject", {"failures": 3}),
     (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
-    (["upstreams", "chat"], "tls", {"ca": "internal.pem"}),
     (["upstreams", "chat"], "proxy_protocol", "v2"),
     (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
     (["routes", 0, "match"], "query", {"v": "2"}),

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from gateway.config import ConfigError, Problem, load
+from tests.support.certificates import Authority
 
 from .files import CONTRACT, MINIMAL, config_of
 
@@ -17,7 +18,10 @@ def complaint_about(path):
     return str(caught.value)
 
 
-def test_a_file(tmp_path):
+def test_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    authority = Authority(tmp_path, "internal")
+    authority.issue("gw", client=True)
     file = tmp_path / "gateway.yaml"
     file.write_text(CONTRACT)
     assert load(file) == load(str(file)) == config_of(CONTRACT)

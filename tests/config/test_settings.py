@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gateway.config import schema, settings
-from gateway.config.settings import AccessLog, KeepaliveSide, Settings
+from gateway.config.settings import AccessLog, KeepaliveSide, Settings, UpstreamTls
 from gateway.processes.control.messages import Configure
 from gateway.processes.control.wire import pack
 from gateway.routing.registry import Registry
@@ -35,6 +35,7 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
         ("Pool", set(), set()),
         ("KeepaliveSide", set(), set()),
         ("Backend", set(), set()),
+        ("UpstreamTls", set(), set()),
         ("Upstream", {"on_loss"}, {"loss_close_code"}),
         ("Match", set(), set()),
         ("Route", {"keepalive"}, {"client", "backend"}),
@@ -81,6 +82,7 @@ def test_upstreams_and_the_rest():
                     "balance": "round_robin",
                     "on_loss": {"close_code": 4000},
                     "pool": "off",
+                    "tls": {"ca": "/etc/ca.pem", "server_name": "A.example", "cert": "/etc/gw.pem"},
                 },
             },
             trusted_proxies=["10.0.0.0/8"],
@@ -98,6 +100,7 @@ def test_upstreams_and_the_rest():
     assert sent.access_log == AccessLog(None, "text")
     assert sent.drain == (1.0, 1001)
     assert (chat.pool, other.pool) == ((15.0, 64), None)
+    assert (chat.tls, other.tls) == (None, UpstreamTls("/etc/ca.pem", "a.example", "/etc/gw.pem", None, True))
     assert (sent.heads, sent.underscores) == ((16384, 50), "reject")
 
 

@@ -136,8 +136,12 @@ def test_defaults_are_as_documented() -> None:
             expected = "of `keepalive`"
         elif key.startswith("routes[].match."):
             expected = "any"
+        elif ".tls." in key and "default" not in schema[key]:
+            expected = "none"
         else:
             default = schema[key].get("default")
+            if isinstance(default, bool):
+                default = str(default).lower()
             if default is None:
                 default = [] if schema[key].get("type") == "array" else {}
             expected = f"`[{', '.join(default)}]`" if isinstance(default, list) else f"`{default}`"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,16 @@ import pytest_asyncio
 
 import gateway as package
 from tests.conftest import StartGateway
+from tests.support.certificates import Authority
 from tests.support.fdstore import DescriptorKeeper
+from tests.support.gateway import Gateway
 from tests.support.numbered import Play
 from tests.support.plain import RawBackend
+from tests.support.tls import TlsConnection, trusting
 
 from .services import MOST, MakeService, Service
+
+Secure = Callable[..., Awaitable[TlsConnection]]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -59,3 +65,32 @@ async def make_service(keepers: list[DescriptorKeeper], start_gateway: StartGate
         return Service(start_gateway, keeper, {"RUNTIME_DIRECTORY": str(runtime), **(env or {})})
 
     return make
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Issues the certificates of the module's gateways."""
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def secure(authority: Authority) -> AsyncIterator[Secure]:
+    """Opens connections with TLS to a gateway, and closes them in the end."""
+    opened: list[TlsConnection] = []
+
+    async def to(
+        gateway: Gateway,
+        version: str | None = None,
+        name: str | None = "gateway.test",
+        context: ssl.SSLContext | None = None,
+        shake: bool = True,
+    ) -> TlsConnection:
+        connection = TlsConnection(context or trusting(authority.ca, version), name, await gateway.connect())
+        opened.append(connection)
+        if shake:
+            await connection.shake()
+        return connection
+
+    yield to
+    for connection in opened:
+        await connection.close()

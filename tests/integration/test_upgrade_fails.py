@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from gateway.processes.control import messages
+from gateway.tunnels.table.layout import RELEASED, STATE
 from tests.conftest import Open, StartGateway
 from tests.support.deadline import eventually, within
 from tests.support.files import rewrite
@@ -22,7 +23,8 @@ from tests.support.gateway import NO_PINGS, Gateway, to_one
 from tests.support.memory import open_descriptors
 from tests.support.numbered import Play
 from tests.support.process import children, gone
-from tests.support.raw import request
+from tests.support.raw import handshake, request, switching
+from tests.support.rest import table_of
 
 from .upgrades import UPGRADE_SECONDS, fails, of, serves_as_before, status_of_upgrade, upgrade
 
@@ -243,6 +245,43 @@ async def test_the_old_worker_dies_before_it_forgets_what_was_taken_over(
     assert len(ids) == len(gateway.log_records(event="tunnel_end")) == tunnels
 
     await within(_has_one_worker(gateway), "the old one's successor to be seen off")
+
+
+@pytest.mark.either_build
+async def test_int_while_the_last_tunnel_moves(start_gateway: StartGateway, play: Play, program: Path) -> None:
+    """The old worker has exited before the new one reads the tunnel's row, which is still there."""
+    worker = program / "processes" / "worker.py"
+    at = "            kept = self._deposits.inherited()\n            _, left"
+    rewrite(worker, worker.read_text().replace(at, "            time.sleep(1)\n" + at))
+    answers = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.set()
+        await answers.wait()
+        writer.write(switching())
+        await reader.read()
+        writer.close()
+
+    asked = asyncio.Event()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    gateway = await start_gateway({**NO_PINGS, **to_one(address)}, env=of(program))
+    client = await gateway.connect()
+    await client.send(handshake("/"))
+    await within(asked.wait(), "the handshake")
+    await upgrade(gateway, wait=False)
+    table = table_of(gateway.process.pid)
+    answers.set()
+    rows = [table.first_row(slot) for slot in range(table.slots)]
+    await eventually(lambda: any(table.cells[row + STATE] == RELEASED for row in rows), "the tunnel to be released")
+    gateway.process.signal(signal.SIGINT)
+    await gateway.exits(0)
+    assert not [line for line in gateway.stderr.lines if "cannot be read" in line]
+    table.close()
+    await client.close()
+    server.close()
+    await server.wait_closed()
 
 
 async def _has_one_worker(gateway: Gateway) -> None:

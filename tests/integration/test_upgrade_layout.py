@@ -316,6 +316,7 @@ async def test_a_worker_that_dies_while_tunnels_move(
     for tunnel in tunnels:
         tunnel.say()
     await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages")
+    await eventually(lambda: len(children(gateway.process.pid)) == 1, "the old one's successor to finish")
     assert all(tunnel.lives for tunnel in tunnels)
     scrape = await gateway.tunnels(220 if who == "OLD" else 221)
     for series, value in before.counters().items():

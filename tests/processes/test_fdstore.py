@@ -469,3 +469,15 @@ async def test_a_descriptor_in_store_that_is_closed_is_left_out(bench: Bench) ->
         for fd in connections:
             os.close(fd)
     bench.store._kept.pop(2)
+
+
+async def test_a_store_that_is_unsettled_again_at_once_is_waited_for(bench: Bench) -> None:
+    """Batches of tunnels move one right behind the other; a successor must not start between two."""
+    with bench.store.unsettled():
+        waiting = asyncio.create_task(bench.store.settled())
+        await asyncio.sleep(0)
+    with bench.store.unsettled():
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert not waiting.done()
+    await asyncio.wait_for(waiting, 10)

@@ -8,6 +8,7 @@ import pytest
 
 from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import Configured, Learned, ReopenLogs, Retired, Stop, TakeOver
+from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.worker import Worker
 from gateway.processes.workers import WorkerProcess, Workers
 from gateway.tunnels.table.table import Table
@@ -84,3 +85,19 @@ async def test_the_supervisor_hears_the_next_message(ends, caplog):
     theirs.close()
     async with asyncio.timeout(10):
         assert await worker.answers.get() is None
+
+
+async def test_no_worker_starts_for_a_gateway_that_stops_meanwhile():
+    """The slot's last worker died while tunnels moved, and its successor waited for the outcome."""
+    store = DescriptorStore(asyncio.get_running_loop(), 1 << 30)
+    failures = []
+    workers = Workers(None, None, None, [store], None, {}, failures.append)
+    workers.spawn = lambda slot: 1 // 0
+    with store.unsettled():
+        keeping = asyncio.create_task(workers.keep(0, asyncio.get_running_loop().create_future()))
+        await asyncio.sleep(0)
+        workers.stopping = True
+    async with asyncio.timeout(10):
+        await keeping
+    assert workers.kept == set()
+    assert failures == []

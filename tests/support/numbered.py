@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import ssl
 import struct
 import zlib
 from collections.abc import Callable, Iterable
@@ -264,19 +265,20 @@ class Play:
         self._clients: set[End] = set()
 
     @classmethod
-    async def start(cls) -> Play:
-        """Start the backend."""
+    async def start(cls, tls: ssl.SSLContext | None = None) -> Play:
+        """Start the backend. :param tls: of a backend that speaks TLS"""
         port = free_port()
         loop = asyncio.get_running_loop()
         made: Play
-        server = await loop.create_server(lambda: made._backend(), "127.0.0.1", port, backlog=4096)
+        server = await loop.create_server(lambda: made._backend(), "127.0.0.1", port, backlog=4096, ssl=tls)
         made = cls(server, f"127.0.0.1:{port}")
         return made
 
-    async def open(self, gateway: str, seconds: float = DEADLINE_SECONDS) -> Tunnel:
+    async def open(self, gateway: str, seconds: float = DEADLINE_SECONDS, tls: ssl.SSLContext | None = None) -> Tunnel:
         """Open a tunnel through a gateway.
 
         :param gateway: ``host:port``
+        :param tls: of a client that speaks TLS; the certificate has to be for ``localhost``
         :param seconds: that it may take
         :raises ConnectionError: the connection ends before the handshake is answered
         """
@@ -288,19 +290,22 @@ class Play:
         client = End(CLIENT, lambda end, head: answered.set_result(head))
         client.tunnel = number
         self._clients.add(client)
-        await loop.create_connection(lambda: client, host, int(port))
+        name = None if tls is None else "localhost"
+        await loop.create_connection(lambda: client, host, int(port), ssl=tls, server_hostname=name)
         client.transport.write(handshake(f"/{number}"))
         client.unanswered = answered
         head = await within(answered, "the answer to a handshake", seconds)
         assert head.startswith(b"HTTP/1.1 101 "), head
         return Tunnel(client, await arrived)
 
-    async def open_many(self, gateway: str, count: int, at_once: int = 50) -> list[Tunnel]:
+    async def open_many(
+        self, gateway: str, count: int, at_once: int = 50, tls: ssl.SSLContext | None = None
+    ) -> list[Tunnel]:
         """Open tunnels, some at once."""
         found: list[Tunnel] = []
         while len(found) < count:
             some = min(at_once, count - len(found))
-            found += await asyncio.gather(*(self.open(gateway) for _ in range(some)))
+            found += await asyncio.gather(*(self.open(gateway, tls=tls) for _ in range(some)))
         return found
 
     async def close(self) -> None:

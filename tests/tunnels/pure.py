@@ -11,8 +11,8 @@ from gateway.build import TWO_BUILDS, PureSources
 
 def pure_modules() -> dict[str, ModuleType]:
     """The pure build of all modules that have two, by the ends of their names; they import each other."""
-    parents = {name: sys.modules[name.rpartition(".")[0]] for name in TWO_BUILDS}
     before = {name: importlib.import_module(name) for name in TWO_BUILDS}
+    parents = {name: sys.modules[name.rpartition(".")[0]] for name in TWO_BUILDS}
     sources = PureSources()
     sys.meta_path.insert(0, sources)
     try:

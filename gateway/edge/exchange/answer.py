@@ -169,7 +169,7 @@ class Answer(Upload):
             self._release_backend(known.keeps_backend and end == len(data))
             if not self._to_client:
                 self._out = out
-                shared.poller.defer(partial(shared.wire.write, self._client.fd, out), self._whole_answer_written)
+                shared.poller.defer(partial(self._client.wire.write, self._client.fd, out), self._whole_answer_written)
                 return
             self._write_client(out)
             return
@@ -208,8 +208,9 @@ class Answer(Upload):
         """As the poller reads for :meth:`_answer_came`, while the request is still being sent."""
         backend = self._backend
         assert backend is not None
-        data = self._shared.kernel.receive(backend.fd, self._shared.kernel.receive_bytes)
-        if mask & ~EPOLLOUT != EPOLLIN or (isinstance(data, bytes) and len(data) == self._shared.kernel.receive_bytes):
+        most = self._shared.kernel.receive_bytes
+        data = backend.wire.receive(backend.fd, most)
+        if mask & ~EPOLLOUT != EPOLLIN or backend.wire.is_full(len(data) if isinstance(data, bytes) else 0, most):
             self._ask_backend_again()
         self._answer_came(data)
 
@@ -217,12 +218,12 @@ class Answer(Upload):
         backend = self._backend
         assert backend is not None
         shared = self._shared
-        got = shared.wire.read(backend.fd)
+        got = backend.wire.read(backend.fd)
         if got <= 0:
             if -got not in NOT_NOW:
                 self._body_ended(-got)
             return
-        if got == shared.kernel.receive_bytes or mask & ~EPOLLOUT != EPOLLIN:
+        if mask & ~EPOLLOUT != EPOLLIN or backend.wire.is_full(got, shared.kernel.receive_bytes):
             self._ask_backend_again()
         body = self._body
         assert body is not None
@@ -275,7 +276,9 @@ class Answer(Upload):
     def _body_ended(self, error: int) -> None:
         """The backend's connection ended. :param error: an errno; 0 for its end"""
         error = error or self._broke
-        if error == 0 and isinstance(self._body, UntilClose):
+        backend = self._backend
+        truncated = backend is not None and backend.wire.is_truncated(backend.fd)
+        if error == 0 and isinstance(self._body, UntilClose) and not truncated:
             self._body = None
             self._complete = True
             self._release_backend(False)

@@ -89,7 +89,7 @@ class Exchange(Answer):
         shared = self._shared
         shared.in_flight += 1
         self._declined = True
-        self._backend = BackendConnection(shared.pool, fd, attempt[0], attempt[2], shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, shared.wire, attempt[0], attempt[2], shared.relay.now)
         self._backend_mode = HEAD
         shared.poller.read_on(fd, self._answer_came)
         self._touch()
@@ -137,7 +137,7 @@ class Exchange(Answer):
         self._dial = None
         self._reused = False
         self._attempt = attempt
-        self._backend = BackendConnection(shared.pool, fd, attempt[0], attempt[2], shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, shared.wire, attempt[0], attempt[2], shared.relay.now)
         self._backend_mode = HEAD
         shared.poller.read(fd, self._answer_came, known)
         shared.backends.used(attempt[0], REQUEST, DIAL)
@@ -161,7 +161,7 @@ class Exchange(Answer):
         shared.poller.read_on(connection.fd, self._answer_came)
         shared.backends.used(connection.target, REQUEST, source)
         self._touch()
-        shared.poller.defer(partial(shared.wire.write, connection.fd, self._load), self._load_sent)
+        shared.poller.defer(partial(connection.wire.write, connection.fd, self._load), self._load_sent)
 
     def _load_sent(self, sent: int) -> None:
         """:param sent: what a used connection took of the request, or a negative errno"""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gateway.edge.pool import BackendConnection
     from gateway.edge.refused import Refused
     from gateway.edge.request import Request
+    from gateway.edge.wire import Wire
     from gateway.protocol.bodies import Framer
 
 NOT_NOW = (EAGAIN, EINTR)
@@ -28,6 +29,7 @@ class Downstream(Protocol):
     """The client's connection, as its exchange sees it (``edge/client.py``)."""
 
     fd: int
+    wire: Wire
     deadline_ns: int
     ahead: bytes
     """what it sent behind the request"""
@@ -135,7 +137,7 @@ class Sides:
         if self._to_client:
             self._to_client += bytes(self._shared.kernel.buffer[start:end])
             return
-        sent = self._shared.wire.send(self._client.fd, start, end)
+        sent = self._client.wire.send(self._client.fd, start, end)
         if sent != end - start:
             self._keep_for_client(sent, bytes(self._shared.kernel.buffer[start:end]))
 
@@ -143,7 +145,7 @@ class Sides:
         if self._to_client:
             self._to_client += data
         elif data:
-            self._written_to_client(self._shared.wire.write(self._client.fd, data), data)
+            self._written_to_client(self._client.wire.write(self._client.fd, data), data)
 
     def _written_to_client(self, sent: int, data: bytes) -> None:
         """:param sent: what the client's socket took of ``data``, or a negative errno"""
@@ -165,7 +167,7 @@ class Sides:
         data = self._to_client
         if not data:
             return
-        sent = self._shared.wire.write(self._client.fd, data)
+        sent = self._client.wire.write(self._client.fd, data)
         if sent < 0:
             if -sent not in NOT_NOW:
                 self._client_failed(-sent)
@@ -208,7 +210,7 @@ class Sides:
         """Send the backend ``kernel.buffer[start:end]``."""
         backend = self._backend
         assert backend is not None
-        sent = self._shared.wire.send(backend.fd, start, end)
+        sent = backend.wire.send(backend.fd, start, end)
         if sent != end - start:
             self._written_to_backend(sent, bytes(self._shared.kernel.buffer[start:end]))
 
@@ -232,7 +234,7 @@ class Sides:
         if not self._to_backend or backend is None:
             return
         data = self._to_backend
-        sent = self._shared.wire.write(backend.fd, data)
+        sent = backend.wire.write(backend.fd, data)
         if sent < 0:
             if -sent not in NOT_NOW:
                 self._backend_takes_no_more(-sent)

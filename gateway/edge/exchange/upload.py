@@ -73,13 +73,15 @@ class Upload(Sides):
 
     def _read_ahead(self, mask: int) -> None:
         """The client sent something behind its request, or went away, while the answer waits for it to take more."""
-        data = self._shared.kernel.receive(self._client.fd, RECEIVE_BYTES)
-        if mask & READABLE != EPOLLIN or (isinstance(data, bytes) and len(data) == RECEIVE_BYTES):
-            self._shared.poller.ask_again(self._client.fd, self._client_events())
-        self._client.read(data)
-        if self._client.is_full and not self._over:
+        client = self._client
+        data = client.wire.receive(client.fd, RECEIVE_BYTES)
+        got = len(data) if isinstance(data, bytes) else 0
+        if mask & READABLE != EPOLLIN or client.wire.is_full(got, RECEIVE_BYTES):
+            self._shared.poller.ask_again(client.fd, self._client_events())
+        client.read(data)
+        if client.is_full and not self._over:
             # It has epoll watch for the client's end alone now; what waits to be sent has to go on all the same.
-            self._shared.poller.rewatch(self._client.fd, self._client_events(), self._client_ready)
+            self._shared.poller.rewatch(client.fd, self._client_events(), self._client_ready)
 
     def _read_body(self, mask: int) -> None:
         if (self._to_backend or self._backend is None) and not self._unwanted:
@@ -87,12 +89,12 @@ class Upload(Sides):
             return
         shared = self._shared
         client = self._client
-        got = shared.wire.read(client.fd)
+        got = client.wire.read(client.fd)
         if got <= 0:
             if -got not in NOT_NOW:
                 self._client_failed(-got)
             return
-        if got == shared.kernel.receive_bytes or mask & READABLE != EPOLLIN:
+        if mask & READABLE != EPOLLIN or client.wire.is_full(got, shared.kernel.receive_bytes):
             shared.poller.ask_again(client.fd, self._client_events())
         upload = self._upload
         assert upload is not None

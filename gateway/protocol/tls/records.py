@@ -236,7 +236,7 @@ class Records:
 
     # --- sending ------------------------------------------------------------------------------------------------------
 
-    def seal(self, cells: memoryview[int], at: int, source: bytearray, start: int, end: int, now: int) -> int:
+    def seal(self, cells: memoryview[int], at: int, source: bytearray | bytes, start: int, end: int, now: int) -> int:
         """Seal ``source[start:end]`` as records at the start of ``wire``, and advance the sequence number.
 
         The first ones after a silence are small, so that the receiver can begin before 16 KiB have come.

@@ -16,7 +16,7 @@ import select
 import selectors
 from collections.abc import Callable
 from errno import EINVAL
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.tunnels.relay.kernel import Kernel
 from gateway.tunnels.relay.relay import Relay
@@ -36,6 +36,16 @@ Received = bytes | int | None
 Call = Callable[[], int]
 Done = Callable[[int], None]
 log = logging.getLogger("gateway")
+
+
+class Wire(Protocol):
+    """What carries a connection's bytes (``edge/wire/``)."""
+
+    def receive(self, fd: int, most: int) -> bytes | int:
+        """As :meth:`Kernel.receive`."""
+
+    def is_full(self, got: int, asked: int) -> bool:
+        """Whether that may have left bytes in the socket."""
 
 
 class Poller(selectors.EpollSelector):
@@ -65,6 +75,13 @@ class Poller(selectors.EpollSelector):
         """counts a callback that raised"""
         self._callbacks: dict[int, Callback] = {}
         self._readers: dict[int, Reader] = {}
+        self.wires: dict[int, Wire] = {}
+        """by descriptor: what receives from connections that are not plain, and may hold something for their readers"""
+        self.heavy: Callable[[], bool] = lambda: False
+        """does some work that costs CPU, once a turn while ``is_loaded``, for a bounded time; returns whether more is
+        left"""
+        self.is_loaded = False
+        self._recalled: set[int] = set()
         self._received: dict[int, bytes | int] = {}
         """by descriptor: received in this turn, and not given to a reader yet"""
         self._deferred: list[tuple[Call, Done]] = []
@@ -83,7 +100,10 @@ class Poller(selectors.EpollSelector):
 
         :param known: whether epoll watches it already
         """
-        self.kernel.watch(fd, known, READING)
+        if known:
+            self.ask_again(fd)
+        else:
+            self.kernel.watch(fd, False, READING)
         self._callbacks.pop(fd, None)
         self._readers[fd] = reader
 
@@ -104,7 +124,7 @@ class Poller(selectors.EpollSelector):
 
     def rewatch(self, fd: int, events: int, callback: Callback) -> Received:
         """Watch a descriptor that is watched already for other events. :returns: as :meth:`callback_on`"""
-        self.kernel.watch(fd, True, events)
+        self.ask_again(fd, events)
         return self.callback_on(fd, callback)
 
     def take(self, fd: int) -> bytes:
@@ -118,6 +138,12 @@ class Poller(selectors.EpollSelector):
     def ask_again(self, fd: int, events: int = READING) -> None:
         """Have epoll report again what is there to be read."""
         self.kernel.watch(fd, True, events)
+        if events & select.EPOLLIN and fd in self.wires:
+            self.recall(fd)  # it may hold something that epoll does not know of
+
+    def recall(self, fd: int) -> None:
+        """Call the callback or reader of a descriptor in the next turn, as if epoll had reported ``EPOLLIN``."""
+        self._recalled.add(fd)
 
     def let_go(self, fd: int) -> Received:
         """Stop calling back; epoll goes on watching. For a descriptor that the relay or a pool takes over.
@@ -126,6 +152,7 @@ class Poller(selectors.EpollSelector):
         """
         if self._readers.pop(fd, None) is None:
             self._callbacks.pop(fd, None)  # none is left where something failed between two owners
+        self._recalled.discard(fd)
         return self._received.pop(fd, None)
 
     def unwatch(self, fd: int) -> Received:
@@ -162,11 +189,17 @@ class Poller(selectors.EpollSelector):
         if self._deferred:
             self._run_deferred()
             timeout_ms = 0
+        if self._recalled or self.is_loaded:
+            timeout_ms = 0
         ready = []
         callbacks = self._callbacks
         readers = self._readers
         received = self._received
         others = self.relay.poll(timeout_ms)
+        if self._recalled:
+            recalled, self._recalled = self._recalled, set()
+            recalled.difference_update(fd for fd, _ in others)
+            others.extend((fd, select.EPOLLIN) for fd in recalled)
         for fd, mask in others:
             reader = readers.get(fd)
             if reader is not None:
@@ -209,14 +242,22 @@ class Poller(selectors.EpollSelector):
                 events |= selectors.EVENT_READ
             if events & key.events:
                 ready.append((key, events & key.events))
+        if self.is_loaded:
+            self._do_heavy()
         if self._deferred:
             self._run_deferred()
         return ready
 
     def _receive(self, fd: int, mask: int) -> bytes | int:
         """Receive for a reader, and have epoll report what is left."""
-        data = self.kernel.receive(fd, RECEIVE_BYTES)
-        if mask != select.EPOLLIN or (isinstance(data, bytes) and len(data) == RECEIVE_BYTES):
+        wire = self.wires.get(fd)
+        if wire is None:
+            data = self.kernel.receive(fd, RECEIVE_BYTES)
+            is_full = isinstance(data, bytes) and len(data) == RECEIVE_BYTES
+        else:
+            data = wire.receive(fd, RECEIVE_BYTES)
+            is_full = wire.is_full(0, RECEIVE_BYTES)
+        if is_full or mask != select.EPOLLIN:
             self.kernel.watch(fd, True, READING)
         return data
 
@@ -226,6 +267,20 @@ class Poller(selectors.EpollSelector):
             reader(data)
         except Exception:
             self._failed(fd, reader)
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Call a bound method. If it raises, that ends its object, as for any callback."""
+        try:
+            callback()
+        except Exception:
+            self._failed(-1, callback)
+
+    def _do_heavy(self) -> None:
+        try:
+            self.is_loaded = self.heavy()
+        except Exception:  # it sees to its own failures: this is a mistake, which must not end tunnels
+            log.exception("%r failed", self.heavy)
+            self.on_failure()
 
     def _run_deferred(self) -> None:
         """Make the deferred calls, and those that they lead to."""

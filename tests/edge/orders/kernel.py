@@ -16,6 +16,7 @@ from .sockets import EVERYTHING, FIN, RESET, Peer, Socket
 
 FIRST_FD = 10
 SPARE_BYTES = 16
+WIRE_SPARE_BYTES = 20 * 1024
 FIRST_BYTES = 32 * 1024
 Event = tuple[int, int]
 
@@ -34,6 +35,7 @@ class FakeKernel:
         self.buffer = bytearray(buffer_bytes + SPARE_BYTES)
         self.receive_bytes = buffer_bytes
         self.data = self.buffer
+        self.wire = bytearray(buffer_bytes + WIRE_SPARE_BYTES)
         self.events: list[Event] = []
         self.clock_ns = 1_000_000_000_000
         self.sockets: dict[int, Socket] = {}
@@ -150,6 +152,19 @@ class FakeKernel:
     def receive(self, fd: int, most: int) -> bytes | int:
         sock = self._of("receive", fd)
         return EBADF if sock is None else sock.receive(most)
+
+    def recv_wire(self, fd: int, start: int, end: int) -> int:
+        sock = self._of("recv_wire", fd)
+        if sock is None:
+            return -EBADF
+        data = sock.receive(end - start)
+        if isinstance(data, int):
+            return -data
+        self.wire[start : start + len(data)] = data
+        return len(data)
+
+    def send_wire(self, fd: int, start: int, end: int) -> int:
+        return self._send("send_wire", fd, bytes(self.wire[start:end]))
 
     def send(self, fd: int, start: int, end: int) -> int:
         return self._send("send", fd, bytes(self.buffer[start:end]))

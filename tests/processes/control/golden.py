@@ -39,6 +39,10 @@ def settings() -> Settings:
             {
                 "chat": {"backends": ["127.0.0.1:9001", {"address": "[::1]:9002", "weight": 2}]},
                 "quiet": {"backends": ["unix:/run/quiet.sock"], "balance": "round_robin", "on_loss": "off"},
+                "sealed": {
+                    "backends": ["chat.internal:9001"],
+                    "tls": {"ca": "/etc/ca.pem", "server_name": "chat", "cert": "/etc/gw.pem", "key": "/etc/gw.key"},
+                },
             },
             trusted_proxies=["10.0.0.0/8", "2001:db8::/32"],
         )

@@ -1,0 +1,110 @@
+"""What OpenSSL is allowed in handshakes: versions, suites, groups, certificates.
+
+TLS 1.3, and of TLS 1.2 the suites with ECDHE and an AEAD (Mozilla's "intermediate", version 5.7, without finite-field
+Diffie-Hellman): what ``protocol/tls/`` has record protection for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import ssl
+from collections.abc import Callable
+from typing import Literal
+
+from gateway.edge.tls.secrets import KeyLog
+
+Version = Literal["1.2", "1.3"]
+TLS12_SUITES = (
+    "ECDHE-ECDSA-AES128-GCM-SHA256",
+    "ECDHE-RSA-AES128-GCM-SHA256",
+    "ECDHE-ECDSA-AES256-GCM-SHA384",
+    "ECDHE-RSA-AES256-GCM-SHA384",
+    "ECDHE-ECDSA-CHACHA20-POLY1305",
+    "ECDHE-RSA-CHACHA20-POLY1305",
+)
+GROUPS = "X25519:P-256:P-384"
+ALPN = ("http/1.1",)
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_SET_GROUPS_LIST = 92
+"""``SSL_CTRL_SET_GROUPS_LIST`` of <openssl/ssl.h>."""
+
+
+def server_context(key_log: KeyLog, min_version: Version = "1.2") -> ssl.SSLContext:
+    """For listeners, still without a certificate. The client chooses the suite, as Mozilla recommends.
+
+    :raises OSError: descriptors are short, or ``/proc`` is not there
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, key_log, min_version)
+    context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
+    return context
+
+
+def client_context(key_log: KeyLog, min_version: Version = "1.2") -> ssl.SSLContext:
+    """Toward backends: verifies certificates and names; trusts nobody yet.
+
+    :raises OSError: as :func:`server_context`
+    """
+    return _context(ssl.PROTOCOL_TLS_CLIENT, key_log, min_version)
+
+
+def load_pair(context: ssl.SSLContext, chain: str, key: str) -> None:
+    """Have a context use a certificate, beside those of other key types that it has.
+
+    :param chain: PEM: the certificate, then intermediate ones
+    :param key: PEM, not encrypted
+    :raises ssl.SSLError: they are not what they should be, or do not match
+    """
+    fd = os.memfd_create("certificate", os.MFD_CLOEXEC)  # there is no way to give OpenSSL a key but a file
+    try:
+        with os.fdopen(os.dup(fd), "wb") as file:
+            file.write(f"{key}\n{chain}\n".encode())
+        context.load_cert_chain(f"/proc/self/fd/{fd}", password=_no_password)
+    finally:
+        os.close(fd)
+
+
+def _context(protocol: int, key_log: KeyLog, min_version: Version) -> ssl.SSLContext:
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = _VERSIONS[min_version]
+    context.set_ciphers(":".join(TLS12_SUITES))
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(ALPN)
+    _set_groups(context)
+    context.keylog_filename = key_log.path
+    return context
+
+
+def _set_groups(context: ssl.SSLContext) -> None:
+    """Offer :data:`GROUPS` only.
+
+    Python has no method for it before 3.15, and ``set_ecdh_curve`` takes a single group. So OpenSSL is called, with the
+    pointer that follows the head of a CPython context (``PySSLContext`` in ``Modules/_ssl.c``, since 2.7.9). If the
+    library is linked in without symbols, OpenSSL's own list is offered, which also has X448 and P-521.
+    """
+    if hasattr(context, "set_groups"):
+        context.set_groups(GROUPS)
+        return
+    control = _control()
+    if control is not None:
+        pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__)
+        if control(pointer, _SET_GROUPS_LIST, 0, GROUPS.encode()) != 1:
+            raise ssl.SSLError("OpenSSL does not take the list of groups")
+
+
+def _control() -> Callable[[ctypes.c_void_p, int, int, bytes], int] | None:
+    """``SSL_CTX_ctrl`` of the OpenSSL that ``ssl`` uses; None where it cannot be found."""
+    import _ssl
+
+    try:
+        control = ctypes.CDLL(_ssl.__file__).SSL_CTX_ctrl
+    except (AttributeError, OSError):
+        return None
+    control.restype = ctypes.c_long
+    control.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p)
+    return control
+
+
+def _no_password() -> str:
+    """Otherwise OpenSSL would ask on the terminal for that of an encrypted key."""
+    return ""
