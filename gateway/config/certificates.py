@@ -17,7 +17,7 @@ from gateway.config.pem import mistakes_in_pair, read_pem
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from gateway.config.schema import Config, ListenerTls
+    from gateway.config.schema import Config, ListenerTls, UpstreamTls
 
 DAY_SECONDS = 86400.0
 SOON_DAYS = 14
@@ -53,31 +53,53 @@ def read_pair(cert: str, key: str | None) -> Pair:
     return _described(cert, chain, chain if key is None else read_pem(key))
 
 
+def read_backend_pair(cert: str, key: str | None) -> tuple[str, str | None]:
+    """Read the certificate and the key that backends are shown. Arguments and errors as of :func:`read_pair`."""
+    for _, mistake in mistakes_in_pair(cert, key):
+        raise mistake
+    return read_pem(cert), None if key is None else read_pem(key)
+
+
 class Certificates(NamedTuple):
-    """Everything that the listeners of a configuration need of their files, as it was read at one time."""
+    """Everything that listeners and upstreams need of their files, as it was read at one time."""
 
     pairs: dict[tuple[str, str | None], Pair]
     """by path of the certificate and of the key"""
     client_cas: dict[str, str]
     """PEM, by path"""
+    backend_cas: dict[str, str]
+    """PEM, by path"""
+    backend_pairs: dict[tuple[str, str | None], tuple[str, str | None]]
+    """what backends are shown: PEM of the certificate and of the key, by the paths of both"""
+
+    @classmethod
+    def none(cls) -> Certificates:
+        """Of a configuration without TLS."""
+        return cls({}, {}, {}, {})
 
     @classmethod
     def read(cls, config: Config) -> Certificates:
         """Read them. :raises BadValue: one cannot be used"""
-        found = cls({}, {})
+        found = cls.none()
         for listener in config.listen:
             if listener.tls is not None:
                 for pair in listener.tls.certificates:
                     found.pairs[pair.cert, pair.key] = read_pair(pair.cert, pair.key)
                 if listener.tls.client_ca is not None:
                     found.client_cas[listener.tls.client_ca] = read_pem(listener.tls.client_ca)
+        for upstream in config.upstreams.values():
+            tls = upstream.tls
+            if tls is not None and tls.ca is not None:
+                found.backend_cas[tls.ca] = read_pem(tls.ca)
+            if tls is not None and tls.cert is not None:
+                found.backend_pairs[tls.cert, tls.key] = read_backend_pair(tls.cert, tls.key)
         return found
 
     @property
     def files(self) -> list[str]:
         """Paths of all files."""
-        paths = [path for pair in self.pairs for path in pair if path is not None]
-        return list(dict.fromkeys((*paths, *self.client_cas)))
+        paths = [path for pair in (*self.pairs, *self.backend_pairs) for path in pair if path is not None]
+        return list(dict.fromkeys((*paths, *self.client_cas, *self.backend_cas)))
 
     def settings_of(self, tls: ListenerTls) -> settings.ListenerTls:
         """What workers get for a listener."""
@@ -88,6 +110,12 @@ class Certificates(NamedTuple):
             None if tls.client_ca is None else self.client_cas[tls.client_ca],
             tls.client_required,
         )
+
+    def settings_of_upstream(self, tls: UpstreamTls) -> settings.UpstreamTls:
+        """What workers get for an upstream."""
+        ca = None if tls.ca is None else self.backend_cas[tls.ca]
+        cert, key = (None, None) if tls.cert is None else self.backend_pairs[tls.cert, tls.key]
+        return settings.UpstreamTls(ca, tls.server_name, cert, key, tls.verify)
 
 
 def doubts_about(pair: Pair, now: float | None = None) -> Iterator[BadValue]:

@@ -104,6 +104,8 @@ class Peer:
         sock.setblocking(False)
         self.sock = sock
         self.received = bytearray()
+        self.unsent = 0
+        """bytes that the endpoint has left to send; see :meth:`turn`"""
         self.end = ""
         """how its stream ended: ``fin``, ``reset``, or not yet"""
 
@@ -139,6 +141,9 @@ class Peer:
         """Whether its stream is over, once it has been read."""
         self.read()
         return self.end != ""
+
+    def turn(self) -> None:
+        """One turn of the loop: an endpoint that has something left to send does so now."""
 
     def half_close(self) -> None:
         """Send FIN and go on reading."""
@@ -420,6 +425,8 @@ class Rig:
 
     def serve(self, seconds: float = 0) -> None:
         """One turn of the loop."""
+        for peer in self._peers:
+            peer.turn()
         assert self.poller.select(seconds) == [], "nothing here is asyncio's"
 
     def until(self, condition: Callable[[], T], what: str, turn: float | None = 0.001) -> T:

@@ -10,6 +10,7 @@ from gateway.edge.dialling import Dial
 from gateway.edge.exchange.answer import Answer
 from gateway.edge.exchange.sides import BACKEND, CLIENT, GATEWAY, HEAD
 from gateway.edge.pool import BackendConnection
+from gateway.edge.proxied import header_for
 from gateway.edge.refused import Refused
 from gateway.edge.to_backend import request_to_backend
 from gateway.observe.backends import DIAL, POOL, REQUEST
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from gateway.edge.exchange.shared import Exchanges
     from gateway.edge.exchange.sides import Downstream
     from gateway.edge.request import Request
+    from gateway.edge.ways import Way
     from gateway.routing.attempts import Attempt
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -71,7 +73,12 @@ class Exchange(Answer):
             self._watch_client()
         pinned = self._client.pinned
         upstream = request.route.upstream
-        if pinned is not None and pinned.target.upstream == upstream.name and shared.pool.claim(pinned):
+        if (
+            pinned is not None
+            and pinned.target.upstream == upstream.name
+            and pinned.proxy_protocol == upstream.proxy_protocol
+            and shared.pool.claim(pinned, shared.relay.now, self._repeatable)
+        ):
             self._count(pinned.target.number)
             self._use(pinned, POOL)
             return
@@ -80,16 +87,17 @@ class Exchange(Answer):
         if attempt is None or self.chosen(attempt):
             self._dial_backend(attempt)
 
-    def take_declined(self, fd: int, attempt: Attempt, data: bytes) -> None:
+    def take_declined(self, fd: int, way: Way, attempt: Attempt, data: bytes) -> None:
         """Relay the answer of a backend that declined an upgrade; the client's connection is closed behind it.
 
         :param fd: the backend's connection, read by the poller
+        :param way: that it was dialled with
         :param data: what has come of the answer
         """
         shared = self._shared
         shared.in_flight += 1
         self._declined = True
-        self._backend = BackendConnection(shared.pool, fd, shared.wire, attempt[0], attempt[2], shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, way, attempt[0], attempt[2], shared.relay.now)
         self._backend_mode = HEAD
         shared.poller.read_on(fd, self._answer_came)
         self._touch()
@@ -101,8 +109,9 @@ class Exchange(Answer):
         target = attempt[0]
         self._attempt = attempt
         self._count(target.number)
-        # A second attempt at the same backend is one after a connection that turned out to be closed.
-        if not self._reused:
+        # A second attempt at the same backend is one after a connection that turned out to be closed. A connection that
+        # begins with a client's address is for that client alone: it is not in the pool.
+        if not self._reused and self._request.route.upstream.proxy_protocol is None:
             connection = shared.pool.take(target, shared.relay.now, self._repeatable)
             if connection is not None:
                 self._use(connection, POOL)
@@ -122,8 +131,11 @@ class Exchange(Answer):
     def _dial_backend(self, attempt: Attempt | None) -> None:
         """:param attempt: the one to begin with, where it is chosen already"""
         assert self._attempts is not None
-        limits = self._request.route.limits
-        dial = self._dial = Dial(self._shared.dialler, self, self._attempts, self._load, limits.connect_ns)
+        route, peer = self._request.route, self._request.peer
+        preamble = header_for(route.upstream, peer, self._client.fd)
+        dial = self._dial = Dial(
+            self._shared.dialler, self, self._attempts, self._load, route.limits.connect_ns, preamble
+        )
         dial.start(attempt)
         self._wait_for_dial()
 
@@ -131,13 +143,14 @@ class Exchange(Answer):
         if self._dial is not None and not self._over:
             self._client.deadline_ns = self._dial.deadline_ns
 
-    def dialled(self, fd: int, attempt: Attempt, unsent: bytes, known: bool) -> None:
+    def dialled(self, fd: int, way: Way, attempt: Attempt, unsent: bytes, known: bool) -> None:
         """A new connection to a backend stands."""
         shared = self._shared
         self._dial = None
         self._reused = False
         self._attempt = attempt
-        self._backend = BackendConnection(shared.pool, fd, shared.wire, attempt[0], attempt[2], shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, way, attempt[0], attempt[2], shared.relay.now)
+        self._backend.proxy_protocol = self._request.route.upstream.proxy_protocol
         self._backend_mode = HEAD
         shared.poller.read(fd, self._answer_came, known)
         shared.backends.used(attempt[0], REQUEST, DIAL)
@@ -213,6 +226,11 @@ class Exchange(Answer):
             self._try_again()
             return
         why = "broke off its answer" if self._head_bytes_came else "closed the connection without an answer"
+        backend = self._backend
+        if backend is not None and (alert := backend.wire.alert(backend.fd)):
+            why = f"ended TLS: {alert}"
+            if not self._reused:  # with TLS 1.3 that is how it refuses a client's certificate, or wants one
+                self._shared.backends.connect_failed(backend.target, "refused_by_backend")
         self._refuse(Refused(502, f"the backend {why}", "connect_error"), BACKEND, "reset" if error else "fin")
 
     def _client_failed(self, error: int) -> None:
@@ -275,6 +293,7 @@ class Exchange(Answer):
             and self._upload is None
             and not (self._to_backend or self._unwanted or self._declined or config.draining)
             and backend.target.number in config.in_service
+            and backend.way is shared.dialler.ways.of(backend.target.upstream)
         )
         if reusable and self._backend_mode != HEAD:
             shared.poller.read(backend.fd, backend.said, known=True)
@@ -283,13 +302,19 @@ class Exchange(Answer):
             shared.pool.discard(backend)
             return
         now = shared.relay.now
-        if known.pins or self._request.facts.pins or client.pinned is backend:
-            if client.pinned is not backend and client.pinned is not None:
-                shared.pool.close(client.pinned)
-            client.pinned = backend
-            shared.pool.hold(backend, now)
-        else:
-            shared.pool.put(backend, now, min(upstream.pool_idle_ns, known.idle_ns), upstream.pool_size)
+        idle_ns = min(upstream.pool_idle_ns, known.idle_ns)
+        if known.pins or self._request.facts.pins:
+            backend.is_authenticated = True
+        if not backend.is_authenticated and backend.proxy_protocol is None:
+            shared.pool.put(backend, now, idle_ns, upstream.pool_size)
+            return
+        pinned = client.pinned
+        if pinned is not None and pinned is not backend:
+            if pinned.is_authenticated and pinned.fd >= 0 and not backend.is_authenticated:
+                shared.pool.discard(backend)  # which is easily replaced, unlike the other
+                return
+            shared.pool.close(pinned)
+        client.pinned = backend if shared.pool.hold(backend, now, idle_ns) else None
 
     def _drop_backend(self) -> None:
         backend, self._backend = self._backend, None

@@ -169,7 +169,8 @@ class Handshake:
             if not record:
                 return
         self._incoming.write(record)
-        self._advance()
+        if record[0] != CHANGE_CIPHER_SPEC:  # it is followed by another one: asking OpenSSL now costs, and gets nothing
+            self._advance()
 
     def _hold(self, record: bytes) -> bytes:
         """Wait for a whole ClientHello, which says which context is used. :returns: all its records once they are there
@@ -308,6 +309,8 @@ class Handshake:
         if not self._records:
             if self._received.startswith(_METHODS):
                 return HandshakeFailed(PLAIN_HTTP, "plain HTTP on a port for TLS")
+            if self._received.startswith(b"HTTP/"):
+                return HandshakeFailed(PLAIN_HTTP, "the backend speaks plain HTTP on this port")
             return HandshakeFailed(NOT_TLS, "the first bytes are not those of TLS")
         return HandshakeFailed(PROTOCOL_ERROR, f"a record of type {self._received[0]} with {size} bytes")
 

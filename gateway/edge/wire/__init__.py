@@ -42,6 +42,9 @@ class Wire(Protocol):
         :param asked: how much it was to return at most: ``kernel.receive_bytes`` for :meth:`read`
         """
 
+    def alert(self, fd: int) -> str:
+        """The TLS alert by which the peer ended the connection, in words; empty if there was none."""
+
     def has_ended(self, fd: int) -> bool:
         """Whether the stream has ended without that the socket says so."""
 
@@ -69,6 +72,9 @@ class Wire(Protocol):
 
     def detach(self, fd: int) -> Session | None:
         """Forget the connection, which the caller goes on with; return what it needs for that, None for nothing."""
+
+    def packed(self, fd: int) -> list[object] | None:
+        """What another process needs to go on with the connection, besides its descriptor: plain JSON data."""
 
     def forget(self, fd: int) -> None:
         """Forget the connection, which goes on elsewhere."""

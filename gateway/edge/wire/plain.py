@@ -33,6 +33,11 @@ class PlainWire:
         return got == asked
 
     @staticmethod
+    def alert(fd: int) -> str:
+        """There are none."""
+        return ""
+
+    @staticmethod
     def has_ended(fd: int) -> bool:
         """The socket says so."""
         return False
@@ -49,6 +54,10 @@ class PlainWire:
     @staticmethod
     def detach(fd: int) -> None:
         """There is nothing but the socket."""
+
+    @staticmethod
+    def packed(fd: int) -> None:
+        """Nothing."""
 
     @staticmethod
     def forget(fd: int) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from array import array
 from errno import EAGAIN, ECONNRESET, EINTR, EPIPE, EPROTO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from gateway.protocol.tls.content import BROKEN, CLOSED
+from gateway.protocol.tls.alerts import name_of
+from gateway.protocol.tls.content import BROKEN, CLOSED, FATAL_ALERT
 from gateway.protocol.tls.state import ANSWER_DUE
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ OPEN = -1
 class TlsStream:
     """A TLS connection."""
 
-    __slots__ = ("cells", "end", "half", "is_reset", "is_truncated", "sealed", "sealed_hash", "unsent")
+    __slots__ = ("alert", "cells", "end", "half", "is_reset", "is_truncated", "sealed", "sealed_hash", "unsent")
 
     def __init__(self, cells: array[int], half: bytes = b"", unsent: bytes = b"") -> None:
         """
@@ -45,8 +46,20 @@ class TlsStream:
         self.sealed_hash = 0
         self.end = OPEN
         """what reading returns from now on: an errno, or 0 at the end of the stream"""
+        self.alert = ""
+        """by which the peer ended the connection, in words"""
         self.is_truncated = False
         self.is_reset = False
+
+    def packed(self) -> list[object]:
+        """What :meth:`unpacked` takes, in another process too: plain JSON data."""
+        return [self.cells.tobytes().hex(), self.half.hex(), self.unsent.hex()]
+
+    @classmethod
+    def unpacked(cls, packed: list[Any]) -> TlsStream:
+        """The stream that was packed by :meth:`packed`. That one must not be used any more."""
+        cells, half, unsent = map(bytes.fromhex, packed)
+        return cls(array("q", cells), half, unsent)
 
     def wipe(self) -> None:
         """Forget the keys."""
@@ -130,6 +143,11 @@ class TlsWire:
         """See :meth:`gateway.edge.wire.Wire.is_full`."""
         return self._full
 
+    def alert(self, fd: int) -> str:
+        """See :meth:`gateway.edge.wire.Wire.alert`."""
+        stream = self._streams.get(fd)
+        return "" if stream is None else stream.alert
+
     def has_ended(self, fd: int) -> bool:
         """Whether close_notify came, or something that ends the connection."""
         stream = self._streams.get(fd)
@@ -149,6 +167,8 @@ class TlsWire:
         if event:
             if event == BROKEN:
                 self._keep(fd, stream, records.refuse(stream.cells, 0, records.alert))
+            elif event == FATAL_ALERT:
+                stream.alert = name_of(records.alert).replace("_", " ")
             stream.end = 0 if event == CLOSED else EPROTO if event == BROKEN else ECONNRESET
             if got:
                 self._poller.recall(fd)  # the end is for the next read, and epoll has nothing more to report
@@ -240,6 +260,10 @@ class TlsWire:
             if not stream.is_reset:
                 self._close_notify(fd, stream)
             stream.wipe()
+
+    def packed(self, fd: int) -> list[object]:
+        """See :meth:`gateway.edge.wire.Wire.packed`."""
+        return self._streams[fd].packed()
 
     def forget(self, fd: int) -> None:
         """Forget the connection and its keys, without a word."""

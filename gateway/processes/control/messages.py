@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.config.address import Address
-from gateway.config.settings import Settings
+from gateway.config.settings import Listener, Settings, UpstreamTls
 from gateway.routing.registry import Registry
 from gateway.tunnels.learning.intervals import News
 
-VERSION = 5
+VERSION = 7
 """Version of the wire format. Upgrades across versions are refused, since old workers talk to the new supervisor."""
 
 NO_DESCRIPTOR = -1
@@ -67,6 +67,14 @@ class Resolved(NamedTuple):
 
     names: dict[str, tuple[str, ...]]
     """IP addresses by name, best first; names that have not been resolved yet are missing"""
+
+
+class UseCertificates(NamedTuple):
+    """To a worker: certificates were renewed; accept connections and connect to backends like this from now on."""
+
+    listen: tuple[Listener, ...]
+    upstreams: dict[str, UpstreamTls]
+    """those with TLS"""
 
 
 class DrainBackends(NamedTuple):
@@ -178,6 +186,7 @@ ToWorker = (
     | Resolved
     | Drain
     | DrainBackends
+    | UseCertificates
     | Stop
     | ReopenLogs
     | Learned
