@@ -6,11 +6,11 @@ YAML. `settings` has the part that workers are sent.
 
 import os
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
+from gateway.config.access import Network, contradictions
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_listen
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
@@ -77,26 +77,6 @@ def _parse_max_tunnels(value: object) -> int | Literal["auto"]:
     return value
 
 
-def _parse_network(value: object) -> IPv4Network | IPv6Network:
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    if not isinstance(value, str):
-        raise BadValue(f"expected a network, found {found(value)}", "such as 10.0.0.0/8 or 192.0.2.7")
-    try:
-        if "%" not in value:  # a zone belongs to the route to a peer, not to its address
-            return ip_network(value)
-    except ValueError:
-        pass
-    raise BadValue(f"{quoted(value)} is not a network", _likely_network(value))
-
-
-def _likely_network(text: str) -> str:
-    try:
-        return f"{ip_interface(text.partition('%')[0]).network} is the network around it"
-    except ValueError:
-        return "such as 10.0.0.0/8 or 192.0.2.7"
-
-
 def _log_path(value: object) -> str | None:
     if is_off(value):
         return None
@@ -112,12 +92,6 @@ def _log_may_be_off(value: object) -> object:
 
 
 ListenAddress = Annotated[Address, PlainValidator(parse_listen), WithJsonSchema(ADDRESS_JSON_SCHEMA)]
-
-_Network = Annotated[
-    IPv4Network | IPv6Network,
-    PlainValidator(_parse_network),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9.]+)?$"}),
-]
 
 
 class Listener(Section):
@@ -177,7 +151,7 @@ class Config(Section):
         " descriptors carries, at most 65536",
     )
     listen: tuple[Listener, ...] = Field(min_length=1, description="Addresses to accept clients on")
-    trusted_proxies: tuple[_Network, ...] = Field(
+    trusted_proxies: tuple[Network, ...] = Field(
         default=(),
         description="Networks and addresses of proxies in front, whose X-Forwarded-* headers are believed",
     )
@@ -223,6 +197,7 @@ class Config(Section):
         """Yield unknown upstreams, conflicts in keepalives, and duplicate names and addresses."""
         yield from _unknown_upstreams(written)
         yield from misfits_on_routes(written)
+        yield from contradictions(written.get("routes"))
         names = [
             (("routes", index, "name"), value_of(route, "name")) for index, route in items_of(written.get("routes"))
         ]

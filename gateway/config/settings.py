@@ -140,6 +140,23 @@ class Match(NamedTuple):
         return cls(match.hosts, match.path, match.path_exact, match.path_regex, match.subprotocols)
 
 
+class Access(NamedTuple):
+    """Who may come in on a route."""
+
+    origins: tuple[str, ...] | None
+    """None for any"""
+    allow: tuple[IPv4Network | IPv6Network, ...] | None
+    """None for any that ``deny`` does not name"""
+    deny: tuple[IPv4Network | IPv6Network, ...]
+
+    @classmethod
+    def of(cls, route: schema.Route) -> Access | None:
+        """Convert a route's rules. :returns: None if there are none"""
+        if route.origins is None and route.allow is None and not route.deny:
+            return None
+        return cls(route.origins, route.allow, route.deny)
+
+
 class Route(NamedTuple):
     """Where matching requests go, and which upgrades are allowed."""
 
@@ -151,6 +168,7 @@ class Route(NamedTuple):
     timeouts: Timeouts
     client: KeepaliveSide
     backend: KeepaliveSide
+    access: Access | None
 
     @classmethod
     def of(cls, route: schema.Route, config: schema.Config) -> Route:
@@ -165,6 +183,7 @@ class Route(NamedTuple):
             timeouts=Timeouts.of(config.timeouts_of(route)),
             client=KeepaliveSide.of(keepalive.client),
             backend=KeepaliveSide.of(keepalive.backend),
+            access=Access.of(route),
         )
 
 
