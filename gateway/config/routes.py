@@ -34,14 +34,14 @@ class Route(Section):
         default="proxy",
         description="What a request without an upgrade gets: the upstream's answer, or 426",
     )
-    origins: tuple[Origin, ...] | None = Field(
-        default=None,
+    origins: tuple[Origin, ...] = Field(
+        default=(),
         min_length=1,
         description="Origins whose pages may send requests: https://app.example.com, https://*.example.com, null, or"
         " none (no Origin); others get 403; absent: any",
     )
-    allow: tuple[Network, ...] | None = Field(
-        default=None,
+    allow: tuple[Network, ...] = Field(
+        default=(),
         min_length=1,
         description="Networks and addresses of clients that may come in; others get 403. The longest prefix in `allow`"
         " and `deny` decides",

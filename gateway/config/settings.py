@@ -143,18 +143,18 @@ class Match(NamedTuple):
 class Access(NamedTuple):
     """Who may come in on a route."""
 
-    origins: tuple[str, ...] | None
-    """None for any"""
-    allow: tuple[IPv4Network | IPv6Network, ...] | None
-    """None for any that ``deny`` does not name"""
+    origins: tuple[str, ...]
+    """empty for any"""
+    allow: tuple[IPv4Network | IPv6Network, ...]
+    """empty for any that ``deny`` does not name"""
     deny: tuple[IPv4Network | IPv6Network, ...]
 
     @classmethod
     def of(cls, route: schema.Route) -> Access | None:
         """Convert a route's rules. :returns: None if there are none"""
-        if route.origins is None and route.allow is None and not route.deny:
-            return None
-        return cls(route.origins, route.allow, route.deny)
+        if route.origins or route.allow or route.deny:
+            return cls(route.origins, route.allow, route.deny)
+        return None
 
 
 class Route(NamedTuple):

@@ -134,7 +134,7 @@ def test_defaults_are_as_documented() -> None:
             expected = "of `timeouts`"
         elif key.startswith("routes[].keepalive."):
             expected = "of `keepalive`"
-        elif key.startswith("routes[].match."):
+        elif key.startswith("routes[].match.") or key in ("routes[].origins", "routes[].allow"):
             expected = "any"
         else:
             default = schema[key].get("default")

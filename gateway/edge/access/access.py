@@ -29,9 +29,8 @@ class Access:
     def __init__(self, rules: settings.Access, trust: Trust) -> None:
         """:param trust: knows a client's address"""
         self._trust = trust
-        has_addresses = rules.allow is not None or bool(rules.deny)
-        self._addresses = Addresses(rules.allow, rules.deny) if has_addresses else None
-        self._origins = Origins(rules.origins) if rules.origins is not None else None
+        self._addresses = Addresses(rules.allow, rules.deny) if rules.allow or rules.deny else None
+        self._origins = Origins(rules.origins) if rules.origins else None
 
     def check(self, request: Entering) -> None:
         """Let a request in. :raises Refused: a rule does not"""

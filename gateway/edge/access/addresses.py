@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 from gateway.edge.trust import plain_network
@@ -13,11 +13,11 @@ Network = IPv4Network | IPv6Network
 class Addresses:
     """The rules of a route. A lookup takes as many steps as there are different lengths of prefixes, at most 129."""
 
-    def __init__(self, allow: Iterable[Network] | None, deny: Iterable[Network]) -> None:
-        """:param allow: None if every address is allowed that ``deny`` does not name"""
-        self._otherwise = allow is None
+    def __init__(self, allow: Collection[Network], deny: Iterable[Network]) -> None:
+        """:param allow: empty if every address is allowed that ``deny`` does not name"""
+        self._otherwise = not allow
         verdicts: dict[int, dict[int, dict[int, bool]]] = {4: {}, 6: {}}
-        for networks, verdict in ((allow or (), True), (deny, False)):
+        for networks, verdict in ((allow, True), (deny, False)):
             for network in map(plain_network, networks):
                 of_length = verdicts[network.version].setdefault(network.prefixlen, {})
                 of_length[int(network.network_address)] = verdict
