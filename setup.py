@@ -22,6 +22,7 @@ MODULES = (
     "gateway/tunnels/relay/kernel.pyx",
     "gateway/tunnels/relay/pinging.py",
     "gateway/tunnels/relay/relay.py",
+    "gateway/tunnels/relay/sealed.py",
     "gateway/tunnels/relay/streams.py",
     "gateway/tunnels/upkeep/sweep.py",
 )

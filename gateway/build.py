@@ -23,6 +23,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.kernel",
         "gateway.tunnels.relay.pinging",
         "gateway.tunnels.relay.relay",
+        "gateway.tunnels.relay.sealed",
         "gateway.tunnels.relay.streams",
         "gateway.tunnels.upkeep.sweep",
     }

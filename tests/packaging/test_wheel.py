@@ -55,6 +55,7 @@ COMPILED = {
     "gateway/tunnels/relay/kernel",
     "gateway/tunnels/relay/pinging",
     "gateway/tunnels/relay/relay",
+    "gateway/tunnels/relay/sealed",
     "gateway/tunnels/relay/streams",
     "gateway/tunnels/upkeep/sweep",
 }

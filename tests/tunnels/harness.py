@@ -14,10 +14,10 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from gateway.protocol.scanner_state import DATA_AT, FRAMES, OPCODES, PING_AT, PONG_AT
 from gateway.tunnels.moving.adoption import Adoption, adopt
@@ -186,6 +186,15 @@ def open_sockets() -> set[str]:
     return found
 
 
+class Held(NamedTuple):
+    """Bytes of a tunnel's TLS connections that the edge has as the tunnel opens, as ``Relay.open`` takes them."""
+
+    client_pending: bytes = b""
+    backend_pending: bytes = b""
+    client_half: bytes = b""
+    backend_half: bytes = b""
+
+
 # --- the worker -------------------------------------------------------------------------------------------------------
 
 
@@ -291,6 +300,9 @@ class RigOwner(Nobody):
 class Rig:
     """A worker's relay, without the worker."""
 
+    tls: Sequence[str | None] = ()
+    """of tunnels that are opened with nothing said about it"""
+
     def __init__(self, max_tunnels: int = 16) -> None:
         self.table = Table.create(1, max_tunnels)
         self.cells = self.table.cells
@@ -326,11 +338,17 @@ class Rig:
         pong_timeout: int = PONG_WITHIN,
         on_loss: int = 0,
         ahead: bytes = b"",
+        tls: Sequence[str | None] = (),
+        engines: Callable[[str, int], tuple[Sequence[int], Any]] | None = None,
+        held: Held | None = None,
     ) -> Tunnel:
         """Open a tunnel as the edge does, both sockets being read already.
 
         :param ahead: what the client says before, and FIN with it: it is read by somebody else, and lost
         :param ping_after: of the client, of the backend
+        :param tls: suites of the client and of the backend; None for a plain one. Without it, as ``self.tls`` says
+        :param engines: makes their ends of TLS; see ``tls_peers.py``
+        :param held: what the edge has of TLS connections besides their sessions
         """
         client, near_client = connection(family, buffers)
         backend, near_backend = connection(family, buffers)
@@ -347,14 +365,19 @@ class Rig:
             sock.setblocking(False)
             self.poller.read(sock.fileno(), lambda data: None)
             fds.append(sock.detach())
+        peers = [Peer(client), Peer(backend)]
+        for side, suite in enumerate(tls or self.tls):
+            if suite is not None:
+                session, engine = (engines or self.engines)(suite, side)
+                self.slice.begin_session(row, side, session)
+                peers[side] = self.tls_peer((client, backend)[side], engine)
         if ahead:
             client.send(ahead)
             client.shutdown(socket.SHUT_WR)
             self.serve()
         for fd in fds:
             self.poller.let_go(fd)
-        self.relay.open(row, *fds)
-        peers = Peer(client), Peer(backend)
+        self.relay.open(row, *fds, *(held or ()))
         self._peers += peers
         number = self.cells[row + ID]
         self.kept[number] = (os.dup(fds[0]), os.dup(fds[1]))
@@ -376,6 +399,17 @@ class Rig:
         for tunnel in self.tunnels:
             tunnel.fds = handed_over.get(tunnel.id, tunnel.fds)
         return adopt(self.slice, self.relay, handed_over, self._ended, self.forget)
+
+    def engines(self, suite: str, side: int) -> tuple[Sequence[int], Any]:
+        """OpenSSL at the other end; our own session."""
+        from .tls_peers import with_openssl  # which is made of what is here
+
+        return with_openssl(suite, side)
+
+    def tls_peer(self, sock: socket.socket, engine: Any) -> Peer:
+        from .tls_peers import TlsPeer  # as above
+
+        return TlsPeer(sock, engine)
 
     def forget(self, tunnel_id: int) -> None:
         """What the supervisor does when it hears of a tunnel's end."""

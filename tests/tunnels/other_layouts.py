@@ -15,7 +15,7 @@ from gateway.tunnels.table.fields import ESSENTIAL, VALUES, defaults
 from gateway.tunnels.table.layout import W_HIGH_ROWS
 from gateway.tunnels.table.table import Table
 
-SECTIONS = ("worker", "backend", "totals", "row")
+SECTIONS = ("worker", "backend", "totals", "row", "session")
 Defaults = Callable[[str], Mapping[str, int | None]]
 
 
@@ -27,6 +27,7 @@ def other(own: Description, random: Random, drop: bool = True) -> tuple[Descript
     bounds = {name: _other_bounds(each, random) for name, each in own.bounds.items()}
     of_new: dict[str, dict[str, int]] = {}
     sections: dict[str, Section] = {}
+    texts: dict[str, tuple[int, int]] = {}
     at = 2048 + random.randrange(100)
     sections["header"] = Section(0, at, 1, own.header.names)
     for name in SECTIONS:
@@ -38,7 +39,6 @@ def other(own: Description, random: Random, drop: bool = True) -> tuple[Descript
                 sizes[cell] = len(bounds[cell.split()[-1]]) + 1
         sizes |= dict.fromkeys(new, 1)
         names, cells = _places(sizes, random)
-        texts: dict[str, tuple[int, int]] = {}
         if name == "row":
             texts, cells = _texts(list(own.texts), cells, random)
         sections[name] = Section(at, cells + random.randrange(4), section.count, names)
@@ -81,7 +81,10 @@ def translated(table: Table, to: Description, default: Defaults, names: tuple[in
         for n in range(table.cells[table.worker(slot) + W_HIGH_ROWS]):
             row = foreign.row(slot, n)
             if row is not None:
-                _write(fd, to.row.block(slot, n), conversion.row(slot, row).cells)
+                converted = conversion.row(slot, n, row)
+                _write(fd, to.row.block(slot, n), converted.cells)
+                if converted.is_tls:
+                    _write(fd, to.session.block(slot, n), conversion.sessions(foreign.sessions(slot, n))[0])
     foreign.close()
     return fd
 
@@ -131,7 +134,7 @@ def _other_bounds(bounds: tuple[int, ...], random: Random) -> tuple[int, ...]:
 def _other_values(cell: str, values: Mapping[str, int], random: Random) -> dict[str, int]:
     """Other numbers for the same names, and two names more; 0 stays what it is, where that is the state of nothing."""
     assert values == VALUES[cell]
-    fixed = [name for name, value in values.items() if value == 0 and cell == "STATE"]
+    fixed = [name for name, value in values.items() if value == 0 and cell in ("STATE", "VERSION")]
     names = [*(name for name in values if name not in fixed), "NEW_1", "NEW_2"]
     random.shuffle(names)
     return {name: number for number, name in enumerate([*fixed, *names])}

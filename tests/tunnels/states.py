@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -166,6 +167,12 @@ def waiting_to_be_told_of_a_loss(rig: Rig, tunnel: Tunnel) -> None:
 
 def stalled(rig: Rig, tunnel: Tunnel) -> None:
     rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
+
+
+def cut_off(rig: Rig, tunnel: Tunnel) -> None:
+    """With TLS: FIN without close_notify."""
+    tunnel.client.sock.shutdown(socket.SHUT_WR)
+    rig.until(tunnel.backend.has_ended, "FIN")
 
 
 STATES: list[Callable[[Rig, Tunnel], None]] = [

@@ -11,14 +11,19 @@ from gateway.tunnels.table.layout import ROW_CELLS
 
 from .harness import NS, Rig
 from .row_cells import IN_THE_ROW, PACKAGE, REBUILT, ZERO_IN_A_CLEAN_ROW, names_of_cells, numbered, words
-from .states import BUFFERS, STATES
+from .states import BUFFERS, STATES, cut_off
+from .tls_peers import BOTH_NEW
 
 HOLDINGS = {
-    # Of these, owners and pending are about tunnels: adopt fills in the one, the other holds nothing of a clean row.
-    "tunnels/relay/streams.py Streams": words("kernel cells owner owners pending closing_fds called now"),
+    # Of these, owners, pending and halves are about tunnels: adopt fills in the one, the others hold nothing of a clean
+    # row.
+    "tunnels/relay/streams.py Streams": words(
+        "kernel cells owner owners pending halves records closing_fds called now"
+    ),
     "tunnels/relay/ending.py Ending": words("called now"),
     "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
     "tunnels/relay/pinging.py Pinging": words("called now"),
+    "tunnels/relay/sealed.py Sealed": set(),
     "tunnels/relay/relay.py Relay": words("tick_ns called now"),
     "tunnels/relay/poller.py Poller": words("kernel relay on_failure _callbacks _readers _received _deferred"),
     # What is taken is about rows that a worker which died in an upgrade may still have: its successor looks there, too.
@@ -68,10 +73,10 @@ def test_no_state_is_left_out() -> None:
     """The states of ``states.py`` are different ones: together they touch each cell that a state can be in."""
     names = names_of_cells()
     touched: set[str | None] = set()
-    for bring_about in STATES:
+    for bring_about in [*STATES, cut_off]:
         rig = Rig()
         try:
-            tunnel = rig.open(buffers=BUFFERS, idle=60 * NS)
+            tunnel = rig.open(buffers=BUFFERS, idle=60 * NS, tls=BOTH_NEW if bring_about is cut_off else ())
             start = rig.cells[tunnel.row : tunnel.row + ROW_CELLS].tolist()
             bring_about(rig, tunnel)
             rig.rest()

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.protocol.tls.state import FIELDS, SESSION_CELLS
 from gateway.tunnels.table import fields, layout
 from gateway.tunnels.table.conversion import CannotConvert, Conversion, Foreign
-from gateway.tunnels.table.description import Description, Section
+from gateway.tunnels.table.description import NO_SESSIONS, Description, Section
 from gateway.tunnels.table.fields import ESSENTIAL, REQUIRED, defaults, describe
 from gateway.tunnels.table.layout import SIDE_0, SIDE_CELLS, SIDES
 from gateway.tunnels.table.table import Table
@@ -49,6 +50,9 @@ def random_row(random: Random) -> list[int]:
     for name, (at, _) in OWN.row.names.items():
         if bare(name) in OWN.values:
             cells[at] = random.choice([*OWN.values[bare(name)].values()])
+        elif bare(name) == "TLS":
+            side = SIDES.index(name.split()[0])
+            cells[at] = random.choice([0, OWN.session.block(1, 2) + side * SESSION_CELLS])
         elif bare(name) == "PEER":
             cells[at] = random.choice([0, SIDE_CELLS if name.startswith(SIDES[0]) else -SIDE_CELLS])
         else:
@@ -95,7 +99,8 @@ def test_each_cell_has_a_name_and_a_default_or_a_reason_to_have_none() -> None:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             cells |= {name for name in (node.targets[0].id,) if name.startswith("T_")}
     known: list[str] = []
-    of_rows = (fields.ROW, fields.SIDE, fields.SCANNER)
+    cells |= {*FIELDS}
+    of_rows = (fields.ROW, fields.SIDE, fields.SCANNER, fields.SESSION)
     for group in (fields.HEADER, fields.WORKER, fields.BACKEND, fields.TOTALS, fields.ROUTE_TOTALS, *of_rows):
         known += group
     assert {"STATE", "T_GAPS", "W_PID", "STATUS"} <= cells
@@ -104,12 +109,12 @@ def test_each_cell_has_a_name_and_a_default_or_a_reason_to_have_none() -> None:
 
 
 def test_what_is_essential_or_has_named_values_is_a_cell_of_a_row() -> None:
-    names = {bare(name) for name in OWN.row.names}
+    names = {bare(name) for name in (*OWN.row.names, *OWN.session.names)}
     assert names >= ESSENTIAL
     assert names >= fields.VALUES.keys()
 
 
-@pytest.mark.parametrize("section", ["header", "worker", "backend", "totals", "row"])
+@pytest.mark.parametrize("section", ["header", "worker", "backend", "totals", "row", "session"])
 def test_no_two_cells_are_in_one_place(section: str) -> None:
     found: Section = getattr(OWN, section)
     places = [at + n for at, size in found.names.values() for n in range(size)]
@@ -125,11 +130,12 @@ def test_there_and_back_loses_nothing_that_both_have(random: Random) -> None:
     theirs, default = other(OWN, random)
     cells = random_row(random)
     row = with_texts(cells, random)
-    converted, unknown = Conversion(OWN, theirs, default).row(1, row)
+    converted, unknown, is_tls = Conversion(OWN, theirs, default).row(1, 2, row)
     assert unknown is None
+    assert is_tls == any(cells[OWN.row.names[f"{side} TLS"][0]] for side in SIDES)
     assert len(converted) == theirs.row.cells
     for name, (at, _) in theirs.row.names.items():
-        if bare(name) in ("TOTALS", "PEER"):
+        if bare(name) in ("TOTALS", "PEER", "TLS"):
             continue
         if name in OWN.row.names:
             before = value_of(OWN, name, cells[OWN.row.names[name][0]])
@@ -142,8 +148,8 @@ def test_there_and_back_loses_nothing_that_both_have(random: Random) -> None:
         name: text[: theirs.texts[name][1]] for name, text in texts_in(OWN, row).items()
     }
 
-    back, unknown = Conversion(theirs, OWN).row(1, converted.tobytes())
-    assert unknown is None
+    back, unknown, is_tls_again = Conversion(theirs, OWN).row(1, 2, converted.tobytes())
+    assert (unknown, is_tls_again) == (None, is_tls)
     expected = list(cells)
     for name, (at, _) in OWN.row.names.items():
         if name not in theirs.row.names and bare(name) != "TOTALS":
@@ -163,7 +169,7 @@ def test_the_scanners_of_both_sides_find_each_other(random: Random) -> None:
     for distance in (0, SIDE_CELLS):
         cells[OWN.row.names["client PEER"][0]] = distance
         cells[OWN.row.names["backend PEER"][0]] = -distance
-        converted, _ = Conversion(OWN, theirs, default).row(0, layout_array(cells))
+        converted, _, _ = Conversion(OWN, theirs, default).row(0, 0, layout_array(cells))
         assert converted[client] == (backend - client if distance else 0)
         assert converted[backend] == (client - backend if distance else 0)
 
@@ -172,9 +178,9 @@ def test_the_scanners_of_both_sides_find_each_other(random: Random) -> None:
 def test_a_tunnel_with_something_that_its_bytes_rest_on_is_not_carried_on_without(name: str) -> None:
     conversion = Conversion(OWN, without(OWN, "row", name))
     cells = [0] * layout.ROW_CELLS
-    assert conversion.row(0, layout_array(cells)).unknown is None
+    assert conversion.row(0, 0, layout_array(cells)).unknown is None
     cells[OWN.row.names[name][0]] = 1
-    assert conversion.row(0, layout_array(cells)).unknown == name
+    assert conversion.row(0, 0, layout_array(cells)).unknown == name
 
 
 def test_what_another_layout_says_is_essential_is_so() -> None:
@@ -186,9 +192,9 @@ def test_what_another_layout_says_is_essential_is_so() -> None:
         essential=ESSENTIAL | {"MOOD"},
     )
     cells = [0] * layout.ROW_CELLS
-    assert Conversion(newer, OWN).row(0, layout_array(cells)).unknown is None
+    assert Conversion(newer, OWN).row(0, 0, layout_array(cells)).unknown is None
     cells[at] = 1
-    assert Conversion(newer, OWN).row(0, layout_array(cells)).unknown == "client MOOD"
+    assert Conversion(newer, OWN).row(0, 0, layout_array(cells)).unknown == "client MOOD"
 
 
 @pytest.mark.parametrize("name", ["CAUSE", "client GATE", "backend STATUS", "STATE"])
@@ -197,17 +203,17 @@ def test_a_value_that_has_no_name_here_is_told_of(name: str) -> None:
     cells = [0] * layout.ROW_CELLS
     at, _ = OWN.row.names[name]
     cells[at] = 77
-    converted, unknown = Conversion(theirs, OWN).row(0, layout_array(cells))
+    converted, unknown, _ = Conversion(theirs, OWN).row(0, 0, layout_array(cells))
     assert unknown == name
     assert converted[at] == 0
     cells[at] = 1
-    converted, unknown = Conversion(theirs, OWN).row(0, layout_array(cells))
+    converted, unknown, _ = Conversion(theirs, OWN).row(0, 0, layout_array(cells))
     assert (converted[at], unknown) == (1, None)
 
 
 REQUIREMENTS = [
     (section, name)
-    for section in ("header", "worker", "backend", "row")
+    for section in ("header", "worker", "backend", "row", "session")
     for name, default in defaults(section).items()
     if default is REQUIRED
 ]
@@ -222,6 +228,89 @@ def test_a_table_that_lacks_what_is_needed_is_refused(section: str, name: str) -
 def test_a_table_for_other_workers_is_refused() -> None:
     with pytest.raises(CannotConvert, match="for 2 workers in 4 slots, not for 1 in 2"):
         Conversion(describe(2, 4), OWN)
+
+
+# --- sessions ---------------------------------------------------------------------------------------------------------
+
+
+def random_sessions(random: Random) -> list[int]:
+    cells = [0] * layout.SESSIONS_CELLS
+    for name, (at, size) in OWN.session.names.items():
+        if bare(name) in OWN.values:
+            cells[at] = random.choice([*OWN.values[bare(name)].values()])
+        else:
+            cells[at : at + size] = [random.randrange(-(2**63), 2**63) for _ in range(size)]
+    return cells
+
+
+@given(randoms)
+def test_keys_are_the_same_there_and_back(random: Random) -> None:
+    theirs, default = other(OWN, random)
+    cells = random_sessions(random)
+    converted, unknown = Conversion(OWN, theirs, default).sessions(cells)
+    assert unknown is None
+    assert len(converted) == theirs.session.cells
+    back, unknown = Conversion(theirs, OWN).sessions(converted)
+    assert unknown is None
+    for name, (at, size) in OWN.session.names.items():
+        kept = name in theirs.session.names
+        assert back[at : at + size] == (cells[at : at + size] if kept else [0] * size), name
+        assert kept or bare(name) not in ESSENTIAL
+
+
+@pytest.mark.parametrize("name", [name for name in OWN.session.names if bare(name) in ESSENTIAL])
+def test_a_session_with_something_unknown_is_not_carried_on(name: str) -> None:
+    conversion = Conversion(OWN, without(OWN, "session", name))
+    cells = [0] * layout.SESSIONS_CELLS
+    assert conversion.sessions(cells)[1] is None
+    cells[sum(OWN.session.names[name]) - 1] = 1
+    assert conversion.sessions(cells)[1] == name
+
+
+@pytest.mark.parametrize("name", ["client VERSION", "backend SUITE"])
+def test_a_session_of_a_kind_that_has_no_name_here_is_not_carried_on(name: str) -> None:
+    theirs = replace(OWN, values={**OWN.values, bare(name): {**OWN.values[bare(name)], "NEW": 77}})
+    cells = [0] * layout.SESSIONS_CELLS
+    cells[OWN.session.names[name][0]] = 77
+    assert Conversion(theirs, OWN).sessions(cells)[1] == name
+
+
+def test_a_session_lies_where_its_row_does() -> None:
+    """``TLS`` is worked out for the row that a tunnel gets in the other table."""
+    cells = [0] * layout.ROW_CELLS
+    cells[OWN.row.names["backend TLS"][0]] = 12345
+    roomier = describe(1, 9)
+    converted, unknown, is_tls = Conversion(OWN, roomier).row(1, 7, layout_array(cells))
+    assert (unknown, is_tls) == (None, True)
+    assert converted[OWN.row.names["client TLS"][0]] == 0
+    assert converted[OWN.row.names["backend TLS"][0]] == roomier.session.block(1, 7) + SESSION_CELLS
+
+
+def before_tls() -> Description:
+    """Layout 3."""
+    names = [name for name in OWN.row.names if bare(name) in ("TLS", "TRUNCATED")]
+    values = {name: each for name, each in OWN.values.items() if name not in ("VERSION", "SUITE", "ROLE")}
+    essential = ESSENTIAL - {bare(name) for name in OWN.session.names} - {"TLS"}
+    plain = replace(without(OWN, "row", *names), version=3, session=NO_SESSIONS, values=values, essential=essential)
+    assert b"session" not in plain.dump()
+    return Description.load(plain.dump())
+
+
+def test_a_table_from_before_tls_has_plain_tunnels() -> None:
+    cells = [1] * layout.ROW_CELLS
+    cells[OWN.row.names["client PEER"][0]] = 0
+    converted, unknown, is_tls = Conversion(before_tls(), OWN).row(0, 0, layout_array(cells))
+    assert (unknown, is_tls) == (None, False)
+    assert not any(converted[OWN.row.names[f"{side} TLS"][0]] for side in SIDES)
+
+
+@pytest.mark.parametrize("side", SIDES)
+def test_a_program_that_knows_no_tls_does_not_carry_it_on(side: str) -> None:
+    conversion = Conversion(OWN, before_tls(), lambda section: {} if section == "session" else defaults(section))
+    cells = [0] * layout.ROW_CELLS
+    assert conversion.row(0, 0, layout_array(cells)).unknown is None
+    cells[OWN.row.names[f"{side} TLS"][0]] = OWN.session.block(0, 0)
+    assert conversion.row(0, 0, layout_array(cells)).unknown == f"{side} TLS"
 
 
 # --- counters ---------------------------------------------------------------------------------------------------------
@@ -291,7 +380,7 @@ def test_a_length_that_cannot_be_is_cut_to_the_text(name: str) -> None:
     row = bytearray(b"x" * layout.ROW_CELLS * 8)
     at, _ = OWN.texts[name]
     row[at : at + 2] = b"\xff\xff"
-    converted = Conversion(theirs, OWN).row(0, bytes(row)).cells.tobytes()
+    converted = Conversion(theirs, OWN).row(0, 0, bytes(row)).cells.tobytes()
     assert texts_in(OWN, converted)[name] == b"xxxxx"
 
 

@@ -321,10 +321,10 @@ def test_a_row_that_cannot_be_converted_costs_the_others_nothing(
     (source,) = set(made.mirrors._sources.values())
     convert, theirs = source.conversion.row, made.theirs.row.names["ID"][0]
 
-    def row(slot: int, data: bytes) -> object:
+    def row(slot: int, number: int, data: bytes) -> object:
         if memoryview(data).cast("q")[theirs] == bad.id:
             raise Boom
-        return convert(slot, data)
+        return convert(slot, number, data)
 
     monkeypatch.setattr(source.conversion, "row", row)
     for _ in range(3):

@@ -110,16 +110,16 @@ def _adopt(
 
 
 def resume(
-    row: int, relay: Relay, cells: memoryview[int], connections: Connections, pending: tuple[bytes, bytes] = (b"", b"")
+    row: int, relay: Relay, cells: memoryview[int], connections: Connections, held: tuple[bytes, ...] = ()
 ) -> bool:
     """Resume a tunnel from its row. :returns: False if that failed, and the tunnel has ended
 
     :param connections: the relay owns them from now on
-    :param pending: bytes that the previous worker still had for the client and for the backend
+    :param held: what the previous worker still had, as ``Relay.release`` returned it
     """
     _forget_descriptors(cells, row)
     try:
-        relay.adopt(row, *connections, *pending)
+        relay.adopt(row, *connections, *held)
         return True
     except Exception as error:
         for side, fd in enumerate(connections):

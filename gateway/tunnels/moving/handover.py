@@ -1,8 +1,8 @@
 """Handover: in an upgrade, tunnels move from the old worker to the new one, and neither endpoint notices.
 
-The old worker stops serving a batch of tunnels (:meth:`Handover.release`) and puts their ids and pending bytes into a
-parcel (``parcel.py``). The new worker resumes them (:func:`take_over`): it copies their rows into its own slice and
-registers their connections, which the supervisor sends it, with epoll. Then the old worker drops them
+The old worker stops serving a batch of tunnels (:meth:`Handover.release`) and puts their ids and the bytes it holds
+into a parcel (``parcel.py``). The new worker resumes them (:func:`take_over`): it copies their rows into its own slice
+and registers their connections, which the supervisor sends it, with epoll. Then the old worker drops them
 (:meth:`Handover.forget`). Until then it can serve them again (:meth:`Handover.resume`). So exactly one worker serves a
 tunnel, or can resume it, at any time.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 
 from gateway.tunnels.moving import parcel
@@ -22,8 +22,8 @@ from gateway.tunnels.table.table import Slice
 
 log = logging.getLogger("gateway")
 
-ReadRow = Callable[[int], tuple[list[int], bytes]]
-"""As ``Table.copy_of``: returns a row's cells, and its texts as bytes."""
+ReadRow = Callable[[int], tuple[list[int], bytes, Sequence[int] | None]]
+"""As ``Table.copy_of``: returns a row's cells, its texts as bytes, and its sessions."""
 
 
 class Handover:
@@ -52,12 +52,12 @@ class Handover:
         for row in list(islice(rows, most)):
             tunnel = cells[row + ID]
             try:
-                pending = self._relay.release(row)
+                held = self._relay.release(row)
             except Exception as error:  # this one cannot move, the others can
                 self._relay.fail(row, "handover", error)
                 continue
             self._released[tunnel] = row
-            tunnels.append(parcel.Tunnel(tunnel, row, *pending))
+            tunnels.append(parcel.Tunnel(tunnel, row, *held))
         try:
             return parcel.pack(tunnels)
         except OSError:
@@ -117,7 +117,7 @@ def take_over(
             continue
         cells[row + STATE] = LIVE
         slice_.take(row, tunnel.row)
-        taken += resume(row, relay, cells, connections, (tunnel.client_pending, tunnel.backend_pending))
+        taken += resume(row, relay, cells, connections, tunnel[2:])
     for connections in kept.values():
         for fd in connections:
             os.close(fd)

@@ -205,7 +205,7 @@ class Mirrors:
             for tunnel in tunnels:
                 number = source.foreign.number_of(slot, tunnel.row)
                 row = self._row(slot, number)
-                if self._copy_row(source, slot, number) is not None:
+                if self._copy_row(source, slot, number, keys=True) is not None:
                     unknown.add(tunnel.id)
                 elif self.table.cells[row + ID] != tunnel.id:
                     raise ValueError(f"row {number} of slot {slot} is not that of tunnel {tunnel.id:x}")
@@ -221,7 +221,7 @@ class Mirrors:
                 return
             self._copy_blocks(source, slot)
             for number in self._in_use(source, slot, 0, source.foreign.used_rows(slot)):
-                self._copy_row(source, slot, number)
+                self._copy_row(source, slot, number, keys=True)
             self.table.forget_requests(slot, *self._names())
         self.on_settled()
         with self._lock:
@@ -267,7 +267,7 @@ class Mirrors:
                     f"slot {slot} has {len(rows)} open tunnels, and the table has room for {self.table.rows_per_worker}"
                 )
             for to, number in enumerate(rows):
-                if (cell := self._copy_row(source, slot, number, to)) is not None:
+                if (cell := self._copy_row(source, slot, number, to, keys=True)) is not None:
                     self.unknown[cell] += 1
             self.table.cells[self.table.worker(slot) + W_HIGH_ROWS] = len(rows)
 
@@ -293,40 +293,58 @@ class Mirrors:
             if used or mirrored[number - start] != FREE:
                 yield number
 
-    def _copy_row(self, source: _Source, slot: int, number: int, to: int | None = None) -> str | None:
+    def _copy_row(
+        self, source: _Source, slot: int, number: int, to: int | None = None, keys: bool = False
+    ) -> str | None:
         """
         :param to: the number of the mirror's row, if it differs
+        :param keys: copy the sessions as well: somebody may resume the tunnel
         :returns: the cell that keeps the tunnel from being resumed, or ``UNREADABLE``; None for most
         """
         at = self._row(slot, number if to is None else to)
         try:
-            return self._convert_row(source, slot, number, at)
+            return self._convert_row(source, slot, number, at, keys)
         except Exception as error:  # one row must not cost the others theirs
             if (slot, number) not in self._unreadable:
                 self._unreadable.add((slot, number))
                 log.error("slot %d, row %d: not convertible, so its tunnel cannot move", slot, number, exc_info=error)
-            self.table.cells[at : at + ROW_CELLS] = _EMPTY_ROW
+            self._empty(at)
             return UNREADABLE
 
-    def _convert_row(self, source: _Source, slot: int, number: int, at: int) -> str | None:
+    def _convert_row(self, source: _Source, slot: int, number: int, at: int, keys: bool) -> str | None:
         cells = self.table.cells
         row = source.foreign.row(slot, number)
         if row is None:
             if cells[at + STATE] != FREE:
                 cells[at + STATE] = FREE
-                cells[at : at + ROW_CELLS] = _EMPTY_ROW
+                self._empty(at)
             return None
-        converted, unknown = source.conversion.row(slot, row)
+        converted, unknown, is_tls = source.conversion.row(slot, self._number(slot, at), row)
+        sessions, unknown_there = (
+            source.conversion.sessions(source.foreign.sessions(slot, number)) if is_tls else ([], None)
+        )
+        unknown = unknown or unknown_there
         state = converted[STATE]
         if (cells[at + STATE], cells[at + ID]) != (state, converted[ID]):
             # As the owner of a row does: a reader that finds it live has found it whole.
             cells[at + STATE] = converted[STATE] = FREE
+            if cells[at + ID] != converted[ID]:
+                self.table.wipe_sessions(at)
         if unknown is not None:
             converted[DIRTY] = 1
             unknown = unknown.split()[-1]
         cells[at : at + ROW_CELLS] = converted
+        if keys and is_tls:
+            self.table.write_sessions(at, sessions)
         cells[at + STATE] = state
         return unknown
+
+    def _empty(self, row: int) -> None:
+        self.table.wipe_sessions(row)
+        self.table.cells[row : row + ROW_CELLS] = _EMPTY_ROW
+
+    def _number(self, slot: int, row: int) -> int:
+        return (row - self.table.first_row(slot)) // ROW_CELLS
 
     def _row(self, slot: int, number: int) -> int:
         return self.table.first_row(slot) + number * ROW_CELLS

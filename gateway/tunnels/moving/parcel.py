@@ -1,7 +1,8 @@
-"""The parcel: ids, rows and pending bytes of the tunnels that a worker has released for another.
+"""The parcel: ids, rows, pending bytes and halves of TLS records of the tunnels that a worker has released for another.
 
 It is a ``memfd``, since the bytes may be many: 64-bit integers (the number of tunnels, then four for each), followed by
-the bytes. Everything else about a tunnel is in its row.
+the pending bytes. If there are halves of records, their sizes follow (two integers for each tunnel), then the halves;
+a program from before TLS looks no further than the pending bytes. Everything else about a tunnel is in its row.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 CELL_BYTES = 8
 _CELLS = 4
+_HALVES = 2
 
 
 class Tunnel(NamedTuple):
@@ -24,6 +26,9 @@ class Tunnel(NamedTuple):
     client_pending: bytes
     """bytes still to be sent to the client; ``backend_pending`` likewise to the backend"""
     backend_pending: bytes
+    client_half: bytes = b""
+    """half a record that was read from the client; ``backend_half`` likewise from the backend"""
+    backend_half: bytes = b""
 
 
 def pack(tunnels: Iterable[Tunnel]) -> int:
@@ -39,6 +44,10 @@ def pack(tunnels: Iterable[Tunnel]) -> int:
             for tunnel in packed:
                 file.write(tunnel.client_pending)
                 file.write(tunnel.backend_pending)
+            halves = [half for tunnel in packed for half in (tunnel.client_half, tunnel.backend_half)]
+            if any(halves):
+                file.write(array("q", map(len, halves)))
+                file.writelines(halves)
     except BaseException:
         os.close(fd)
         raise
@@ -71,5 +80,27 @@ def unpack(fd: int) -> list[Tunnel]:
         if for_client < 0 or for_backend < 0 or end > size:
             raise ValueError("the parcel of tunnels is truncated")
         found.append(Tunnel(tunnel, row, bytes(data[at:middle]), bytes(data[middle:end])))
+        at = end
+    return (
+        found
+        if at == size
+        else [
+            tunnel._replace(client_half=client, backend_half=backend)
+            for tunnel, (client, backend) in zip(found, _halves(data[at:], count), strict=True)
+        ]
+    )
+
+
+def _halves(data: memoryview, count: int) -> list[tuple[bytes, bytes]]:
+    """What follows the pending bytes. :param count: of tunnels. :raises ValueError: it is damaged"""
+    at = CELL_BYTES * _HALVES * count
+    sizes = array("q", bytes(data[:at]))
+    if at > len(data) or min(sizes, default=0) < 0 or at + sum(sizes) != len(data):
+        raise ValueError("the parcel of tunnels is truncated")
+    found = []
+    for n in range(0, len(sizes), _HALVES):
+        middle = at + sizes[n]
+        end = middle + sizes[n + 1]
+        found.append((bytes(data[at:middle]), bytes(data[middle:end])))
         at = end
     return found

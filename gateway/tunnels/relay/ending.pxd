@@ -9,9 +9,9 @@ from gateway.tunnels.relay.streams cimport Streams
 cdef int64_t AT_BOUNDARY, BACKEND_SIDE, BROKEN, CAUSE, CLIENT, CLOSED, CLOSE_CODE_SENT, CLOSE_FRAME, CLOSE_NS, CLOSING
 cdef int64_t CLOSING_NS, CUT, DEADLINE_NS, DIRTY, DISCARD, DRAIN, EHOSTUNREACH, ENDED, END_IDLE_NS, END_QUEUED
 cdef int64_t END_QUIET_NS, END_SIDE, ENETUNREACH, ETIMEDOUT, FD, FIN, GATE, GATEWAY, GOING_AWAY, HEADER_LENGTH
-cdef int64_t INITIATOR, INTEREST, KIND, LAST_NS, LIVE, NEVER, NO_OWNER, ON_LOSS_CODE, OPEN, PACED_CODE, PACED_NS, PASS
+cdef int64_t INITIATOR, INTEREST, KIND, LAST_NS, LIVE, NEVER, NO_OWNER, ON_LOSS_CODE, OPEN, OUT_CLOSED, PACED_CODE, PACED_NS, PASS
 cdef int64_t PENDING, PHASE, PONG_NS, RELAYING, REMAINING, RESET, SCANNER, SHUT, SIDE_0, SIDE_CELLS, STATE, STATUS
-cdef int64_t STOP, TOTALS, TOTAL_CELLS, T_VIOLATIONS, WEBSOCKET, WRITE_STALL, WROTE_NS
+cdef int64_t STOP, TLS, TOTALS, TOTAL_CELLS, TRUNCATED, T_VIOLATIONS, WEBSOCKET, WORKER_LOST, WRITE_STALL, WROTE_NS
 
 
 cdef class Ending(Streams):
@@ -32,10 +32,14 @@ cdef class Ending(Streams):
     cdef void _send_loss_close(self, int64_t row) except *
     @cython.locals(client=int64_t, backend=int64_t, done=bint)
     cdef bint _settle(self, int64_t row) except -1
-    cdef void _pass_fin(self, int64_t source, int64_t sink) except *
+    @cython.locals(sink=int64_t)
+    cdef void _pass_fin(self, int64_t row, int64_t side) except *
+    cdef bint _is_whole(self, int64_t row, int64_t side) except -1
     cdef bint _is_done(self, int64_t here) except -1
     @cython.locals(here=int64_t, side=int64_t, fd=int)
     cpdef void finish(self, int64_t row) except *
+    @cython.locals(session=int64_t)
+    cdef void _close_records(self, int64_t row, int64_t side) except *
     cpdef void close_tunnel(self, int64_t row, int64_t code, int64_t cause) except *
     cpdef void close_in_turn(self, int64_t row) except *
     @cython.locals(here=int64_t)

@@ -1,6 +1,7 @@
 """How a tunnel ends: FIN, resets, Close frames from the endpoints and from the gateway, and what the row records of it.
 
-* A FIN is passed on after everything sent before it; the other direction stays open.
+* A FIN is passed on after everything sent before it; the other direction stays open. For a side that uses TLS,
+  close_notify is part of that (RFC 8446 6.1): FIN alone tells it that the other side's stream is not whole.
 * ``close_tunnel`` writes a Close frame in both directions, each at its next frame boundary (RFC 6455 5.4), discards
   what comes after it (5.5.1), and waits for the endpoints' answers.
 * A reset becomes a FIN to the other side, which is then read to its end: closing a socket with unread bytes resets the
@@ -37,6 +38,9 @@ from gateway.protocol.scanner_state import (
     REMAINING,
     STATUS,
     STOP,
+)
+from gateway.protocol.tls.state import (
+    OUT_CLOSED,
 )
 from gateway.tunnels.relay.streams import Streams
 from gateway.tunnels.table.layout import (
@@ -85,9 +89,12 @@ from gateway.tunnels.table.layout import (
     SIDE_CELLS,
     STATE,
     T_VIOLATIONS,
+    TLS,
     TOTAL_CELLS,
     TOTALS,
+    TRUNCATED,
     WEBSOCKET,
+    WORKER_LOST,
     WRITE_STALL,
     WROTE_NS,
 )
@@ -242,16 +249,32 @@ class Ending(Streams):
         if done:
             self.finish(row)
             return True
-        self._pass_fin(client, backend)
+        self._pass_fin(row, CLIENT)
         if not cells[row + PACED_NS] or cells[row + KIND] != WEBSOCKET:
-            self._pass_fin(backend, client)
+            self._pass_fin(row, BACKEND_SIDE)
         return False
 
-    def _pass_fin(self, source: int, sink: int) -> None:
+    def _pass_fin(self, row: int, side: int) -> None:
+        """Send FIN to the other side, if ``side`` has sent it and all before it is through."""
         cells = self.cells
-        if cells[source + ENDED] and not cells[sink + SHUT] and not cells[sink + PENDING]:
-            self.kernel.shut(cells[sink + FD])
-            cells[sink + SHUT] = 1
+        sink = row + SIDE_0 + (1 - side) * SIDE_CELLS
+        if not cells[row + SIDE_0 + side * SIDE_CELLS + ENDED] or cells[sink + SHUT] or cells[sink + PENDING]:
+            return
+        if cells[sink + TLS] and self._is_whole(row, side):
+            self._send_message(row, 1 - side, self.records.close(cells, cells[sink + TLS]))
+            if cells[sink + PENDING]:
+                return  # ``_flush`` comes back here
+        self.kernel.shut(cells[sink + FD])
+        cells[sink + SHUT] = 1
+
+    def _is_whole(self, row: int, side: int) -> bool:
+        """Whether a side's stream ended where that side meant it to end, or the gateway has closed both."""
+        cells = self.cells
+        if cells[row + CLOSE_CODE_SENT]:
+            return True
+        if cells[row + CAUSE] == WORKER_LOST or cells[row + TRUNCATED] & 1 << side:
+            return False
+        return cells[row + END_SIDE] != side or cells[row + CAUSE] == FIN or cells[row + CAUSE] == CLOSE_FRAME
 
     def _is_done(self, here: int) -> bool:
         """Whether a side has sent its last: a Close frame (RFC 6455 5.5.1) or FIN."""
@@ -263,6 +286,10 @@ class Ending(Streams):
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             fd = cells[here + FD]
+            if cells[here + TLS]:
+                self._drop_half(row, side)
+                if fd >= 0 and not cells[here + PENDING] and not cells[here + SHUT]:
+                    self._close_records(row, side)
             self._drop_pending(row, side)
             if fd < 0:  # closed already; -1 must not index ``owners``
                 continue
@@ -279,6 +306,14 @@ class Ending(Streams):
         cells[row + DEADLINE_NS] = NEVER
         self.called = True
         self.owner.tunnel_ended(row)
+
+    def _close_records(self, row: int, side: int) -> None:
+        """Send close_notify to a TLS side whose connection is about to be closed, if its socket takes it."""
+        cells = self.cells
+        session = cells[row + SIDE_0 + side * SIDE_CELLS + TLS]
+        if self._is_whole(row, 1 - side) and not cells[session + OUT_CLOSED]:
+            cells[row + DIRTY] = 1
+            self.kernel.send_wire(cells[row + SIDE_0 + side * SIDE_CELLS + FD], 0, self.records.close(cells, session))
 
     # --- Close frames from the gateway --------------------------------------------------------------------------------
 

@@ -118,6 +118,7 @@ class Failing(Ending):
             cells[here + INTEREST] = 0
             cells[here + PENDING] = 0
             self.pending.pop(2 * row + side, None)
+            self.halves.pop(2 * row + side, None)
             if fd >= 0:
                 self.owners[fd] = NO_OWNER
                 # The supervisor holds this connection as well, so that epoll would report it even after the close.

@@ -18,6 +18,8 @@ cdef class Kernel:
     cdef readonly object buffer
     cdef readonly Py_ssize_t receive_bytes
     cdef unsigned char[::1] data
+    cdef readonly object wire
+    cdef unsigned char[::1] wire_data
     cdef epoll_event events[EVENTS]
 
     cpdef int wait(self, int timeout_ms) except -1
@@ -26,6 +28,8 @@ cdef class Kernel:
     cdef int event_mask(self, int i) noexcept
     cpdef Py_ssize_t recv(self, int fd) noexcept
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
+    cpdef Py_ssize_t recv_wire(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
+    cpdef Py_ssize_t send_wire(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
     cpdef Py_ssize_t send_part(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
     cdef Py_ssize_t send_bytes(self, int fd, bytearray data) noexcept
     cpdef int watch(self, int fd, bint known, unsigned int events) except -1

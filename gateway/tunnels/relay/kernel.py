@@ -1,6 +1,7 @@
 """What the relay asks of the kernel: wait, receive, send, watch, shut, close. The pure build of ``kernel.pyx``.
 
-One buffer serves the whole worker: what :meth:`Kernel.recv` reads lies in it until the next call. Errors come back as
+One buffer serves the whole worker: what :meth:`Kernel.recv` reads lies in it until the next call. A second one,
+``wire``, has the records of TLS connections, which are opened into the first and sealed from it. Errors come back as
 negative ``errno``, since an exception for each would cost more than the call.
 """
 
@@ -21,6 +22,9 @@ COMPILED = False
 MAX_EVENTS = 1024
 SPARE_BYTES = 16
 """What the buffer has beyond the most that is received at once: room for the bytes of a Pong that were held back."""
+
+WIRE_SPARE_BYTES = 20 * 1024
+"""What ``wire`` has beyond the buffer: room for a record, and for what records add to the data in them."""
 
 SHORT_BYTES = 1024
 """Less is sent without further ado."""
@@ -44,6 +48,8 @@ class Kernel:
         self.buffer = bytearray(buffer_bytes + SPARE_BYTES)
         self.receive_bytes = buffer_bytes
         self.data = self.buffer  # the same, as the relay's hot path sees it
+        self.wire = bytearray(buffer_bytes + WIRE_SPARE_BYTES)
+        self._wire_view = memoryview(self.wire)
         self._epoll = epoll
         self._view = memoryview(self.buffer)
         self._whole = [self._view[:buffer_bytes]]
@@ -79,6 +85,20 @@ class Kernel:
         """Send ``buffer[start:end]``; return bytes taken, or a negative errno."""
         try:
             return os.write(fd, self._starts[end] if not start and end < SHORT_BYTES else self._view[start:end])
+        except OSError as error:
+            return -(error.errno or EBADF)
+
+    def recv_wire(self, fd: int, start: int, end: int) -> int:
+        """Receive into ``wire[start:end]``; return as :meth:`recv` does."""
+        try:
+            return os.readv(fd, (self._wire_view[start:end],))
+        except OSError as error:
+            return -(error.errno or EBADF)
+
+    def send_wire(self, fd: int, start: int, end: int) -> int:
+        """Send ``wire[start:end]``; return as :meth:`send` does."""
+        try:
+            return os.write(fd, self._wire_view[start:end])
         except OSError as error:
             return -(error.errno or EBADF)
 

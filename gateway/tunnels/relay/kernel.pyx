@@ -76,6 +76,7 @@ cdef extern from *:
 
 COMPILED = True
 SPARE_BYTES = 16
+WIRE_SPARE_BYTES = 20 * 1024
 KEEPALIVE_IDLE_SECONDS = 60
 FIRST_BYTES = 32 * 1024
 cdef int NO_DELAY = 1
@@ -89,6 +90,8 @@ cdef class Kernel:
         self.buffer = bytearray(buffer_bytes + SPARE_BYTES)
         self.receive_bytes = buffer_bytes
         self.data = self.buffer
+        self.wire = bytearray(buffer_bytes + WIRE_SPARE_BYTES)
+        self.wire_data = self.wire
 
     cpdef int wait(self, int timeout_ms) except -1:
         cdef int n
@@ -120,6 +123,14 @@ cdef class Kernel:
 
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept:
         cdef Py_ssize_t n = c_send(fd, &self.data[start], end - start, MSG_NOSIGNAL)
+        return n if n >= 0 else -errno
+
+    cpdef Py_ssize_t recv_wire(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept:
+        cdef Py_ssize_t n = c_recv(fd, &self.wire_data[start], end - start, 0)
+        return n if n >= 0 else -errno
+
+    cpdef Py_ssize_t send_wire(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept:
+        cdef Py_ssize_t n = c_send(fd, &self.wire_data[start], end - start, MSG_NOSIGNAL)
         return n if n >= 0 else -errno
 
     cpdef Py_ssize_t send_part(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept:

@@ -6,15 +6,15 @@ from libc.stdint cimport int64_t
 from gateway.protocol.scanner cimport scan
 from gateway.tunnels.relay.deadlines cimport next_deadline
 from gateway.tunnels.relay.kernel cimport Kernel
-from gateway.tunnels.relay.pinging cimport Pinging
+from gateway.tunnels.relay.sealed cimport Sealed
 
 cdef int64_t BACKEND_SIDE, BROKEN, BYTES, CLIENT, COMPILED, CUT, DATA_AT, DEADLINE_NS, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP
 cdef int64_t EPOLLIN, EPOLLOUT, FD, FRAMES, GATE, HELD, INTEREST, KIND, LAST_NS, LIVE, LONGEST, MASKING, MAX_WAIT_MS, MILLISECOND
 cdef int64_t NEVER, NOT_READ, NO_OWNER, OPEN, OPENED_NS, PEER, PENDING, PHASE, PONG_DUE, REGISTERED, RELEASED, REST, SCANNER
-cdef int64_t SECOND, SHORTEST, SIDE_0, SIDE_CELLS, STATE, STATUS, TOTALS, TOTAL_CELLS, T_BYTES, WEBSOCKET
+cdef int64_t SECOND, SHORTEST, SIDE_0, SIDE_CELLS, STATE, STATUS, TLS, TOTALS, TOTAL_CELLS, T_BYTES, WEBSOCKET
 
 
-cdef class Relay(Pinging):
+cdef class Relay(Sealed):
     cdef public int64_t tick_ns
 
     @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, next_owner=int, mask=int, until=int64_t)
@@ -31,11 +31,15 @@ cdef class Relay(Pinging):
     @cython.locals(here=int64_t, stopped=int64_t)
     cdef void _pass_gate(self, int64_t row, int64_t side, Py_ssize_t got, int64_t totals) except *
     @cython.locals(here=int64_t, side=int64_t, fd=int)
-    cpdef void open(self, int64_t row, int client_fd, int backend_fd) except *
+    cpdef void open(
+        self, int64_t row, int client_fd, int backend_fd, bytes client_pending=*, bytes backend_pending=*,
+        bytes client_half=*, bytes backend_half=*
+    ) except *
     cpdef void feed(self, int64_t row, int64_t side, bytes data) except *
     @cython.locals(here=int64_t, side=int64_t, fd=int, pending=bytes)
     cpdef void adopt(
-        self, int64_t row, int client_fd, int backend_fd, bytes client_pending=*, bytes backend_pending=*
+        self, int64_t row, int client_fd, int backend_fd, bytes client_pending=*, bytes backend_pending=*,
+        bytes client_half=*, bytes backend_half=*
     ) except *
     @cython.locals(here=int64_t, side=int64_t)
     cpdef list release(self, int64_t row)

@@ -4,8 +4,9 @@ A message costs one ``recv`` into the worker's buffer, one scan, one ``send``, a
 Bytes that the socket does not take are copied into a buffer made on demand, and the other side is not read until that
 buffer is empty (backpressure): memory is bounded by the receive buffer, and a slow reader slows its sender down.
 
-The class is built in five files: ``streams.py`` sends and buffers, ``ending.py`` ends tunnels, ``failing.py`` ends
-those that raise, ``pinging.py`` keeps them alive, and this file waits, reads and dispatches.
+The class is built in six files: ``streams.py`` sends and buffers, ``ending.py`` ends tunnels, ``failing.py`` ends
+those that raise, ``pinging.py`` keeps them alive, ``sealed.py`` reads TLS records, and this file waits, reads and
+dispatches.
 
 A worker may be killed between any two instructions. Its successor resumes each tunnel from the row and from the two
 connections, which the supervisor holds as well (``adopt``). No byte is lost, repeated or reordered, because of
@@ -14,8 +15,9 @@ connections, which the supervisor holds as well (``adopt``). No byte is lost, re
 * Code that serves a tunnel (an event, the sweep, a Close frame) sets it before it reads, sends or changes anything,
   and clears it after the last ``send`` and the last change. The calls in between are opaque to the compiler, so the
   order of the writes is kept, and other processes see everything a dead process wrote.
-* It is cleared only while no bytes are pending. A clean row therefore belongs to a tunnel with no bytes in flight in
-  any process: everything read was sent, the scanners match the streams, and the kernel delivers what was sent.
+* It is cleared only while no bytes are pending and no half of a TLS record is held. A clean row therefore belongs to a
+  tunnel with no bytes in flight in any process: everything read was sent, the scanners and the TLS sessions match the
+  streams, and the kernel delivers what was sent.
 * A dirty row is never resumed. Its streams end where they are: each peer has received a prefix of what the other sent,
   with no gap in it.
 
@@ -45,8 +47,8 @@ from gateway.tunnels.relay.deadlines import (
     next_deadline,
 )
 from gateway.tunnels.relay.kernel import COMPILED
-from gateway.tunnels.relay.pinging import (
-    Pinging,
+from gateway.tunnels.relay.sealed import (
+    Sealed,
 )
 from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
@@ -77,6 +79,7 @@ from gateway.tunnels.table.layout import (
     SIDE_CELLS,
     STATE,
     T_BYTES,
+    TLS,
     TOTAL_CELLS,
     TOTALS,
     WEBSOCKET,
@@ -92,7 +95,7 @@ MILLISECOND = 1_000_000
 MAX_WAIT_MS = 2**31 - 1
 
 
-class Relay(Pinging):
+class Relay(Sealed):
     """All tunnels of one worker."""
 
     def __init__(self, kernel: Kernel, cells: memoryview[int], descriptors: int) -> None:
@@ -199,6 +202,9 @@ class Relay(Pinging):
             if COMPILED:  # ready when the system call returns
                 kernel.prefetch(cells, here + SCANNER)
                 kernel.prefetch(cells, there)
+            if cells[here + TLS]:
+                self._read_records(row, side)
+                return
             got = kernel.recv(cells[here + FD])
             if got <= 0:
                 self._read_nothing(row, side, got)
@@ -231,16 +237,18 @@ class Relay(Pinging):
             if cells[here + SCANNER + STATUS]:
                 self._stream_stopped(row, side)
                 dirty = 1
-        if dirty and cells[there + PENDING]:
-            self._keep(row, 1 - side, kernel.buffer[:got])
+        if cells[there + TLS] or (dirty and cells[there + PENDING]):
+            self._send(row, 1 - side, got)
+            self.served(row)
             return
         sent = kernel.send(cells[there + FD], 0, got)
         if sent != got:
-            self._sent(row, 1 - side, sent, got)
+            self._sent(row, 1 - side, sent, got, kernel.buffer)
             self.served(row)
-        elif not dirty or not cells[here + PENDING]:
-            # No bytes of this tunnel are in flight here, unless the other direction is stalled.
-            cells[row + DIRTY] = 0
+        elif dirty:
+            self.served(row)
+        else:
+            cells[row + DIRTY] = 0  # it was clean, so the other direction has no bytes in flight here either
 
     def _read_nothing(self, row: int, side: int, got: int) -> None:
         """A read returned no bytes. :param got: 0 for FIN, or a negative errno"""
@@ -283,14 +291,28 @@ class Relay(Pinging):
 
     # --- for those who open tunnels -----------------------------------------------------------------------------------
 
-    def open(self, row: int, client_fd: int, backend_fd: int) -> None:
-        """Begin to relay. The other fields of the row are filled in. epoll watches both descriptors for ``READING``,
-        re-armed if the last read from one may have left bytes.
+    def open(
+        self,
+        row: int,
+        client_fd: int,
+        backend_fd: int,
+        client_pending: bytes = b"",
+        backend_pending: bytes = b"",
+        client_half: bytes = b"",
+        backend_half: bytes = b"",
+    ) -> None:
+        """Begin to relay. The other fields of the row are filled in, and the sessions of sides that use TLS
+        (``Slice.begin_session``). epoll watches both descriptors for ``READING``, re-armed if the last read from one
+        may have left bytes.
 
+        :param client_pending: bytes that the client's socket did not take yet, sealed if it uses TLS;
+            ``backend_pending`` likewise
+        :param client_half: the half of a TLS record that was read from the client; ``backend_half`` likewise
         :raises OSError: never; a socket that failed shows when it is used
         """
         cells = self.cells
         self.now = self.kernel.now()
+        cells[row + DIRTY] = 1
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             fd = backend_fd if side else client_fd
@@ -305,6 +327,13 @@ class Relay(Pinging):
         cells[row + OPENED_NS] = self.now
         cells[row + DEADLINE_NS] = min(next_deadline(cells, row), NEVER)
         cells[row + STATE] = LIVE
+        self._hold_half(row, CLIENT, client_half)
+        self._hold_half(row, BACKEND_SIDE, backend_half)
+        if client_pending:
+            self._keep(row, CLIENT, bytearray(client_pending))
+        if backend_pending:
+            self._keep(row, BACKEND_SIDE, bytearray(backend_pending))
+        self.served(row)
 
     def feed(self, row: int, side: int, data: bytes) -> None:
         """Relay bytes that were read from a side before the tunnel opened.
@@ -320,12 +349,20 @@ class Relay(Pinging):
             self._relay(row, side, len(piece))
 
     def adopt(
-        self, row: int, client_fd: int, backend_fd: int, client_pending: bytes = b"", backend_pending: bytes = b""
+        self,
+        row: int,
+        client_fd: int,
+        backend_fd: int,
+        client_pending: bytes = b"",
+        backend_pending: bytes = b"",
+        client_half: bytes = b"",
+        backend_half: bytes = b"",
     ) -> None:
         """Resume a tunnel that another process has stopped serving. Its row is whole.
 
         :param client_pending: bytes that process still had for the client; ``backend_pending`` likewise. After a crash
             there are none, and the row must be clean
+        :param client_half: the half of a TLS record that it had read from the client; ``backend_half`` likewise
         :raises OSError: epoll does not take a descriptor; the caller ends the tunnel with :meth:`finish`
         """
         cells = self.cells
@@ -340,6 +377,7 @@ class Relay(Pinging):
             cells[here + PENDING] = len(pending)
             if pending:
                 self.pending[2 * row + side] = bytearray(pending)
+            self._hold_half(row, side, backend_half if side else client_half)
             self.owners[fd] = 2 * row + side
         cells[row + DEADLINE_NS] = next_deadline(cells, row)
         self._watch(row, CLIENT)
@@ -351,18 +389,20 @@ class Relay(Pinging):
     def release(self, row: int) -> list[bytes]:
         """Stop serving a tunnel so that another process can. :meth:`resume` or :meth:`disown` must follow.
 
-        :returns: bytes pending for the client and for the backend
+        :returns: bytes pending for the client and for the backend, and halves of records from the one and the other
         """
         cells = self.cells
         found = []
+        halves = []
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             if cells[here + INTEREST] and cells[here + FD] >= 0:
                 self.kernel.unwatch(cells[here + FD])
                 cells[here + INTEREST] = 0
             found.append(bytes(self.pending[2 * row + side]) if cells[here + PENDING] else b"")
+            halves.append(bytes(self.halves.get(2 * row + side, b"")))
         cells[row + STATE] = RELEASED
-        return found
+        return found + halves
 
     def flush(self, row: int, side: int) -> None:
         """Send a side its pending bytes, as many as its socket takes."""
@@ -383,6 +423,7 @@ class Relay(Pinging):
         for side in range(2):
             here = row + SIDE_0 + side * SIDE_CELLS
             self.pending.pop(2 * row + side, None)
+            self._drop_half(row, side)
             cells[here + PENDING] = 0
             if cells[here + FD] >= 0:
                 self.owners[cells[here + FD]] = NO_OWNER

@@ -3,6 +3,9 @@
 Bytes that a socket does not take are copied into a buffer made on demand, and the other side is not read until that
 buffer is empty (backpressure): memory is bounded by the receive buffer, and a slow reader slows its sender down.
 
+What goes to a side that uses TLS is sealed first. The sequence number in its session has advanced before anything is
+sent, and what is pending for it are sealed bytes: no nonce is ever used twice.
+
 Compiled by Cython if a C compiler is available (types in ``streams.pxd``), run as it is otherwise.
 """
 
@@ -13,6 +16,12 @@ from errno import EAGAIN, EINTR
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
+from gateway.protocol.tls.records import Records
+from gateway.protocol.tls.state import (
+    ANSWER_DUE,
+    HALF,
+    OUT_CLOSED,
+)
 from gateway.tunnels.relay.owner import Nobody
 from gateway.tunnels.table.layout import (
     BYTES,
@@ -32,6 +41,7 @@ from gateway.tunnels.table.layout import (
     SIDE_CELLS,
     STALLED_NS,
     T_BYTES,
+    TLS,
     WRITE_STALL_NS,
 )
 
@@ -54,6 +64,8 @@ class Streams:
         # The row and side of each descriptor, as 2 * row + side. Pages for descriptors never used cost nothing.
         self.owners = memoryview(mmap.mmap(-1, 4 * descriptors)).cast("i")
         self.pending: dict[int, bytearray] = {}
+        self.halves: dict[int, bytearray] = {}
+        self.records = Records(kernel.wire)
         self.closing_fds: list[int] = []
         self.called = False  # whether code outside the relay ran, which may have given asyncio work
         self.now = self.kernel.now()
@@ -71,10 +83,18 @@ class Streams:
     def served(self, row: int) -> None:
         """Clear ``DIRTY``: the row and the connections agree again.
 
-        Every caller that sets ``DIRTY`` calls this last. While bytes are pending the row stays dirty.
+        Every caller that sets ``DIRTY`` calls this last. While bytes are pending, or half a record is held, the row
+        stays dirty.
         """
         cells = self.cells
-        if not cells[row + SIDE_0 + PENDING] and not cells[row + SIDE_0 + SIDE_CELLS + PENDING]:
+        client = row + SIDE_0
+        backend = client + SIDE_CELLS
+        if (
+            not cells[client + PENDING]
+            and not cells[backend + PENDING]
+            and (not cells[client + TLS] or not cells[cells[client + TLS] + HALF])
+            and (not cells[backend + TLS] or not cells[cells[backend + TLS] + HALF])
+        ):
             cells[row + DIRTY] = 0
 
     def _count(self, here: int, totals: int, got: int) -> None:
@@ -90,21 +110,23 @@ class Streams:
     # --- to a side ----------------------------------------------------------------------------------------------------
 
     def _send(self, row: int, side: int, end: int) -> None:
-        """Send the buffer up to ``end`` to a side, behind anything pending. Not on the hot path."""
+        """Send the buffer up to ``end`` to a side, behind anything pending. Not on the hot path of plain tunnels."""
         there = row + SIDE_0 + side * SIDE_CELLS
-        if self.cells[there + PENDING]:
+        if self.cells[there + TLS]:
+            self._seal(row, side, self.kernel.data, end)
+        elif self.cells[there + PENDING]:
             self._keep(row, side, self.kernel.buffer[:end])
         else:
-            self._sent(row, side, self.kernel.send(self.cells[there + FD], 0, end), end)
+            self._sent(row, side, self.kernel.send(self.cells[there + FD], 0, end), end, self.kernel.buffer)
 
-    def _sent(self, row: int, side: int, sent: int, end: int) -> None:
-        """Keep what a side's socket did not take. :param sent: bytes it took of the buffer up to ``end``, or -errno"""
+    def _sent(self, row: int, side: int, sent: int, end: int, source: bytearray) -> None:
+        """Keep what a side's socket did not take. :param sent: bytes it took of ``source`` up to ``end``, or -errno"""
         if sent == end:
             return
         if sent >= 0:
-            self._keep(row, side, self.kernel.buffer[sent:end])
+            self._keep(row, side, source[sent:end])
         elif sent == -EAGAIN or sent == -EINTR:
-            self._keep(row, side, self.kernel.buffer[:end])
+            self._keep(row, side, source[:end])
         else:
             self._failed(row, side, sent)
 
@@ -121,6 +143,9 @@ class Streams:
         there = row + SIDE_0 + side * SIDE_CELLS
         if cells[there + SHUT]:
             return
+        if cells[there + TLS]:
+            self._seal(row, side, data, len(data))
+            return
         if cells[there + PENDING]:
             self._keep(row, side, bytearray(data))
             return
@@ -130,6 +155,38 @@ class Streams:
             self._failed(row, side, sent)
         elif sent < len(data):
             self._keep(row, side, kept[max(sent, 0) :])
+
+    # --- to a side that uses TLS --------------------------------------------------------------------------------------
+
+    def _seal(self, row: int, side: int, data: bytearray | bytes, end: int) -> None:
+        """Send a TLS side ``data[:end]`` in records, behind anything pending. The row is dirty."""
+        cells = self.cells
+        there = row + SIDE_0 + side * SIDE_CELLS
+        session = cells[there + TLS]
+        if cells[session + OUT_CLOSED]:
+            return  # nothing may follow close_notify (RFC 8446 6.1)
+        if cells[session + ANSWER_DUE]:  # it comes before more data (RFC 8446 4.6.3)
+            self._send_message(row, side, self.records.answer(cells, session))
+        end = self.records.seal(cells, session, data, 0, end, self.now)
+        if cells[there + PENDING]:
+            self._keep(row, side, self.kernel.wire[:end])
+        else:
+            self._sent(row, side, self.kernel.send_wire(cells[there + FD], 0, end), end, self.kernel.wire)
+
+    def _send_message(self, row: int, side: int, end: int) -> None:
+        """Send a TLS side a message of the record layer, which is in ``wire``, behind anything pending.
+
+        A connection that fails here fails again when it is read. :param end: bytes of the message; 0 for none
+        """
+        cells = self.cells
+        there = row + SIDE_0 + side * SIDE_CELLS
+        if not end or cells[there + SHUT]:
+            return
+        sent = 0 if cells[there + PENDING] else self.kernel.send_wire(cells[there + FD], 0, end)
+        if sent == -EAGAIN or sent == -EINTR:
+            sent = 0
+        if 0 <= sent < end:
+            self._keep(row, side, self.kernel.wire[sent:end])
 
     # --- backpressure -------------------------------------------------------------------------------------------------
 
@@ -164,6 +221,8 @@ class Streams:
         cells[there + STALLED_NS] = self.now if data else 0
         if not data:
             del self.pending[2 * row + side]
+            if cells[there + TLS] and cells[cells[there + TLS] + ANSWER_DUE]:
+                self._send_message(row, side, self.records.answer(cells, cells[there + TLS]))
             if not self._settle(row):
                 self._watch(row, side)
                 self._watch(row, 1 - side)
@@ -176,6 +235,13 @@ class Streams:
             del self.pending[2 * row + side]
             cells[there + PENDING] = 0
             cells[there + STALLED_NS] = 0
+
+    def _drop_half(self, row: int, side: int) -> None:
+        """Discard half a record of a side that is no longer read."""
+        session = self.cells[row + SIDE_0 + side * SIDE_CELLS + TLS]
+        if session:
+            self.halves.pop(2 * row + side, None)
+            self.cells[session + HALF] = 0
 
     def _watch(self, row: int, side: int) -> None:
         """Register a side with epoll for the events that can be served now."""

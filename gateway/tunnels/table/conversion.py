@@ -5,7 +5,8 @@
 * Named values (states, causes) are copied by name. Texts are cut if the new layout has less room for them.
 * Each count of a histogram goes to the bucket that contains the upper bound of its old bucket. Counts up to a bound of
   both layouts stay exact, and none is lost.
-* Positions within the table (``TOTALS``, ``PEER``) are recomputed.
+* Positions within the table (``TOTALS``, ``PEER``, ``TLS``) are recomputed.
+* The sessions of a row are converted like the row, but only for a process that is to use their keys.
 
 If a row holds state that this layout cannot represent and that its byte streams depend on, it is converted for display
 only: :attr:`ConvertedRow.unknown` is set, and the tunnel must not be resumed from it.
@@ -13,7 +14,6 @@ only: :attr:`ConvertedRow.unknown` is set, and the tunnel must not be resumed fr
 
 from __future__ import annotations
 
-import mmap
 import os
 from array import array
 from bisect import bisect_left
@@ -25,8 +25,9 @@ from gateway.tunnels.table import description
 from gateway.tunnels.table.description import Description, Section
 from gateway.tunnels.table.fields import defaults
 from gateway.tunnels.table.layout import SIDES
+from gateway.tunnels.table.mapping import map_table
 
-WORKED_OUT = frozenset({"TOTALS", "PEER"})
+WORKED_OUT = frozenset({"TOTALS", "PEER", "TLS"})
 
 
 class CannotConvert(ValueError):
@@ -39,6 +40,8 @@ class ConvertedRow(NamedTuple):
     cells: array[int]
     unknown: str | None
     """the cell that keeps the tunnel from being resumed; None for most"""
+    is_tls: bool
+    """whether a side has a session"""
 
 
 class _Blocks:
@@ -51,6 +54,13 @@ class _Blocks:
         constants = [0]
         picks = [before.cells] * after.cells
         self._named: list[tuple[int, str, dict[int, int | None]]] = []
+        essential = old.essential | new.essential
+        self._lost = [
+            (at + n, name)
+            for name, (at, size) in before.names.items()
+            if name not in after.names and name.split()[-1] in essential
+            for n in range(size)
+        ]
         self._counted: list[tuple[int, int, list[int]]] = []
         for name, (at, size) in after.names.items():
             bare = name.split()[-1]
@@ -77,7 +87,11 @@ class _Blocks:
         self._constants = constants
 
     def convert(self, cells: list[int]) -> tuple[list[int], str | None]:
-        """Convert a block. :returns: it, and the name of a cell whose value has no name in the new layout"""
+        """Convert a block.
+
+        :returns: it, and the name of a cell that the new layout lacks although it is essential, or whose value has no
+            name there
+        """
         unknown = None
         found = list(self._pick(cells + self._constants))
         found.pop()
@@ -89,6 +103,9 @@ class _Blocks:
         for there, count, buckets in self._counted:
             for n in range(count):
                 found[buckets[n]] += cells[there + n]
+        for there, name in self._lost:
+            if cells[there]:
+                unknown = name
         return found, unknown
 
 
@@ -113,13 +130,7 @@ class Conversion:
         self.backend = _Blocks(old, new, "backend", default("backend"))
         self.totals = _Blocks(old, new, "totals", default("totals"))
         self._row = _Blocks(old, new, "row", default("row"))
-        names = old.row.names
-        self._lost = [
-            (at + n, name)
-            for name, (at, size) in names.items()
-            if name not in new.row.names and name.split()[-1] in old.essential | new.essential
-            for n in range(size)
-        ]
+        self._session = _Blocks(old, new, "session", default("session")) if old.session.cells else None
         self._texts = [
             (old.texts[name][0], at, min(size, old.texts[name][1]))
             for name, (at, size) in new.texts.items()
@@ -128,30 +139,45 @@ class Conversion:
         self._route_at = old.row.names.get("ROUTE", (0, 1))[0]
         self._totals_at = new.row.names.get("TOTALS", (None, 1))[0]
         self._peers = _peers(old, new)
+        self._sessions = [
+            (old.row.names[f"{side} TLS"][0], new.row.names[f"{side} TLS"][0], new.session.names[f"{side} VERSION"][0])
+            for side in SIDES
+            if {f"{side} TLS"} <= old.row.names.keys() & new.row.names.keys()
+            if f"{side} VERSION" in new.session.names
+        ]
 
-    def row(self, slot: int, row: bytes) -> ConvertedRow:
+    def row(self, slot: int, number: int, row: bytes) -> ConvertedRow:
         """Convert a row.
 
         :param slot: of the row
+        :param number: of the converted row in the slot
         :param row: the whole row, texts included
         """
         cells = memoryview(row).cast("q").tolist()
         converted, unknown = self._row.convert(cells)
-        for at, name in self._lost:
-            if cells[at]:
-                unknown = name
         if self._totals_at is not None:
             route = cells[self._route_at]
             converted[self._totals_at] = self.new.totals.block(slot, route if 0 <= route < self.new.totals.count else 0)
         for there, at, distance in self._peers:
             converted[at] = distance if cells[there] else 0
+        is_tls = False
+        for there, at, session in self._sessions:
+            if cells[there]:
+                is_tls = True
+                converted[at] = self.new.session.block(slot, number) + session
         made = array("q", converted)
         data = memoryview(made).cast("B")
         for there, at, size in self._texts:
             length = min(row[there] | row[there + 1] << 8, size)
             data[at : at + 2] = length.to_bytes(2, "little")
             data[at + 2 : at + 2 + length] = row[there + 2 : there + 2 + length]
-        return ConvertedRow(made, unknown)
+        return ConvertedRow(made, unknown, is_tls)
+
+    def sessions(self, block: list[int]) -> tuple[list[int], str | None]:
+        """Convert the sessions of a row in which ``is_tls`` is set. :returns: as :attr:`ConvertedRow.unknown`"""
+        if self._session is None:
+            raise CannotConvert(f"the table of layout {self.old.version} has a TLS connection and no sessions")
+        return self._session.convert(block)
 
 
 class Foreign:
@@ -172,7 +198,7 @@ class Foreign:
         except KeyError as error:
             raise CannotConvert(f"the table of layout {described.version} has no {error.args[0]}") from None
         self.fd = os.dup(fd)
-        self._map = mmap.mmap(self.fd, described.size_bytes, prot=mmap.PROT_READ)
+        self._map = map_table(self.fd, described.size_bytes, read_only=True)
         self.cells = memoryview(self._map).cast("q")
 
     def close(self) -> None:
@@ -196,6 +222,10 @@ class Foreign:
         section = self.description.row
         first, last = section.block(slot, start) + self._state, section.block(slot, end) + self._state
         return [state != self._free for state in self.cells[first : last : section.cells].tolist()]
+
+    def sessions(self, slot: int, number: int) -> list[int]:
+        """The sessions of a row by its number in the slot: the cells of a block."""
+        return self.block(self.description.session, slot, number)
 
     def row(self, slot: int, number: int) -> bytes | None:
         """A row by its number in the slot; None if it is free, or changed while it was read."""

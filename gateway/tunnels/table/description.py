@@ -60,6 +60,8 @@ class Description:
     backend: Section
     totals: Section
     row: Section
+    session: Section
+    """blocks as many as rows, each with the sessions of a row's sides; without cells in a table from before TLS"""
     texts: Mapping[str, tuple[int, int]]
     """place of each text's length in a row, in bytes, and the most bytes the text behind it may have"""
     values: Mapping[str, Mapping[str, int]]
@@ -67,19 +69,21 @@ class Description:
     bounds: Mapping[str, tuple[int, ...]]
     """upper bounds of a histogram's buckets, by the name of its cells without the side; the last bucket has none"""
     essential: frozenset[str]
-    """cells of a row, without the side: a program that does not know one must not resume a tunnel in which it is not
-    0"""
+    """cells of a row or a session, without the side: a program that does not know one must not resume a tunnel in which
+    it is not 0"""
 
     @property
     def size_bytes(self) -> int:
         """Of the table."""
-        return self.row.end(self.slots) * CELL_BYTES
+        return max(self.row.end(self.slots), self.session.end(self.slots)) * CELL_BYTES
 
     def dump(self) -> bytes:
         """As JSON, for :meth:`load`. Equal descriptions give equal bytes."""
         found: dict[str, Any] = {"form": FORM, "essential": sorted(self.essential)}
         for name in _SECTIONS:
             section = getattr(self, name)
+            if section == NO_SESSIONS:
+                continue
             found[name] = {
                 "at": section.at,
                 "cells": section.cells,
@@ -111,6 +115,7 @@ class Description:
                 backend=_section(found["backend"]),
                 totals=_section(found["totals"]),
                 row=_section(found["row"]),
+                session=_section(found["session"]) if "session" in found else NO_SESSIONS,
                 texts={name: _place(place) for name, place in found["texts"].items()},
                 values={
                     cell: {name: _whole(value, -(2**63)) for name, value in names.items()}
@@ -128,12 +133,15 @@ class Description:
 
     def _check(self) -> None:
         """:raises Undescribed: a part lies outside of what contains it"""
-        for section in (getattr(self, name) for name in _SECTIONS):
+        for section in (getattr(self, name) for name in _SECTIONS if name != "session"):
             if section.end(1 if section is self.header else self.slots) > self.row.end(self.slots):
                 raise Undescribed("the table's description is damaged: a section lies behind the last one")
+        for section in (getattr(self, name) for name in _SECTIONS):
             for at, size in section.names.values():
                 if at + size > section.cells:
                     raise Undescribed("the table's description is damaged: a cell lies outside of its block")
+        if self.session.count not in (0, self.row.count):
+            raise Undescribed("the table's description is damaged: it has not as many pairs of sessions as rows")
         for at, size in self.texts.values():
             if at + 2 + size > self.row.cells * CELL_BYTES:
                 raise Undescribed("the table's description is damaged: a text lies outside of its row")
@@ -147,7 +155,8 @@ class Description:
                     raise Undescribed(f"the table's description is damaged: {name} has not as many cells as buckets")
 
 
-_SECTIONS = ("header", "worker", "backend", "totals", "row")
+_SECTIONS = ("header", "worker", "backend", "totals", "row", "session")
+NO_SESSIONS = Section(0, 0, 0, {})
 
 
 def write(fd: int, description: Description, most_bytes: int) -> None:

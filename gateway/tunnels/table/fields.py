@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from gateway.protocol import scanner_state
+from gateway.protocol.tls import state as tls_state
 from gateway.tunnels.table import layout
 from gateway.tunnels.table.description import Description, Section
 from gateway.tunnels.table.layout import GAP_BOUNDS_NS, NEVER, RTT_BOUNDS_NS, SECOND, SIDES
@@ -83,6 +84,7 @@ ROW: Defaults = {
     "ON_LOSS_CODE": 0,
     "PACED_NS": 0,
     "PACED_CODE": 0,
+    "TRUNCATED": 0,
 }
 SIDE: Defaults = {
     "FD": -1,  # rewritten, as is INTEREST
@@ -93,6 +95,7 @@ SIDE: Defaults = {
     "INTEREST": 0,
     "STALLED_NS": 0,
     "ENDED": REQUIRED,
+    "TLS": 0,  # computed: see conversion.py
     "SHUT": REQUIRED,
     "PING_AFTER_NS": NEVER,
     "PONG_TIMEOUT_NS": NEVER,
@@ -136,12 +139,22 @@ SCANNER: Defaults = {
     "PEER": 0,  # computed: see conversion.py
 }
 
+SESSION: Defaults = {
+    **dict.fromkeys(tls_state.FIELDS, REQUIRED),
+    "EMPTY_RECORDS": 0,
+    "SENT_NS": 0,
+    "BURST_BYTES": 0,
+}
+"""Of each side. A table without sessions has no TLS connections."""
+
 ESSENTIAL = frozenset(
     {
         *("STATE", "ID", "ROUTE", "BACKEND", "DIRTY", "PHASE", "KIND", "PENDING", "GATE", "ENDED", "SHUT"),
         *("PINGS_SENT", "PINGS_ANSWERED", "PING_TAG", "HELD", "HELD_LOW", "HELD_HIGH"),
         *("STATUS", "REMAINING", "HEADER_LENGTH", "MASKING", "MESSAGE", "OPCODE", "HEADER_LOW", "HEADER_HIGH"),
         *("MASK", "CONTROL_READ", "DIGEST"),
+        "TLS",
+        *(name for name, default in SESSION.items() if default is REQUIRED),
     }
 )
 """Cells that the byte streams depend on: a program that ignored one could lose bytes, or write some inside a frame. A
@@ -157,6 +170,12 @@ VALUES: Mapping[str, Mapping[str, int]] = {
     "CAUSE": {name: number for number, name in enumerate(("", *layout.CAUSES), -1)},
     "STATUS": {name: getattr(scanner_state, name) for name in ("OPEN", "CLOSED", "BROKEN")},
     "MESSAGE": {"": 0, "PLAIN": scanner_state.PLAIN, "EXTENDED": scanner_state.EXTENDED},
+    "VERSION": {"": 0, **{name: getattr(tls_state, name) for name in ("TLS12", "TLS13")}},
+    "SUITE": {
+        "": 0,
+        **{name: getattr(tls_state, name) for name in ("AES_128_GCM", "AES_256_GCM", "CHACHA20_POLY1305")},
+    },
+    "ROLE": {name: getattr(tls_state, name) for name in ("ACCEPTED", "DIALLED")},
 }
 """Names of the values of all cells with named values; the empty name stands for none."""
 
@@ -181,9 +200,31 @@ def describe(workers: int, rows_per_worker: int) -> Description:
     backend = Section(worker.end(slots), layout.BACKEND_CELLS, layout.MAX_BACKENDS, _cells(BACKEND))
     of_routes = Section(backend.end(slots), layout.ROUTE_CELLS, layout.MAX_ROUTES, totals)
     rows = Section(of_routes.end(slots), layout.ROW_CELLS, rows_per_worker, row)
+    sessions = Section(
+        -(-rows.end(slots) // layout.PAGE_CELLS) * layout.PAGE_CELLS,
+        layout.SESSIONS_CELLS,
+        rows_per_worker,
+        {
+            name: place
+            for side, called in enumerate(SIDES)
+            for name, place in _cells(SESSION, called, side * tls_state.SESSION_CELLS).items()
+        },
+    )
     bounds = {"T_GAPS": GAP_BOUNDS_NS, "T_RTTS": RTT_BOUNDS_NS}
     return Description(
-        layout.VERSION, workers, slots, header, worker, backend, of_routes, rows, texts, VALUES, bounds, ESSENTIAL
+        version=layout.VERSION,
+        workers=workers,
+        slots=slots,
+        header=header,
+        worker=worker,
+        backend=backend,
+        totals=of_routes,
+        row=rows,
+        session=sessions,
+        texts=texts,
+        values=VALUES,
+        bounds=bounds,
+        essential=ESSENTIAL,
     )
 
 
@@ -193,6 +234,8 @@ def defaults(section: str) -> dict[str, int | None]:
         return {**ROUTE_TOTALS, **_of_sides(TOTALS)}
     if section == "row":
         return {**ROW, **_of_sides(SIDE), **_of_sides(SCANNER)}
+    if section == "session":
+        return _of_sides(SESSION)
     return dict({"header": HEADER, "worker": WORKER, "backend": BACKEND}[section])
 
 
@@ -200,7 +243,12 @@ def _of_sides(cells: Defaults) -> dict[str, int | None]:
     return {f"{side} {name}": default for side in SIDES for name, default in cells.items()}
 
 
-_SIZES = {"T_FRAMES": scanner_state.OPCODES, "T_GAPS": len(GAP_BOUNDS_NS) + 1, "T_RTTS": len(RTT_BOUNDS_NS) + 1}
+_SIZES = {
+    "T_FRAMES": scanner_state.OPCODES,
+    "T_GAPS": len(GAP_BOUNDS_NS) + 1,
+    "T_RTTS": len(RTT_BOUNDS_NS) + 1,
+    **tls_state.SIZES,
+}
 
 
 def _cells(names: Iterable[str], side: str = "", at: int = 0) -> dict[str, tuple[int, int]]:
@@ -210,5 +258,5 @@ def _cells(names: Iterable[str], side: str = "", at: int = 0) -> dict[str, tuple
 
 
 def _number(name: str) -> int:
-    number: int = getattr(scanner_state if name in SCANNER else layout, name)
+    number: int = getattr(scanner_state if name in SCANNER else tls_state if name in SESSION else layout, name)
     return number

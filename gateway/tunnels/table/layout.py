@@ -2,13 +2,16 @@
 
 The table is a run of 64-bit cells in one ``memfd``, mapped by the supervisor and by all workers::
 
-    header | a block per slot | a block per slot and backend | totals per slot and route | rows
+    header | a block per slot | a block per slot and backend | totals per slot and route | rows | sessions
 
 A worker runs in a *slot*. Each worker has two, since the old and the new one run side by side during an upgrade.
 
 A *row* is one tunnel. Each worker owns a slice of rows and writes nowhere else, so nothing is ever locked: a cell is
 written atomically, and a reader that must not mix two tunnels reads ``STATE`` and ``ID`` before and after. Every field
 of a tunnel belongs here and nowhere else: what is in the row survives the worker.
+
+Each row has room for two *sessions*, one for each side that uses TLS (``protocol/tls/state.py`` lists their cells).
+They lie in pages of their own behind all rows, so plain tunnels cost no memory for them.
 
 Cells may move, come and go: ``fields.py`` lists them by name, each table describes itself (``description.py``), and an
 upgrade to a program with another layout copies by name (``conversion.py``). Any change here increments ``VERSION`` and
@@ -22,8 +25,9 @@ from __future__ import annotations
 from select import EPOLLET, EPOLLIN, EPOLLPRI, EPOLLRDHUP
 
 from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
+from gateway.protocol.tls.state import SESSION_CELLS
 
-VERSION = 3
+VERSION = 4
 """Of this layout. A process must convert a table of any other version, or leave it alone."""
 
 CELL_BYTES = 8
@@ -118,7 +122,8 @@ ROUTE_CELLS = T_FAULTS + 1  # whole cache lines
     ON_LOSS_CODE,  # close code for the client if its backend vanishes; 0 for FIN only
     PACED_NS,  # when the Close of a drain, or about a lost backend, is due; 0 while none is
     PACED_CODE,  # its close code
-) = range(23)
+    TRUNCATED,  # sides whose TLS stream ended without close_notify: the sum of 1 << side
+) = range(24)
 SIDE_0 = 24  # the client's fields
 SIDE_CELLS = 48
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:
@@ -129,8 +134,9 @@ SIDE_CELLS = 48
     LAST_NS,  # time of the latest byte from this side for the other one
     BYTES,  # from this side
     INTEREST,  # events epoll watches it for; 0 if it is not registered
-    ENDED,  # 1 once this side's FIN was read
-) = range(7)
+    ENDED,  # 1 once this side's FIN was read, or its close_notify
+    TLS,  # first cell of this side's session; 0 if the connection is plain
+) = range(8)
 SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
 (
     STALLED_NS,  # since when bytes are pending for this side; 0 while none are
@@ -156,6 +162,7 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
 ) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 20)
 ROW_CELLS = 184
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
+SESSIONS_CELLS = 2 * SESSION_CELLS  # of one row: the client's session, then the backend's
 
 NO_OWNER = 0  # in place of a row: the header is there
 REGISTERED = 1 << 30  # in INTEREST: the descriptor is registered with epoll, for whatever events

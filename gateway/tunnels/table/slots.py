@@ -44,15 +44,18 @@ def settle(table: Table, routes: int, backends: int) -> Settled:
     for row in rows:
         if cells[row + STATE] == LIVE:
             if cells[row + ID] in served:
-                cells[row + STATE] = FREE  # a previous call was moving it
+                _free(table, row)  # a previous call was moving it
             served.add(cells[row + ID])
     for row in rows:
         if cells[row + STATE] == RELEASED:
             # Another worker took it and serves it or has counted its end; otherwise it is served from here again.
-            cells[row + STATE] = FREE if cells[row + ID] in served else LIVE
+            if cells[row + ID] in served:
+                _free(table, row)
+            else:
+                cells[row + STATE] = LIVE
     for row in rows:
         if cells[row + STATE] == COUNTED:
-            cells[row + STATE] = FREE
+            _free(table, row)
     slots = []
     crowded = 0
     for index in range(table.workers):
@@ -75,7 +78,12 @@ def disown(table: Table, slot: int, tunnels: Collection[int]) -> None:
     cells = table.cells
     for row in _used(table, slot):
         if cells[row + STATE] != FREE and cells[row + ID] in tunnels:
-            cells[row + STATE] = FREE
+            _free(table, row)
+
+
+def _free(table: Table, row: int) -> None:
+    table.cells[row + STATE] = FREE
+    table.wipe_sessions(row)
 
 
 def _used(table: Table, slot: int) -> range:
@@ -97,5 +105,5 @@ def _move(table: Table, source: int, slot: int) -> int:
             crowded += 1
             continue
         cells[new + STATE] = LIVE
-        cells[row + STATE] = FREE
+        _free(table, row)
     return crowded

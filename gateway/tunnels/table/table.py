@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 
+from gateway.protocol.tls.state import SESSION_CELLS
 from gateway.tunnels.table import description
 from gateway.tunnels.table.fields import describe
 from gateway.tunnels.table.layout import (
@@ -45,6 +46,7 @@ from gateway.tunnels.table.layout import (
     ROUTE,
     ROUTE_CELLS,
     ROW_CELLS,
+    SESSIONS_CELLS,
     SIDE_0,
     SIDE_CELLS,
     STATE,
@@ -54,6 +56,7 @@ from gateway.tunnels.table.layout import (
     T_REQUESTS,
     TEXT_CELL,
     TEXTS,
+    TLS,
     TOTAL_CELLS,
     TOTALS,
     W_HIGH_ROWS,
@@ -62,9 +65,11 @@ from gateway.tunnels.table.layout import (
     W_READY,
     WORKER_CELLS,
 )
+from gateway.tunnels.table.mapping import map_table
 from gateway.tunnels.table.texts import TEXT_BYTES, texts_of, write_texts
 
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
+_NO_SESSIONS = memoryview(bytes(SESSIONS_CELLS * CELL_BYTES)).cast("q")
 _BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot; likewise the next
 _ROUTES_CELLS = MAX_ROUTES * ROUTE_CELLS
 
@@ -87,7 +92,7 @@ class Table:
         self.description = describe(found.workers, found.row.count)
         if found != self.description:
             raise OtherLayout("this is not a table of this version of the gateway")
-        self._map = mmap.mmap(fd, 0)
+        self._map = map_table(fd, found.size_bytes)
         self.bytes = memoryview(self._map)
         self.cells = self.bytes.cast("q")
         self.workers = found.workers
@@ -96,6 +101,7 @@ class Table:
         self._backends_at = found.backend.at
         self._totals_at = found.totals.at
         self._rows_at = found.row.at
+        self._sessions_at = found.session.at
         self._backend_blocks = range(self._backends_at, found.backend.end(found.slots), _BACKENDS_CELLS)
 
     @classmethod
@@ -219,6 +225,7 @@ class Table:
         first = self.first_row(slot)
         for row in range(first, first + cells[block + W_HIGH_ROWS] * ROW_CELLS, ROW_CELLS):
             cells[row + STATE] = FREE
+            self.wipe_sessions(row)
             cells[row : row + ROW_CELLS] = _EMPTY_ROW
         cells[block + W_HIGH_ROWS] = 0
         cells[block + W_READY] = 0
@@ -230,8 +237,13 @@ class Table:
             for side in (at, at + TOTAL_CELLS):
                 cells[side + T_INTERVAL_NS] = cells[side + T_CUTOFF_NS] = 0
         self.forget_requests(slot, routes, backends)
+        self._free_memory(first, ROW_CELLS)
+        self._free_memory(self.session_at(first, 0), SESSIONS_CELLS)
+
+    def _free_memory(self, first: int, size: int) -> None:
+        """Free the pages of a slot's blocks, which are empty. :param first: cell. :param size: cells of a block"""
         start = -(-first * CELL_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE
-        end = (first + self.rows_per_worker * ROW_CELLS) * CELL_BYTES // mmap.PAGESIZE * mmap.PAGESIZE
+        end = (first + self.rows_per_worker * size) * CELL_BYTES // mmap.PAGESIZE * mmap.PAGESIZE
         if start < end:
             self._map.madvise(mmap.MADV_REMOVE, start, end - start)
 
@@ -247,19 +259,50 @@ class Table:
         for route in range(routes):
             cells[self.totals_at(slot, route) + T_REQUESTS] = 0
 
+    # --- sessions -----------------------------------------------------------------------------------------------------
+
+    def session_at(self, row: int, side: int) -> int:
+        """The first cell of the session of a row's side. :param row: its first cell"""
+        return self._sessions_at + (row - self._rows_at) // ROW_CELLS * SESSIONS_CELLS + side * SESSION_CELLS
+
+    def sessions(self, row: int) -> Sequence[int] | None:
+        """A copy of the sessions of a row: ``SESSION_CELLS`` for each side; None if both sides are plain."""
+        if not self.has_sessions(row):
+            return None
+        at = self.session_at(row, 0)
+        return array("q", self.cells[at : at + SESSIONS_CELLS])
+
+    def has_sessions(self, row: int) -> bool:
+        """Whether a side of a row uses TLS."""
+        return self.cells[row + SIDE_0 + TLS] != 0 or self.cells[row + SIDE_0 + SIDE_CELLS + TLS] != 0
+
+    def write_sessions(self, row: int, sessions: Sequence[int]) -> None:
+        """Write both sessions of a row. Its ``TLS`` cells are set already, so that they are wiped with the row."""
+        at = self.session_at(row, 0)
+        self.cells[at : at + SESSIONS_CELLS] = array("q", sessions)
+
+    def wipe_sessions(self, row: int) -> None:
+        """Zero the keys of a row that has any. The pages of sessions that were never used are not touched."""
+        if self.has_sessions(row):
+            at = self.session_at(row, 0)
+            self.cells[at : at + SESSIONS_CELLS] = _NO_SESSIONS
+
+    # --- copies -------------------------------------------------------------------------------------------------------
+
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
-        return dict(zip(TEXTS, texts_of(self.copy_of(row)[1]), strict=True))
+        return dict(zip(TEXTS, texts_of(self.snapshot(row)[1]), strict=True))
 
     def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
-        """As :meth:`copy_of`, for callers that read only a few cells."""
+        """As :meth:`copy_of` without the sessions, for callers that read only a few cells."""
         data = bytes(self.bytes[row * CELL_BYTES : (row + ROW_CELLS) * CELL_BYTES])
         return memoryview(data).cast("q"), data[TEXT_CELL * CELL_BYTES :]
 
-    def copy_of(self, row: int) -> tuple[list[int], bytes]:
-        """A row's cells, and separately its texts as bytes, for :func:`texts.texts_of`."""
+    def copy_of(self, row: int) -> tuple[list[int], bytes, Sequence[int] | None]:
+        """A row's cells, separately its texts as bytes, for :func:`texts.texts_of`, and its :meth:`sessions`."""
         at = (row + TEXT_CELL) * CELL_BYTES
-        return self.cells[row : row + TEXT_CELL].tolist(), bytes(self.bytes[at : at + TEXT_BYTES])
+        texts = bytes(self.bytes[at : at + TEXT_BYTES])
+        return self.cells[row : row + TEXT_CELL].tolist(), texts, self.sessions(row)
 
 
 class Slice:
@@ -287,6 +330,7 @@ class Slice:
                     # A corrupt row must not keep the worker from starting: its tunnel is lost.
                     self.cells[row + BACKEND] = self.cells[row + ROUTE] = 0
                     self.cells[row + DIRTY] = 1
+                self._check_sessions(row)
                 self._occupy(row, self.cells[row + BACKEND])
 
     @property
@@ -333,10 +377,11 @@ class Slice:
         self._occupy(row, backend)
         return row
 
-    def receive(self, cells: Sequence[int], texts: bytes) -> int | None:
+    def receive(self, cells: Sequence[int], texts: bytes, sessions: Sequence[int] | None = None) -> int | None:
         """Copy the row of a tunnel from another worker, its id included; None if the slice is full.
 
         :param cells: the row without its texts. The caller writes ``STATE`` when it serves the tunnel
+        :param sessions: of both sides, if one uses TLS
         """
         row = self.allocate(cells[ROUTE], cells[BACKEND])
         if row is None:
@@ -345,9 +390,25 @@ class Slice:
         totals = own[row + TOTALS]
         own[row + STATE + 1 : row + TEXT_CELL] = array("q", cells[STATE + 1 :])
         own[row + TOTALS] = totals
+        self._check_sessions(row)
+        if sessions is not None:
+            self.table.write_sessions(row, sessions)
         at = (row + TEXT_CELL) * CELL_BYTES
         self.table.bytes[at : at + TEXT_BYTES] = texts
         return row
+
+    def _check_sessions(self, row: int) -> None:
+        """Have the ``TLS`` cells of a row give the places of its own sessions, wherever it came from."""
+        for side in range(2):
+            at = row + SIDE_0 + side * SIDE_CELLS + TLS
+            if self.cells[at]:
+                self.cells[at] = self.table.session_at(row, side)
+
+    def begin_session(self, row: int, side: int, session: Sequence[int]) -> None:
+        """Make a side of a reserved row a TLS connection. :param session: ``SESSION_CELLS`` integers"""
+        at = self.table.session_at(row, side)
+        self.cells[row + SIDE_0 + side * SIDE_CELLS + TLS] = at  # first, so that the keys are wiped with the row
+        self.cells[at : at + SESSION_CELLS] = array("q", session)
 
     def take(self, row: int, before: int) -> None:
         """Note that this slice has a tunnel now, and counts its end.
@@ -381,6 +442,7 @@ class Slice:
         try:
             self._vacate(row)
         finally:  # a corrupt ``BACKEND`` must not leak the row
+            self.table.wipe_sessions(row)
             before = self._taken.get(row) if self._taken else None
             if before is not None and self._is_released(before, self.cells[row + ID]):
                 self.cells[row + STATE] = COUNTED
@@ -426,6 +488,7 @@ class Slice:
         write_texts(self.table.bytes, (row + TEXT_CELL) * CELL_BYTES, texts)
 
     def _empty(self, row: int) -> None:
+        self.table.wipe_sessions(row)
         self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
         self.cells[row + DEADLINE_NS] = NEVER
 
