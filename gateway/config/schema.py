@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSch
 
 from gateway.config.access import Network, contradictions
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_listen
+from gateway.config.admin_token import Token, without_token
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
@@ -112,6 +113,16 @@ class Admin(Section):
         default=(),
         description="Names by which it may be asked for beside IP addresses, localhost and the machine's host name",
     )
+    token: Token = Field(
+        default=None,
+        repr=False,
+        description="Bearer token for everything but /healthz and /readyz; required where other machines can connect",
+    )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield an address that needs a token and has none."""
+        yield from without_token(written.get("address"), written.get("token"))
 
 
 class AccessLog(Section):

@@ -11,7 +11,6 @@ from .files import CONTRACT, complaints
 LATER: list[tuple[list[str | int], str, Any]] = [
     (["listen", 1], "tls", {"certificates": [{"cert": "chat.pem", "key": "chat.key"}]}),
     (["listen", 1], "proxy_protocol", True),
-    (["admin"], "token", "secret"),
     (["upstreams", "chat", "backends", 1], "max_tunnels", 5000),
     (["upstreams", "chat", "backends", 1], "backup", False),
     (["upstreams", "chat"], "hash_on", "client_ip"),
