@@ -283,6 +283,11 @@ class Settings(NamedTuple):
             routes=tuple(Route.of(route, config) for route in config.routes),
         )
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether any listener or upstream has TLS."""
+        return any(listener.tls is not None for listener in self.listen) or bool(self.upstreams_with_tls())
+
     def upstreams_with_tls(self) -> dict[str, UpstreamTls]:
         """TLS of upstreams that have it, by their names."""
         return {name: upstream.tls for name, upstream in self.upstreams.items() if upstream.tls is not None}
