@@ -27,6 +27,7 @@ from gateway.edge.tls.reasons import (
 )
 from gateway.edge.tls.secrets import KeyLog
 from gateway.processes.resolving import addresses_of
+from gateway.protocol.proxy import header_bytes
 from gateway.protocol.tls.alerts import name_of
 from gateway.protocol.tls.content import FATAL_ALERT
 from gateway.protocol.tls.records import Records
@@ -130,39 +131,43 @@ class Trying:
         found = known.of(address)
         if not found:
             return [Finding(upstream, str(address), "-", False, "this machine has no such network interface")]
-        return await asyncio.gather(*(self._address(upstream, address, each, seconds) for each in found))
+        return await asyncio.gather(*(self._address(upstream, address, each) for each in found))
 
-    async def _address(self, upstream: str, backend: Address, to: SocketAddress, seconds: float) -> Finding:
+    async def _address(self, upstream: str, backend: Address, to: SocketAddress) -> Finding:
         ok = False
         tls, unverified = self._tls.get(upstream, (None, None))
         async with self._turns:
             try:
-                ok, found = True, await self._connect(to, tls, backend, seconds)
+                ok, found = True, await self._connect(to, upstream, tls, backend)
             except _Failed as error:
                 ok, found = False, str(error)
                 if error.of_certificate:
                     with suppress(_Failed):
-                        shown = await self._connect(to, unverified, backend, seconds)
+                        shown = await self._connect(to, upstream, unverified, backend)
                         found = f"{found}; without verification: {shown}"
         return Finding(upstream, str(backend), _text(to), ok, found)
 
-    async def _connect(self, to: SocketAddress, tls: BackendTls | None, backend: Address, seconds: float) -> str:
+    async def _connect(self, to: SocketAddress, upstream: str, tls: BackendTls | None, backend: Address) -> str:
         """:returns: what was found :raises _Failed: it cannot be reached"""
+        seconds = self._seconds[upstream]
         try:
             async with asyncio.timeout(seconds):
-                return await self._connect_now(to, tls, backend)
+                return await self._connect_now(to, upstream, tls, backend)
         except TimeoutError:
             raise _Failed(f"no answer within {seconds:g} s") from None
         except OSError as error:
             raise _Failed(os.strerror(error.errno) if error.errno else str(error)) from None
 
-    async def _connect_now(self, to: SocketAddress, tls: BackendTls | None, backend: Address) -> str:
+    async def _connect_now(self, to: SocketAddress, upstream: str, tls: BackendTls | None, backend: Address) -> str:
         """:returns: what was found :raises _Failed, OSError: it cannot be reached"""
         loop = asyncio.get_running_loop()
         family, address = to
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
             sock.setblocking(False)
             await loop.sock_connect(sock, address)
+            proxy_protocol = self.settings.upstreams[upstream].proxy_protocol
+            if proxy_protocol is not None:
+                await loop.sock_sendall(sock, header_bytes(proxy_protocol, None, None))
             if tls is None:
                 return "connected"
             return await self._shake_hands(sock, tls, backend)

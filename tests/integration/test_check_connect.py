@@ -204,6 +204,21 @@ async def test_a_backend_that_wants_a_certificate(
         assert line.endswith(end)
 
 
+async def test_a_backend_that_wants_a_proxy_header(tmp_path: Path, authority: Authority, serve: Serve) -> None:
+    first: list[bytes] = []
+
+    async def note(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first.append(await reader.readuntil(b"\n"))
+        first.append(await reader.readexactly(3))
+        writer.close()
+
+    backend = await serve(says=note)
+    section = {"backends": [backend], "tls": {"ca": str(authority.ca)}, "proxy_protocol": "v1"}
+    status, lines, _ = await check(tmp_path, {"one": section})
+    assert (status, len(lines)) == (1, 1)
+    assert first == [b"PROXY UNKNOWN\r\n", b"\x16\x03\x01"]  # then a ClientHello
+
+
 async def test_names(tmp_path: Path, authority: Authority, serve: Serve) -> None:
     context = server(authority.issue("localhost"))
     port = (await serve(context)).rpartition(":")[2]
