@@ -47,9 +47,14 @@ class Servers:
         accepts: str | None = None,
         env: Mapping[str, str] | None = None,
         seconds: float = DEADLINE_SECONDS,
+        stdin: bool = False,
     ) -> Process:
-        """Start one. :param accepts: the address at which it is to accept connections before this returns"""
-        process = await Process.start(*command, env=env)
+        """Start one.
+
+        :param accepts: the address at which it is to accept connections before this returns
+        :param stdin: as for :meth:`Process.start`
+        """
+        process = await Process.start(*command, env=env, stdin=stdin)
         self._running.append(process)
         if accepts is not None:
             await within(self._accepting(process, accepts), f"{process.name} to accept connections", seconds)
