@@ -35,6 +35,12 @@ def node_script(name: str) -> tuple[str, str]:
     return program("node"), str(HERE / "node" / name)
 
 
+def java_program(name: str, *options: str) -> tuple[str, ...]:
+    """The command that runs a program of ``java/``, which needs the compiler of a JDK. :param options: for the JVM"""
+    program("javac")
+    return program("java"), *options, str(HERE / "java" / f"{name}.java")
+
+
 class Servers:
     """Starts servers, and stops them in the end."""
 
