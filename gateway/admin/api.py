@@ -139,6 +139,7 @@ def status(state: GatewayState) -> Object:
         "routes": _routes(state, rows),
         "upstreams": _upstreams(state, rows),
         "drained_backends": _drained_backends(state, rows),
+        "certificates": _certificates(state),
     }
 
 
@@ -339,6 +340,20 @@ def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
         upstream, address = state.registry.backends[number]
         found.append({"upstream": upstream, "address": address, **_drain(drain, counts[number])})
     return found
+
+
+def _certificates(state: GatewayState) -> list[Json]:
+    """Return the certificates in use. ``error``: what is wrong with the file, while the one before stays in use."""
+    return [
+        {
+            "file": os.fsencode(certificate.file).decode("utf-8", "replace"),
+            "names": list(certificate.names),
+            "expires": certificate.expires_unix,
+            "expires_in": round(certificate.expires_unix - time.time(), 3),
+            "error": certificate.error,
+        }
+        for certificate in state.certificates
+    ]
 
 
 def _drain(drain: DrainState, left: int) -> Object:

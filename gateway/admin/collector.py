@@ -129,6 +129,7 @@ class TableCollector(Collector):
         yield from self._drains(rows)
         yield from self._processes()
         yield from self._configuration()
+        yield from self._certificates()
 
     def _tunnels(self, rows: list[LiveRow]) -> Metric:
         registry, config = self._state.registry, self._state.config
@@ -300,6 +301,24 @@ class TableCollector(Collector):
         )
         build = {"version": VERSION, "python": platform.python_version(), "relay": relay_build()}
         yield InfoMetricFamily("gateway_build", "What runs", build)
+
+
+    def _certificates(self) -> Iterator[Metric]:
+        expiry = GaugeMetricFamily(
+            "gateway_tls_certificate_expiry_timestamp_seconds",
+            "When a listener's certificate expires",
+            labels=("certificate",),
+        )
+        errors = CounterMetricFamily(
+            "gateway_tls_certificate_errors",
+            "Times that a listener's certificate could not be read again; the one before stayed in use",
+            labels=("certificate",),
+        )
+        for certificate in self._state.certificates:
+            expiry.add_metric((certificate.file,), certificate.expires_unix)
+            errors.add_metric((certificate.file,), self._state.certificate_errors.get(certificate.file, 0))
+        yield expiry
+        yield errors
 
 
 def _histogram(counts: list[int], bounds_ns: Sequence[int], sum_ns: int) -> tuple[list[tuple[str, float]], float]:

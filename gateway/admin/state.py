@@ -38,6 +38,17 @@ class UpgradeState:
     error: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CertificateState:
+    """A certificate of a listener."""
+
+    file: str
+    names: tuple[str, ...]
+    expires_unix: float
+    error: str | None
+    """what is wrong with its file; then this is the certificate that was there before"""
+
+
 @dataclass
 class DrainState:
     """A drain: of the whole gateway, or of one backend."""
@@ -86,6 +97,10 @@ class GatewayState:
     """by number: backends that get nothing new"""
     upgrade: UpgradeState | None = None
     """the latest upgrade"""
+    certificates: list[CertificateState] = field(default_factory=list)
+    """in use"""
+    certificate_errors: dict[str, int] = field(default_factory=dict)
+    """how often a certificate's file could not be used, by path"""
     slots: list[int] = field(default_factory=list)
     """each worker's slot, by its index"""
     refresh: Callable[[bool], object] = lambda rows: None

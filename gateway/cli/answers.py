@@ -12,7 +12,7 @@ from urllib.parse import urlencode, urlsplit
 
 import click
 
-from gateway.cli.options import load_admin_or_exit, load_or_exit
+from gateway.cli.options import load_admin_or_exit
 from gateway.cli.output import visible
 
 PATIENCE_SECONDS = 10.0
@@ -51,8 +51,7 @@ def ask(path: str, config_path: str, admin: str | None, query: dict[str, str] | 
     :raises Refused: the gateway rejects the query
     :raises click.UsageError: ``admin`` is not an address
     """
-    address = str(load_or_exit(config_path).admin.address) if admin is None else admin
-    return _exchange("GET", path, address, query, PATIENCE_SECONDS)
+    return _exchange("GET", path, address_of(config_path, admin), query, PATIENCE_SECONDS)
 
 
 def order(path: str, address: str, query: dict[str, str] | None = None, patience_seconds: float | None = None) -> Any:

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from typing import TYPE_CHECKING
+
 import click
 
 from gateway.cli.options import config_option, load_or_exit
+from gateway.cli.output import visible
+
+if TYPE_CHECKING:
+    from gateway.config import Config
 
 
 @click.command(help="Check a configuration and print every error as FILE:LINE:COLUMN: key.path: what is wrong.")
 @config_option
-def check(path: str) -> None:
-    """Exit with 0 if the file is valid, otherwise with 2."""
+@click.option("--connect", is_flag=True, help="Also connect to every backend, with TLS where it is configured.")
+def check(path: str, connect: bool) -> None:
+    """Exit with 0 if the file is valid, otherwise with 2; with 1 if a backend cannot be reached."""
     config = load_or_exit(path, warn=True)
     click.echo(
         f"{path}: ok: {len(config.routes)} route{'s' * (len(config.routes) != 1)}, "
         f"{len(config.upstreams)} upstream{'s' * (len(config.upstreams) != 1)}, "
         f"listening on {', '.join(str(listener.address) for listener in config.listen)}"
     )
+    if connect and not asyncio.run(_connect(config)):
+        sys.exit(1)
+
+
+async def _connect(config: Config) -> bool:
+    """Try every backend. :returns: whether each can be reached, at one of its addresses at least"""
+    from gateway.cli.connecting import try_backends
+
+    failed = []
+    async for findings in try_backends(config):
+        for upstream, backend, address, ok, found in findings:
+            click.echo(visible(f"{upstream}: {backend}: {address}: {'ok' if ok else 'failed'}: {found}"))
+        if not any(finding.ok for finding in findings):
+            failed.append(f"{findings[0].upstream}: {findings[0].backend}")
+    if failed:
+        click.echo(f"{len(failed)} backend{'s' * (len(failed) != 1)} cannot be reached: {', '.join(failed)}", err=True)
+    return not failed

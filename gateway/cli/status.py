@@ -13,6 +13,8 @@ from gateway.cli.answers import admin_option, ask, json_option
 from gateway.cli.options import config_option
 from gateway.cli.output import console, duration, interval, plain, print_json, table
 
+EXPIRES_SOON_DAYS = 14
+
 
 @click.command(help="Show the state of the running gateway, from its admin API.")
 @config_option
@@ -26,7 +28,10 @@ def status(path: str, admin: str | None, as_json: bool) -> None:
         return
     out = console()
     out.print(_overview(answer))
-    for rows in (_workers(answer["workers"]), _routes(answer["routes"]), _backends(answer["upstreams"])):
+    tables = [_workers(answer["workers"]), _routes(answer["routes"]), _backends(answer["upstreams"])]
+    if answer.get("certificates"):
+        tables.append(_certificates(answer["certificates"]))
+    for rows in tables:
         out.print()
         out.print(rows)
 
@@ -89,6 +94,21 @@ def _backends(upstreams: list[dict[str, Any]]) -> Table:
             state = Text("up", style="green") if backend["up"] else Text("down", style="red")
             address = plain(backend["address"])
             rows.add_row(plain(upstream["name"]), address, state, str(backend["weight"]), str(backend["tunnels"]))
+    return rows
+
+
+def _certificates(certificates: list[dict[str, Any]]) -> Table:
+    rows = _titled("certificate", "names", "expires", "state")
+    for certificate in certificates:
+        days = int(certificate["expires_in"] // 86400)
+        if certificate["error"] is not None:
+            state = Text("file is broken, the one before is in use", style="red")
+        elif certificate["expires_in"] < 0:
+            state = Text("expired", style="red")
+        else:
+            state = Text(f"{days} day{'s' * (days != 1)} left", style="yellow" if days < EXPIRES_SOON_DAYS else "green")
+        names = plain(", ".join(certificate["names"]) or "-")
+        rows.add_row(plain(certificate["file"]), names, _time(certificate["expires"]), state)
     return rows
 
 

@@ -17,7 +17,7 @@ from gateway.config.pem import mistakes_in_pair, read_pem
 if TYPE_CHECKING:
     from cryptography import x509
 
-    from gateway.config.schema import Config, ListenerTls
+    from gateway.config.schema import Config, ListenerTls, UpstreamTls
 
 DAY_SECONDS = 86400.0
 SOON_DAYS = 14
@@ -54,30 +54,36 @@ def read_pair(cert: str, key: str | None) -> Pair:
 
 
 class Certificates(NamedTuple):
-    """Everything that the listeners of a configuration need of their files, as it was read at one time."""
+    """Everything that listeners and upstreams need of their files, as it was read at one time."""
 
     pairs: dict[tuple[str, str | None], Pair]
     """by path of the certificate and of the key"""
     client_cas: dict[str, str]
     """PEM, by path"""
+    of_upstreams: dict[str, str]
+    """what upstreams name: CAs, certificates and keys toward backends; PEM, by path"""
 
     @classmethod
     def read(cls, config: Config) -> Certificates:
         """Read them. :raises BadValue: one cannot be used"""
-        found = cls({}, {})
+        found = cls({}, {}, {})
         for listener in config.listen:
             if listener.tls is not None:
                 for pair in listener.tls.certificates:
                     found.pairs[pair.cert, pair.key] = read_pair(pair.cert, pair.key)
                 if listener.tls.client_ca is not None:
                     found.client_cas[listener.tls.client_ca] = read_pem(listener.tls.client_ca)
+        for upstream in config.upstreams.values():
+            if upstream.tls is not None:
+                for path in upstream.tls.files:
+                    found.of_upstreams[path] = read_pem(path)
         return found
 
     @property
     def files(self) -> list[str]:
         """Paths of all files."""
         paths = [path for pair in self.pairs for path in pair if path is not None]
-        return list(dict.fromkeys((*paths, *self.client_cas)))
+        return list(dict.fromkeys((*paths, *self.client_cas, *self.of_upstreams)))
 
     def settings_of(self, tls: ListenerTls) -> settings.ListenerTls:
         """What workers get for a listener."""
@@ -88,6 +94,11 @@ class Certificates(NamedTuple):
             None if tls.client_ca is None else self.client_cas[tls.client_ca],
             tls.client_required,
         )
+
+    def settings_of_upstream(self, tls: UpstreamTls) -> settings.UpstreamTls:
+        """What workers get for an upstream."""
+        ca, cert, key = (None if path is None else self.of_upstreams[path] for path in (tls.ca, tls.cert, tls.key))
+        return settings.UpstreamTls(ca, tls.server_name, cert, key, tls.verify)
 
 
 def doubts_about(pair: Pair, now: float | None = None) -> Iterator[BadValue]:

@@ -131,7 +131,7 @@ class Pool(NamedTuple):
 
 
 class UpstreamTls(NamedTuple):
-    """TLS to backends. Files are PEM; paths are absolute."""
+    """TLS to backends, with what was in the files: PEM."""
 
     ca: str | None
     """None for the system's"""
@@ -139,8 +139,11 @@ class UpstreamTls(NamedTuple):
     """None for each backend's host"""
     cert: str | None
     key: str | None
-    """None if it is in the certificate's file"""
+    """None if it is in ``cert``"""
     verify: bool
+
+    def __repr__(self) -> str:
+        return f"UpstreamTls({self.server_name}, verify={self.verify})"  # keys belong in no log
 
 
 class Upstream(NamedTuple):
@@ -156,8 +159,8 @@ class Upstream(NamedTuple):
     tls: UpstreamTls | None
 
     @classmethod
-    def of(cls, upstream: schema.Upstream) -> Upstream:
-        """Convert an upstream."""
+    def of(cls, upstream: schema.Upstream, certificates: Certificates | None = None) -> Upstream:
+        """Convert an upstream. :param certificates: needed where it has TLS"""
         tls = upstream.tls
         return cls(
             backends=tuple(Backend(backend.address, backend.weight) for backend in upstream.backends),
@@ -165,7 +168,7 @@ class Upstream(NamedTuple):
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
-            tls=UpstreamTls(tls.ca, tls.server_name, tls.cert, tls.key, tls.verify) if tls else None,
+            tls=None if tls is None or certificates is None else certificates.settings_of_upstream(tls),
         )
 
 
@@ -239,9 +242,10 @@ class Settings(NamedTuple):
     def of(cls, config: schema.Config, certificates: Certificates | None = None) -> Settings:
         """Convert a configuration for the workers.
 
-        :param certificates: of its listeners; read now if absent
+        :param certificates: of its listeners and upstreams; read now if absent
         :raises BadValue: a certificate that is read cannot be used
         """
+        certificates = certificates or _read_certificates(config)
         return cls(
             listen=listeners_of(config, certificates),
             trusted_proxies=config.trusted_proxies,
@@ -251,17 +255,14 @@ class Settings(NamedTuple):
             request_head=config.timeouts.request_head,
             http_idle=config.timeouts.http_idle,
             drain=Drain(config.drain.period, config.drain.close_code),
-            upstreams={name: Upstream.of(upstream) for name, upstream in config.upstreams.items()},
+            upstreams={name: Upstream.of(upstream, certificates) for name, upstream in config.upstreams.items()},
             routes=tuple(Route.of(route, config) for route in config.routes),
         )
 
 
 def listeners_of(config: schema.Config, certificates: Certificates | None = None) -> tuple[Listener, ...]:
     """Convert the listeners of a configuration. Arguments and errors as of :meth:`Settings.of`."""
-    if certificates is None and any(listener.tls is not None for listener in config.listen):
-        from gateway.config.certificates import Certificates
-
-        certificates = Certificates.read(config)
+    certificates = certificates or _read_certificates(config)
     return tuple(
         Listener(
             listener.address,
@@ -269,3 +270,13 @@ def listeners_of(config: schema.Config, certificates: Certificates | None = None
         )
         for listener in config.listen
     )
+
+
+def _read_certificates(config: schema.Config) -> Certificates | None:
+    """:returns: None where none are needed. :raises BadValue: one cannot be used"""
+    plain = [listener.tls is None for listener in config.listen]
+    if all(plain) and all(upstream.tls is None for upstream in config.upstreams.values()):
+        return None
+    from gateway.config.certificates import Certificates
+
+    return Certificates.read(config)

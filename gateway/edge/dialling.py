@@ -1,26 +1,33 @@
-"""Connecting to a backend: one address after another, until one accepts, with the first bytes sent along.
+"""Connecting to a backend, with TLS if its upstream has it: one address after another, until one accepts.
 
 A connection on the same machine stands when ``connect()`` returns, so what goes first is sent at once: that saves a
-round through epoll.
+round through epoll. With TLS that is the handshake's first message (``securing.py``); the request follows behind it.
 """
 
 from __future__ import annotations
 
 import os
 import select
+from errno import EAGAIN, EINTR
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.edge.insecure import reason_of, refusal_of
 from gateway.edge.refused import Refused
+from gateway.edge.securing import Securing
+from gateway.edge.tls.reasons import REJECTED_BY_PEER, HandshakeFailed
 from gateway.tunnels.table.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.edge.descriptors import Descriptors
+    from gateway.edge.securing import Secures
+    from gateway.edge.ways import Way, Ways
     from gateway.observe.backends import Backends
     from gateway.routing.attempts import Attempt, Attempts
     from gateway.tunnels.relay.poller import Poller
 
 NONE = -1
+NOT_NOW = (EAGAIN, EINTR)
 
 
 class Caller(Protocol):
@@ -29,9 +36,10 @@ class Caller(Protocol):
     def chosen(self, attempt: Attempt) -> bool:
         """A backend was chosen. :returns: whether it is to be dialled; if not, the caller has done something else"""
 
-    def dialled(self, fd: int, attempt: Attempt, unsent: bytes, known: bool) -> None:
+    def dialled(self, fd: int, way: Way, attempt: Attempt, unsent: bytes, known: bool) -> None:
         """A connection stands: read it from now on.
 
+        :param way: has what carries it
         :param unsent: what the socket did not take of what goes first
         :param known: whether epoll watches it already (:meth:`Poller.read`)
         """
@@ -46,10 +54,14 @@ class Caller(Protocol):
 class Dialler:
     """What dials need, of one worker."""
 
-    def __init__(self, poller: Poller, descriptors: Descriptors, backends: Backends) -> None:
+    def __init__(
+        self, poller: Poller, descriptors: Descriptors, backends: Backends, ways: Ways, secures: Secures
+    ) -> None:
         self.poller = poller
         self.descriptors = descriptors
         self.backends = backends
+        self.ways = ways
+        self.secures = secures
 
 
 class Dial:
@@ -64,9 +76,11 @@ class Dial:
         "_dialler",
         "_failure",
         "_fd",
+        "_securing",
         "_unresolved",
         "_unsent",
         "_watched",
+        "_way",
         "deadline_ns",
     )
 
@@ -85,6 +99,9 @@ class Dial:
         self._attempt: Attempt | None = None
         self._fd = NONE
         self._watched = False
+        self._way: Way | None = None
+        self._securing: Securing | None = None
+        """TLS, while it is being established"""
         self._failure: Refused | None = None
         self.deadline_ns = NEVER
         """when :meth:`late` is due; the caller copies it"""
@@ -99,6 +116,9 @@ class Dial:
 
     def late(self) -> None:
         """The address that is being dialled has not accepted in time: try the next."""
+        if self._securing is not None and self._securing.has_begun:
+            self._securing.late()
+            return
         self._failed("timeout", Refused(504, "the backend did not accept the connection in time", "timeout"))
         self.start()
 
@@ -126,27 +146,37 @@ class Dial:
 
     def _connect(self, attempt: Attempt) -> None:
         dialler = self._dialler
-        kernel = dialler.poller.kernel
-        _, family, address = attempt
+        target, family, _ = attempt
         try:
-            self._fd = dialler.descriptors.backend_socket(kernel, family)
+            self._fd = dialler.descriptors.backend_socket(dialler.poller.kernel, family)
         except Refused as error:
             self._caller.not_dialled(error)
             return
         self._attempt = attempt
         self.deadline_ns = dialler.poller.relay.now + self._connect_ns
-        dialler.poller.defer(partial(kernel.connect, self._fd, family, address, self._data), self._began)
+        way = self._way = dialler.ways.of(target.upstream)
+        if way.tls is None:
+            self._begin(attempt, self._data)
+        else:
+            self._securing = Securing(dialler.secures, self, way.tls, target.address)
+            self._securing.start()
 
-    def _began(self, sent: int) -> None:
+    def _begin(self, attempt: Attempt, data: bytes) -> None:
+        """Begin a connection. :param data: what goes first"""
+        _, family, address = attempt
+        poller = self._dialler.poller
+        poller.defer(
+            partial(poller.kernel.connect, self._fd, family, address, data), partial(self._began, self._fd, data)
+        )
+
+    def _began(self, fd: int, data: bytes, sent: int) -> None:
         """A connection was begun. :param sent: how much was sent on it, or a negative errno"""
-        attempt = self._attempt
-        fd = self._fd
-        if fd == NONE or attempt is None:
+        if fd != self._fd or fd == NONE:
             return  # cancelled meanwhile
-        if sent == len(self._data):
-            self._connected(attempt, b"")
+        if sent == len(data):
+            self._stands(b"")
         elif sent >= 0:
-            self._unsent = self._data[sent:]
+            self._unsent = data[sent:]
             self._watched = True
             self._dialler.poller.watch(fd, select.EPOLLOUT, self._ready)
         else:
@@ -156,21 +186,63 @@ class Dial:
     def _ready(self, mask: int) -> None:
         """The connection stands, or failed."""
         error = self._dialler.poller.kernel.error_of(self._fd)
-        attempt = self._attempt
-        assert attempt is not None
         if error:
             self._connect_failed(error)
             self.start()
             return
-        self._connected(attempt, self._unsent)
+        self._stands(self._unsent)
 
-    def _connected(self, attempt: Attempt, unsent: bytes) -> None:
+    def _stands(self, unsent: bytes) -> None:
+        """The connection stands. :param unsent: what its socket did not take of what goes first"""
+        if self._securing is None:
+            self._connected(unsent)
+        else:
+            watched, self._watched = self._watched, True
+            self._securing.begin(self._fd, unsent, watched)
+
+    def _connected(self, unsent: bytes) -> None:
+        attempt, way = self._attempt, self._way
+        assert attempt is not None
+        assert way is not None
         self._dialler.backends.connect_succeeded(attempt[0])
         fd, self._fd = self._fd, NONE
         known, self._watched = self._watched, False
         self._attempt = None
         self.deadline_ns = NEVER
-        self._caller.dialled(fd, attempt, unsent, known)
+        self._caller.dialled(fd, way, attempt, unsent, known)
+
+    # --- TLS ----------------------------------------------------------------------------------------------------------
+
+    def greet(self, hello: bytes) -> None:
+        """The handshake has its first message: connect, and send that along."""
+        assert self._attempt is not None
+        self._begin(self._attempt, hello)
+
+    def secured(self) -> None:
+        """TLS is established: send what goes first."""
+        assert self._way is not None
+        self._securing = None
+        sent = self._way.wire.write(self._fd, self._data)
+        if sent < 0 and -sent not in NOT_NOW:
+            self._way.wire.read(self._fd)  # there may be an alert that says why
+            alert = self._way.wire.alert(self._fd)
+            if alert:
+                self.not_secured(HandshakeFailed(REJECTED_BY_PEER, f"the backend ended TLS: {alert}"))
+            else:
+                self._connect_failed(-sent)
+                self.start()
+            return
+        self._connected(self._data[max(sent, 0) :])
+
+    def not_secured(self, failure: HandshakeFailed) -> None:
+        """TLS cannot be established with this address: try the next."""
+        self._securing = None
+        assert self._attempt is not None
+        self._dialler.secures.log_failure(self._attempt[0].label, failure)
+        self._failed(reason_of(failure), refusal_of(failure))
+        self.start()
+
+    # --- failures -----------------------------------------------------------------------------------------------------
 
     def _connect_failed(self, error: int) -> None:
         why = os.strerror(error)
@@ -186,11 +258,16 @@ class Dial:
         self._drop()
 
     def _drop(self) -> None:
+        if self._securing is not None:
+            self._securing.cancel()
+            self._securing = None
         if self._fd != NONE:
             poller = self._dialler.poller
             if self._watched:
                 poller.unwatch(self._fd)
                 self._watched = False
+            if self._way is not None:
+                self._way.wire.close(self._fd)
             poller.relay.retire(self._fd)
             self._fd = NONE
         self.deadline_ns = NEVER

@@ -22,9 +22,11 @@ from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
+from gateway.edge.securing import Secures
 from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
+from gateway.edge.ways import Ways
 from gateway.edge.wire.plain import PlainWire
 from gateway.edge.wire.tls import TlsWire
 from gateway.observe.backends import Backends
@@ -85,7 +87,13 @@ class Edge:
         self.deadlines = Deadlines(loop)
         poller.on_failure = self.deadlines.on_failure = events.connection_faults.inc
         wire = PlainWire(poller.kernel)
-        dialler = Dialler(poller, descriptors, Backends(events, self.batch, slice_))
+        self.tls_wire = TlsWire(poller)
+        turns = Turns(poller)
+        key_log = KeyLog()
+        reports = TlsHandshakes(events, self.batch, self.handshakes)
+        self.ways = Ways(wire, self.tls_wire, key_log)
+        secures = Secures(poller, self.tls_wire, turns, reports)
+        dialler = Dialler(poller, descriptors, Backends(events, self.batch, slice_), self.ways, secures)
         self.pool = Pool(poller, loop, slice_.idle_connections)
         exchanges = Exchanges(poller, wire, self.config, dialler, self.addresses, self.pool, slice_, self.requests)
         upgrades = Upgrades(
@@ -94,14 +102,7 @@ class Edge:
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
-        self.tls_wire = TlsWire(poller)
-        self.tls = Handshakings(
-            self.clients,
-            self.tls_wire,
-            Turns(poller),
-            KeyLog(),
-            TlsHandshakes(events, self.batch, self.handshakes),
-        )
+        self.tls = Handshakings(self.clients, self.tls_wire, turns, key_log, reports)
 
     @property
     def log(self) -> AccessLog:
@@ -145,9 +146,13 @@ class Edge:
         self._drop_idle()
 
     def _drop_idle(self) -> None:
-        """Close idle connections to backends that get nothing any more."""
-        in_service = self.config.in_service
-        self.pool.keep_only(lambda connection: connection.target.number in in_service)
+        """Close idle connections to backends that get nothing any more, and those made with other options of TLS."""
+        in_service, ways = self.config.in_service, self.ways
+        self.pool.keep_only(
+            lambda connection: (
+                connection.target.number in in_service and connection.way is ways.of(connection.target.upstream)
+            )
+        )
 
     # --- clients ------------------------------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from gateway.tunnels.table.layout import NEVER
 
 if TYPE_CHECKING:
-    from gateway.edge.wire import Wire
+    from gateway.edge.ways import Way
     from gateway.routing.balancing import Target
     from gateway.tunnels.relay.poller import Poller
 
@@ -35,17 +35,19 @@ RECENTLY_NS = 1_000_000_000
 class BackendConnection:
     """A connection to a backend that serves plain HTTP."""
 
-    __slots__ = ("_pool", "address", "expires_ns", "fd", "opened_ns", "target", "used_ns", "wire")
+    __slots__ = ("_pool", "address", "expires_ns", "fd", "opened_ns", "target", "used_ns", "way", "wire")
 
-    def __init__(self, pool: Pool, fd: int, wire: Wire, target: Target, address: object, now_ns: int) -> None:
+    def __init__(self, pool: Pool, fd: int, way: Way, target: Target, address: object, now_ns: int) -> None:
         """
+        :param way: that it was dialled with
         :param address: the socket address that was dialled
         :param now_ns: ``CLOCK_MONOTONIC``
         """
         self._pool = pool
         self.fd = fd
         """-1 once it is closed"""
-        self.wire = wire
+        self.way = way
+        self.wire = way.wire
         self.target = target
         self.address = address
         self.opened_ns = now_ns

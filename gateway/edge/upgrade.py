@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gateway.edge.in_force import InForce
     from gateway.edge.owner import Owner
     from gateway.edge.request import Request
+    from gateway.edge.ways import Way
     from gateway.edge.wire import Wire
     from gateway.observe.handshakes import Handshakes
     from gateway.routing.attempts import Attempt
@@ -96,6 +97,7 @@ class Upgrade:
         "_row",
         "_shared",
         "_unsent",
+        "_way",
     )
 
     def __init__(self, shared: Upgrades, client: Upgrading, request: Request) -> None:
@@ -106,6 +108,8 @@ class Upgrade:
         self._attempt: Attempt | None = None
         self._dial: Dial | None = None
         self._backend_fd = NONE
+        self._way: Way | None = None
+        """that the backend was dialled with"""
         self._reader: ResponseReader | None = None
         self._unsent = b""
         self._row = -1
@@ -173,11 +177,12 @@ class Upgrade:
         self._dial = None
         self._refuse(refused)
 
-    def dialled(self, fd: int, attempt: Attempt, unsent: bytes, known: bool) -> None:
+    def dialled(self, fd: int, way: Way, attempt: Attempt, unsent: bytes, known: bool) -> None:
         """The connection stands: from now on the backend has to answer."""
         shared = self._shared
         self._dial = None
         self._backend_fd = fd
+        self._way = way
         self._client.deadline_ns = shared.relay.now + self._request.route.limits.handshake_ns
         shared.backends.used(attempt[0], TUNNEL, DIAL)
         if not unsent:
@@ -193,17 +198,26 @@ class Upgrade:
     def _sending(self, mask: int) -> None:
         """Send the backend what is left of the request's head."""
         shared = self._shared
-        sent = shared.wire.write(self._backend_fd, self._unsent)
+        assert self._way is not None
+        sent = self._way.wire.write(self._backend_fd, self._unsent)
         if sent < 0:
             if -sent not in NOT_NOW:
-                self._closed_by_backend(os.strerror(-sent))
+                self._closed_by_backend(-sent)
             return
         self._unsent = self._unsent[sent:]
         if not self._unsent:
             shared.poller.read(self._backend_fd, self._answer, known=True)
 
-    def _closed_by_backend(self, why: str) -> None:
-        self._refuse(Refused(502, f"the backend closed the connection: {why}", "connect_error"))
+    def _closed_by_backend(self, error: int) -> None:
+        """:param error: an errno; 0 for the end of the stream"""
+        why = f": {os.strerror(error)}" if error else " without an answer"
+        text = f"the backend closed the connection{why}"
+        if self._way is not None and (alert := self._way.wire.alert(self._backend_fd)):
+            text = f"the backend ended TLS: {alert}"
+            assert self._attempt is not None
+            # With TLS 1.3 that is how it refuses a client's certificate, or wants one.
+            self._shared.backends.connect_failed(self._attempt[0], "refused_by_backend")
+        self._refuse(Refused(502, text, "connect_error"))
 
     # --- the answer ---------------------------------------------------------------------------------------------------
 
@@ -211,10 +225,10 @@ class Upgrade:
         """Read the backend's answer. :param data: what has come, or an errno"""
         if isinstance(data, int):
             if data not in NOT_NOW:
-                self._closed_by_backend(os.strerror(data))
+                self._closed_by_backend(data)
             return
         if not data:
-            self._refuse(Refused(502, "the backend closed the connection without an answer", "connect_error"))
+            self._closed_by_backend(0)
             return
         shared = self._shared
         request = self._request
@@ -276,13 +290,14 @@ class Upgrade:
         What the client sent ahead is of a protocol that was not agreed on: no request is looked for in it.
         """
         assert self._attempt is not None
+        assert self._way is not None
         self._report("refused_by_backend", reader.head.status, None)
         fd, self._backend_fd = self._backend_fd, NONE
         data = reader.head.raw + reader.received
         self._let_go()
         exchange = Exchange(self._shared.exchanges, self._client, self._request)
         self._client.task = exchange
-        exchange.take_declined(fd, self._attempt, data)
+        exchange.take_declined(fd, self._way, self._attempt, data)
 
     # --- the end of it ------------------------------------------------------------------------------------------------
 
@@ -302,17 +317,29 @@ class Upgrade:
             client.watch()
         from_client = client.ahead + self._take(client_fd)
         from_backend = early + self._take(backend_fd)
-        pending = half = b""
-        session = client.wire.detach(client_fd)
-        if session is not None:
-            shared.slice.begin_session(row, CLIENT, session.cells)
-            pending, half = session.unsent, session.half
-            session.wipe()
-        shared.relay.open(row, client_fd, backend_fd, client_pending=pending, client_half=half)
+        assert self._way is not None
+        backend_ended = self._way.wire.has_ended(backend_fd)
+        client_pending, client_half = self._hand_over(CLIENT, client.wire, client_fd)
+        backend_pending, backend_half = self._hand_over(BACKEND_SIDE, self._way.wire, backend_fd)
+        shared.relay.open(row, client_fd, backend_fd, client_pending, backend_pending, client_half, backend_half)
         self._over = True
         client.handed_over()
-        shared.poller.defer(partial(self._say, answer), partial(self._opened, from_client, from_backend))
+        opened = partial(self._opened, from_client, from_backend, backend_ended)
+        shared.poller.defer(partial(self._say, answer), opened)
         self._report("upgraded", 101, None)
+
+    def _hand_over(self, side: int, wire: Wire, fd: int) -> tuple[bytes, bytes]:
+        """Move the TLS session of a connection into the row.
+
+        :returns: what its socket did not take yet of sealed bytes, and half a record that was received
+        """
+        session = wire.detach(fd)
+        if session is None:
+            return b"", b""
+        self._shared.slice.begin_session(self._row, side, session.cells)
+        pending, half = session.unsent, session.half
+        session.wipe()
+        return pending, half
 
     def _take(self, fd: int) -> bytes:
         """Take a connection from its reader. :returns: what has come in this turn, and was not read yet"""
@@ -333,14 +360,19 @@ class Upgrade:
             relay.fail(self._row, "opening", error)
         return 0
 
-    def _opened(self, from_client: bytes, from_backend: bytes, result: int) -> None:
-        """The client has the answer: what both have sent ahead of that goes on its way."""
+    def _opened(self, from_client: bytes, from_backend: bytes, backend_ended: bool, result: int) -> None:
+        """The client has the answer: what both have sent ahead of that goes on its way.
+
+        :param backend_ended: whether the backend has ended its records; only a socket's end is still to be read
+        """
         shared = self._shared
         row = self._row
         try:
             for side, data in ((BACKEND_SIDE, from_backend), (CLIENT, from_client)):
                 if data and shared.slice.cells[row + STATE] == LIVE:
                     shared.relay.feed(row, side, data)
+            if backend_ended:
+                shared.relay.end_records(row, BACKEND_SIDE)
             shared.owner.tunnel_opened(row)
         except Exception as error:
             shared.relay.fail(row, "opening", error)
@@ -360,6 +392,8 @@ class Upgrade:
             self._dial = None
         if self._backend_fd != NONE:
             shared.poller.unwatch(self._backend_fd)
+            if self._way is not None:
+                self._way.wire.close(self._backend_fd)
             shared.relay.retire(self._backend_fd)
             self._backend_fd = NONE
         if self._row >= 0:

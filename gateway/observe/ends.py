@@ -27,6 +27,7 @@ from gateway.tunnels.table.layout import (
     SIDE_0,
     SIDE_CELLS,
     SIDES,
+    TRUNCATED,
     WEBSOCKET,
 )
 from gateway.tunnels.table.texts import texts_of
@@ -42,6 +43,7 @@ DIRECTIONS = ("client_to_backend", "backend_to_client")
 
 _SCANNERS = (SIDE_0 + SCANNER, SIDE_0 + SIDE_CELLS + SCANNER)
 _CLOSE_SEEN = {(False, False): None, (True, False): "client", (False, True): "backend", (True, True): "both"}
+_TRUNCATED = (None, "client", "backend", "both")
 
 
 def tunnel_id(row_id: int) -> str:
@@ -73,6 +75,7 @@ TUNNEL_END = Form(
     cut_side="%s",
     silence="%s",
     close_seen="%s",
+    truncated="%s",
     client_close_code="%s",
     backend_close_code="%s",
     gateway_close_code="%s",
@@ -142,6 +145,7 @@ class Ends:
             None if end.cut == NEITHER else SIDES[end.cut],
             None if end.cut == NEITHER else round(end.silence_ns / NS, 3),
             _CLOSE_SEEN[of_client.closed, of_backend.closed],
+            _TRUNCATED[cells[TRUNCATED]],
             codes[CLIENT] or None,
             codes[BACKEND_SIDE] or None,
             cells[CLOSE_CODE_SENT] or None,

@@ -10,7 +10,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from gateway.admin.state import DrainState
 from gateway.config import ConfigError
+from gateway.config.certificates import Certificates
 from gateway.config.schema import Address, Config
+from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import DrainBackends, Unlisten
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.resolving import Resolving
@@ -34,6 +36,7 @@ class Reloading:
         workers: Workers,
         listeners: Listeners,
         resolving: Resolving,
+        watch: CertificateWatch,
         path: str,
         read: Callable[[str], Config],
     ) -> None:
@@ -44,6 +47,7 @@ class Reloading:
         self._workers = workers
         self._listeners = listeners
         self._resolving = resolving
+        self._watch = watch
         self._path = path
         self._read = read
         self._state = workers.state
@@ -55,6 +59,7 @@ class Reloading:
         state = self._state
         try:
             config = await asyncio.to_thread(self._read, self._path)
+            certificates = await asyncio.to_thread(Certificates.read, config)
             _refuse_what_needs_a_restart(self._workers.config, config, state.max_tunnels)
             self._registry.admit(config)
             new = await self._open([listener.address for listener in config.listen])
@@ -64,17 +69,18 @@ class Reloading:
             log.error("reload failed; the current configuration stays in force:\n%s", error)
             return
         before, drained = self._workers.config, self._state.drained_backends
+        certificates_before = self._workers.certificates
         self._resolving.use([*before.backend_addresses(), *config.backend_addresses()])
         await self._resolving.first_answers(NEW_NAMES_SECONDS)
         self._listeners.add(new)
         for worker in self._workers.serving():
             worker.listen(new)
-        failures = await self._workers.configure_all(config, self._still_drained(config))
+        failures = await self._workers.configure_all(config, self._still_drained(config), certificates)
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
             log.error("reload failed; restoring the previous configuration: %s", state.last_reload_error)
-            await self._workers.configure_all(before, drained)
+            await self._workers.configure_all(before, drained, certificates_before)
             self._resolving.use(before.backend_addresses())
             self._unlisten(new)
             for number, drain in drained.items():  # drains in progress go on
@@ -84,6 +90,7 @@ class Reloading:
         else:
             self._unlisten(self._listeners.sockets.keys() - {listener.address for listener in config.listen})
             self._resolving.use(config.backend_addresses())
+            self._watch.use(certificates)
             state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)

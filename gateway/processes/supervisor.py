@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.admin.state import DrainState, GatewayState
 from gateway.build import relay_build
-from gateway.config import load
+from gateway.config import BadValue, load
+from gateway.config.certificates import Certificates
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
 from gateway.imports import without_collections
 from gateway.observe.events import DIRECTORY
 from gateway.processes import upgrade
 from gateway.processes.capacity import capacity, explain_capacity
+from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.inheritance import Inheritance, InheritedWorker
@@ -96,6 +98,7 @@ class Supervisor:
         self._opened: Opened
         self._workers: Workers
         self._resolving: Resolving
+        self._certificates: CertificateWatch
         self._reloading: Reloading
         self._succession: Succession
         self.state: GatewayState
@@ -110,6 +113,7 @@ class Supervisor:
         descriptors = Descriptors(raise_descriptor_limit())
         inherited = self._inheritance
         try:
+            certificates = await asyncio.to_thread(Certificates.read, self._config)
             opened = self._opened = (
                 await open_all(
                     self._config, self._registry, capacity(self._config.max_tunnels, descriptors), self._demo
@@ -117,9 +121,9 @@ class Supervisor:
                 if inherited is None
                 else inherit(self._config, self._registry, inherited)
             )
-        except (CannotListen, StillServed) as error:
+        except (CannotListen, StillServed, BadValue) as error:
             raise CannotStart(str(error)) from None
-        self._take(opened, descriptors)
+        self._take(opened, descriptors, certificates)
         loop = asyncio.get_running_loop()
         admin: AdminServer | None = None
         starting: asyncio.Task[None] | None = None
@@ -149,6 +153,7 @@ class Supervisor:
                 serving = asyncio.create_task(self._serve_admin())
             admin = await serving
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
+            watches.append(asyncio.create_task(self._certificates.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
             await self._serve_orders()
             orderly = True
@@ -182,7 +187,7 @@ class Supervisor:
         if self._fatal is not None:
             raise CannotStart(self._fatal)
 
-    def _take(self, opened: Opened, descriptors: Descriptors) -> None:
+    def _take(self, opened: Opened, descriptors: Descriptors, certificates: Certificates) -> None:
         """Create the supervisor's parts from what was opened."""
         keeping, before = opened.keeping, opened.before
         keeper = None if keeping is None else keeping.journal
@@ -194,6 +199,7 @@ class Supervisor:
         self._workers = Workers(
             self.state,
             self._config,
+            certificates,
             opened.listeners,
             [DescriptorStore(loop, descriptors.for_tunnels, keeper) for _ in range(opened.table.slots)],
             opened.mirrors,
@@ -203,7 +209,11 @@ class Supervisor:
         )
         self._resolving = Resolving(self._workers.resolved, None if before is None else before.names)
         self._resolving.use(self._config.backend_addresses())
-        self._reloading = Reloading(self._workers, opened.listeners, self._resolving, self._path, self._reload_config)
+        self._certificates = CertificateWatch(self.state, self._workers.use_certificates)
+        self._certificates.use(certificates)
+        self._reloading = Reloading(
+            self._workers, opened.listeners, self._resolving, self._certificates, self._path, self._reload_config
+        )
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
             before.apply_to(self.state)

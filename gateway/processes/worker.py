@@ -50,6 +50,7 @@ from gateway.processes.control.messages import (
     TakenOver,
     TakeOver,
     Unlisten,
+    UseCertificates,
 )
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import raise_descriptor_limit
@@ -152,6 +153,10 @@ class Worker:
         elif isinstance(message, Release | Forget | Resume | Retire | TakeOver | Accept):
             with contextlib.suppress(ConnectionResetError):  # the supervisor is gone; the channel ends next
                 await self._take_part_in_upgrade(message, channel)
+        elif isinstance(message, UseCertificates):
+            if self._edge is not None:
+                self._edge.tls.use(self._edge.prepare(message.listen))
+                self._acceptors.use(self._edge, message.listen)
         elif isinstance(message, Drain):
             self._drain(message, channel)
         elif isinstance(message, DrainBackends) and self._edge is not None:
@@ -175,6 +180,7 @@ class Worker:
                 self._descriptors,
             )
             edge.tls.use(edge.prepare(config.listen))
+            edge.ways.use(edge.ways.prepare(config.upstreams))
             edge.owner.on_learned = self._send_learned
             edge.addresses.use(self._names)
             self._edge = edge
@@ -188,7 +194,9 @@ class Worker:
             # Do what can fail first: a configuration is applied completely or not at all.
             self._acceptors.check(config)
             prepared = self._edge.prepare(config.listen)
+            ways = self._edge.ways.prepare(config.upstreams)
             new_log = self._open_log(config) if config.access_log != self._log_config else None
+            self._edge.ways.use(ways)
             self._edge.configure(config, message.registry, message.drained_backends)
             self._edge.tls.use(prepared)
             self._acceptors.use(self._edge, config.listen)

@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 
 from gateway.admin.state import DrainState, GatewayState
 from gateway.config.address import Address
+from gateway.config.certificates import Certificates
 from gateway.config.schema import Config
-from gateway.config.settings import Settings
+from gateway.config.settings import Settings, listeners_of
 from gateway.processes.children import InheritedChild, exit_status
 from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import (
@@ -37,6 +38,7 @@ from gateway.processes.control.messages import (
     Retired,
     Stop,
     TakenOver,
+    UseCertificates,
 )
 from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
@@ -101,6 +103,7 @@ class Workers:
         self,
         state: GatewayState,
         config: Config,
+        certificates: Certificates,
         listeners: Listeners,
         stores: Sequence[DescriptorStore],
         mirrors: Mirrors,
@@ -110,6 +113,7 @@ class Workers:
     ) -> None:
         """
         :param config: for the workers; :meth:`configure_all` changes it
+        :param certificates: of its listeners
         :param stores: by slot
         :param mirrors: of workers that write a table other than ``state.table``
         :param environment: of workers
@@ -118,6 +122,7 @@ class Workers:
         """
         self.state = state
         self.config = config
+        self.certificates = certificates
         self.generation = generation
         self.stores = stores
         self.mirrors = mirrors
@@ -180,9 +185,12 @@ class Workers:
         """Return the workers that have not been replaced in an upgrade."""
         return [worker for worker in self.running.values() if not worker.retired]
 
-    async def configure_all(self, config: Config, drained_backends: dict[int, DrainState]) -> list[str]:
+    async def configure_all(
+        self, config: Config, drained_backends: dict[int, DrainState], certificates: Certificates
+    ) -> list[str]:
         """Apply a configuration in every worker, and in later ones; return the failures."""
         self.config = config
+        self.certificates = certificates
         self.state.drained_backends = drained_backends
         self.generation += 1
         answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self.serving()]
@@ -351,7 +359,7 @@ class Workers:
         drain = None
         if self.state.drain is not None:
             drain = Drain(self.state.drain.seconds_left, self.config.drain.close_code)
-        settings = Settings.of(self.config)
+        settings = Settings.of(self.config, self.certificates)
         worker.channel.send(Configure(self.generation, settings, self.state.registry, drained, drain, takes_over))
         return await answer
 
@@ -401,6 +409,11 @@ class Workers:
         self.names = Resolved(names)
         self.send_to_all(self.names)
         self.on_change()
+
+    def use_certificates(self, certificates: Certificates) -> None:
+        """Have all workers, and later ones, show these certificates from now on."""
+        self.certificates = certificates
+        self.send_to_all(UseCertificates(listeners_of(self.config, certificates)))
 
     def send_to_all(self, message: Message) -> None:
         """Send a message to every running worker."""

@@ -22,6 +22,10 @@ max_tunnels: auto                      # [A] capacity of the table. auto [D]: wh
 listen:
   - address: 0.0.0.0:8080              # [A] host:port, [::]:port, unix:/run/gateway.sock
   - address: 0.0.0.0:8443
+    tls:                               # [E]
+      certificates: [{cert: chat.pem, key: chat.key}]   # chosen by SNI; re-read on reload and when the files change
+      min_version: "1.2"
+      client_ca: clients.pem           # mutual TLS; `client_required: false` asks and goes on without
 
 trusted_proxies: [10.0.0.0/8]          # [A] whose X-Forwarded-* (and PROXY header) is believed
 

@@ -9,7 +9,6 @@ from .files import CONTRACT, complaints
 
 # Where a key would stand in the contract's example, the key, and what the contract has there.
 LATER: list[tuple[list[str | int], str, Any]] = [
-    (["listen", 1], "tls", {"certificates": [{"cert": "chat.pem", "key": "chat.key"}]}),
     (["listen", 1], "proxy_protocol", True),
     (["admin"], "token", "secret"),
     (["upstreams", "chat", "backends", 1], "max_tunnels", 5000),

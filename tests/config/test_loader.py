@@ -22,6 +22,8 @@ def test_a_file(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     authority = Authority(tmp_path, "internal")
     authority.issue("gw", client=True)
+    authority.issue("chat")
+    Authority(tmp_path, "clients")
     file = tmp_path / "gateway.yaml"
     file.write_text(CONTRACT)
     assert load(file) == load(str(file)) == config_of(CONTRACT)

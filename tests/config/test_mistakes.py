@@ -24,7 +24,8 @@ routes:
         'gateway.yaml:1:10: workers: expected auto or a whole number, found the text "many"'
         " (auto, or digits without quotes)",
         'gateway.yaml:3:14: listen[0].address: "80800" is not a port (a number from 1 to 65535)',
-        "gateway.yaml:4:5: listen[0].tls: unknown key (known here: address)",
+        "gateway.yaml:4:10: listen[0].tls.certificates: this key is required (add it: Certificates;"
+        " clients get the one for the name that they ask for (SNI), or the first)",
         "gateway.yaml:9:12: timeouts.connect: expected a duration, found the number 5"
         " (with its unit: 5s for seconds, 5ms for milliseconds)",
         'gateway.yaml:12:15: routes[0].upstream: there is no upstream "chatt" (did you mean chat? there are: chat)',

@@ -36,6 +36,7 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
         ("KeepaliveSide", set(), set()),
         ("Backend", set(), set()),
         ("UpstreamTls", set(), set()),
+        ("ListenerTls", set(), set()),
         ("Upstream", {"on_loss"}, {"loss_close_code"}),
         ("Match", set(), set()),
         ("Route", {"keepalive"}, {"client", "backend"}),
@@ -71,7 +72,9 @@ def test_a_route_has_what_applies_to_it():
     assert (general.upgrades, general.http) == (("websocket", "mqtt"), "reject")
 
 
-def test_upstreams_and_the_rest():
+def test_upstreams_and_the_rest(tmp_path):
+    (tmp_path / "ca.pem").write_text("the CA")
+    (tmp_path / "gw.pem").write_text("certificate and key")
     sent = Settings.of(
         config_of(
             [{}],
@@ -82,7 +85,11 @@ def test_upstreams_and_the_rest():
                     "balance": "round_robin",
                     "on_loss": {"close_code": 4000},
                     "pool": "off",
-                    "tls": {"ca": "/etc/ca.pem", "server_name": "A.example", "cert": "/etc/gw.pem"},
+                    "tls": {
+                        "ca": str(tmp_path / "ca.pem"),
+                        "server_name": "A.example",
+                        "cert": str(tmp_path / "gw.pem"),
+                    },
                 },
             },
             trusted_proxies=["10.0.0.0/8"],
@@ -100,7 +107,7 @@ def test_upstreams_and_the_rest():
     assert sent.access_log == AccessLog(None, "text")
     assert sent.drain == (1.0, 1001)
     assert (chat.pool, other.pool) == ((15.0, 64), None)
-    assert (chat.tls, other.tls) == (None, UpstreamTls("/etc/ca.pem", "a.example", "/etc/gw.pem", None, True))
+    assert (chat.tls, other.tls) == (None, UpstreamTls("the CA", "a.example", "certificate and key", None, True))
     assert (sent.heads, sent.underscores) == ((16384, 50), "reject")
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.config.address import Address
 from gateway.edge.pool import MAX_AGE_NS, BackendConnection, Pool
+from gateway.edge.ways import Way
 from gateway.edge.wire.plain import PlainWire
 from gateway.routing.balancing import Target
 from gateway.tunnels.relay.poller import Poller
@@ -63,7 +64,7 @@ class Rig:
         near, far = socket.socketpair()
         near.setblocking(False)
         made = BackendConnection(
-            self.pool, near.detach(), PlainWire(self.poller.kernel), target, target.label, self.now
+            self.pool, near.detach(), Way(PlainWire(self.poller.kernel)), target, target.label, self.now
         )
         self.poller.read(made.fd, lambda data: None)
         self.far[made] = far

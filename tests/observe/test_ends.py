@@ -34,6 +34,7 @@ from gateway.tunnels.table.layout import (
     SIDE_CELLS,
     SIDES,
     SILENCE_NS,
+    TRUNCATED,
     WEBSOCKET,
 )
 from gateway.tunnels.table.table import Slice, Table
@@ -145,6 +146,7 @@ async def test_the_line(gateway):
         "cut_side": None,
         "silence": None,
         "close_seen": "both",
+        "truncated": None,
         "client_close_code": 1000,
         "backend_close_code": 4001,
         "gateway_close_code": None,
@@ -255,6 +257,13 @@ async def test_whose_close_was_seen(gateway, client, backend, seen):
     gateway.end("client", "close_frame", "client")
     gateway.set({CLIENT + SCANNER + STATUS: client, BACKEND + SCANNER + STATUS: backend})
     assert gateway.told()["close_seen"] == seen
+
+
+@pytest.mark.parametrize(("sides", "said"), [(0, None), (1, "client"), (2, "backend"), (3, "both")])
+async def test_which_side_ended_without_close_notify(gateway, sides, said):
+    gateway.end("client", "fin", "client")
+    gateway.set({TRUNCATED: sides})
+    assert gateway.told()["truncated"] == said
 
 
 async def test_silences_are_those_of_when_the_end_began(gateway):

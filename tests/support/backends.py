@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import json
 import socket
+import ssl
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -40,6 +41,7 @@ class Echo:
         path: str | None = None,
         compression: str | None = None,
         sock: socket.socket | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> Echo:
         """Start one.
 
@@ -52,6 +54,7 @@ class Echo:
             "max_size": None,
             "compression": compression,
             "ping_interval": None,
+            "ssl": tls,
         }
         if path is not None:
             return cls(await websockets.asyncio.server.unix_serve(_echo, path, **options), f"unix:{path}")
@@ -103,7 +106,7 @@ class Web:
         self._runner: web.AppRunner | None = None
 
     @classmethod
-    async def start(cls, host: str = "127.0.0.1", path: str | None = None) -> Web:
+    async def start(cls, host: str = "127.0.0.1", path: str | None = None, tls: ssl.SSLContext | None = None) -> Web:
         """Start one. :param path: of a unix socket, in place of ``host``"""
         backend = cls()
         app = web.Application(client_max_size=2**40, middlewares=[backend._note])
@@ -123,7 +126,7 @@ class Web:
             backend.address = f"unix:{path}"
         else:
             port = free_port(host)
-            await web.TCPSite(runner, host, port).start()
+            await web.TCPSite(runner, host, port, ssl_context=tls).start()
             backend.address = f"{host}:{port}"
         return backend
 
@@ -224,16 +227,18 @@ class Scripted:
         self._server: asyncio.Server | None = None
 
     @classmethod
-    async def start(cls, host: str = "127.0.0.1", path: str | None = None) -> Scripted:
+    async def start(
+        cls, host: str = "127.0.0.1", path: str | None = None, tls: ssl.SSLContext | None = None
+    ) -> Scripted:
         """Start one. :param path: of a unix socket, in place of ``host``"""
         backend = cls()
         if path is not None:
-            backend._server = await asyncio.start_unix_server(backend._accepted, path, limit=BUFFER_BYTES)
+            backend._server = await asyncio.start_unix_server(backend._accepted, path, limit=BUFFER_BYTES, ssl=tls)
             backend.address = f"unix:{path}"
         else:
             port = free_port(host)
             backend._server = await asyncio.start_server(
-                backend._accepted, host, port, limit=BUFFER_BYTES, backlog=1024
+                backend._accepted, host, port, limit=BUFFER_BYTES, backlog=1024, ssl=tls
             )
             backend.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         return backend

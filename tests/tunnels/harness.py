@@ -140,6 +140,9 @@ class Peer:
         self.read()
         return self.end != ""
 
+    def turn(self) -> None:
+        """One turn of the loop: an endpoint that has something left to send does so now."""
+
     def half_close(self) -> None:
         """Send FIN and go on reading."""
         self.sock.shutdown(socket.SHUT_WR)
@@ -420,6 +423,8 @@ class Rig:
 
     def serve(self, seconds: float = 0) -> None:
         """One turn of the loop."""
+        for peer in self._peers:
+            peer.turn()
         assert self.poller.select(seconds) == [], "nothing here is asyncio's"
 
     def until(self, condition: Callable[[], T], what: str, turn: float | None = 0.001) -> T:

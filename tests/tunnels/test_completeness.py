@@ -23,7 +23,7 @@ HOLDINGS = {
     "tunnels/relay/ending.py Ending": words("called now"),
     "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
     "tunnels/relay/pinging.py Pinging": words("called now"),
-    "tunnels/relay/sealed.py Sealed": set(),
+    "tunnels/relay/sealed.py Sealed": {"now"},
     "tunnels/relay/relay.py Relay": words("tick_ns called now"),
     "tunnels/relay/poller.py Poller": words("kernel relay on_failure _callbacks _readers _received _deferred"),
     # What is taken is about rows that a worker which died in an upgrade may still have: its successor looks there, too.
@@ -86,7 +86,7 @@ def test_no_state_is_left_out() -> None:
             rig.close()
     fixed_at_the_opening = words("""
         STATE ID ROUTE BACKEND TOTALS OPENED_NS OPENED_UNIX_NS KIND WRITE_STALL_NS CLOSE_NS IDLE_NS LIFETIME_NS FD
-        MASKING PEER PING_AFTER_NS PONG_TIMEOUT_NS NETWORK ON_LOSS_CODE
+        MASKING PEER PING_AFTER_NS PONG_TIMEOUT_NS NETWORK ON_LOSS_CODE TLS
         """)
     found = {name.split()[-1] for name in touched if name}
     assert found | fixed_at_the_opening | ZERO_IN_A_CLEAN_ROW == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW

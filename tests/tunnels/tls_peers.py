@@ -19,7 +19,7 @@ from .harness import Peer
 TLS13 = TLS13_SUITES[0]
 TLS12 = TLS12_SUITES[1]
 SUITES = TLS13_SUITES + TLS12_SUITES
-PIECE_BYTES = 16 * 1024
+PIECE_BYTES = 512 * 1024
 
 
 class Engine(Protocol):
@@ -110,6 +110,7 @@ class TlsPeer(Peer):
         self.wire = bytearray()
         """all bytes that have come, sealed"""
         self._unsent = bytearray()
+        self._ends = False
 
     @property
     def closed(self) -> bool:
@@ -134,11 +135,14 @@ class TlsPeer(Peer):
         with contextlib.suppress(BlockingIOError):
             while self._unsent:
                 del self._unsent[: self.sock.send(self._unsent)]
+            if self._ends:
+                self._ends = False
+                super().half_close()
         return not self._unsent
 
     def read(self, limit: int = 1 << 30) -> int:
         before = len(self.received)
-        self.flush_quietly()
+        self.turn()
         while not self.end and (left := before + limit - len(self.received)) > 0:
             try:
                 wire = self.sock.recv(min(left, 1 << 18))
@@ -157,16 +161,14 @@ class TlsPeer(Peer):
                     self.alert = str(error)
         return len(self.received) - before
 
-    def flush_quietly(self) -> None:
-        """Nobody may be there any more."""
-        with contextlib.suppress(OSError):
+    def turn(self) -> None:
+        with contextlib.suppress(OSError):  # nobody may be there any more
             self.flush()
 
     def half_close(self) -> None:
-        """Send close_notify and FIN, and go on reading."""
+        """Send close_notify and FIN, behind what the socket did not take yet, and go on reading."""
+        self._ends = True
         self.put(self.engine.close())
-        assert self.flush(), "close_notify is stuck"
-        super().half_close()
 
 
 class Sides(NamedTuple):

@@ -42,6 +42,7 @@ function show(status, live) {
   showTiles(status);
   showRoutes(status);
   showUpstreams(status);
+  showCertificates(status);
   showTunnels(status, live);
   if (status.demo?.url) startConsole(status.demo.url, refresh);
 }
@@ -164,6 +165,24 @@ function makeUpstream(upstream) {
 
 function makeBackend(backend) {
   return element("tr", "", null, element("td", "code", backend.address), element("td", "", null, element("span")), element("td", "number"), element("td", "number"));
+}
+
+function showCertificates(status) {
+  byId("certificates-panel").hidden = status.certificates.length === 0;
+  keyed(byId("certificates"), status.certificates, (certificate) => certificate.file, makeCertificate, (row, certificate) => {
+    const [, names, state, expires] = row.children;
+    const days = Math.floor(certificate.expires_in / 86400);
+    const [text, kind] = certificate.error !== null ? ["file is broken", "bad"] : days < 0 ? ["expired", "bad"] : [plural(days, "day") + " left", days < 14 ? "bad" : "good"];
+    setText(names, certificate.names.map(visible).join(", "));
+    setText(state.firstElementChild, text);
+    state.firstElementChild.className = `state ${kind}`;
+    state.title = certificate.error === null ? "" : `${visible(certificate.error)}; the certificate before stays in use`;
+    setText(expires, new Date(certificate.expires * 1000).toLocaleDateString());
+  });
+}
+
+function makeCertificate(certificate) {
+  return element("tr", "", null, element("td", "code", visible(certificate.file)), element("td", "code"), element("td", "", null, element("span")), element("td"));
 }
 
 function showTunnels(status, live) {

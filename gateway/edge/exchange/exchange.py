@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.edge.exchange.shared import Exchanges
     from gateway.edge.exchange.sides import Downstream
     from gateway.edge.request import Request
+    from gateway.edge.ways import Way
     from gateway.routing.attempts import Attempt
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE"))
@@ -80,16 +81,17 @@ class Exchange(Answer):
         if attempt is None or self.chosen(attempt):
             self._dial_backend(attempt)
 
-    def take_declined(self, fd: int, attempt: Attempt, data: bytes) -> None:
+    def take_declined(self, fd: int, way: Way, attempt: Attempt, data: bytes) -> None:
         """Relay the answer of a backend that declined an upgrade; the client's connection is closed behind it.
 
         :param fd: the backend's connection, read by the poller
+        :param way: that it was dialled with
         :param data: what has come of the answer
         """
         shared = self._shared
         shared.in_flight += 1
         self._declined = True
-        self._backend = BackendConnection(shared.pool, fd, shared.wire, attempt[0], attempt[2], shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, way, attempt[0], attempt[2], shared.relay.now)
         self._backend_mode = HEAD
         shared.poller.read_on(fd, self._answer_came)
         self._touch()
@@ -131,13 +133,13 @@ class Exchange(Answer):
         if self._dial is not None and not self._over:
             self._client.deadline_ns = self._dial.deadline_ns
 
-    def dialled(self, fd: int, attempt: Attempt, unsent: bytes, known: bool) -> None:
+    def dialled(self, fd: int, way: Way, attempt: Attempt, unsent: bytes, known: bool) -> None:
         """A new connection to a backend stands."""
         shared = self._shared
         self._dial = None
         self._reused = False
         self._attempt = attempt
-        self._backend = BackendConnection(shared.pool, fd, shared.wire, attempt[0], attempt[2], shared.relay.now)
+        self._backend = BackendConnection(shared.pool, fd, way, attempt[0], attempt[2], shared.relay.now)
         self._backend_mode = HEAD
         shared.poller.read(fd, self._answer_came, known)
         shared.backends.used(attempt[0], REQUEST, DIAL)
@@ -213,6 +215,11 @@ class Exchange(Answer):
             self._try_again()
             return
         why = "broke off its answer" if self._head_bytes_came else "closed the connection without an answer"
+        backend = self._backend
+        if backend is not None and (alert := backend.wire.alert(backend.fd)):
+            why = f"ended TLS: {alert}"
+            if not self._reused:  # with TLS 1.3 that is how it refuses a client's certificate, or wants one
+                self._shared.backends.connect_failed(backend.target, "refused_by_backend")
         self._refuse(Refused(502, f"the backend {why}", "connect_error"), BACKEND, "reset" if error else "fin")
 
     def _client_failed(self, error: int) -> None:
@@ -275,6 +282,7 @@ class Exchange(Answer):
             and self._upload is None
             and not (self._to_backend or self._unwanted or self._declined or config.draining)
             and backend.target.number in config.in_service
+            and backend.way is shared.dialler.ways.of(backend.target.upstream)
         )
         if reusable and self._backend_mode != HEAD:
             shared.poller.read(backend.fd, backend.said, known=True)

@@ -1,6 +1,7 @@
 """TLS handshakes, toward clients and toward backends. OpenSSL makes them; what comes after is ``wire/tls.py``.
 
 ``handshake``  one handshake, fed one record at a time, which ends with the cells of a session (``protocol/tls/``)
+``backends``   what the handshakes with an upstream's backends have in common
 ``contexts``   what OpenSSL is allowed: versions, suites, groups, certificates
 ``secrets``    the pipe through which the keys leave OpenSSL
 ``reasons``    why a handshake failed, in the words of log lines and metrics

@@ -308,6 +308,8 @@ class Handshake:
         if not self._records:
             if self._received.startswith(_METHODS):
                 return HandshakeFailed(PLAIN_HTTP, "plain HTTP on a port for TLS")
+            if self._received.startswith(b"HTTP/"):
+                return HandshakeFailed(PLAIN_HTTP, "the backend speaks plain HTTP on this port")
             return HandshakeFailed(NOT_TLS, "the first bytes are not those of TLS")
         return HandshakeFailed(PROTOCOL_ERROR, f"a record of type {self._received[0]} with {size} bytes")
 

@@ -42,6 +42,9 @@ class Wire(Protocol):
         :param asked: how much it was to return at most: ``kernel.receive_bytes`` for :meth:`read`
         """
 
+    def alert(self, fd: int) -> str:
+        """The TLS alert by which the peer ended the connection, in words; empty if there was none."""
+
     def has_ended(self, fd: int) -> bool:
         """Whether the stream has ended without that the socket says so."""
 

@@ -33,6 +33,11 @@ class PlainWire:
         return got == asked
 
     @staticmethod
+    def alert(fd: int) -> str:
+        """There are none."""
+        return ""
+
+    @staticmethod
     def has_ended(fd: int) -> bool:
         """The socket says so."""
         return False

@@ -10,7 +10,8 @@ from array import array
 from errno import EAGAIN, ECONNRESET, EINTR, EPIPE, EPROTO
 from typing import TYPE_CHECKING
 
-from gateway.protocol.tls.content import BROKEN, CLOSED
+from gateway.protocol.tls.alerts import name_of
+from gateway.protocol.tls.content import BROKEN, CLOSED, FATAL_ALERT
 from gateway.protocol.tls.state import ANSWER_DUE
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ OPEN = -1
 class TlsStream:
     """A TLS connection."""
 
-    __slots__ = ("cells", "end", "half", "is_reset", "is_truncated", "sealed", "sealed_hash", "unsent")
+    __slots__ = ("alert", "cells", "end", "half", "is_reset", "is_truncated", "sealed", "sealed_hash", "unsent")
 
     def __init__(self, cells: array[int], half: bytes = b"", unsent: bytes = b"") -> None:
         """
@@ -45,6 +46,8 @@ class TlsStream:
         self.sealed_hash = 0
         self.end = OPEN
         """what reading returns from now on: an errno, or 0 at the end of the stream"""
+        self.alert = ""
+        """by which the peer ended the connection, in words"""
         self.is_truncated = False
         self.is_reset = False
 
@@ -130,6 +133,11 @@ class TlsWire:
         """See :meth:`gateway.edge.wire.Wire.is_full`."""
         return self._full
 
+    def alert(self, fd: int) -> str:
+        """See :meth:`gateway.edge.wire.Wire.alert`."""
+        stream = self._streams.get(fd)
+        return "" if stream is None else stream.alert
+
     def has_ended(self, fd: int) -> bool:
         """Whether close_notify came, or something that ends the connection."""
         stream = self._streams.get(fd)
@@ -149,6 +157,8 @@ class TlsWire:
         if event:
             if event == BROKEN:
                 self._keep(fd, stream, records.refuse(stream.cells, 0, records.alert))
+            elif event == FATAL_ALERT:
+                stream.alert = name_of(records.alert).replace("_", " ")
             stream.end = 0 if event == CLOSED else EPROTO if event == BROKEN else ECONNRESET
             if got:
                 self._poller.recall(fd)  # the end is for the next read, and epoll has nothing more to report

@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.config.address import Address
-from gateway.config.settings import Settings
+from gateway.config.settings import Listener, Settings
 from gateway.routing.registry import Registry
 from gateway.tunnels.learning.intervals import News
 
-VERSION = 5
+VERSION = 6
 """Version of the wire format. Upgrades across versions are refused, since old workers talk to the new supervisor."""
 
 NO_DESCRIPTOR = -1
@@ -67,6 +67,12 @@ class Resolved(NamedTuple):
 
     names: dict[str, tuple[str, ...]]
     """IP addresses by name, best first; names that have not been resolved yet are missing"""
+
+
+class UseCertificates(NamedTuple):
+    """To a worker: certificates were renewed; accept connections like this from now on."""
+
+    listen: tuple[Listener, ...]
 
 
 class DrainBackends(NamedTuple):
@@ -178,6 +184,7 @@ ToWorker = (
     | Resolved
     | Drain
     | DrainBackends
+    | UseCertificates
     | Stop
     | ReopenLogs
     | Learned

@@ -79,7 +79,7 @@ class Protection:
         cells: memoryview[int],
         at: int,
         kind: int,
-        data: bytearray,
+        data: bytearray | bytes,
         start: int,
         end: int,
         sink: bytearray,

@@ -266,7 +266,7 @@ class Records:
         return put
 
     def _seal(
-        self, cells: memoryview[int], at: int, kind: int, source: bytearray, start: int, end: int, put: int
+        self, cells: memoryview[int], at: int, kind: int, source: bytearray | bytes, start: int, end: int, put: int
     ) -> int:
         """Seal one record into ``wire`` from ``put``. :returns: the end of it"""
         put += self.protection.seal(cells, at, kind, source, start, end, self.wire, put)

@@ -94,8 +94,10 @@ def unpack(fd: int) -> list[Tunnel]:
 def _halves(data: memoryview, count: int) -> list[tuple[bytes, bytes]]:
     """What follows the pending bytes. :param count: of tunnels. :raises ValueError: it is damaged"""
     at = CELL_BYTES * _HALVES * count
+    if at > len(data):
+        raise ValueError("the parcel of tunnels is truncated")
     sizes = array("q", bytes(data[:at]))
-    if at > len(data) or min(sizes, default=0) < 0 or at + sum(sizes) != len(data):
+    if min(sizes, default=0) < 0 or at + sum(sizes) != len(data):
         raise ValueError("the parcel of tunnels is truncated")
     found = []
     for n in range(0, len(sizes), _HALVES):

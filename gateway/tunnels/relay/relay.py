@@ -203,7 +203,7 @@ class Relay(Sealed):
                 kernel.prefetch(cells, here + SCANNER)
                 kernel.prefetch(cells, there)
             if cells[here + TLS]:
-                self._read_records(row, side)
+                self._read_records(row, side, kernel.receive_bytes)
                 return
             got = kernel.recv(cells[here + FD])
             if got <= 0:

@@ -22,6 +22,7 @@ from gateway.protocol.scanner_state import (
 from gateway.protocol.tls.content import CLOSED as CLOSE_NOTIFY
 from gateway.protocol.tls.content import (
     FATAL_ALERT,
+    HEADER_BYTES,
 )
 from gateway.protocol.tls.state import (
     ANSWER_DUE,
@@ -35,6 +36,7 @@ from gateway.tunnels.relay.pinging import (
 from gateway.tunnels.table.layout import (
     CLIENT,
     CUT,
+    DIRTY,
     ENDED,
     FD,
     KIND,
@@ -71,8 +73,11 @@ class Sealed(Pinging):
         """A read returned no bytes; see :class:`Relay`."""
         raise AssertionError("records alone do not end")
 
-    def _read_records(self, row: int, side: int) -> None:
-        """Read once from a TLS side, and relay the data of all records that are whole now. The row is dirty."""
+    def _read_records(self, row: int, side: int, most: int) -> None:
+        """Read once from a TLS side, and relay the data of all records that are whole now. The row is dirty.
+
+        :param most: bytes that may be in the process's hands afterwards, the half of a record from before included
+        """
         cells = self.cells
         kernel = self.kernel
         here = row + SIDE_0 + side * SIDE_CELLS
@@ -82,13 +87,13 @@ class Sealed(Pinging):
             kernel.prefetch(cells, session + LINE_CELLS)
             kernel.prefetch(cells, session + HALF)
         if cells[here + ENDED]:  # bytes behind close_notify are ignored (RFC 8446 6.1)
-            kernel.recv_wire(cells[here + FD], 0, kernel.receive_bytes)
+            kernel.recv_wire(cells[here + FD], 0, most)
             self.served(row)
             return
         half = cells[session + HALF]
         if half:
             kernel.wire[:half] = self.halves[2 * row + side]
-        got = kernel.recv_wire(cells[here + FD], half, kernel.receive_bytes)
+        got = kernel.recv_wire(cells[here + FD], half, most)
         if got <= 0:
             if got == 0:
                 self._note_truncation(row, side)
@@ -119,9 +124,20 @@ class Sealed(Pinging):
         else:
             if cells[session + ANSWER_DUE] and not cells[here + PENDING]:
                 self._send_message(row, side, self.records.answer(cells, session))
-            if end == kernel.receive_bytes:
+            if end == most:
                 self._ask_anew(here)
         self.served(row)
+
+    def complete_record(self, row: int, side: int) -> None:
+        """Read what is missing of a record that a TLS side has sent half of, as far as it has come, and nothing behind
+        it: so that the tunnel can move."""
+        half = self.halves[2 * row + side]
+        self.now = self.kernel.now()
+        self.cells[row + DIRTY] = 1
+        size = HEADER_BYTES
+        if len(half) >= HEADER_BYTES:
+            size += half[3] << 8 | half[4]
+        self._read_records(row, side, size)
 
     def end_records(self, row: int, side: int) -> None:
         """A side had sent close_notify before the tunnel opened. Call it when all its data is fed."""

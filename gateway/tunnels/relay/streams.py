@@ -144,7 +144,7 @@ class Streams:
         if cells[there + SHUT]:
             return
         if cells[there + TLS]:
-            self._seal(row, side, data, len(data))
+            self._seal(row, side, bytearray(data), len(data))
             return
         if cells[there + PENDING]:
             self._keep(row, side, bytearray(data))
@@ -158,7 +158,7 @@ class Streams:
 
     # --- to a side that uses TLS --------------------------------------------------------------------------------------
 
-    def _seal(self, row: int, side: int, data: bytearray | bytes, end: int) -> None:
+    def _seal(self, row: int, side: int, data: bytearray, end: int) -> None:
         """Send a TLS side ``data[:end]`` in records, behind anything pending. The row is dirty."""
         cells = self.cells
         there = row + SIDE_0 + side * SIDE_CELLS

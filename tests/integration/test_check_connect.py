@@ -1,0 +1,234 @@
+"""``gateway check --connect``: what it says of backends that can be reached, and of those that cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import yaml
+
+from tests.support.certificates import DAY, Authority
+from tests.support.gateway import COMMAND, NO_CERTIFICATES, Config
+from tests.support.ports import free_port
+from tests.support.process import run
+from tests.support.tls_servers import V12, V13, Alerting, server
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
+
+Serve = Callable[..., Awaitable[str]]
+Says = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def serve() -> AsyncIterator[Serve]:
+    """Starts a server, and returns its address."""
+    servers: list[asyncio.Server] = []
+    ended = asyncio.Event()
+
+    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await ended.wait()
+        writer.transport.abort()
+
+    async def start(context: ssl.SSLContext | None = None, says: Says = hold, path: Path | None = None) -> str:
+        if path is not None:
+            servers.append(await asyncio.start_unix_server(says, path, ssl=context))
+            return f"unix:{path}"
+        port = free_port()
+        servers.append(await asyncio.start_server(says, "127.0.0.1", port, ssl=context))
+        return f"127.0.0.1:{port}"
+
+    yield start
+    ended.set()
+    for each in servers:
+        each.close()
+        await each.wait_closed()
+
+
+async def check(directory: Path, upstreams: Config, **keys: Any) -> tuple[int, list[str], str]:
+    """Exit status, lines about backends, and what is on stderr."""
+    file = directory / "gateway.yaml"
+    config = {
+        "listen": [{"address": f"127.0.0.1:{free_port()}"}],
+        "upstreams": upstreams,
+        "routes": [{"name": name, "upstream": name} for name in upstreams],
+        **keys,
+    }
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    status, stdout, stderr = await run([*COMMAND, "check", "--connect", "-c", str(file)], env=NO_CERTIFICATES)
+    lines = stdout.splitlines()
+    assert lines[0].startswith(f"{file}: ok: ")
+    return status, lines[1:], stderr
+
+
+async def test_all_is_well(tmp_path: Path, authority: Authority, serve: Serve) -> None:
+    names = server(authority.issue("chat.internal", "10.0.0.5"), V12, "ECDHE-ECDSA-AES256-GCM-SHA384")
+    addresses = server(authority.issue("127.0.0.1", file="loopback"), V13)
+    own = authority.issue("gateway", client=True)
+    mutual = server(authority.issue("127.0.0.1", kind="rsa", file="mutual"), client_ca=authority.ca)
+    plain, by_name, by_address = await serve(), await serve(names), await serve(addresses)
+    unix = await serve(names, path=tmp_path / "backend.sock")
+    wants_certificate = await serve(mutual)
+    ca = {"ca": str(authority.ca)}
+    status, lines, stderr = await check(
+        tmp_path,
+        {
+            "plain": {"backends": [plain]},
+            "named": {"backends": [by_name, unix], "tls": {**ca, "server_name": "chat.internal"}},
+            "address": {"backends": [by_address], "tls": ca},
+            "mutual": {"backends": [wants_certificate], "tls": {**ca, **own.section}},
+        },
+    )
+    assert (status, stderr) == (0, "")
+    suite = "TLS 1.2, ECDHE-ECDSA-AES256-GCM-SHA384, CN=chat.internal, for chat.internal 10.0.0.5, valid until 20"
+    expected = [
+        f"plain: {plain}: {plain}: ok: connected",
+        f"named: {by_name}: {by_name}: ok: {suite}",
+        f"named: {unix}: {unix}: ok: {suite}",
+        f"address: {by_address}: {by_address}: ok: TLS 1.3, TLS_AES_256_GCM_SHA384, CN=127.0.0.1, for 127.0.0.1, valid",
+        f"mutual: {wants_certificate}: {wants_certificate}: ok: TLS 1.3, TLS_AES_256_GCM_SHA384, CN=127.0.0.1, for",
+    ]
+    assert len(lines) == len(expected)
+    for line, start in zip(lines, expected, strict=True):
+        assert line.startswith(start)
+
+
+async def test_certificates_that_are_not_accepted(
+    tmp_path: Path, authority: Authority, serve: Serve, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    foreign = Authority(tmp_path_factory.mktemp("foreign"), "Another Authority")
+    expired = await serve(server(authority.issue("127.0.0.1", file="expired", starts=-3 * DAY, ends=-2 * DAY)))
+    future = await serve(server(authority.issue("127.0.0.1", file="future", starts=2 * DAY)))
+    other_name = await serve(server(authority.issue("other.internal")))
+    unknown = await serve(server(foreign.issue("127.0.0.1")))
+    status, lines, stderr = await check(
+        tmp_path,
+        {
+            "one": {
+                "backends": [expired, future, other_name, unknown],
+                "tls": {"ca": str(authority.ca), "verify": True},
+            }
+        },
+    )
+    assert status == 1
+    assert stderr == "4 backends cannot be reached: " + ", ".join(
+        f"one: {backend}" for backend in (expired, future, other_name, unknown)
+    )
+    for line, (backend, words) in zip(
+        lines,
+        [
+            (expired, ["certificate has expired; without verification: TLS 1.3", "expired on 20"]),
+            (future, ["certificate is not yet valid; without verification: TLS 1.3", "not valid before 20"]),
+            (other_name, ["IP address mismatch", "CN=other.internal, for other.internal"]),
+            (unknown, ["unable to get local issuer certificate"]),
+        ],
+        strict=True,
+    ):
+        assert line.startswith(f"one: {backend}: {backend}: failed: TLS: the peer's certificate is not accepted: ")
+        assert all(each in line for each in words), line
+
+
+async def test_backends_that_do_not_speak_tls(tmp_path: Path, authority: Authority, serve: Serve) -> None:
+    async def http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await reader.read()
+        writer.close()
+
+    async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.close()
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+        await reader.read()
+        writer.close()
+
+    speaks_http, closes, other = await serve(says=http), await serve(says=close), await serve(says=echo)
+    silent, nobody = await serve(), f"127.0.0.1:{free_port()}"
+    status, lines, _ = await check(
+        tmp_path,
+        {"one": {"backends": [speaks_http, closes, other, silent, nobody], "tls": {"ca": str(authority.ca)}}},
+        timeouts={"connect": "300ms"},
+    )
+    assert status == 1
+    assert [line.partition(": failed: ")[2] for line in lines] == [
+        "TLS: the backend speaks plain HTTP on this port",
+        "TLS: the backend closed the connection in the middle of the handshake",
+        "TLS: the first bytes are not those of TLS",
+        "no answer within 0.3 s",
+        "Connection refused",
+    ]
+
+
+@pytest.mark.parametrize("version", [V12, V13], ids=["1.2", "1.3"])
+@pytest.mark.parametrize("alerts", [True, False], ids=["alert", "no alert"])
+async def test_a_backend_that_wants_a_certificate(
+    tmp_path: Path,
+    authority: Authority,
+    serve: Serve,
+    version: ssl.TLSVersion,
+    alerts: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    foreign = Authority(tmp_path_factory.mktemp("foreign"), "Another Authority").issue("gateway", client=True)
+    context = server(authority.issue("127.0.0.1", file="wants"), version, client_ca=authority.ca)
+    ca = {"ca": str(authority.ca)}
+    # asyncio's server sends no alert.
+    with Alerting(context) as alerting:
+        backend = alerting.address if alerts else await serve(context)
+        status, lines, _ = await check(
+            tmp_path,
+            {
+                "none": {"backends": [backend], "tls": ca},
+                "foreign": {"backends": [backend], "tls": {**ca, **foreign.section}},
+            },
+        )
+    assert status == 1
+    if not alerts:
+        words = [
+            "behind the handshake: does it want `cert`?" if version is V13 else "in the middle of the handshake"
+        ] * 2
+    else:
+        words = ["certificate required" if version is V13 else "handshake failure", "unknown ca"]
+    for line, upstream, end in zip(lines, ("none", "foreign"), words, strict=True):
+        assert line.startswith(f"{upstream}: {backend}: {backend}: failed: TLS: the ")
+        assert line.endswith(end)
+
+
+async def test_names(tmp_path: Path, authority: Authority, serve: Serve) -> None:
+    context = server(authority.issue("localhost"))
+    port = (await serve(context)).rpartition(":")[2]
+    status, lines, stderr = await check(
+        tmp_path,
+        {"one": {"backends": [f"localhost:{port}", "none.invalid:443"], "tls": {"ca": str(authority.ca)}}},
+    )
+    assert status == 1
+    assert stderr == "1 backend cannot be reached: one: none.invalid:443"
+    assert any(line.startswith(f"one: localhost:{port}: 127.0.0.1:{port}: ok: TLS 1.3, ") for line in lines)
+    assert lines[-1].startswith("one: none.invalid:443: -: failed: its name ")
+
+
+async def test_no_verification(tmp_path: Path, authority: Authority, serve: Serve) -> None:
+    backend = await serve(server(authority.issue("other.internal", file="unverified")))
+    status, lines, stderr = await check(tmp_path, {"one": {"backends": [backend], "tls": {"verify": False}}})
+    assert (status, len(lines)) == (0, 1)
+    assert lines[0].startswith(
+        f"one: {backend}: {backend}: ok: TLS 1.3, TLS_AES_256_GCM_SHA384, CN=other.internal, for"
+    )
+    assert "upstreams.one.tls.verify: warning: certificates of backends are not verified" in stderr
+
+
+async def test_an_error_in_the_file_is_not_one_of_a_backend(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.yaml"
+    file.write_text("listen: []\n")
+    status, stdout, _ = await run([*COMMAND, "check", "--connect", "-c", str(file)])
+    assert (status, stdout) == (2, "")

@@ -1,0 +1,172 @@
+"""TLS tunnels live on when workers are killed, the program is upgraded, and the supervisor dies.
+
+60 idle tunnels, 10 busy ones, three kills, two upgrades here; 500, 20, ten and five with
+``GATEWAY_SOAK=1 pytest -m soak``. Half of them are of TLS 1.2, half of 1.3. Each byte is compared at both ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from gateway.tunnels.table.layout import W_PID
+from tests.conftest import StartGateway
+from tests.support.certificates import Authority
+from tests.support.deadline import SOAK, eventually
+from tests.support.gateway import NO_PINGS, Gateway, to_one
+from tests.support.numbered import Play, Tunnel, all_complete, get_busy
+from tests.support.ports import free_port
+from tests.support.rest import table_of
+
+from .services import MakeService
+from .test_crash import kill, until_lost
+from .test_resume import clean_and_dirty
+from .upgrades import upgrade
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+IDLE, BUSY, KILLS, UPGRADES = (500, 20, 10, 5) if SOAK else (60, 10, 3, 2)
+VERSIONS = (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+PINGS = {side: {"ping_after": "1s"} for side in ("client", "backend")}
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+class Clients:
+    """Opens tunnels whose clients speak TLS, of both versions in turns."""
+
+    def __init__(self, play: Play, authority: Authority) -> None:
+        self._play = play
+        self._contexts = []
+        for version in VERSIONS:
+            context = ssl.create_default_context(cafile=str(authority.ca))
+            context.minimum_version = context.maximum_version = version
+            self._contexts.append(context)
+
+    async def open(self, address: str, count: int) -> list[Tunnel]:
+        """Open ``count`` tunnels."""
+        found = []
+        for n, context in enumerate(self._contexts):
+            found += await self._play.open_many(address, (count + n) // len(self._contexts), at_once=20, tls=context)
+        return found
+
+
+@pytest.fixture
+async def tls_play(authority: Authority) -> AsyncIterator[Play]:
+    """A backend that speaks TLS itself."""
+    files = authority.issue("backend.test", file="play")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    play = await Play.start(context)
+    yield play
+    await play.close()
+
+
+def over_tls(authority: Authority, **more: Any) -> dict[str, Any]:
+    """A configuration's listener with TLS."""
+    files = authority.issue("localhost", file="gateway")
+    listener = {"address": f"127.0.0.1:{free_port()}", "tls": {"certificates": [files.section]}}
+    return {"listen": [listener], **more}
+
+
+async def traffic(busy: list[Tunnel]) -> None:
+    """Wait until all of them have moved on."""
+    marks = {tunnel: tunnel.progress for tunnel in busy}
+    await eventually(lambda: all(tunnel.progress >= mark + 3 for tunnel, mark in marks.items()), "traffic")
+
+
+async def check_idle(idle: list[Tunnel]) -> None:
+    for tunnel in idle:
+        assert tunnel.lives
+        tunnel.say()
+    await all_complete(idle)
+
+
+async def kill_one(gateway: Gateway, n: int) -> tuple[set[str], set[str]]:
+    """Kill one of the workers. :returns: as :func:`kill`"""
+    table = table_of(gateway.process.pid)
+    try:
+        pids = await gateway.worker_pids()
+        pid = pids[n % len(pids)]
+        (slot,) = (each for each in range(table.slots) if table.cells[table.worker(each) + W_PID] == pid)
+        return await kill(gateway, table, slot)
+    finally:
+        table.close()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.parametrize("backend", ["plain", "tls"])
+async def test_kills_and_upgrades(
+    start_gateway: StartGateway, play: Play, tls_play: Play, authority: Authority, backend: str
+) -> None:
+    the_play = play if backend == "plain" else tls_play
+    clients = Clients(the_play, authority)
+    config = over_tls(authority, workers=2, **to_one(the_play.address, keepalive=PINGS))
+    if backend == "tls":
+        config["upstreams"]["one"]["tls"] = {"ca": str(authority.ca), "server_name": "backend.test"}
+    gateway = await start_gateway(config)
+    idle = await clients.open(gateway.address, IDLE)
+    busy = await clients.open(gateway.address, BUSY)
+    get_busy(busy)
+    lost: set[str] = set()
+    for n in range(KILLS + UPGRADES):
+        await traffic(busy)
+        if n % 3 == 2 and n // 3 < UPGRADES:
+            await upgrade(gateway)
+        else:
+            clean, dirty = await kill_one(gateway, n)
+            assert clean
+            lost |= dirty
+            await until_lost(gateway, lost)
+            await eventually(
+                lambda those=busy, dirty=dirty: sum(t.gone for t in those) == len(dirty), "lost ones to end"
+            )
+        for tunnel in (*busy, *idle):
+            tunnel.check()
+        busy = [tunnel for tunnel in busy if tunnel.lives]
+        fresh = await clients.open(gateway.address, BUSY - len(busy))
+        get_busy(fresh)
+        busy += fresh
+    for tunnel in busy:
+        tunnel.rest()
+    await check_idle(idle)
+    await all_complete(busy)
+    for side in range(2):
+        assert sum(tunnel.ends[side].pings for tunnel in idle) > 0
+    scrape = await gateway.tunnels(IDLE + BUSY)
+    assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == len(lost)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900 if SOAK else 180)
+async def test_the_supervisor_dies(make_service: MakeService, play: Play, authority: Authority) -> None:
+    service = make_service()
+    clients = Clients(play, authority)
+    gateway = await service.start(over_tls(authority, workers=2, **NO_PINGS, **to_one(play.address)))
+    idle = await clients.open(gateway.address, IDLE)
+    busy = await clients.open(gateway.address, BUSY)
+    get_busy(busy)
+    await traffic(busy)
+    await service.stored(IDLE + BUSY)
+    await service.die()
+    table = service.table()
+    clean, dirty = clean_and_dirty(table)
+    table.close()
+    assert len(clean) >= IDLE
+    gateway = await service.start()
+    await eventually(lambda: sum(tunnel.gone for tunnel in busy) == len(dirty), "those lost to end")
+    busy = [tunnel for tunnel in busy if tunnel.lives]
+    for tunnel in (*busy, *idle):
+        tunnel.check()
+        tunnel.rest()
+    await check_idle(idle)
+    await all_complete(busy)
+    await asyncio.gather(*(clients.open(gateway.address, 2) for _ in range(2)))
