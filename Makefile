@@ -57,9 +57,10 @@ test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, Rabb
 soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels
 	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration -m soak
 
-fuzz: dev  ## the TLS record layer, guided by coverage, for FUZZ_SECONDS
+fuzz: dev  ## the TLS record layer, then PROXY headers, guided by coverage, each for FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet atheris
 	GATEWAY_RELAY=pure $(BIN)/python -m tests.fuzz.records -max_total_time=$(FUZZ_SECONDS) -max_len=300
+	$(BIN)/python -m tests.fuzz.proxy -max_total_time=$(FUZZ_SECONDS) -max_len=300
 
 bench: dev  ## side by side with nginx, HAProxy, Envoy and Caddy, as far as they are installed
 	$(BIN)/python -m bench

@@ -11,7 +11,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from bench.build import build_load
+from bench.build import NO_HEADERS, build_load, speaks_tls
 from bench.errors import BenchError
 from bench.instance import Cores
 from bench.proxies import BASELINE, SUBJECTS, Proxy
@@ -33,16 +33,21 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background job starts with SIGINT ignored
         signal.signal(number, _interrupt)
     comparisons: list[Comparison] = []
-    settings = Settings(seconds=options.seconds, handshakes=options.handshakes, idle_seconds=options.idle_seconds)
+    settings = Settings(
+        seconds=options.seconds,
+        handshakes=options.handshakes,
+        idle_seconds=options.idle_seconds,
+        tls_version=options.tls_version,
+    )
     try:
         proxies = _choose_proxies(options, status)
-        scenarios = _choose_scenarios(options)
         program = build_load()
+        scenarios = _choose_scenarios(options, status, speaks_tls(program))
         runner = Runner(program, settings, _cores(options.pin), options.pairs, _progress(status))
         for scenario in scenarios:
             of_scenario = []
             for proxy in proxies:
-                if (options.check and not _has_target(proxy, scenario)) or (scenario.pinged and proxy.relay is None):
+                if (options.check and not _has_target(proxy, scenario)) or not _can_run(proxy, scenario):
                     continue
                 of_scenario.append(runner.compare(scenario, proxy))
                 comparisons.append(of_scenario[-1])
@@ -84,6 +89,12 @@ def _parse() -> argparse.Namespace:
     add("--handshakes", type=_positive, default=Settings.handshakes, help="for a proxy in a pair")
     add("--idle-seconds", type=float, default=Settings.idle_seconds, help="to watch idle tunnels for")
     add("--idle-tunnels", type=_positive, help="tunnels of the idle scenario (default 2000)")
+    add(
+        "--tls-version",
+        choices=["1.2", "1.3"],
+        default=Settings.tls_version,
+        help="of scenarios with TLS (default 1.3)",
+    )
     add("--workers", type=_positive, help="workers of the idle scenario (default 1)")
     add(
         "--pin",
@@ -131,20 +142,28 @@ def _choose_proxies(options: argparse.Namespace, status: Console) -> list[Proxy]
     return [proxy for proxy in SUBJECTS if proxy.find() is not None]
 
 
-def _choose_scenarios(options: argparse.Namespace) -> list[Scenario]:
+def _choose_scenarios(options: argparse.Namespace, status: Console, tls: bool) -> list[Scenario]:
     known = {scenario.name: scenario for scenario in SCENARIOS}
     if options.idle_tunnels or options.workers:
         known["idle"] = resized_idle(options.idle_tunnels or 2000, options.workers or 1)
     if options.scenarios is None:
-        return list(known.values())
+        if not tls:
+            status.print(f"bench: scenarios with TLS are left out; the load program is {NO_HEADERS}")
+        return [scenario for scenario in known.values() if tls or not scenario.tls]
     names = options.scenarios.split(",")
     if unknown := [name for name in names if name not in known]:
         raise BenchError(f"no scenario {', '.join(unknown)}; there are {', '.join(known)}")
+    if not tls and (without := [name for name in names if known[name].tls]):
+        raise BenchError(f"cannot measure {', '.join(without)}: the load program is {NO_HEADERS}")
     return [known[name] for name in names]
 
 
 def _has_target(proxy: Proxy, scenario: Scenario) -> bool:
     return any((target.proxy, target.scenario) == (proxy.name, scenario.name) for target in TARGETS)
+
+
+def _can_run(proxy: Proxy, scenario: Scenario) -> bool:
+    return (proxy.relay is not None or not scenario.pinged) and (proxy.tls or not scenario.tls)
 
 
 def _cores(pin: bool) -> Cores:

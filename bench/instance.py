@@ -3,6 +3,7 @@
 import contextlib
 import re
 import socket
+import ssl
 import tempfile
 import time
 import urllib.request
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench import cpu
+from bench.certificate import Tls
 from bench.errors import BenchError
-from bench.load import running_backend
+from bench.load import Load, running_backend, running_load
 from bench.process import Group, free_port
 from bench.proxies import Place, Proxy
 
@@ -34,7 +36,7 @@ class Cores:
 
 @dataclass(frozen=True)
 class Instance:
-    """A proxy that runs and relays, with its keepalive. `load_program` and `load_cores` are for what is to drive it."""
+    """A proxy that runs and relays, with its keepalive; `tls` is what clients use toward it, None for plain TCP."""
 
     name: str
     directory: Path
@@ -45,6 +47,12 @@ class Instance:
     keepalive: str
     load_program: Path
     load_cores: set[int] | None
+    tls: Tls | None
+
+    def load(self, mode: str, *arguments: str | float) -> contextlib.AbstractContextManager[Load]:
+        """Runs clients in front of it: a mode of the load program and what it takes behind the port."""
+        first = [] if self.tls is None else ["--tls", self.tls.version, str(self.tls.certificate)]
+        return running_load(self.load_program, *first, mode, self.port, *arguments, cores=self.load_cores)
 
     def cpu_seconds(self) -> float:
         return cpu.cpu_seconds(self.pids)
@@ -63,10 +71,12 @@ class Instance:
 
 
 @contextlib.contextmanager
-def running(proxy: Proxy, workers: int, keepalive: str, load_program: Path, cores: Cores) -> Iterator[Instance]:
+def running(
+    proxy: Proxy, workers: int, keepalive: str, tls: Tls | None, load_program: Path, cores: Cores
+) -> Iterator[Instance]:
     """Starts a backend and `proxy` in front of it, waits until an upgrade passes, and ends both.
 
-    `keepalive` is the YAML of that key, and means something to our gateway alone.
+    `keepalive` is the YAML of that key, and means something to our gateway alone. With `tls` it listens for that only.
 
     Raises BenchError, with the end of what the proxy printed, when it does not come up.
     """
@@ -79,7 +89,7 @@ def running(proxy: Proxy, workers: int, keepalive: str, load_program: Path, core
     ):
         directory = Path(name)
         directory.chmod(0o755)  # nginx started by root works as another user
-        place = Place(directory, free_port(), free_port(), backend_port, workers, keepalive)
+        place = Place(directory, free_port(), free_port(), backend_port, workers, keepalive, tls)
         launch = proxy.launch(program, place)
         with (directory / "stdout").open("wb") as output, (directory / "stderr").open("wb") as errors:
             group = Group(
@@ -92,7 +102,7 @@ def running(proxy: Proxy, workers: int, keepalive: str, load_program: Path, core
             )
         try:
             with _blame(proxy.name, directory):
-                _wait_until_it_upgrades(group, place.port)
+                _wait_until_it_upgrades(group, place.port, tls)
                 if proxy.relay is not None:
                     _check_relay(place.admin_port, proxy.relay)
             pids = cpu.tree(group.pid)
@@ -106,24 +116,33 @@ def running(proxy: Proxy, workers: int, keepalive: str, load_program: Path, core
                 keepalive,
                 load_program,
                 cores.load,
+                tls,
             )
         finally:
             group.stop(proxy.stop)
 
 
-def _wait_until_it_upgrades(group: Group, port: int) -> None:
+def _wait_until_it_upgrades(group: Group, port: int, tls: Tls | None) -> None:
     deadline = time.monotonic() + START_SECONDS
     answer = b""
     while time.monotonic() < deadline:
         if group.has_ended():
             raise BenchError("it ended instead of starting")
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1) as probe:
+        with contextlib.suppress(OSError), _connect(port, tls) as probe:
             probe.sendall(_UPGRADE.format(port=port).encode())
             answer = probe.recv(4096)
             if answer.startswith(b"HTTP/1.1 101 "):
                 return
         time.sleep(0.02)
     raise BenchError(f"no upgrade passed within {START_SECONDS:.0f} s; the last answer was {answer[:200]!r}")
+
+
+def _connect(port: int, tls: Tls | None) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", port), 1)
+    if tls is None:
+        return connection
+    with connection:  # the TLS socket takes the descriptor over
+        return ssl.create_default_context(cafile=tls.certificate).wrap_socket(connection, server_hostname="127.0.0.1")
 
 
 def _check_relay(admin_port: int, relay: str) -> None:

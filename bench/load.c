@@ -1,8 +1,10 @@
 /* The load of the benchmark: the server behind the proxies and the clients in front of them.
  *
  *   load backend
+ *   load --tls VERSION CERTIFICATE MODE …                                the clients use TLS 1.2 or 1.3, and trust that one
  *   load echo PORT TUNNELS PAYLOAD_BYTES WARMUP_SECONDS SECONDS          one message in flight on each tunnel
- *   load latency PORT TUNNELS PAYLOAD_BYTES WARMUP_SECONDS SECONDS RATE  RATE messages a second, whatever comes back
+ *   load latency PORT TUNNELS PAYLOAD_BYTES WARMUP_SECONDS SECONDS RATE  RATE messages a second, whatever comes back;
+ *                                                                        SECONDS 0: until the next line on stdin
  *   load handshake PORT AT_A_TIME WARMUP_HANDSHAKES HANDSHAKES
  *   load idle PORT TUNNELS                                               silent tunnels
  *   load pinged PORT TUNNELS                                             silent but for a proxy's Pings
@@ -61,6 +63,10 @@ void watch(int epoll, int operation, int fd, uint32_t events, uint32_t index) {
 }
 
 int main(int count, char **arguments) {
+    if (count > 4 && !strcmp(arguments[1], "--tls")) {
+        tls_use(arguments[2], arguments[3]);
+        arguments += 3, count -= 3;
+    }
     const char *mode = count > 1 ? arguments[1] : "";
     struct options options = {0};
     if (!strcmp(mode, "backend") && count == 2) {
@@ -91,6 +97,7 @@ int main(int count, char **arguments) {
         options.backend_port = atoi(arguments[4]);
         options.warmup_seconds = atof(arguments[5]);
         options.seconds = atof(arguments[6]);
+        if (!strcmp(mode, "events") && tls_in_use()) fail("event streams are not measured over TLS");
         if (!strcmp(mode, "events")) run_events(&options);
         else if (kind < EVENTS) run_http(&options, kind);
         else fail("no kind of request: %s", arguments[4]);

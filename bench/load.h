@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
 
 #define RECEIVE_BYTES (256 * 1024)
 #define HEAD_LIMIT 16384
@@ -19,7 +21,7 @@ struct options {
     int tunnels;             /* or connections */
     int backend_port;        /* of event streams */
     size_t payload_bytes;
-    double warmup_seconds, seconds;
+    double warmup_seconds, seconds;   /* seconds of 0 with a rate: until the next line on stdin */
     double rate;             /* messages a second over all tunnels; 0 = closed loop */
     long handshakes, warmup_handshakes;
     bool pinged;             /* say `pinging` when the first Ping has come */
@@ -47,6 +49,27 @@ void run_messages(const struct options *options);
 void run_idle(const struct options *options);
 void run_handshakes(const struct options *options);
 
+/* load_wire.c: what carries a client's bytes, plain or TLS */
+void wire_begin(int fd);
+uint32_t wire_shake(int fd);
+ssize_t wire_send(int fd, const void *bytes, size_t count);
+ssize_t wire_send_parts(int fd, struct iovec *parts, size_t count);
+ssize_t wire_receive(int fd, void *to, size_t room);
+void wire_finish(int fd);
+void wire_close(int fd);
+
+/* load_tls.c: the TLS of load_wire.c */
+struct tls;
+void tls_use(const char *version, const char *certificate);   /* for all connections of clients from now on */
+bool tls_in_use(void);
+void tls_prepare(long count);
+struct tls *tls_begin(int fd);
+uint32_t tls_shake(struct tls *tls);
+ssize_t tls_send(struct tls *tls, const struct iovec *parts, size_t count);
+ssize_t tls_receive(struct tls *tls, uint8_t *to, size_t room);
+void tls_finish(struct tls *tls);
+void tls_free(struct tls *tls);
+
 /* load_tunnel.c: a client's side of one connection, from connect() to a checked 101 */
 struct opening {
     char key[KEY_CHARS + 1];
@@ -54,8 +77,10 @@ struct opening {
     size_t head_bytes;
 };
 int open_connection(int port, uint64_t number);
+int open_tunnel(int port, uint64_t number);           /* returns once the 101 is there; the socket does not block */
 void send_upgrade(int fd, struct opening *opening, int port, uint64_t number);
 bool read_upgrade(int fd, struct opening *opening);   /* true once the right 101 is there */
+void read_line(void);                                 /* from stdin, the program's end with it */
 void gate(const char *word);                          /* print word, then wait for one line on stdin */
 
 /* load_histogram.c */

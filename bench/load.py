@@ -27,12 +27,13 @@ class Load:
             errors=errors,
         )
         self._arguments = arguments
+        self._mode = arguments[3 if arguments[0] == "--tls" else 0]
         self._received = b""
 
     def expect(self, word: str, seconds: float) -> None:
         """Waits for the line `word`."""
         if (line := self._line(seconds)) != word:
-            raise BenchError(f"load {self._arguments[0]}: said {line!r} instead of {word!r}")
+            raise BenchError(f"load {self._mode}: said {line!r} instead of {word!r}")
 
     def result(self, seconds: float) -> dict[str, Any]:
         """Waits for the line of JSON that ends a measurement: figures, and of silent tunnels `tenths`.
@@ -63,7 +64,7 @@ class Load:
             if not (more := os.read(output.fileno(), 4096)):
                 self._errors.seek(0)
                 said = self._errors.read().decode(errors="replace").strip()
-                raise BenchError(f"{self._arguments[0]} load: {said or 'ended'}")
+                raise BenchError(f"{self._mode} load: {said or 'ended'}")
             self._received += more
         line, _, self._received = self._received.partition(b"\n")
         return line.decode()

@@ -6,20 +6,17 @@
 #include "load.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/time.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 enum { STAMP_BYTES = 16, CONTROL_BYTES_MAX = 125, TENTHS = 36000, TENTH_NS = 100000000 };
 #define STDIN_INDEX UINT32_MAX
 #define LATEST_NS 1000000000u
+#define UNTIL_TOLD (-1.0)                 /* instead of seconds: until the next line on stdin */
 
 struct tunnel {
     int fd;
@@ -54,8 +51,7 @@ static void send_rest(struct tunnel *t) {
     size_t in_head = t->sent < head_bytes ? t->sent : head_bytes;
     struct iovec parts[2] = {{head + in_head, head_bytes - in_head},
                              {masked_pattern + in_pattern, payload_bytes - STAMP_BYTES - in_pattern}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
-    ssize_t count = sendmsg(t->fd, &message, MSG_NOSIGNAL);
+    ssize_t count = wire_send_parts(t->fd, parts, 2);
     if (count < 0 && errno != EAGAIN) fail("tunnel %ld was cut while sending: %s", t - tunnels, strerror(errno));
     if (count > 0) t->sent += (size_t)count;
     bool rest = t->sent < total;
@@ -81,7 +77,7 @@ static size_t answer_pings(const struct tunnel *t, const uint8_t *in, size_t byt
         size_t used = frame_header(pong, OP_PONG, in[1], mask_key);
         unmask(pong + used, in + 2, in[1], mask_key, 0);
         used += in[1];
-        ssize_t sent = send(t->fd, pong, used, MSG_NOSIGNAL);   /* a tunnel that was cut shows when it is read */
+        ssize_t sent = wire_send(t->fd, pong, used);   /* a tunnel that was cut shows when it is read */
         if (sent < 0 ? errno == EAGAIN : (size_t)sent < used) fail("tunnel %ld takes no Pong", t - tunnels);
         in += 2 + in[1];
         pings++;
@@ -91,7 +87,7 @@ static size_t answer_pings(const struct tunnel *t, const uint8_t *in, size_t byt
 
 /* Takes what came; true when a whole answer is there, which is then as it must be. Pings may come before and behind. */
 static bool take(struct tunnel *t) {
-    ssize_t count = recv(t->fd, received, sizeof received, 0);
+    ssize_t count = wire_receive(t->fd, received, sizeof received);
     if (count < 0 && errno == EAGAIN) return false;
     if (count <= 0) fail("tunnel %ld was cut: %s", t - tunnels, count ? strerror(errno) : "end of stream");
     uint8_t head[FRAME_HEADER_MAX + STAMP_BYTES];
@@ -129,6 +125,10 @@ static long exchange(const struct options *options, double run_seconds) {
     uint64_t gap = options->rate > 0 ? (uint64_t)(1e9 / options->rate) : 0;
     long trips = 0;
     int next = 0;
+    if (run_seconds == UNTIL_TOLD) {
+        end = UINT64_MAX;
+        watch(epoll, EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, STDIN_INDEX);
+    }
     for (int i = 0; !gap && i < options->tunnels; i++) start_message(&tunnels[i], now_ns());
     while (outstanding || (gap && due < end)) {
         struct timespec wait = {.tv_sec = 5};
@@ -143,6 +143,12 @@ static long exchange(const struct options *options, double run_seconds) {
         int count = epoll_pwait2(epoll, events, 256, &wait, NULL);
         if (count == 0 && wait.tv_sec) fail("no answer for 5 s with %ld messages under way", outstanding);
         for (int i = 0; i < count; i++) {
+            if (events[i].data.u32 == STDIN_INDEX) {
+                read_line();
+                watch(epoll, EPOLL_CTL_DEL, STDIN_FILENO, 0, STDIN_INDEX);
+                end = now_ns();
+                continue;
+            }
             struct tunnel *t = &tunnels[events[i].data.u32];
             uint64_t was_due = t->due_ns;
             if (t->waiting && events[i].events & EPOLLOUT) send_rest(t);
@@ -161,7 +167,7 @@ static long exchange(const struct options *options, double run_seconds) {
 
 /* Takes what came on a silent tunnel, which may only be Pings; false when it was cut. */
 static bool take_pings(struct tunnel *t) {
-    ssize_t count = recv(t->fd, received, sizeof received, 0);
+    ssize_t count = wire_receive(t->fd, received, sizeof received);
     if (count <= 0) return count < 0 && errno == EAGAIN;
     if (answer_pings(t, received, (size_t)count) < (size_t)count) {
         fail("tunnel %ld received something other than a Ping while idle", t - tunnels);
@@ -186,19 +192,8 @@ static void open_tunnels(const struct options *options, size_t message_bytes) {
     tunnels = allocate((size_t)options->tunnels * sizeof *tunnels);
     epoll = epoll_create1(EPOLL_CLOEXEC);
     for (int i = 0; i < options->tunnels; i++) {
-        int fd = open_connection(options->port, (uint64_t)i);
-        struct timeval patience = {.tv_sec = 10};
-        struct opening opening = {.head_bytes = 0};
-        fcntl(fd, F_SETFL, 0);           /* one at a time, blocking: a handshake here is not measured */
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
-        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience);
-        send_upgrade(fd, &opening, options->port, (uint64_t)i);
-        for (uint64_t started = now_ns(); !read_upgrade(fd, &opening);) {
-            if (now_ns() - started > 10000000000u) fail("no answer to upgrade %d for 10 s", i);
-        }
-        fcntl(fd, F_SETFL, O_NONBLOCK);
-        tunnels[i].fd = fd;
-        watch(epoll, EPOLL_CTL_ADD, fd, EPOLLIN, (uint32_t)i);
+        tunnels[i].fd = open_tunnel(options->port, (uint64_t)i);
+        watch(epoll, EPOLL_CTL_ADD, tunnels[i].fd, EPOLLIN, (uint32_t)i);
         if (i % 64 == 0) answer_meanwhile();
     }
 }
@@ -206,12 +201,13 @@ static void open_tunnels(const struct options *options, size_t message_bytes) {
 void run_messages(const struct options *options) {
     prctl(PR_SET_TIMERSLACK, 1);         /* an open loop sends when it is due, not up to 50 us later */
     open_tunnels(options, options->payload_bytes);
+    bool until_told = options->rate > 0 && options->seconds <= 0;
     exchange(options, options->warmup_seconds);
     for (;;) {
         gate("warm");
         histogram_reset();
         uint64_t started = now_ns();
-        long trips = exchange(options, options->seconds);
+        long trips = exchange(options, until_told ? UNTIL_TOLD : options->seconds);
         print_result(trips, started);
     }
 }
@@ -267,7 +263,7 @@ void run_idle(const struct options *options) {
                 fflush(stdout);
             }
             if (alive) continue;
-            close(t->fd);
+            wire_close(t->fd);
             lost++;
         }
     }

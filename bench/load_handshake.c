@@ -1,15 +1,14 @@
-/* Opens, upgrades and closes, a fixed number at a time: connect, request, checked 101, FIN, EOF, next. */
+/* Opens, upgrades and closes, a fixed number at a time: connect, TLS handshake if asked for, request, checked 101, FIN,
+ * EOF, next. With as many at a time as there are in all, they begin at once. */
 #define _GNU_SOURCE
 #include "load.h"
 
 #include <errno.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 struct slot {
-    enum { CONNECTING, UPGRADING, CLOSING } state;
+    enum { CONNECTING, SHAKING, UPGRADING, CLOSING } state;
     int fd;
     uint64_t number, started_ns;
     struct opening opening;
@@ -29,8 +28,17 @@ static void begin(const struct options *options, struct slot *slot, uint32_t ind
 /* One step; true when the connection is over. */
 static bool advance(const struct options *options, struct slot *slot, uint32_t index) {
     char rest[256];
+    uint32_t event;
     switch (slot->state) {
     case CONNECTING:
+        wire_begin(slot->fd);
+        slot->state = SHAKING;
+        /* fall through */
+    case SHAKING:
+        if ((event = wire_shake(slot->fd))) {
+            watch(epoll, EPOLL_CTL_MOD, slot->fd, event, index);
+            return false;
+        }
         send_upgrade(slot->fd, &slot->opening, options->port, slot->number);
         watch(epoll, EPOLL_CTL_MOD, slot->fd, EPOLLIN, index);
         slot->state = UPGRADING;
@@ -38,12 +46,12 @@ static bool advance(const struct options *options, struct slot *slot, uint32_t i
     case UPGRADING:
         if (!read_upgrade(slot->fd, &slot->opening)) return false;
         histogram_add(now_ns() - slot->started_ns);
-        shutdown(slot->fd, SHUT_WR);
+        wire_finish(slot->fd);
         slot->state = CLOSING;
         return false;
     case CLOSING:
-        if (recv(slot->fd, rest, sizeof rest, 0) > 0 || errno == EAGAIN) return false;
-        close(slot->fd);
+        if (wire_receive(slot->fd, rest, sizeof rest) > 0 || errno == EAGAIN) return false;
+        wire_close(slot->fd);
         return true;
     }
     return false;
@@ -71,6 +79,7 @@ void run_handshakes(const struct options *options) {
     epoll = epoll_create1(EPOLL_CLOEXEC);
     run(options, slots, options->warmup_handshakes);
     for (;;) {
+        tls_prepare(options->handshakes);
         gate("warm");
         histogram_reset();
         uint64_t started = now_ns();

@@ -10,12 +10,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 struct client {
     int fd;                              /* -1: not connected */
     bool waiting;                        /* for the connection, or for room to send the rest of a request */
+    enum { CONNECTING, SHAKING, OPEN } state;
     uint64_t number, started_ns;
     char head[REQUEST_HEAD_MAX];
     const uint8_t *body;
@@ -42,10 +41,9 @@ static void send_rest(struct client *c) {
     size_t in_head = c->sent < c->head_bytes ? c->sent : c->head_bytes, in_body = c->sent - in_head;
     struct iovec parts[2] = {{c->head + in_head, c->head_bytes - in_head},
                              {(void *)(c->body + in_body), c->body_bytes - in_body}};
-    struct msghdr message = {.msg_iov = parts, .msg_iovlen = c->body_bytes ? 2 : 1};
-    ssize_t count = sendmsg(c->fd, &message, MSG_NOSIGNAL);
+    ssize_t count = wire_send_parts(c->fd, parts, c->body_bytes ? 2 : 1);
     if (count < 0 && errno != EAGAIN) {
-        ssize_t bytes = recv(c->fd, received, sizeof received - 1, MSG_DONTWAIT);
+        ssize_t bytes = wire_receive(c->fd, received, sizeof received - 1);
         fail("request %llu was cut after %zu bytes: %s; its answer: %.*s", (unsigned long long)c->number, c->sent,
              strerror(errno), bytes > 0 ? (int)bytes : 0, received);
     }
@@ -54,7 +52,7 @@ static void send_rest(struct client *c) {
 }
 
 static void disconnect(struct client *c) {
-    close(c->fd);
+    wire_close(c->fd);
     c->fd = -1;
 }
 
@@ -74,13 +72,27 @@ static void start_request(struct client *c) {
         return;
     }
     c->fd = open_connection(port, (uint64_t)(c - clients));
+    c->state = CONNECTING;
     c->waiting = true;
     watch(epoll, EPOLL_CTL_ADD, c->fd, EPOLLIN | EPOLLOUT, (uint32_t)(c - clients));
 }
 
+/* Goes on opening the connection; then the request goes out. */
+static void open_further(struct client *c) {
+    if (c->state == CONNECTING) wire_begin(c->fd);
+    c->state = SHAKING;
+    uint32_t event = wire_shake(c->fd);
+    if (event) {
+        wait_for_room(c, event == EPOLLOUT);
+        return;
+    }
+    c->state = OPEN;
+    send_rest(c);
+}
+
 /* Takes what came; true when the whole answer is there, which is then as it must be. */
 static bool take(struct client *c) {
-    ssize_t count = recv(c->fd, received, sizeof received, 0);
+    ssize_t count = wire_receive(c->fd, received, sizeof received);
     if (count < 0 && errno == EAGAIN) return false;
     if (count <= 0) {
         fail("request %llu was cut after %zu bytes of the answer's body: %s", (unsigned long long)c->number, c->taken,
@@ -121,6 +133,10 @@ static long exchange(const struct options *options, double run_seconds) {
         if (count == 0) fail("no answer for 5 s with %ld requests under way", outstanding);
         for (int i = 0; i < count; i++) {
             struct client *c = &clients[events[i].data.u32];
+            if (c->state != OPEN) {
+                open_further(c);
+                continue;
+            }
             if (c->waiting && events[i].events & EPOLLOUT) send_rest(c);
             if (!(events[i].events & ~(uint32_t)EPOLLOUT) || !take(c)) continue;
             answers++;

@@ -5,14 +5,17 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #define CONNECTIONS_PER_SOURCE 10000     /* then the next address: ephemeral ports are about 28,000 for each */
 #define SOURCES 200
+#define PATIENCE_MS 10000
 
 /* A browser's request: proxies pay for every header they parse and forward. */
 static const char upgrade_request[] =
@@ -52,13 +55,13 @@ void send_upgrade(int fd, struct opening *opening, int port, uint64_t number) {
     char request[1024];
     make_key(number, opening->key);
     int bytes = snprintf(request, sizeof request, upgrade_request, (unsigned long long)number, port, port, opening->key);
-    if (send(fd, request, (size_t)bytes, MSG_NOSIGNAL) != bytes) fail("send the upgrade request: %s", strerror(errno));
+    if (wire_send(fd, request, (size_t)bytes) != bytes) fail("send the upgrade request: %s", strerror(errno));
 }
 
 bool read_upgrade(int fd, struct opening *opening) {
     static char room[HEAD_LIMIT + 1];
     memcpy(room, opening->head ? opening->head : "", opening->head_bytes);
-    ssize_t count = recv(fd, room + opening->head_bytes, HEAD_LIMIT - opening->head_bytes, 0);
+    ssize_t count = wire_receive(fd, room + opening->head_bytes, HEAD_LIMIT - opening->head_bytes);
     if (count < 0 && errno == EAGAIN) return false;
     if (count < 0) fail("the proxy cut an upgrade: %s", strerror(errno));
     size_t bytes = opening->head_bytes + (size_t)count;
@@ -86,9 +89,31 @@ bool read_upgrade(int fd, struct opening *opening) {
     return true;
 }
 
-void gate(const char *word) {
+static void wait_for(int fd, uint32_t events, uint64_t number) {
+    struct pollfd one = {.fd = fd, .events = events == EPOLLOUT ? POLLOUT : POLLIN};
+    if (poll(&one, 1, PATIENCE_MS) == 0) fail("tunnel %llu does not open: nothing for 10 s", (unsigned long long)number);
+}
+
+/* One at a time, for where handshakes are not measured. */
+int open_tunnel(int port, uint64_t number) {
+    struct opening opening = {.head_bytes = 0};
+    int fd = open_connection(port, number);
+    wait_for(fd, EPOLLOUT, number);
+    wire_begin(fd);
+    for (uint32_t event; (event = wire_shake(fd));) wait_for(fd, event, number);
+    send_upgrade(fd, &opening, port, number);
+    do wait_for(fd, EPOLLIN, number);
+    while (!read_upgrade(fd, &opening));
+    return fd;
+}
+
+void read_line(void) {
     char line[64];
+    if (read(STDIN_FILENO, line, sizeof line) <= 0) exit(0);   /* whoever started it is gone */
+}
+
+void gate(const char *word) {
     printf("%s\n", word);
     fflush(stdout);
-    if (read(STDIN_FILENO, line, sizeof line) <= 0) exit(0);   /* whoever started it is gone */
+    read_line();
 }

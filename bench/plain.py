@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from bench.instance import Instance
-from bench.load import Load, running_load
+from bench.load import Load
 from bench.scenario import Figures, Settings
 from bench.turns import alternate, take_turns
 
@@ -16,10 +16,8 @@ SETTLE_SECONDS = 0.2  # log lines and counts that are put off until after an ans
 def requests(instances: Sequence[Instance], settings: Settings, *, kind: str, connections: int) -> list[list[Figures]]:
     """Keeps one request under way on each of `connections`; `kind` is one of the load program's."""
     seconds = [settings.warmup_seconds, settings.seconds / settings.slices]
-    arguments: list[list[str | float]] = [
-        ["http", instance.port, connections, kind, *seconds] for instance in instances
-    ]
-    return take_turns(instances, arguments, SETTLE_SECONDS, settings.slices)
+    arguments: list[str | float] = [connections, kind, *seconds]
+    return take_turns(instances, [("http", arguments)] * len(instances), SETTLE_SECONDS, settings.slices)
 
 
 def event_streams(instances: Sequence[Instance], settings: Settings, *, streams: int) -> list[list[Figures]]:
@@ -47,7 +45,6 @@ def event_streams(instances: Sequence[Instance], settings: Settings, *, streams:
 def _open_streams(instance: Instance, settings: Settings, streams: int) -> Iterator[Load]:
     """Opens streams that have carried some rounds, then fell silent."""
     seconds = [settings.warmup_seconds, settings.seconds / settings.slices]
-    arguments: list[str | float] = ["events", instance.port, streams, instance.backend_port, *seconds]
-    with running_load(instance.load_program, *arguments, cores=instance.load_cores) as load:
+    with instance.load("events", streams, instance.backend_port, *seconds) as load:
         load.expect("warm", 120)
         yield load

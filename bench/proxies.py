@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.certificate import Tls
+
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_KEEPALIVE = "{}"
 NO_KEEPALIVE = "{client: off, backend: off}"
@@ -24,7 +26,7 @@ NO_KEEPALIVE = "{client: off, backend: off}"
 class Place:
     """Where and how one instance of a proxy runs. Ports are of 127.0.0.1; `directory` is its own and temporary.
 
-    `keepalive` is the YAML of our gateway's key of that name; no other proxy has one.
+    `keepalive` is the YAML of our gateway's key of that name; no other proxy has one. With `tls` clients use that.
     """
 
     directory: Path
@@ -33,6 +35,7 @@ class Place:
     backend_port: int
     workers: int
     keepalive: str
+    tls: Tls | None
 
     def write(self, name: str, text: str) -> Path:
         path = self.directory / name
@@ -54,7 +57,7 @@ class Proxy:
     """A proxy that can be measured.
 
     `program` is searched on PATH and beside this Python; `stop` ends it at once; `relay` is what
-    `gateway_build_info` must say (None: not ours).
+    `gateway_build_info` must say (None: not ours); `tls` whether it is configured for scenarios with TLS.
     """
 
     name: str
@@ -63,6 +66,7 @@ class Proxy:
     launch: Callable[[Path, Place], Launch]
     stop: signal.Signals = signal.SIGTERM
     relay: str | None = None
+    tls: bool = True
 
     def find(self) -> Path | None:
         """Returns the program, or None when it is not installed."""
@@ -86,6 +90,13 @@ def _nginx(program: Path, place: Place) -> Launch:
     forwarded = """proxy_set_header Host $http_host;
             proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
             proxy_set_header X-Forwarded-Proto $scheme;"""
+    listen = f"listen 127.0.0.1:{place.port};"
+    if place.tls is not None:
+        listen = f"""listen 127.0.0.1:{place.port} ssl backlog=4096;
+        ssl_certificate {place.tls.certificate};
+        ssl_certificate_key {place.tls.key};
+        ssl_protocols TLSv1.2 TLSv1.3;
+        keepalive_requests 1000000;"""
     configuration = place.write(
         "nginx.conf",
         f"""
@@ -106,7 +117,7 @@ http {{
         keepalive 64;
     }}
     server {{
-        listen 127.0.0.1:{place.port};
+        {listen}
         proxy_http_version 1.1;
         location /ws/ {{
             proxy_pass http://127.0.0.1:{place.backend_port};
@@ -137,6 +148,7 @@ http {{
 
 
 def _haproxy(program: Path, place: Place) -> Launch:
+    crypto = f" ssl crt {place.tls.both} ssl-min-ver TLSv1.2" if place.tls is not None else ""
     configuration = place.write(
         "haproxy.cfg",
         f"""
@@ -154,7 +166,7 @@ defaults
     timeout server 60s
     timeout tunnel 1h
 frontend bench
-    bind 127.0.0.1:{place.port}
+    bind 127.0.0.1:{place.port}{crypto}
     use_backend events if {{ path_beg /events/ }}
     default_backend echo
 backend echo
@@ -261,6 +273,8 @@ http://:{place.port} {{
 
 
 def _gateway(program: Path, place: Place, relay: str) -> Launch:
+    tls = place.tls
+    crypto = f"tls: {{certificates: [{{cert: {tls.certificate}, key: {tls.key}}}]}}" if tls is not None else ""
     configuration = place.write(
         "gateway.yaml",
         f"""
@@ -268,6 +282,7 @@ workers: {place.workers}
 keepalive: {place.keepalive}
 listen:
   - address: 127.0.0.1:{place.port}
+    {crypto}
 admin:
   address: 127.0.0.1:{place.admin_port}
 access_log: {{path: "{place.directory}/access.log", format: json}}
@@ -300,6 +315,6 @@ SUBJECTS = [
     Proxy("gateway", sys.executable, _GATEWAY_VERSION, _compiled_gateway, signal.SIGINT, "compiled"),
     Proxy("gateway-pure", sys.executable, _GATEWAY_VERSION, _pure_gateway, signal.SIGINT, "pure"),
     Proxy("haproxy", "haproxy", ["-v"], _haproxy),
-    Proxy("envoy", "envoy", ["--version"], _envoy),
-    Proxy("caddy", "caddy", ["version"], _caddy),
+    Proxy("envoy", "envoy", ["--version"], _envoy, tls=False),
+    Proxy("caddy", "caddy", ["version"], _caddy, tls=False),
 ]

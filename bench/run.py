@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from bench.certificate import fresh_certificate
 from bench.errors import BenchError
 from bench.instance import Cores, running
 from bench.proxies import BASELINE, NO_KEEPALIVE, Proxy
@@ -95,8 +96,9 @@ class Runner:
         if proxy is not BASELINE:
             chosen.append((proxy, scenario.keepalive))
         with contextlib.ExitStack() as stack:
+            tls = stack.enter_context(fresh_certificate(self.settings.tls_version)) if scenario.tls else None
             instances = [
-                stack.enter_context(running(each, scenario.workers, keepalive, self.load_program, self.cores))
+                stack.enter_context(running(each, scenario.workers, keepalive, tls, self.load_program, self.cores))
                 for each, keepalive in chosen
             ]
             if baseline_first:

@@ -23,6 +23,7 @@ class Settings:
     pinged_seconds: float = 30.0
     busy_seconds: float = 10.0
     rest_seconds: float = 10.0
+    tls_version: str = "1.3"
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Scenario:
     """A load and its figures. `pairs` caps how often it is repeated (None: as often as asked).
 
     `measure` takes proxies that run, and returns the figures of each, slice by slice. `keepalive` is our gateway's
-    (`proxies.Place`). A `pinged` one compares it with itself without Pings instead of nginx, and is for no other proxy.
+    (`proxies.Place`). With `tls`, clients use TLS and backends do not. A `pinged` one compares it with itself without
+    Pings instead of nginx, and is for no other proxy.
     """
 
     name: str
@@ -51,3 +53,4 @@ class Scenario:
     pairs: int | None = None
     keepalive: str = DEFAULT_KEEPALIVE
     pinged: bool = False
+    tls: bool = False

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from bench.burst import bursts
 from bench.plain import event_streams, requests
 from bench.proxies import NO_KEEPALIVE
 from bench.rest import at_rest
@@ -11,6 +12,7 @@ from bench.silence import PING_AFTER_SECONDS, idle, pinged
 from bench.tunnels import AT_A_TIME, handshakes, messages
 
 LATENCY_RATE = 2000
+BURST = 1000
 
 BUSY = Metric("busy_percent", "% busy", 0, as_ratio=False)
 _ECHO = (
@@ -141,6 +143,56 @@ SCENARIOS = [
         _EVENTS,
         partial(event_streams, streams=2000),
         pairs=3,
+    ),
+    Scenario(
+        "tls-handshake",
+        f"connect, full TLS handshake, upgrade, close; {AT_A_TIME} at a time",
+        (Metric("cpu_us", "us CPU"), Metric("per_second", "a second", 0), BUSY),
+        handshakes,
+        tls=True,
+    ),
+    Scenario(
+        "tls-echo-64-100",
+        "64 B round trips over TLS, one in flight on each of 100 tunnels",
+        _ECHO,
+        partial(messages, tunnels=100, payload_bytes=64),
+        tls=True,
+    ),
+    Scenario(
+        "tls-echo-64k-20",
+        "64 KiB round trips over TLS, one in flight on each of 20 tunnels",
+        _ECHO,
+        partial(messages, tunnels=20, payload_bytes=65536),
+        tls=True,
+    ),
+    Scenario(
+        "tls-get",
+        "GETs of 50 B over TLS, one under way on each of 32 kept-alive connections",
+        _REQUESTS,
+        partial(requests, kind="get", connections=32),
+        tls=True,
+    ),
+    Scenario(
+        "tls-idle-4000",
+        "4,000 silent tunnels over TLS, 1 worker",
+        _IDLE,
+        partial(idle, tunnels=4000),
+        pairs=2,
+        keepalive=NO_KEEPALIVE,
+        tls=True,
+    ),
+    Scenario(
+        "tls-burst-1000",
+        f"{BURST:,} TLS handshakes and upgrades begin at once beside 100 busy tunnels over TLS",
+        (
+            Metric("p50_us", "us p50", 0),
+            Metric("p99_us", "us p99", 0),
+            Metric("burst_ms", "ms until all are done", 0),
+            Metric("handshake_p99_ms", "ms p99 of them", 0, as_ratio=False),
+        ),
+        partial(bursts, tunnels=100, rate=LATENCY_RATE, handshakes=BURST),
+        pairs=3,
+        tls=True,
     ),
     Scenario(
         "rest-2-workers",

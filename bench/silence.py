@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.errors import BenchError
 from bench.instance import Instance
-from bench.load import Load, running_load
+from bench.load import Load
 from bench.pings import SECOND, busiest_second, pings_a_second
 from bench.proxies import NO_KEEPALIVE
 from bench.scenario import Figures, Settings
@@ -27,11 +27,11 @@ def idle(instances: Sequence[Instance], settings: Settings, *, tunnels: int) -> 
 
 
 def _hold(instance: Instance, settings: Settings, tunnels: int) -> Figures:
-    with running_load(instance.load_program, "idle", instance.port, WARMUP_TUNNELS, cores=instance.load_cores) as load:
+    with instance.load("idle", WARMUP_TUNNELS) as load:
         load.expect("ready", 60)
     time.sleep(0.5)
     before = instance.memory_bytes()
-    with running_load(instance.load_program, "idle", instance.port, tunnels, cores=instance.load_cores) as load:
+    with instance.load("idle", tunnels) as load:
         load.expect("ready", 120)
         time.sleep(settings.settle_seconds)
         held = instance.memory_bytes() - before
@@ -50,7 +50,7 @@ def pinged(instances: Sequence[Instance], settings: Settings, *, tunnels: int) -
 
 
 def _hold_silent(instance: Instance, settings: Settings, tunnels: int) -> Figures:
-    with running_load(instance.load_program, "idle", instance.port, tunnels, cores=instance.load_cores) as load:
+    with instance.load("idle", tunnels) as load:
         load.expect("ready", 120)
         time.sleep(settings.settle_seconds)
         cpu_percent = _watch_cpu(instance, settings.idle_seconds)
@@ -60,7 +60,7 @@ def _hold_silent(instance: Instance, settings: Settings, tunnels: int) -> Figure
 
 
 def _hold_pinged(instance: Instance, settings: Settings, tunnels: int) -> Figures:
-    with running_load(instance.load_program, "pinged", instance.port, tunnels, cores=instance.load_cores) as load:
+    with instance.load("pinged", tunnels) as load:
         load.expect("ready", 120)
         load.expect("pinging", 2 * PING_AFTER_SECONDS)
         cpu_percent = _watch_cpu(instance, settings.pinged_seconds)
@@ -89,10 +89,10 @@ def _watch_cpu(instance: Instance, seconds: float) -> float:
 def _busy_tunnel(instance: Instance, settings: Settings, beside: Load) -> Figures:
     """Returns the p99 of one tunnel beside silent ones: with a message always in flight, and at a fixed rate."""
     slices = 2 * settings.slices
-    common: list[str | float] = [instance.port, 1, 64, settings.warmup_seconds, settings.busy_seconds / slices]
+    common: list[str | float] = [1, 64, settings.warmup_seconds, settings.busy_seconds / slices]
     urgent = instance.pids | {instance.backend_pid, beside.pid}
     always, at_rate = take_turns(
-        [instance] * 2, [["echo", *common], ["latency", *common, BUSY_RATE]], 0, slices, urgent
+        [instance] * 2, [("echo", common), ("latency", [*common, BUSY_RATE])], 0, slices, urgent
     )
     return {
         "p99_us": statistics.median(figures["p99_us"] for figures in always),

@@ -68,6 +68,12 @@ TARGETS = [
     Target("gateway", "http-upload", "cpu_us", "CPU a request of 1 MiB", 1.3, "x nginx"),
     Target("gateway", "sse-2000", "stream_bytes", "memory an event stream", 6000, " B", ratio=False),
     Target("gateway", "sse-2000", "cpu_us", "CPU an event", 1.2, "x nginx"),
+    Target("gateway", "tls-handshake", "cpu_us", "CPU a full TLS handshake and upgrade", 1.5, "x nginx"),
+    Target("gateway", "tls-echo-64-100", "cpu_us", "CPU a 64 B round trip over TLS", 1.0, "x nginx", noise=0.1),
+    Target("gateway", "tls-echo-64k-20", "per_second", "64 KiB round trips over TLS", 1.5, "x nginx", at_least=True),
+    Target("gateway", "tls-get", "cpu_us", "CPU a GET over TLS", 2.5, "x nginx"),
+    Target("gateway", "tls-idle-4000", "tunnel_bytes", "memory an idle tunnel over TLS", 4000, " B", ratio=False),
+    Target("gateway", "tls-burst-1000", "p99_us", "p99 beside 1,000 handshakes", 20_000, " us", ratio=False),
     Target("gateway", "rest-2-workers", "resident_mb", "memory of 2 workers at rest", 65, " MB", ratio=False),
 ]
 

@@ -13,10 +13,8 @@ SETTLE_SECONDS = 0.2  # work that is put off until after a close counts, too
 def handshakes(instances: Sequence[Instance], settings: Settings) -> list[list[Figures]]:
     slices = 2 * settings.slices  # handshakes scatter most, and a slice needs no time to get going
     count = max(settings.handshakes // slices, AT_A_TIME)
-    arguments: list[list[str | float]] = [
-        ["handshake", instance.port, AT_A_TIME, settings.warmup_handshakes, count] for instance in instances
-    ]
-    return take_turns(instances, arguments, SETTLE_SECONDS, slices)
+    load = ("handshake", [AT_A_TIME, settings.warmup_handshakes, count])
+    return take_turns(instances, [load] * len(instances), SETTLE_SECONDS, slices)
 
 
 def messages(
@@ -24,7 +22,5 @@ def messages(
 ) -> list[list[Figures]]:
     mode, last = ("latency", [rate]) if rate else ("echo", [])
     seconds = [settings.warmup_seconds, settings.seconds / settings.slices]
-    arguments: list[list[str | float]] = [
-        [mode, instance.port, tunnels, payload_bytes, *seconds, *last] for instance in instances
-    ]
-    return take_turns(instances, arguments, 0, settings.slices)
+    load = (mode, [tunnels, payload_bytes, *seconds, *last])
+    return take_turns(instances, [load] * len(instances), 0, settings.slices)

@@ -5,27 +5,27 @@ import time
 from collections.abc import Sequence
 
 from bench.instance import Instance
-from bench.load import Load, running_load
+from bench.load import Load
 from bench.priority import ahead_of_all
 from bench.scenario import Figures
 
 
 def take_turns(
     instances: Sequence[Instance],
-    arguments: list[list[str | float]],
+    loads_of: Sequence[tuple[str, Sequence[str | float]]],
     settle_seconds: float,
     slices: int,
     urgent: frozenset[int] = frozenset(),
 ) -> list[list[Figures]]:
     """Drives the instances by turns, short ones: the machine is the same for all. Returns each one's slices.
 
-    `arguments` are the load program's, for each instance. `settle_seconds` pass before the CPU is read. The processes
-    `urgent` go ahead of all others meanwhile, and the load with them.
+    `loads_of` are a mode of the load program and its arguments, for each instance. `settle_seconds` pass before the CPU
+    is read. The processes `urgent` go ahead of all others meanwhile, and the load with them.
     """
     with contextlib.ExitStack() as stack:
         loads = [
-            stack.enter_context(running_load(instance.load_program, *own, cores=instance.load_cores))
-            for instance, own in zip(instances, arguments, strict=True)
+            stack.enter_context(instance.load(mode, *arguments))
+            for instance, (mode, arguments) in zip(instances, loads_of, strict=True)
         ]
         for instance, load in zip(instances, loads, strict=True):
             with instance.blamed():

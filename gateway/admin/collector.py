@@ -302,7 +302,6 @@ class TableCollector(Collector):
         build = {"version": VERSION, "python": platform.python_version(), "relay": relay_build()}
         yield InfoMetricFamily("gateway_build", "What runs", build)
 
-
     def _certificates(self) -> Iterator[Metric]:
         expiry = GaugeMetricFamily(
             "gateway_tls_certificate_expiry_timestamp_seconds",

@@ -27,6 +27,7 @@ from gateway.edge.tls.reasons import (
 )
 from gateway.edge.tls.secrets import KeyLog
 from gateway.processes.resolving import addresses_of
+from gateway.protocol.proxy import own_header_bytes
 from gateway.protocol.tls.alerts import name_of
 from gateway.protocol.tls.content import FATAL_ALERT
 from gateway.protocol.tls.records import Records
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cryptography import x509
 
     from gateway.config import Config
+    from gateway.protocol.proxy import Endpoint
 
 AT_ONCE = 32
 """Connections under way at the same time."""
@@ -137,32 +139,38 @@ class Trying:
         tls, unverified = self._tls.get(upstream, (None, None))
         async with self._turns:
             try:
-                ok, found = True, await self._connect(to, tls, backend, seconds)
+                ok, found = True, await self._connect(to, tls, upstream, backend, seconds)
             except _Failed as error:
                 ok, found = False, str(error)
                 if error.of_certificate:
                     with suppress(_Failed):
-                        shown = await self._connect(to, unverified, backend, seconds)
+                        shown = await self._connect(to, unverified, upstream, backend, seconds)
                         found = f"{found}; without verification: {shown}"
         return Finding(upstream, str(backend), _text(to), ok, found)
 
-    async def _connect(self, to: SocketAddress, tls: BackendTls | None, backend: Address, seconds: float) -> str:
+    async def _connect(
+        self, to: SocketAddress, tls: BackendTls | None, upstream: str, backend: Address, seconds: float
+    ) -> str:
         """:returns: what was found :raises _Failed: it cannot be reached"""
         try:
             async with asyncio.timeout(seconds):
-                return await self._connect_now(to, tls, backend)
+                return await self._connect_now(to, tls, upstream, backend)
         except TimeoutError:
             raise _Failed(f"no answer within {seconds:g} s") from None
         except OSError as error:
             raise _Failed(os.strerror(error.errno) if error.errno else str(error)) from None
 
-    async def _connect_now(self, to: SocketAddress, tls: BackendTls | None, backend: Address) -> str:
+    async def _connect_now(self, to: SocketAddress, tls: BackendTls | None, upstream: str, backend: Address) -> str:
         """:returns: what was found :raises _Failed, OSError: it cannot be reached"""
         loop = asyncio.get_running_loop()
         family, address = to
         with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as sock:
             sock.setblocking(False)
             await loop.sock_connect(sock, address)
+            version = self.settings.upstreams[upstream].proxy_protocol
+            if version is not None:
+                ends = _endpoint(sock.getsockname()), _endpoint(sock.getpeername())
+                await loop.sock_sendall(sock, own_header_bytes(version, *ends))
             if tls is None:
                 return "connected"
             return await self._shake_hands(sock, tls, backend)
@@ -187,6 +195,11 @@ class Trying:
             raise _Failed(f"TLS: {error}", error.reason in OF_CERTIFICATES) from None
         await _end(sock, handshake.established, handshake.rest())
         return _described(handshake.established)
+
+
+def _endpoint(address: object) -> Endpoint | None:
+    """A socket's address as a PROXY header has it; None for a unix socket's."""
+    return address[:2] if isinstance(address, tuple) else None
 
 
 async def _end(sock: socket.socket, established: Established, received: bytes) -> None:

@@ -53,6 +53,13 @@ def read_pair(cert: str, key: str | None) -> Pair:
     return _described(cert, chain, chain if key is None else read_pem(key))
 
 
+def read_backend_pair(cert: str, key: str | None) -> tuple[str, str | None]:
+    """Read the certificate and the key that backends are shown. Arguments and errors as of :func:`read_pair`."""
+    for _, mistake in mistakes_in_pair(cert, key):
+        raise mistake
+    return read_pem(cert), None if key is None else read_pem(key)
+
+
 class Certificates(NamedTuple):
     """Everything that listeners and upstreams need of their files, as it was read at one time."""
 
@@ -60,13 +67,20 @@ class Certificates(NamedTuple):
     """by path of the certificate and of the key"""
     client_cas: dict[str, str]
     """PEM, by path"""
-    of_upstreams: dict[str, str]
-    """what upstreams name: CAs, certificates and keys toward backends; PEM, by path"""
+    backend_cas: dict[str, str]
+    """PEM, by path"""
+    backend_pairs: dict[tuple[str, str | None], tuple[str, str | None]]
+    """what backends are shown: PEM of the certificate and of the key, by the paths of both"""
+
+    @classmethod
+    def none(cls) -> Certificates:
+        """Of a configuration without TLS."""
+        return cls({}, {}, {}, {})
 
     @classmethod
     def read(cls, config: Config) -> Certificates:
         """Read them. :raises BadValue: one cannot be used"""
-        found = cls({}, {}, {})
+        found = cls.none()
         for listener in config.listen:
             if listener.tls is not None:
                 for pair in listener.tls.certificates:
@@ -74,16 +88,18 @@ class Certificates(NamedTuple):
                 if listener.tls.client_ca is not None:
                     found.client_cas[listener.tls.client_ca] = read_pem(listener.tls.client_ca)
         for upstream in config.upstreams.values():
-            if upstream.tls is not None:
-                for path in upstream.tls.files:
-                    found.of_upstreams[path] = read_pem(path)
+            tls = upstream.tls
+            if tls is not None and tls.ca is not None:
+                found.backend_cas[tls.ca] = read_pem(tls.ca)
+            if tls is not None and tls.cert is not None:
+                found.backend_pairs[tls.cert, tls.key] = read_backend_pair(tls.cert, tls.key)
         return found
 
     @property
     def files(self) -> list[str]:
         """Paths of all files."""
-        paths = [path for pair in self.pairs for path in pair if path is not None]
-        return list(dict.fromkeys((*paths, *self.client_cas, *self.of_upstreams)))
+        paths = [path for pair in (*self.pairs, *self.backend_pairs) for path in pair if path is not None]
+        return list(dict.fromkeys((*paths, *self.client_cas, *self.backend_cas)))
 
     def settings_of(self, tls: ListenerTls) -> settings.ListenerTls:
         """What workers get for a listener."""
@@ -97,7 +113,8 @@ class Certificates(NamedTuple):
 
     def settings_of_upstream(self, tls: UpstreamTls) -> settings.UpstreamTls:
         """What workers get for an upstream."""
-        ca, cert, key = (None if path is None else self.of_upstreams[path] for path in (tls.ca, tls.cert, tls.key))
+        ca = None if tls.ca is None else self.backend_cas[tls.ca]
+        cert, key = (None, None) if tls.cert is None else self.backend_pairs[tls.cert, tls.key]
         return settings.UpstreamTls(ca, tls.server_name, cert, key, tls.verify)
 
 

@@ -31,7 +31,7 @@ def _tidy(section: dict[str, Any]) -> None:
     for key, value in section["properties"].items():
         value.pop("title", None)
         # If the meaning of an absent key cannot be written as a value (any path, any host), there is no default.
-        if not value.get("default", True):
+        if value.get("default", True) in (None, "", [], {}, ()):
             del value["default"]
         if "patternProperties" in value:
             value["additionalProperties"] = False

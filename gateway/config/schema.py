@@ -138,6 +138,10 @@ class Listener(Section):
     tls: Annotated[ListenerTls | None, BeforeValidator(_tls_is_given, json_schema_input_type=ListenerTls)] = Field(
         default=None, description="TLS with clients (https and wss); without it the listener is plain"
     )
+    proxy_protocol: Annotated[bool, Strict()] = Field(
+        default=False,
+        description="Whether connections from trusted proxies begin with a PROXY header (v1 or v2)",
+    )
 
 
 class Admin(Section):
@@ -193,7 +197,7 @@ class Config(Section):
     listen: tuple[Listener, ...] = Field(min_length=1, description="Addresses to accept clients on")
     trusted_proxies: tuple[_Network, ...] = Field(
         default=(),
-        description="Networks and addresses of proxies in front, whose X-Forwarded-* headers are believed",
+        description="Networks and addresses of proxies in front, whose X-Forwarded-* and PROXY headers are believed",
     )
     admin: Admin = Field(default_factory=Admin, description="Metrics, health checks, admin API and status page")
     heads: Heads = Field(default_factory=Heads, description="Limits of a request's head; an answer's may be twice that")
@@ -248,6 +252,7 @@ class Config(Section):
         """Yield unknown upstreams, conflicts in keepalives, and duplicate names and addresses."""
         yield from _unknown_upstreams(written)
         yield from misfits_on_routes(written)
+        yield from _headers_from_nobody(written)
         names = [
             (("routes", index, "name"), value_of(route, "name")) for index, route in items_of(written.get("routes"))
         ]
@@ -264,6 +269,24 @@ def _unknown_upstreams(written: Mapping[str, object]) -> Iterator[Conflict]:
         if isinstance(name, str) and name not in upstreams:
             error = BadValue(f"there is no upstream {quoted(name)}", known(name, upstreams, "there are"))
             yield Conflict(("routes", index, "upstream"), error)
+
+
+def _headers_from_nobody(written: Mapping[str, object]) -> Iterator[Conflict]:
+    if written.get("trusted_proxies", ()) not in ([], ()):
+        return
+    for index, listener in items_of(written.get("listen")):
+        if value_of(listener, "proxy_protocol") is not True:
+            continue
+        try:
+            if parse_listen(value_of(listener, "address")).path is not None:
+                continue  # whoever connects to a unix socket is trusted
+        except BadValue:
+            pass  # reported by its validator
+        error = BadValue(
+            "a PROXY header is believed from trusted proxies only, and there are none",
+            "list the load balancers in `trusted_proxies`",
+        )
+        yield Conflict(("listen", index, "proxy_protocol"), error)
 
 
 def _listen_addresses(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, Address]]:

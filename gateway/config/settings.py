@@ -48,6 +48,8 @@ class Listener(NamedTuple):
 
     address: Address
     tls: ListenerTls | None
+    proxy_protocol: bool
+    """whether trusted proxies begin each connection with a PROXY header"""
 
 
 class AccessLog(NamedTuple):
@@ -157,6 +159,8 @@ class Upstream(NamedTuple):
     pool: Pool | None
     """None if each request gets its own connection"""
     tls: UpstreamTls | None
+    proxy_protocol: Literal["v1", "v2"] | None
+    """version of the PROXY header that begins each connection; None for no header"""
 
     @classmethod
     def of(cls, upstream: schema.Upstream, certificates: Certificates | None = None) -> Upstream:
@@ -169,6 +173,7 @@ class Upstream(NamedTuple):
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
             tls=None if tls is None or certificates is None else certificates.settings_of_upstream(tls),
+            proxy_protocol=upstream.proxy_protocol,
         )
 
 
@@ -259,6 +264,10 @@ class Settings(NamedTuple):
             routes=tuple(Route.of(route, config) for route in config.routes),
         )
 
+    def upstreams_with_tls(self) -> dict[str, UpstreamTls]:
+        """TLS of upstreams that have it, by their names."""
+        return {name: upstream.tls for name, upstream in self.upstreams.items() if upstream.tls is not None}
+
 
 def listeners_of(config: schema.Config, certificates: Certificates | None = None) -> tuple[Listener, ...]:
     """Convert the listeners of a configuration. Arguments and errors as of :meth:`Settings.of`."""
@@ -267,9 +276,19 @@ def listeners_of(config: schema.Config, certificates: Certificates | None = None
         Listener(
             listener.address,
             None if listener.tls is None or certificates is None else certificates.settings_of(listener.tls),
+            listener.proxy_protocol,
         )
         for listener in config.listen
     )
+
+
+def backends_tls_of(config: schema.Config, certificates: Certificates) -> dict[str, UpstreamTls]:
+    """Convert the TLS of upstreams that have it, by their names."""
+    return {
+        name: certificates.settings_of_upstream(upstream.tls)
+        for name, upstream in config.upstreams.items()
+        if upstream.tls is not None
+    }
 
 
 def _read_certificates(config: schema.Config) -> Certificates | None:

@@ -58,8 +58,3 @@ class UpstreamTls(Section):
         if self.cert is not None:
             for name, mistake in mistakes_in_pair(self.cert, self.key):
                 yield Conflict((name,), mistake)
-
-    @property
-    def files(self) -> list[str]:
-        """Paths of the files of CAs, certificate and key."""
-        return [path for path in (self.ca, self.cert, self.key) if path is not None]

@@ -68,6 +68,10 @@ def _off_is_none(value: object, *, example: str) -> object:
     return value
 
 
+def _version_or_off(value: object) -> object:
+    return None if is_off(value) else value
+
+
 def _parse_tls(value: object) -> object:
     if is_off(value):
         return None
@@ -115,6 +119,14 @@ class Upstream(Section):
     ] = Field(
         default_factory=Pool,
         description="Connections kept for plain HTTP; off: a new one for each request",
+    )
+    proxy_protocol: Annotated[
+        Literal["v1", "v2"] | None,
+        BeforeValidator(_version_or_off, json_schema_input_type=Literal["v1", "v2", "off", False]),
+    ] = Field(
+        default="off",
+        validate_default=True,
+        description="Version of the PROXY header that names the client at the beginning of each connection; or off",
     )
     tls: Annotated[
         UpstreamTls | None, BeforeValidator(_parse_tls, json_schema_input_type=UpstreamTls | bool | Literal["off"])

@@ -318,6 +318,7 @@ class Client:
         self.task = None
         self._over = True
         self._clients.deadlines.discard(self)
+        self._unpin()
 
     def _next(self) -> None:
         """Go on with what came ahead, or wait for more."""
@@ -396,8 +397,12 @@ class Client:
 
         :returns: None if the connection has to stay: something is under way, or a backend's connection is tied to it
         """
-        if self.task is not None or self._taking or self._lingers or self.pinned is not None or self._over:
+        if self.task is not None or self._taking or self._lingers or self._over:
             return None
+        if self.pinned is not None and self.pinned.fd >= 0 and self.pinned.is_authenticated:
+            return None
+        if self.wire.has_ended(self.fd):
+            return None  # it ends here, in the next turn
         return self._reader.received if self._reader is not None else b""
 
     def left(self) -> None:
@@ -411,6 +416,7 @@ class Client:
             self._clients.poller.unwatch(self.fd)
         self._clients.relay.retire(self.fd)
         self.wire.forget(self.fd)
+        self._unpin()
 
     def _linger(self) -> None:
         """Close when the client has, or soon."""
@@ -429,6 +435,10 @@ class Client:
             clients.poller.unwatch(self.fd)
         clients.relay.retire(self.fd)
         self.wire.close(self.fd)
+        self._unpin()
+
+    def _unpin(self) -> None:
+        """Close the backend's connection that serves this client alone: it can serve no other."""
         if self.pinned is not None:
-            clients.exchanges.pool.close(self.pinned)
+            self._clients.exchanges.pool.close(self.pinned)
             self.pinned = None

@@ -76,6 +76,7 @@ class Dial:
         "_dialler",
         "_failure",
         "_fd",
+        "_preamble",
         "_securing",
         "_unresolved",
         "_unsent",
@@ -84,15 +85,25 @@ class Dial:
         "deadline_ns",
     )
 
-    def __init__(self, dialler: Dialler, caller: Caller, attempts: Attempts, data: bytes, connect_ns: int) -> None:
+    def __init__(
+        self,
+        dialler: Dialler,
+        caller: Caller,
+        attempts: Attempts,
+        data: bytes,
+        connect_ns: int,
+        preamble: bytes = b"",
+    ) -> None:
         """
         :param data: what goes first on the connection
         :param connect_ns: how long each attempt may take, in nanoseconds
+        :param preamble: a PROXY header, which precedes even that
         """
         self._dialler = dialler
         self._caller = caller
         self._attempts = attempts
         self._data = data
+        self._preamble = preamble
         self._unsent = b""
         self._unresolved = 0  # how many were reported
         self._connect_ns = connect_ns
@@ -162,7 +173,8 @@ class Dial:
             self._securing.start()
 
     def _begin(self, attempt: Attempt, data: bytes) -> None:
-        """Begin a connection. :param data: what goes first"""
+        """Begin a connection. :param data: what goes first, but for the PROXY header"""
+        data = self._preamble + data
         _, family, address = attempt
         poller = self._dialler.poller
         poller.defer(

@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from errno import EAGAIN
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.edge.addresses import Addresses
 from gateway.edge.client import LINGER_NS, Client
@@ -22,13 +22,14 @@ from gateway.edge.in_force import NS, InForce
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
+from gateway.edge.preamble import GoOn, Preamble, Preambles
 from gateway.edge.securing import Secures
 from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
 from gateway.edge.upgrade import Upgrades
-from gateway.edge.ways import Ways
+from gateway.edge.ways import Way, Ways
 from gateway.edge.wire.plain import PlainWire
-from gateway.edge.wire.tls import TlsWire
+from gateway.edge.wire.tls import TlsStream, TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
@@ -38,19 +39,17 @@ from gateway.observe.tls import TlsHandshakes
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Listener, ListenerTls, Settings
+    from gateway.config.settings import Listener, ListenerTls, Settings, UpstreamTls
     from gateway.edge.descriptors import Descriptors
     from gateway.edge.listener import Accept
     from gateway.edge.tls.names import ServerNames
     from gateway.edge.trust import Peer
+    from gateway.edge.wire import Wire
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
     from gateway.tunnels.relay.poller import Poller
     from gateway.tunnels.table.table import Slice
-
-GoOn = Callable[[int, "Peer", "bytes | int"], object]
-"""Serves a connection: descriptor (not watched), peer, what has come on it already or an errno."""
 
 UNUSED_SECONDS = 0.05
 """Between two looks at whether anything is left to do."""
@@ -102,6 +101,7 @@ class Edge:
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
+        self._preambles = Preambles(self.clients)
         self.tls = Handshakings(self.clients, self.tls_wire, turns, key_log, reports)
 
     @property
@@ -145,6 +145,11 @@ class Edge:
         self.owner.drain_backends(backends, period_seconds, code)
         self._drop_idle()
 
+    def use_ways(self, prepared: dict[str, tuple[UpstreamTls, Way]]) -> None:
+        """Connect to backends like this from now on. :param prepared: by ``ways.prepare``"""
+        self.ways.use(prepared)
+        self._drop_idle()
+
     def _drop_idle(self) -> None:
         """Close idle connections to backends that get nothing any more, and those made with other options of TLS."""
         in_service, ways = self.config.in_service, self.ways
@@ -165,9 +170,10 @@ class Edge:
 
     def entrance(self, listener: Listener) -> Accept:
         """How the connections at a listener are served: what it calls with each of them. Its TLS is in use."""
-        if listener.tls is None:
-            return self.accept
-        return partial(self._accept, self.tls.entrance(listener.tls))
+        serve = self._serve if listener.tls is None else self.tls.entrance(listener.tls)
+        if listener.proxy_protocol:
+            return self._preambles.entrance(serve)
+        return self.accept if listener.tls is None else partial(self._accept, serve)
 
     def _accept(self, serve: GoOn, fd: int, address: object, received: bytes | int) -> None:
         serve(fd, self.config.trust.peer(address), received)
@@ -181,9 +187,9 @@ class Edge:
         """
         self._serve(fd, self.config.trust.peer(address), received)
 
-    def _serve(self, fd: int, peer: Peer, received: bytes | int) -> Client:
+    def _serve(self, fd: int, peer: Peer, received: bytes | int, wire: Wire | None = None) -> Client:
         """Serve a connection. What goes wrong with it ends it, and no other one."""
-        client = Client(self.clients, fd, peer)
+        client = Client(self.clients, fd, peer, wire)
         self.poller.give(fd, client.start, received)
         return client
 
@@ -215,9 +221,9 @@ class Edge:
             left = not connection.close_if_idle() or left
         return left
 
-    def _connections(self) -> list[Client | Handshaking]:
-        """Clients' connections, and those whose handshake is under way."""
-        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Handshaking)]
+    def _connections(self) -> list[Client | Preamble | Handshaking]:
+        """Clients' connections, and those on which no client is known or whose handshake is under way."""
+        return [waiting for waiting in self.deadlines.all() if isinstance(waiting, Client | Preamble | Handshaking)]
 
     def _clients(self) -> list[Client]:
         """Those that have a connection now."""
@@ -229,9 +235,12 @@ class Edge:
         """Serve the connections that the worker before sends. :param sock: owned by the edge from now on"""
         WayIn(self.poller, sock, self._take_in)
 
-    def _take_in(self, fd: int, host: str, port: int, read: bytes) -> None:
-        peer = self.config.trust.peer((host, port) if host else None)
-        client = self._serve(fd, peer, read or EAGAIN)
+    def _take_in(self, fd: int, peer: list[Any], tls: list[Any] | None, read: bytes) -> None:
+        wire = None
+        if tls is not None:
+            wire = self.tls_wire
+            wire.attach(fd, TlsStream.unpacked(tls))
+        client = self._serve(fd, self.config.trust.unpacked(peer), read or EAGAIN, wire)
         if not read:
             client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
 

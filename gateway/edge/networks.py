@@ -23,11 +23,12 @@ def network_of(peer: Peer) -> int:
     host = peer.host
     if not host:
         return UNIX
+    is_proxy = peer.trusted or not peer.is_known
     try:
         if ":" not in host:
             number = int.from_bytes(inet_pton(AF_INET, host), "big")
-            return _IPV4_PROXY + number if peer.trusted else _IPV4 | number >> 8
+            return _IPV4_PROXY + number if is_proxy else _IPV4 | number >> 8
         number = int.from_bytes(inet_pton(AF_INET6, host.partition("%")[0]), "big")
-        return _IPV6_PROXY + number % (_LARGE_PRIME >> 1) if peer.trusted else _IPV6 | number >> 80
+        return _IPV6_PROXY + number % (_LARGE_PRIME >> 1) if is_proxy else _IPV6 | number >> 80
     except OSError:
         return UNIX

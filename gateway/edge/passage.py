@@ -1,8 +1,8 @@
 """The way on which clients' connections move to the worker that replaces theirs, in an upgrade.
 
-There is nothing in a connection between two requests but a socket, and what was read of the next one. So the old worker
-sends both through a socket pair to the new one, and a client that asks again notices nothing. The supervisor makes the
-pair, gives each worker its end, and takes no part in what goes through.
+There is nothing in a connection between two requests but a socket, what was read of the next one, and with TLS its
+session. So the old worker sends them through a socket pair to the new one, and a client that asks again notices
+nothing. The supervisor makes the pair, gives each worker its end, and takes no part in what goes through.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import select
 import socket
 from array import array
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from gateway.edge.trust import Peer
+    from gateway.edge.wire import Wire
     from gateway.tunnels.relay.poller import Poller
 
 MESSAGE_BYTES = 128 * 1024
@@ -27,6 +28,7 @@ MESSAGE_BYTES = 128 * 1024
 MOST_AT_ONCE = 64
 """Connections taken in before tunnels get their turn again."""
 
+Take = Callable[[int, list[Any], list[Any] | None, bytes], None]
 log = logging.getLogger("gateway")
 
 
@@ -35,6 +37,7 @@ class Movable(Protocol):
 
     fd: int
     peer: Peer
+    wire: Wire
 
     def unread(self) -> bytes | None:
         """What was read of the next request; None if the connection has to stay where it is."""
@@ -58,10 +61,11 @@ class WayOut:
 
     def send(self, client: Movable) -> bool:
         """Send a connection on which nothing is under way. :returns: False if it stays here, for now or for good"""
-        peer = client.peer
-        head = json.dumps([peer.host, peer.port]).encode() + b"\n"
         read = client.unread()
-        if read is None or len(head) + len(read) > MESSAGE_BYTES:
+        if read is None:
+            return False
+        head = json.dumps([client.peer.packed(), client.wire.packed(client.fd)]).encode() + b"\n"
+        if len(head) + len(read) > MESSAGE_BYTES:
             return False
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", [client.fd]))]
         try:
@@ -111,10 +115,11 @@ class Moving:
 class WayIn:
     """The end of the new worker."""
 
-    def __init__(self, poller: Poller, sock: socket.socket, take: Callable[[int, str, int, bytes], None]) -> None:
+    def __init__(self, poller: Poller, sock: socket.socket, take: Take) -> None:
         """
         :param sock: owned by this from now on
-        :param take: serves a connection: descriptor, the peer's host and port, what was read of its next request
+        :param take: serves a connection: descriptor, its packed peer (``trust.py``), its packed TLS stream
+            (``wire/tls.py``; None for a plain one), what was read of its next request
         """
         sock.setblocking(False)
         self._poller = poller
@@ -156,8 +161,8 @@ class WayIn:
 
     def _take_in(self, data: bytes, descriptors: list[int]) -> None:
         head, _, read = data.partition(b"\n")
-        host, port = json.loads(head)
+        peer, tls = json.loads(head)
         if not descriptors:
             raise OSError("its descriptor got lost: descriptors are short")
         fd = descriptors.pop(0)
-        self._take(fd, host, port, read)
+        self._take(fd, peer, tls, read)

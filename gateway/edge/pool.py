@@ -7,6 +7,9 @@ What an idle connection is good for is decided before it is used:
 - A backend closes connections that are idle for longer than it says in ``Keep-Alive: timeout``, and the request that
   is on its way then is lost. So the gateway lets go of them earlier, with a margin.
 - A request that may not be repeated takes only one that was used within the last second.
+
+Connections that serve one client alone are held apart: those that were authenticated (NTLM, Negotiate), and those that
+began with a PROXY header.
 """
 
 from __future__ import annotations
@@ -35,7 +38,19 @@ RECENTLY_NS = 1_000_000_000
 class BackendConnection:
     """A connection to a backend that serves plain HTTP."""
 
-    __slots__ = ("_pool", "address", "expires_ns", "fd", "opened_ns", "target", "used_ns", "way", "wire")
+    __slots__ = (
+        "_pool",
+        "address",
+        "expires_ns",
+        "fd",
+        "is_authenticated",
+        "opened_ns",
+        "proxy_protocol",
+        "target",
+        "used_ns",
+        "way",
+        "wire",
+    )
 
     def __init__(self, pool: Pool, fd: int, way: Way, target: Target, address: object, now_ns: int) -> None:
         """
@@ -53,6 +68,10 @@ class BackendConnection:
         self.opened_ns = now_ns
         self.used_ns = now_ns
         self.expires_ns = 0
+        self.is_authenticated = False
+        """whether the backend knows a client by it (NTLM, Negotiate), which no other connection can replace"""
+        self.proxy_protocol: str | None = None
+        """version of the PROXY header that it began with, which names one client"""
 
     def said(self, data: bytes | int) -> None:
         """Something came while it was idle. Whatever that was, it is not used again."""
@@ -105,19 +124,37 @@ class Pool:
             self._drop(connection)
         return None
 
-    def hold(self, connection: BackendConnection, now_ns: int) -> None:
-        """Watch an idle connection that serves one client alone (NTLM, Negotiate): it is for :meth:`claim`."""
+    def hold(self, connection: BackendConnection, now_ns: int, idle_ns: int) -> bool:
+        """Watch an idle connection that serves one client alone: it is for :meth:`claim`.
+
+        :param idle_ns: for how long at most, unless it is authenticated: such a one is kept as long as its client's
+        :returns: whether it is kept; if not, it is closed
+        """
+        if connection.is_authenticated:
+            connection.expires_ns = NEVER
+        elif idle_ns <= 0 or now_ns - connection.opened_ns > MAX_AGE_NS:
+            self.discard(connection)
+            return False
+        else:
+            connection.expires_ns = now_ns + idle_ns
+            self._sweep_later()
         connection.used_ns = now_ns
-        connection.expires_ns = NEVER
         self._held.add(connection)
         self._poller.read_on(connection.fd, connection.said)
+        return True
 
-    def claim(self, connection: BackendConnection) -> bool:
-        """Whether a held connection can be used; if not, it is closed. The caller gives it another reader."""
+    def claim(self, connection: BackendConnection, now_ns: int, repeatable: bool) -> bool:
+        """Whether a held connection can be used; if not, it is closed. The caller gives it another reader.
+
+        :param repeatable: as of :meth:`take`
+        """
         if connection.fd < 0:
             return False
         self._held.discard(connection)
-        if self._is_silent(connection):
+        if self._is_silent(connection) and (
+            connection.is_authenticated
+            or (now_ns < connection.expires_ns and (repeatable or now_ns - connection.used_ns <= RECENTLY_NS))
+        ):
             return True
         self._drop(connection)
         return False
@@ -139,8 +176,7 @@ class Pool:
         idle.append(connection)
         self._on_idle(connection.target.number, 1)
         self._poller.read_on(connection.fd, connection.said)
-        if self._timer is None:
-            self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._sweep_later()
 
     def discard(self, connection: BackendConnection) -> None:
         """Close a connection that is in use: watched, and not idle."""
@@ -186,8 +222,14 @@ class Pool:
         connection.wire.close(connection.fd)
         connection.fd = -1
 
+    def _sweep_later(self) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep)
+
     def _sweep(self) -> None:
         now = self._clock()
         self.keep_only(lambda connection: now < connection.expires_ns)
         self._idle = {number: idle for number, idle in self._idle.items() if idle}
-        self._timer = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._idle else None
+        self._timer = None
+        if self._idle or any(connection.expires_ns != NEVER for connection in self._held):
+            self._sweep_later()

@@ -6,10 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.protocol.heads import RequestHead
 from gateway.routing.recent import Recent
+
+if TYPE_CHECKING:
+    from gateway.protocol.proxy import Endpoint, Header
 
 Network = IPv4Network | IPv6Network
 _MAX_KNOWN = 1024
@@ -34,6 +37,15 @@ class Peer:
     """whether it speaks TLS with this gateway"""
     certificate_fields: bytes = b""
     """what its certificate says, as lines of a head (``tls/peers.py``); nothing without one"""
+    destination: Endpoint | None = None
+    """where it connected to, if a PROXY header said so; None for the connection's own address"""
+    is_known: bool = True
+    """whether the address is the client's own; False behind a PROXY header without one, where it is the proxy's"""
+
+    def packed(self) -> list[object]:
+        """What :meth:`Trust.unpacked` takes, in another process too: plain JSON data."""
+        certificate = self.certificate_fields.decode("latin-1")
+        return [self.host, self.port, self.destination, self.is_known, self.is_tls, certificate]
 
     def __str__(self) -> str:
         if not self.host:
@@ -67,12 +79,34 @@ class Trust:
             host = host[7:]
         return Peer(host, address[1], bool(self._networks) and self.trusts(host))
 
+    def behind(self, proxy: Peer, header: Header) -> Peer:
+        """Describe the peer that a PROXY header names.
+
+        :param proxy: a trusted one, which has sent the header
+        """
+        if header.is_local:
+            return proxy
+        if header.source is None:
+            # Logs show the proxy's address, but somebody else is speaking, whose X-Forwarded-* count for nothing.
+            return Peer(proxy.host, proxy.port, False, is_known=False)
+        host, port = header.source
+        return Peer(host, port, self.trusts(host), destination=header.destination)
+
     def again(self, peer: Peer) -> Peer:
         """Describe a peer that another configuration's trust has described."""
-        found = self.peer((peer.host, peer.port) if peer.host else None)
-        found.is_tls = peer.is_tls
-        found.certificate_fields = peer.certificate_fields
-        return found
+        return self.unpacked(peer.packed())
+
+    def unpacked(self, packed: list[Any]) -> Peer:
+        """Describe a peer that was packed by :meth:`Peer.packed`."""
+        host, port, destination, is_known, is_tls, certificate = packed
+        peer = self.peer((host, port) if host else None)
+        peer.is_tls = is_tls
+        peer.certificate_fields = certificate.encode("latin-1")
+        if destination is not None:
+            peer.destination = (destination[0], destination[1])
+        if not is_known:
+            peer.is_known = peer.trusted = False
+        return peer
 
     def trusts(self, host: str) -> bool:
         """Whether an address, in any spelling, is one of a trusted proxy."""

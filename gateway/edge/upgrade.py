@@ -13,6 +13,7 @@ from gateway.edge.dialling import Dial
 from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.exchange.sides import Downstream
 from gateway.edge.forwarding import interim_to_client, switch_to_client
+from gateway.edge.proxied import header_for
 from gateway.edge.refused import Refused
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
 from gateway.edge.to_backend import upgrade_to_backend
@@ -121,7 +122,8 @@ class Upgrade:
         request = self._request
         attempts = Attempts(request.route.upstream, shared.addresses.of)
         head = upgrade_to_backend(request, shared.config)
-        dial = self._dial = Dial(shared.dialler, self, attempts, head, request.route.limits.connect_ns)
+        preamble = header_for(request.route.upstream, request.peer, self._client.fd)
+        dial = self._dial = Dial(shared.dialler, self, attempts, head, request.route.limits.connect_ns, preamble)
         dial.start()
         self._wait_for_dial()
 

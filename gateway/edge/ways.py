@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.edge.tls.backends import BackendTls
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Upstream, UpstreamTls
+    from gateway.config.settings import UpstreamTls
     from gateway.edge.tls.secrets import KeyLog
     from gateway.edge.wire import Wire
     from gateway.edge.wire.tls import TlsWire
@@ -41,20 +41,19 @@ class Ways:
         found = self._by_upstream.get(upstream)
         return self._plain if found is None else found[1]
 
-    def prepare(self, upstreams: Mapping[str, Upstream]) -> dict[str, tuple[UpstreamTls, Way]]:
-        """Make what the upstreams of a configuration need, for :meth:`use`. Nothing changes yet.
+    def prepare(self, upstreams: Mapping[str, UpstreamTls]) -> dict[str, tuple[UpstreamTls, Way]]:
+        """Make what upstreams with TLS need, for :meth:`use`. Nothing changes yet.
 
+        :param upstreams: by name
         :raises OSError: OpenSSL does not take a certificate, or descriptors are short
         """
         made = dict(self._by_upstream.values())
         prepared = {}
-        for name, upstream in upstreams.items():
-            tls = upstream.tls
-            if tls is not None:
-                way = made.get(tls)
-                if way is None:
-                    way = made[tls] = Way(self.sealed, BackendTls(tls, self._key_log))
-                prepared[name] = tls, way
+        for name, tls in upstreams.items():
+            way = made.get(tls)
+            if way is None:
+                way = made[tls] = Way(self.sealed, BackendTls(tls, self._key_log))
+            prepared[name] = tls, way
         return prepared
 
     def use(self, prepared: dict[str, tuple[UpstreamTls, Way]]) -> None:

@@ -25,7 +25,7 @@ HANDSHAKE = Form(
     reason="%s",
     duration="%.6f",
 )
-REFUSAL = Form("handshake", client="%s", route="%s", result="%s", status="%d", reason="%s")
+REFUSAL = Form("handshake", client="%s", route="%s", result="%s", status="%s", reason="%s")
 
 
 class Handshake(NamedTuple):
@@ -48,9 +48,12 @@ class Handshakes:
         self._events = events
         self._batch = batch
 
-    def refused(self, client: str, route: str | None, result: str, status: int, reason: str, started_ns: int) -> None:
+    def refused(
+        self, client: str, route: str | None, result: str, status: int | None, reason: str, started_ns: int
+    ) -> None:
         """Report a handshake that was refused before it had a route, or because of its contents.
 
+        :param status: of the answer; None if the connection was closed without one
         :param started_ns: when its first byte arrived; 0 if none did
         """
         events = self._events.route(route or NO_ROUTE)

@@ -50,9 +50,8 @@ class Acceptors:
                     listener.start()
         self._new.clear()
         for options in listen:
-            listener = self._listeners.get(options.address)
-            if listener is not None:
-                listener.use(edge.entrance(options))
+            if options.address in self._listeners:
+                self._listeners[options.address].use(edge.entrance(options))
 
     def give_up(self, address: Address) -> None:
         """Accept the connections that are waiting at an address, then stop listening there."""

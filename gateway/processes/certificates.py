@@ -1,4 +1,5 @@
-"""The certificates of listeners while the gateway runs: read again when their files change, in the supervisor.
+"""The certificates of listeners and upstreams while the gateway runs: read again when their files change, in the
+supervisor.
 
 A pair that is broken, half written for instance, changes nothing: workers go on with the one before, which the
 supervisor keeps. That is logged, counted and shown.
@@ -12,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable
 
 from gateway.admin.state import CertificateState, GatewayState
-from gateway.config.certificates import Certificates, read_pair
+from gateway.config.certificates import Certificates, read_backend_pair, read_pair
 from gateway.config.errors import BadValue
 from gateway.config.pem import check_ca, read_pem
 
@@ -30,7 +31,7 @@ class CertificateWatch:
         """:param changed: called with what has been read anew"""
         self._state = state
         self._changed = changed
-        self._certificates = Certificates({}, {})
+        self._certificates = Certificates.none()
         self._seen: Signature = ()
         """of the files as they were read, or found broken"""
         self._broken: Signature | None = None
@@ -72,9 +73,7 @@ class CertificateWatch:
                 log.error("certificate %s: %s; the one before stays in use", path, error)
                 self._state.certificate_errors[path] = self._state.certificate_errors.get(path, 0) + 1
         if found != before:
-            paths = [cert for cert, key in found.pairs if found.pairs[cert, key] != before.pairs[cert, key]]
-            paths += [path for path, text in found.client_cas.items() if text != before.client_cas[path]]
-            log.info("certificates read again: %s", ", ".join(paths))
+            log.info("certificates read again: %s", ", ".join(_changed_paths(before, found)))
             self._certificates = found
             self._changed(found)
         if self._broken is None:
@@ -89,7 +88,7 @@ class CertificateWatch:
 
 def renewed(before: Certificates) -> tuple[Certificates, dict[str, str]]:
     """Read files again. :returns: what is in them, in place of what is broken what was there before; errors by path"""
-    found = Certificates({}, {})
+    found = Certificates.none()
     errors: dict[str, str] = {}
     for (cert, key), pair in before.pairs.items():
         try:
@@ -97,14 +96,30 @@ def renewed(before: Certificates) -> tuple[Certificates, dict[str, str]]:
         except BadValue as error:
             found.pairs[cert, key] = pair
             errors[cert] = error.message
-    for path, text in before.client_cas.items():
+    for (cert, key), texts in before.backend_pairs.items():
         try:
-            check_ca(path)
-            found.client_cas[path] = read_pem(path)
+            found.backend_pairs[cert, key] = read_backend_pair(cert, key)
         except BadValue as error:
-            found.client_cas[path] = text
-            errors[path] = error.message
+            found.backend_pairs[cert, key] = texts
+            errors[cert] = error.message
+    for old, new in ((before.client_cas, found.client_cas), (before.backend_cas, found.backend_cas)):
+        for path, text in old.items():
+            try:
+                check_ca(path)
+                new[path] = read_pem(path)
+            except BadValue as error:
+                new[path] = text
+                errors[path] = error.message
     return found, errors
+
+
+def _changed_paths(before: Certificates, found: Certificates) -> list[str]:
+    """Certificates and CAs that are others now; a key goes by its certificate."""
+    paths = [cert for cert, key in found.pairs if found.pairs[cert, key] != before.pairs[cert, key]]
+    paths += [cert for (cert, key), pair in found.backend_pairs.items() if pair != before.backend_pairs[cert, key]]
+    for old, new in ((before.client_cas, found.client_cas), (before.backend_cas, found.backend_cas)):
+        paths += [path for path, text in new.items() if text != old[path]]
+    return list(dict.fromkeys(paths))
 
 
 def _signature(files: Iterable[str]) -> Signature:

@@ -120,6 +120,7 @@ class Worker:
             await self._outlive_supervisor(channel)
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
+            self._edge.close_idle()  # with TLS, clients hear that this is the end
             self._edge.batch.flush()
             self._edge.log.close()
         self._deposits.close()
@@ -155,7 +156,9 @@ class Worker:
                 await self._take_part_in_upgrade(message, channel)
         elif isinstance(message, UseCertificates):
             if self._edge is not None:
-                self._edge.tls.use(self._edge.prepare(message.listen))
+                prepared = self._edge.prepare(message.listen)
+                self._edge.use_ways(self._edge.ways.prepare(message.upstreams))
+                self._edge.tls.use(prepared)
                 self._acceptors.use(self._edge, message.listen)
         elif isinstance(message, Drain):
             self._drain(message, channel)
@@ -180,7 +183,7 @@ class Worker:
                 self._descriptors,
             )
             edge.tls.use(edge.prepare(config.listen))
-            edge.ways.use(edge.ways.prepare(config.upstreams))
+            edge.ways.use(edge.ways.prepare(config.upstreams_with_tls()))
             edge.owner.on_learned = self._send_learned
             edge.addresses.use(self._names)
             self._edge = edge
@@ -194,7 +197,7 @@ class Worker:
             # Do what can fail first: a configuration is applied completely or not at all.
             self._acceptors.check(config)
             prepared = self._edge.prepare(config.listen)
-            ways = self._edge.ways.prepare(config.upstreams)
+            ways = self._edge.ways.prepare(config.upstreams_with_tls())
             new_log = self._open_log(config) if config.access_log != self._log_config else None
             self._edge.ways.use(ways)
             self._edge.configure(config, message.registry, message.drained_backends)

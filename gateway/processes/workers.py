@@ -20,7 +20,7 @@ from gateway.admin.state import DrainState, GatewayState
 from gateway.config.address import Address
 from gateway.config.certificates import Certificates
 from gateway.config.schema import Config
-from gateway.config.settings import Settings, listeners_of
+from gateway.config.settings import Settings, backends_tls_of, listeners_of
 from gateway.processes.children import InheritedChild, exit_status
 from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import (
@@ -411,9 +411,10 @@ class Workers:
         self.on_change()
 
     def use_certificates(self, certificates: Certificates) -> None:
-        """Have all workers, and later ones, show these certificates from now on."""
+        """Have all workers, and later ones, show and trust these certificates from now on."""
         self.certificates = certificates
-        self.send_to_all(UseCertificates(listeners_of(self.config, certificates)))
+        of_backends = backends_tls_of(self.config, certificates)
+        self.send_to_all(UseCertificates(listeners_of(self.config, certificates), of_backends))
 
     def send_to_all(self, message: Message) -> None:
         """Send a message to every running worker."""

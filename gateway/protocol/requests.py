@@ -155,6 +155,10 @@ def _check_first_line(received: bytes, looked_at: int) -> None:
         byte = received[at : at + 1]
         if byte == b"\x16" and at == 0:
             raise BadHead(400, "malformed request head: TLS, where plain HTTP is spoken")
+        if received.startswith(b"PROXY ") and at >= 6:
+            raise BadHead(400, "malformed request head: a PROXY header, which is not accepted from this address")
+        if byte == b"\0" and at == 0:  # version 2, whose empty lines were skipped
+            raise BadHead(400, "malformed request head: a NUL (no PROXY header is accepted from this address)")
         if byte == b"\n":
             raise BadHead(400, "malformed request head: a line that does not end with CRLF")
         if byte == b"\r" and len(line[0].split()) == 2:

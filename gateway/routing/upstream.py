@@ -27,6 +27,8 @@ class Upstream:
         self.pool_idle_ns = nanoseconds(settings.pool.idle) if settings.pool else 0
         self.pool_size = settings.pool.size if settings.pool else 0
         """connections kept for each backend; 0 where each request gets a connection of its own"""
+        self.proxy_protocol = settings.proxy_protocol
+        """version of the PROXY header that begins each connection to a backend; None for no header"""
         self.targets = [
             Target(
                 number=number,

@@ -26,6 +26,7 @@ listen:
       certificates: [{cert: chat.pem, key: chat.key}]   # chosen by SNI; re-read on reload and when the files change
       min_version: "1.2"
       client_ca: clients.pem           # mutual TLS; `client_required: false` asks and goes on without
+    proxy_protocol: true               # [E] v1 and v2, only from trusted_proxies
 
 trusted_proxies: [10.0.0.0/8]          # [A] whose X-Forwarded-* (and PROXY header) is believed
 
@@ -62,6 +63,7 @@ upstreams:
     balance: least_tunnels             # [A] round_robin, least_tunnels
     connect_retries: 2                 # [A] other backends tried when connecting fails
     tls: {ca: internal.pem, server_name: chat.internal, cert: gw.pem, key: gw.key, verify: true}   # [E]
+    proxy_protocol: v2                 # [E]
     pool: {idle: 15s, size: 64}        # [D] connections kept for plain HTTP, for each worker and backend; off
     on_loss: {close_code: 1012}        # [C] what a client is told when its backend vanishes; off = just end
 

@@ -9,7 +9,6 @@ from .files import CONTRACT, complaints
 
 # Where a key would stand in the contract's example, the key, and what the contract has there.
 LATER: list[tuple[list[str | int], str, Any]] = [
-    (["listen", 1], "proxy_protocol", True),
     (["admin"], "token", "secret"),
     (["upstreams", "chat", "backends", 1], "max_tunnels", 5000),
     (["upstreams", "chat", "backends", 1], "backup", False),
@@ -17,7 +16,6 @@ LATER: list[tuple[list[str | int], str, Any]] = [
     (["upstreams", "chat"], "health_check", {"path": "/healthz", "every": "5s"}),
     (["upstreams", "chat"], "eject", {"failures": 3}),
     (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
-    (["upstreams", "chat"], "proxy_protocol", "v2"),
     (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
     (["routes", 0, "match"], "query", {"v": "2"}),
     (["routes", 0, "match"], "methods", ["GET"]),

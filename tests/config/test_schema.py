@@ -25,8 +25,9 @@ from gateway.config import (
     Timeouts,
     Upstream,
 )
+from gateway.config.settings import Settings
 
-from .files import CONTRACT, MINIMAL, config_of, route, with_top
+from .files import CONTRACT, MINIMAL, complaints, config_of, route, with_top
 
 
 def test_every_default():
@@ -207,3 +208,64 @@ def test_code_may_build_what_files_hold():
     assert str(config.upstreams["chat"].backends[0].address) == "unix:/run/chat.sock"
     with pytest.raises(ValidationError, match="there is no upstream"):
         Config(listen=config.listen, upstreams={"other": config.upstreams["chat"]}, routes=config.routes)
+
+
+def test_a_listener_may_take_proxy_headers():
+    config = config_of(CONTRACT)
+    assert [listener.proxy_protocol for listener in config.listen] == [False, True]
+    assert config.upstreams["chat"].proxy_protocol == "v2"
+    text = MINIMAL.replace('"0.0.0.0:8080"', '"unix:/run/x", proxy_protocol: true').replace(
+        '9001"]', '9001"], proxy_protocol: v1'
+    )
+    sent = Settings.of(config_of(text))
+    assert [listener.proxy_protocol for listener in sent.listen] == [True]
+    assert sent.upstreams["chat"].proxy_protocol == "v1"
+
+
+@pytest.mark.parametrize("spelling", ["off", '"off"', "false"])
+def test_proxy_headers_toward_backends_may_be_off(spelling):
+    config = config_of(MINIMAL.replace('9001"]', f'9001"], proxy_protocol: {spelling}'))
+    assert config.upstreams["chat"].proxy_protocol is None
+
+
+NOBODY = "a PROXY header is believed from trusted proxies only, and there are none (list the load balancers in"
+
+
+@pytest.mark.parametrize(
+    ("listener", "proxies", "complaint"),
+    [
+        (
+            '{address: "0.0.0.0:80", proxy_protocol: true}',
+            "",
+            f"1:50: listen[0].proxy_protocol: {NOBODY} `trusted_proxies`)",
+        ),
+        (
+            '{address: "0.0.0.0:80", proxy_protocol: true}',
+            "trusted_proxies: []",
+            f"2:50: listen[0].proxy_protocol: {NOBODY} `trusted_proxies`)",
+        ),
+        ('{address: "0.0.0.0:80", proxy_protocol: true}', "trusted_proxies: [10.0.0.1]", None),
+        ('{address: "unix:/run/x", proxy_protocol: true}', "", None),
+        ('{address: "0.0.0.0:80", proxy_protocol: false}', "", None),
+        (
+            '{address: "0.0.0.0:80", proxy_protocol: v2}',
+            "",
+            '1:50: listen[0].proxy_protocol: expected true or false, found the text "v2" (without quotes)',
+        ),
+        (
+            '{address: "0.0.0.0:80", proxy_protocol: 1}',
+            "",
+            "1:50: listen[0].proxy_protocol: expected true or false, found the number 1 (without quotes)",
+        ),
+    ],
+)
+def test_proxy_headers_are_believed_from_somebody(listener, proxies, complaint):
+    text = MINIMAL.replace('{address: "0.0.0.0:8080"}', listener)
+    found = complaints(f"{proxies}\n{text}" if proxies else text)
+    assert found == ([f"gateway.yaml:{complaint}"] if complaint else [])
+
+
+@pytest.mark.parametrize("value", ["v3", "2", "true"])
+def test_the_versions_of_proxy_headers(value):
+    (complaint,) = complaints(MINIMAL.replace('9001"]', f'9001"], proxy_protocol: {value}'))
+    assert complaint.endswith("is not a choice (choices: v1, v2)")

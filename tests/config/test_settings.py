@@ -10,6 +10,7 @@ from gateway.config.settings import AccessLog, KeepaliveSide, Settings, Upstream
 from gateway.processes.control.messages import Configure
 from gateway.processes.control.wire import pack
 from gateway.routing.registry import Registry
+from tests.support.certificates import Authority
 
 from ..routing.tables import config_of
 
@@ -73,8 +74,10 @@ def test_a_route_has_what_applies_to_it():
 
 
 def test_upstreams_and_the_rest(tmp_path):
-    (tmp_path / "ca.pem").write_text("the CA")
-    (tmp_path / "gw.pem").write_text("certificate and key")
+    authority = Authority(tmp_path)
+    own = authority.issue("gateway", client=True)
+    both = tmp_path / "both.pem"
+    both.write_bytes(own.cert.read_bytes() + own.key.read_bytes())
     sent = Settings.of(
         config_of(
             [{}],
@@ -86,9 +89,9 @@ def test_upstreams_and_the_rest(tmp_path):
                     "on_loss": {"close_code": 4000},
                     "pool": "off",
                     "tls": {
-                        "ca": str(tmp_path / "ca.pem"),
+                        "ca": str(authority.ca),
                         "server_name": "A.example",
-                        "cert": str(tmp_path / "gw.pem"),
+                        "cert": str(both),
                     },
                 },
             },
@@ -107,7 +110,10 @@ def test_upstreams_and_the_rest(tmp_path):
     assert sent.access_log == AccessLog(None, "text")
     assert sent.drain == (1.0, 1001)
     assert (chat.pool, other.pool) == ((15.0, 64), None)
-    assert (chat.tls, other.tls) == (None, UpstreamTls("the CA", "a.example", "certificate and key", None, True))
+    assert (chat.tls, other.tls) == (
+        None,
+        UpstreamTls(authority.ca.read_text(), "a.example", both.read_text(), None, True),
+    )
     assert (sent.heads, sent.underscores) == ((16384, 50), "reject")
 
 

@@ -136,7 +136,7 @@ def test_defaults_are_as_documented() -> None:
             expected = "of `keepalive`"
         elif key.startswith("routes[].match."):
             expected = "any"
-        elif ".tls." in key and "default" not in schema[key]:
+        elif (".tls." in key or key == "listen[].tls") and "default" not in schema[key]:
             expected = "none"
         else:
             default = schema[key].get("default")
@@ -144,6 +144,8 @@ def test_defaults_are_as_documented() -> None:
                 default = str(default).lower()
             if default is None:
                 default = [] if schema[key].get("type") == "array" else {}
+            if isinstance(default, bool):
+                default = "true" if default else "false"
             expected = f"`[{', '.join(default)}]`" if isinstance(default, list) else f"`{default}`"
         if said != expected:
             wrong[key] = (said, expected)

@@ -12,19 +12,22 @@ import pytest_asyncio
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from gateway.admin.idle import IDLE_BUCKETS_SECONDS
+from gateway.edge.tls.reasons import RESULTS as TLS_RESULTS
 from gateway.observe.access_log import MAX_LINE, MAX_TEXT
 from gateway.observe.events import DROP_BUCKETS, RESULTS
 from gateway.tunnels.table.layout import CAUSES, GAP_BOUNDS_NS, SECOND, TEXTS
 from tests.conftest import Backends, StartGateway
 from tests.docs.pages import PAGES, ROOT, blocks, codes, rows
+from tests.support.certificates import Authority
 from tests.support.frames import CLOSE, close, from_client
 from tests.support.gateway import Gateway, route
-from tests.support.raw import handshake, request
+from tests.support.ports import free_port
+from tests.support.raw import connect, handshake, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PAGE = ROOT / "docs" / "metrics.md"
-LATER = {"limit", "protocol_error"}
+LATER = {"limit"}
 """Causes of the contract that nothing has yet."""
 
 _SUFFIXES = re.compile(r"_(bucket|sum|count|gcount|gsum)$")
@@ -32,11 +35,17 @@ _OPENMETRICS = {"Accept": "application/openmetrics-text"}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(start_shared_gateway: StartGateway, shared_backends: Backends) -> Gateway:
+async def gateway(
+    start_shared_gateway: StartGateway, shared_backends: Backends, tmp_path_factory: pytest.TempPathFactory
+) -> Gateway:
     """One that has had everything there is a metric of."""
     web = await shared_backends.web()
+    authority = Authority(tmp_path_factory.mktemp("certificates"))
+    tls = {"certificates": [authority.issue("gateway.test").section]}
+    secure = f"127.0.0.1:{free_port()}"
     gateway = await start_shared_gateway(
         {
+            "listen": [{"address": f"127.0.0.1:{free_port()}"}, {"address": secure, "tls": tls}],
             "keepalive": {"client": {"ping_after": "adaptive"}},
             "upstreams": {"web": {"backends": [web.address]}, "gone": {"backends": ["127.0.0.1:1"]}},
             "routes": [route("gone", "gone"), route("web", "web")],
@@ -47,6 +56,11 @@ async def gateway(start_shared_gateway: StartGateway, shared_backends: Backends)
         await connection.send(head)
         await connection.answer()
         await connection.close()
+    plain = await connect(secure)
+    await plain.send(request("/"))
+    await plain.answer()
+    await plain.close()
+    await gateway.logged(event="tls_handshake")
     connection = await gateway.connect()
     await connection.send(handshake("/web/ws"))
     assert (await connection.head()).status == 101
@@ -106,13 +120,13 @@ async def test_bounds_are_as_documented() -> None:
 
 async def test_results_and_causes_are_as_documented() -> None:
     named = {codes(row[0])[0] for row in rows(PAGE, "## Labels")}
-    assert set(RESULTS) - {"forbidden", "limited"} | set(CAUSES) - LATER == named
+    assert set(RESULTS) - {"forbidden", "limited"} | set(CAUSES) - LATER | set(TLS_RESULTS) == named
 
 
 # --- access log -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("event", ["handshake", "tunnel_end", "http"])
+@pytest.mark.parametrize("event", ["handshake", "tunnel_end", "tls_handshake", "http"])
 async def test_fields_of_the_log_are_as_documented(gateway: Gateway, event: str) -> None:
     documented = [codes(row[0])[0] for row in rows(PAGE, f"### `{event}`")]
     records = gateway.log_records(event=event)

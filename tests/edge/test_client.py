@@ -1,13 +1,16 @@
 """Who the client is: the peer, or whom trusted proxies say."""
 
+import json
 from ipaddress import ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.edge.networks import UNIX, network_of
 from gateway.edge.trust import Peer, Trust
 from gateway.protocol.heads import RequestHead
+from gateway.protocol.proxy import Header
 
 from .requests import PROXY, STRANGER, TRUST, request_head
 
@@ -168,3 +171,51 @@ def test_a_network_of_one_family_is_not_asked_about_the_other():
     assert not trust.trusts("::1")
     assert not trust.trusts("not an address")
     assert str(Peer("::1", 80, False)) == "[::1]:80"
+
+
+# --- behind a PROXY header --------------------------------------------------------------------------------------------
+
+CLIENT, SERVER = ("203.0.113.7", 51000), ("192.0.2.1", 443)
+
+
+@pytest.mark.parametrize(
+    ("header", "text", "trusted", "destination", "is_known"),
+    [
+        (Header(1, CLIENT, SERVER, False), "203.0.113.7:51000", False, SERVER, True),
+        (Header(1, ("10.4.4.4", 1), SERVER, False), "10.4.4.4:1", True, SERVER, True),
+        (Header(1, ("2001:db8::7", 1), ("2001:db8::1", 2), False), "[2001:db8::7]:1", True, ("2001:db8::1", 2), True),
+        (Header(1, None, None, True), "10.1.2.3:6000", True, None, True),
+        (Header(1, None, None, False), "10.1.2.3:6000", False, None, False),
+    ],
+)
+def test_the_peer_that_a_header_names(header, text, trusted, destination, is_known):
+    peer = TRUST.behind(PROXY, header)
+    assert (str(peer), peer.trusted, peer.destination, peer.is_known) == (text, trusted, destination, is_known)
+    assert TRUST.again(peer) == peer
+    assert TRUST.unpacked(json.loads(json.dumps(peer.packed()))) == peer
+    # Another configuration may trust others, but never one without an address.
+    assert Trust((ip_network("0.0.0.0/0"), ip_network("::/0"))).again(peer).trusted == is_known
+    assert not Trust(()).again(peer).trusted
+
+
+@pytest.mark.parametrize("address", [("192.0.2.7", 5000), ("10.9.9.9", 1), ("2001:db8::1", 5000, 0, 0), ""])
+def test_a_peer_that_moves(address):
+    peer = TRUST.peer(address)
+    assert TRUST.unpacked(json.loads(json.dumps(peer.packed()))) == peer
+
+
+def test_networks_behind_a_proxy():
+    """A named client counts by its network, one without a name by the proxy's address."""
+    other_proxy = Peer("10.1.2.4", 6000, True)
+    named = [TRUST.behind(proxy, Header(1, CLIENT, SERVER, False)) for proxy in (PROXY, other_proxy)]
+    assert len({network_of(peer) for peer in named} | {network_of(Peer("203.0.113.200", 1, False))}) == 1
+    unnamed = [TRUST.behind(proxy, Header(1, None, None, False)) for proxy in (PROXY, other_proxy)]
+    assert [network_of(peer) for peer in unnamed] == [network_of(PROXY), network_of(other_proxy)]
+    assert network_of(PROXY) != network_of(other_proxy)
+
+
+def test_a_client_that_is_not_known_names_nobody():
+    unnamed = TRUST.behind(PROXY, Header(1, None, None, False))
+    assert client(unnamed, b"192.0.2.9") == "10.1.2.3:6000"
+    over_unix = TRUST.behind(TRUST.peer(""), Header(1, None, None, False))
+    assert (client(over_unix, b"192.0.2.9"), network_of(over_unix)) == ("unix", UNIX)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from gateway.config.address import Address
-from gateway.edge.pool import MAX_AGE_NS, BackendConnection, Pool
+from gateway.edge.pool import MAX_AGE_NS, RECENTLY_NS, BackendConnection, Pool
 from gateway.edge.ways import Way
 from gateway.edge.wire.plain import PlainWire
 from gateway.routing.balancing import Target
@@ -188,13 +188,55 @@ def test_size_and_age_are_bounded(rig: Rig) -> None:
 
 def test_one_that_is_held_serves_its_client_alone(rig: Rig) -> None:
     connection = rig.connection()
-    rig.pool.hold(connection, rig.now)
+    connection.is_authenticated = True
+    assert rig.pool.hold(connection, rig.now, IDLE)
     assert rig.take() is None
-    assert rig.pool.claim(connection)
-    rig.pool.hold(connection, rig.now)
+    rig.now += 100 * IDLE
+    rig.timers.go_off()
+    assert rig.pool.claim(connection, rig.now, False)
+    assert rig.pool.hold(connection, rig.now, IDLE)
     rig.far[connection].send(b"unasked")
-    assert not rig.pool.claim(connection)
-    assert not rig.pool.claim(connection)
+    assert not rig.pool.claim(connection, rig.now, False)
+    assert not rig.pool.claim(connection, rig.now, False)
+    assert rig.ended(connection)
+
+
+def test_one_that_names_a_client_expires_like_any_other(rig: Rig) -> None:
+    connection = rig.connection()
+    connection.proxy_protocol = "v2"
+    assert rig.pool.hold(connection, rig.now, IDLE)
+    assert rig.take() is None
+    rig.now += IDLE - 1
+    rig.timers.go_off()
+    assert rig.pool.claim(connection, rig.now, True)
+    assert rig.pool.hold(connection, rig.now, IDLE)
+    rig.timers.go_off()
+    rig.now += IDLE
+    assert rig.far[connection].fileno() >= 0
+    rig.timers.go_off()
+    assert connection.fd < 0
+    assert rig.ended(connection)
+    assert not rig.timers.waiting
+
+
+def test_one_that_names_a_client_is_not_used_late(rig: Rig) -> None:
+    """Before the sweep comes, and for a request that may not be repeated."""
+    expired, used_long_ago, fresh = (rig.connection() for _ in range(3))
+    for connection in (expired, used_long_ago, fresh):
+        assert rig.pool.hold(connection, rig.now, RECENTLY_NS + 1 if connection is expired else IDLE)
+    assert rig.pool.claim(fresh, rig.now + RECENTLY_NS, False)
+    assert not rig.pool.claim(used_long_ago, rig.now + RECENTLY_NS + 1, False)
+    assert not rig.pool.claim(expired, rig.now + RECENTLY_NS + 1, True)
+    assert rig.ended(used_long_ago)
+    assert rig.ended(expired)
+    rig.pool.discard(fresh)
+
+
+@pytest.mark.parametrize(("age_ns", "idle_ns"), [(0, 0), (MAX_AGE_NS + 1, IDLE)])
+def test_one_that_names_a_client_is_not_held(rig: Rig, age_ns: int, idle_ns: int) -> None:
+    """Where connections are not kept, and when it is old."""
+    connection = rig.connection()
+    assert not rig.pool.hold(connection, rig.now + age_ns, idle_ns)
     assert rig.ended(connection)
 
 

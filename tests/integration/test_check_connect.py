@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest_asyncio
 import yaml
 
 from tests.support.certificates import DAY, Authority
+from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.gateway import COMMAND, NO_CERTIFICATES, Config
 from tests.support.ports import free_port
 from tests.support.process import run
@@ -232,3 +234,45 @@ async def test_an_error_in_the_file_is_not_one_of_a_backend(tmp_path: Path) -> N
     file.write_text("listen: []\n")
     status, stdout, _ = await run([*COMMAND, "check", "--connect", "-c", str(file)])
     assert (status, stdout) == (2, "")
+
+
+async def test_a_backend_that_wants_a_proxy_header(tmp_path: Path, authority: Authority) -> None:
+    """It is named the gateway itself, as no client is there; in version 1 by its address."""
+    files = authority.issue("127.0.0.1", file="behind-a-header")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(DEADLINE_SECONDS)
+    address = f"127.0.0.1:{listening.getsockname()[1]}"
+    headers: list[tuple[bytes, str]] = []
+
+    def serve() -> None:
+        for size in (16, 0, 16):
+            connection, (_, port) = listening.accept()
+            connection.settimeout(DEADLINE_SECONDS)
+            header = connection.recv(size, socket.MSG_WAITALL) if size else b""
+            while not size and not header.endswith(b"\r\n"):
+                header += connection.recv(1)
+            headers.append((header, f"127.0.0.1 127.0.0.1 {port} "))
+            if len(headers) < 3:
+                connection.close()
+            else:
+                with context.wrap_socket(connection, server_side=True) as sealed:
+                    sealed.recv(1)
+
+    served = asyncio.create_task(asyncio.to_thread(serve))
+    found = []
+    for upstream in (
+        {"proxy_protocol": "v2"},
+        {"proxy_protocol": "v1"},
+        {"proxy_protocol": "v2", "tls": {"ca": str(authority.ca)}},
+    ):
+        status, lines, stderr = await check(tmp_path, {"one": {"backends": [address], **upstream}})
+        assert (status, stderr) == (0, ""), lines
+        found += lines
+    await within(served, "the backend's end")
+    listening.close()
+    assert "TLS" in found[-1]
+    local = bytes.fromhex("0D0A0D0A000D0A515549540A20000000")
+    assert headers[0][0] == headers[2][0] == local
+    assert headers[1][0].decode().startswith(f"PROXY TCP4 {headers[1][1]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import signal
 
 import pytest
 import pytest_asyncio
@@ -19,6 +20,7 @@ from tests.support.raw import connect, handshake, request
 from tests.support.tls import TlsConnection, trusting
 
 from .conftest import Secure
+from .upgrades import upgrade
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -318,3 +320,50 @@ async def test_tls_to_an_address_that_speaks_plain_http(gateway: Gateway, author
     record = await gateway.logged(client=raw.name)
     assert "TLS, where plain HTTP is spoken" in record["reason"]
     await client.close()
+
+
+# --- upgrades of the program ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seconds_idle", [0, 1.5])
+async def test_idle_connections_move_to_the_new_program(
+    start_gateway: StartGateway, secure: Secure, authority: Authority, web: Web, seconds_idle: float
+) -> None:
+    """With half a request, with half a record, and between two requests; a new session, and one that was used."""
+    gateway = await start_gateway({"workers": 2, **tls_to(web.address, authority)})
+    clients = [await secure(gateway, version) for version in ("1.2", "1.3") for _ in range(8)]
+    for number, client in enumerate(clients):
+        for _ in range(number % 3 + 1):
+            await client.send(request("/"))
+            assert (await client.answer()).status == 200
+    whole = request("/a/upload", "Content-Length: 5", method="POST") + b"hello"
+    rest = []
+    for number, client in enumerate(clients):
+        client.tls.write(whole)
+        record = client.outgoing.read()
+        cut = (0, 1, 30, len(record))[number % 4] if number % 4 != 3 else 0
+        client.raw.writer.write(record[:cut])
+        rest.append(record[cut:])
+    await asyncio.sleep(seconds_idle)  # so that the gateway has read what there is, or may have
+    for _ in range(2):
+        await upgrade(gateway)
+    for client, record in zip(clients, rest, strict=True):
+        client.raw.writer.write(record)
+        answer = await client.answer()
+        assert hashlib.sha256(b"hello").hexdigest() in answer.text
+        await client.send(whole)
+        assert (await client.answer()).status == 200
+    assert all(client.end is None for client in clients)
+
+
+async def test_stop_says_goodbye_to_idle_connections(
+    start_gateway: StartGateway, secure: Secure, authority: Authority, web: Web
+) -> None:
+    gateway = await start_gateway(tls_to(web.address, authority))
+    client = await secure(gateway)
+    await client.send(request("/"))
+    await client.answer()
+    gateway.process.signal(signal.SIGINT)
+    await gateway.exits(0)
+    assert client.end == "close_notify" or await client.rest() == b""
+    assert client.end == "close_notify"

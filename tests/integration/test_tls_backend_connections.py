@@ -387,3 +387,46 @@ async def test_reloads(
     gateway.write(config)
     await gateway.reload()
     assert (await ask(client))[0] == 502
+
+
+async def test_files_that_change(
+    start_gateway: StartGateway,
+    backends: Backends,
+    authority: Authority,
+    foreign: Authority,
+    good: Any,
+    open_connection: Open,
+    tmp_path: Path,
+) -> None:
+    """No reload is needed; what is broken changes nothing."""
+    ca, cert, key = (tmp_path / name for name in ("ca.pem", "gateway.pem", "gateway.key"))
+    first, second = (authority.issue(name, client=True) for name in ("first", "second"))
+    ca.write_bytes(authority.ca.read_bytes())
+    cert.write_bytes(first.cert.read_bytes())
+    key.write_bytes(first.key.read_bytes())
+    shown: list[str] = []
+    backend = await backends.scripted(tls=server(good, client_ca=authority.ca))
+
+    async def script(connection: Connection) -> None:
+        shown.append(connection.writer.get_extra_info("peercert")["subject"][0][0][1])
+        await serves(backend, connection)
+
+    backend.plays(script)
+    config = to_tls(authority, backend.address)
+    config["upstreams"]["one"]["tls"] = {"ca": str(ca), "cert": str(cert), "key": str(key)}
+    gateway = await start_gateway(config)
+    client = await open_connection(gateway)
+    assert await ask(client) == (200, "ok")
+    cert.write_bytes(second.cert.read_bytes())  # still with the key of the first
+    gateway.tolerate(f"certificate {cert}: the key in {key} is not that of the certificate")
+    await gateway.stderr.containing(f"the key in {key} is not that of the certificate in {cert}; the one before stays")
+    assert await ask(client) == (200, "ok")
+    key.write_bytes(second.key.read_bytes())
+    await gateway.stderr.containing(f"certificates read again: {cert}")
+    assert await ask(client) == (200, "ok")
+    await gateway.kill_worker()  # the next one gets what was read last
+    ca.write_bytes(foreign.ca.read_bytes())
+    await gateway.stderr.containing(f"certificates read again: {ca}")
+    status, text = await ask(await open_connection(gateway))
+    assert (status, "issued by nobody who is trusted" in text) == (502, True)
+    assert shown == ["first", "second"]

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from gateway.tunnels.table.layout import W_PID
 from tests.conftest import StartGateway
@@ -58,7 +59,7 @@ class Clients:
         return found
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def tls_play(authority: Authority) -> AsyncIterator[Play]:
     """A backend that speaks TLS itself."""
     files = authority.issue("backend.test", file="play")

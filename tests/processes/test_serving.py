@@ -41,7 +41,7 @@ class Log:
 def worker():
     table = Table.create(1, 16)
     made = Worker(0, table, SimpleNamespace(relay=None), SimpleNamespace(close=lambda: None), None)
-    made._edge = SimpleNamespace(log=Log(), batch=SimpleNamespace(flush=lambda: None))
+    made._edge = SimpleNamespace(log=Log(), batch=SimpleNamespace(flush=lambda: None), close_idle=lambda: False)
     yield made
     table.close()
 

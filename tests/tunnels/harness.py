@@ -104,6 +104,8 @@ class Peer:
         sock.setblocking(False)
         self.sock = sock
         self.received = bytearray()
+        self.unsent = 0
+        """bytes that the endpoint has left to send; see :meth:`turn`"""
         self.end = ""
         """how its stream ended: ``fin``, ``reset``, or not yet"""
 

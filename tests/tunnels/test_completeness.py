@@ -25,11 +25,14 @@ HOLDINGS = {
     "tunnels/relay/pinging.py Pinging": words("called now"),
     "tunnels/relay/sealed.py Sealed": {"now"},
     "tunnels/relay/relay.py Relay": words("tick_ns called now"),
-    "tunnels/relay/poller.py Poller": words("kernel relay on_failure _callbacks _readers _received _deferred"),
+    "tunnels/relay/poller.py Poller": words(
+        "kernel relay on_failure wires heavy is_loaded _callbacks _readers _recalled _received _deferred"
+    ),
     # What is taken is about rows that a worker which died in an upgrade may still have: its successor looks there, too.
     "tunnels/table/table.py Slice": words("table slot cells block first _backends_at _routes_at _free _taken"),
     "edge/edge.py Edge": words("""
-        loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients
+        loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
+        tls_wire
         """),
     "edge/owner.py Owner": words("""
         slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.protocol.tls.state import SESSION_CELLS, SUITE
 from gateway.tunnels.moving.final_close import end_all
 from gateway.tunnels.moving.handback import hand_back
 from gateway.tunnels.moving.mirrors import CannotConvert
@@ -26,11 +27,13 @@ from gateway.tunnels.table.layout import (
     SIDE_CELLS,
     STALLED_NS,
     STATE,
+    TLS,
 )
 
 from .harness import NS, Rig, Tunnel
 from .pair import Pair
 from .states import BOTH, HELLO, used
+from .tls_peers import TLS13
 from .transition import Begin
 
 IDLE_AFTER = 30 * NS
@@ -90,6 +93,22 @@ def ours(tunnel: Tunnel) -> dict[int, str]:
         if where in tunnel.sockets:
             found[fd] = where
     return found
+
+
+# --- in a TLS session -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", BOTH)
+def test_a_session_that_is_corrupt_ends_its_tunnel_alone(rig: Rig, caplog: pytest.LogCaptureFixture, side: int) -> None:
+    """Whether its records are to be opened or sealed."""
+    bad, other = rig.open(tls=(TLS13, None)), rig.open(tls=(TLS13, None))
+    rig.cells[bad.side(CLIENT, TLS) + SUITE] = 9
+    bad.peer(side).send(HELLO[side])
+    assert rig.end().cause == "worker_lost"
+    assert failures(caplog)[0].startswith(f"tunnel {bad.id:x}: relaying failed")
+    assert_cut(rig, bad)
+    assert not any(rig.table.cells[rig.table.session_at(bad.row, 0) :][:SESSION_CELLS].tolist())
+    used(rig, other)
 
 
 # --- in the sweep -----------------------------------------------------------------------------------------------------

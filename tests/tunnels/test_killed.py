@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import selectors
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -20,7 +19,7 @@ from websockets.frames import apply_mask
 from gateway.tunnels.relay.owner import Nobody, Owner
 from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES, Poller
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.table import Slice, Table
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import DESCRIPTORS, NS, WRITE_STALL_AFTER, Peer, Rig, Tunnel
@@ -69,12 +68,15 @@ modules = pure_modules()
 kernel, relay, sweep = modules["kernel"], modules["relay"], modules["sweep"]
 
 
+CALLS = ("recv", "send", "recv_wire", "send_wire", "send_bytes", "watch", "unwatch", "shut", "hang_up", "close")
+
+
 class Kernel(kernel.Kernel):
     """The system calls of a mortal."""
 
     def __init__(self, epoll: Any, size: int, life: Life) -> None:
         super().__init__(epoll, size)
-        for name in ("recv", "send", "send_bytes", "watch", "unwatch", "shut", "hang_up", "close"):
+        for name in CALLS:
             setattr(self, name, self._mortal(getattr(super(), name), life))
 
     @staticmethod
@@ -89,12 +91,11 @@ class Kernel(kernel.Kernel):
 class MortalPoller(Poller):
     """A poller over the pure relay."""
 
-    def __init__(self, cells: Any, life: Life, owner: Owner) -> None:
-        selectors.EpollSelector.__init__(self)
+    def __init__(self, table: Table, cells: Any, life: Life, owner: Owner) -> None:
+        super().__init__(table, DESCRIPTORS)
         self.kernel = Kernel(self._selector, RECEIVE_BUFFER_BYTES, life)
         self.relay = relay.Relay(self.kernel, cells, DESCRIPTORS)
         self.relay.owner = owner
-        self._callbacks, self._readers, self._received, self._deferred = {}, {}, {}, []
 
 
 class EndsOf(Nobody):
@@ -120,7 +121,7 @@ class MortalRig(Rig):
         cells = Cells(self.table.cells, self.life)
         self.slice = Slice(self.table, 0)
         self.slice.cells = cells  # type: ignore[assignment]  # as good as
-        self.poller = MortalPoller(cells, self.life, EndsOf(self))
+        self.poller = MortalPoller(self.table, cells, self.life, EndsOf(self))
         self.relay = self.poller.relay
         self.sweeper = sweep.Sweep(self.slice, self.relay)
 
@@ -189,10 +190,14 @@ class Play:
         return took
 
     def hear(self, side: int | None = None, limit: int = 1 << 30) -> int:
-        """Have a side read, or both; how much that was."""
+        """Have a side read, or both; how much that was, and how much of what they had left to send they sent."""
+        unsent = self.unsent()
         found = sum(self.peer(one).read(limit) for one in (BOTH if side is None else (side,)))
         self.rig.rest()
-        return found
+        return found + abs(unsent - self.unsent())
+
+    def unsent(self) -> int:
+        return sum(self.peer(side).unsent for side in BOTH)
 
     def end(self, side: int, how: str) -> None:
         self.ended.add(side)
@@ -357,10 +362,15 @@ class Outcome(NamedTuple):
     """from each side, by opcode"""
 
 
-def play(scenario: Callable[[Play], None], steps: int | None) -> Outcome:
-    """Play a scenario with a worker that has so many steps to live; check every byte."""
+def play(
+    scenario: Callable[[Play], None], steps: int | None, tls: Sequence[str | None] = (), engines: Any = None
+) -> Outcome:
+    """Play a scenario with a worker that has so many steps to live; check every byte.
+
+    :param tls: as of ``Rig.open``; ``engines`` likewise
+    """
     with closing(MortalRig()) as rig:
-        tunnel = rig.open("unix", buffers=8192, idle=60 * NS)
+        tunnel = rig.open("unix", buffers=8192, idle=60 * NS, tls=tls, engines=engines)
         rig.life.left = steps
         stage = Play(rig, tunnel)
         scenario(stage)
@@ -392,6 +402,13 @@ def check(stage: Play, side: int, received: bytes, sent: bytes, lost: bool) -> N
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_killed_at_every_step(scenario: Callable[[Play], None]) -> None:
+    kill_at_every_step(scenario, play)
+
+
+def kill_at_every_step(
+    scenario: Callable[[Play], None], play: Callable[[Callable[[Play], None], int | None], Outcome]
+) -> None:
+    """Play a scenario over and over, with a worker that is killed before another step each time."""
     undisturbed = play(scenario, None)
     assert not undisturbed.died
     assert not undisturbed.lost

@@ -128,6 +128,7 @@ class TlsPeer(Peer):
     def put(self, wire: bytes) -> None:
         """Send sealed bytes, behind those that the socket did not take yet."""
         self._unsent += wire
+        self.unsent = len(self._unsent)
         self.flush()
 
     def flush(self) -> bool:
@@ -135,6 +136,7 @@ class TlsPeer(Peer):
         with contextlib.suppress(BlockingIOError):
             while self._unsent:
                 del self._unsent[: self.sock.send(self._unsent)]
+                self.unsent = len(self._unsent)
             if self._ends:
                 self._ends = False
                 super().half_close()
@@ -168,7 +170,9 @@ class TlsPeer(Peer):
     def half_close(self) -> None:
         """Send close_notify and FIN, behind what the socket did not take yet, and go on reading."""
         self._ends = True
-        self.put(self.engine.close())
+        self._unsent += self.engine.close()
+        self.unsent = len(self._unsent)
+        self.turn()
 
 
 class Sides(NamedTuple):

@@ -10,6 +10,7 @@ from gateway.edge.dialling import Dial
 from gateway.edge.exchange.answer import Answer
 from gateway.edge.exchange.sides import BACKEND, CLIENT, GATEWAY, HEAD
 from gateway.edge.pool import BackendConnection
+from gateway.edge.proxied import header_for
 from gateway.edge.refused import Refused
 from gateway.edge.to_backend import request_to_backend
 from gateway.observe.backends import DIAL, POOL, REQUEST
@@ -72,7 +73,12 @@ class Exchange(Answer):
             self._watch_client()
         pinned = self._client.pinned
         upstream = request.route.upstream
-        if pinned is not None and pinned.target.upstream == upstream.name and shared.pool.claim(pinned):
+        if (
+            pinned is not None
+            and pinned.target.upstream == upstream.name
+            and pinned.proxy_protocol == upstream.proxy_protocol
+            and shared.pool.claim(pinned, shared.relay.now, self._repeatable)
+        ):
             self._count(pinned.target.number)
             self._use(pinned, POOL)
             return
@@ -103,8 +109,9 @@ class Exchange(Answer):
         target = attempt[0]
         self._attempt = attempt
         self._count(target.number)
-        # A second attempt at the same backend is one after a connection that turned out to be closed.
-        if not self._reused:
+        # A second attempt at the same backend is one after a connection that turned out to be closed. A connection that
+        # begins with a client's address is for that client alone: it is not in the pool.
+        if not self._reused and self._request.route.upstream.proxy_protocol is None:
             connection = shared.pool.take(target, shared.relay.now, self._repeatable)
             if connection is not None:
                 self._use(connection, POOL)
@@ -124,8 +131,11 @@ class Exchange(Answer):
     def _dial_backend(self, attempt: Attempt | None) -> None:
         """:param attempt: the one to begin with, where it is chosen already"""
         assert self._attempts is not None
-        limits = self._request.route.limits
-        dial = self._dial = Dial(self._shared.dialler, self, self._attempts, self._load, limits.connect_ns)
+        route, peer = self._request.route, self._request.peer
+        preamble = header_for(route.upstream, peer, self._client.fd)
+        dial = self._dial = Dial(
+            self._shared.dialler, self, self._attempts, self._load, route.limits.connect_ns, preamble
+        )
         dial.start(attempt)
         self._wait_for_dial()
 
@@ -140,6 +150,7 @@ class Exchange(Answer):
         self._reused = False
         self._attempt = attempt
         self._backend = BackendConnection(shared.pool, fd, way, attempt[0], attempt[2], shared.relay.now)
+        self._backend.proxy_protocol = self._request.route.upstream.proxy_protocol
         self._backend_mode = HEAD
         shared.poller.read(fd, self._answer_came, known)
         shared.backends.used(attempt[0], REQUEST, DIAL)
@@ -291,13 +302,19 @@ class Exchange(Answer):
             shared.pool.discard(backend)
             return
         now = shared.relay.now
-        if known.pins or self._request.facts.pins or client.pinned is backend:
-            if client.pinned is not backend and client.pinned is not None:
-                shared.pool.close(client.pinned)
-            client.pinned = backend
-            shared.pool.hold(backend, now)
-        else:
-            shared.pool.put(backend, now, min(upstream.pool_idle_ns, known.idle_ns), upstream.pool_size)
+        idle_ns = min(upstream.pool_idle_ns, known.idle_ns)
+        if known.pins or self._request.facts.pins:
+            backend.is_authenticated = True
+        if not backend.is_authenticated and backend.proxy_protocol is None:
+            shared.pool.put(backend, now, idle_ns, upstream.pool_size)
+            return
+        pinned = client.pinned
+        if pinned is not None and pinned is not backend:
+            if pinned.is_authenticated and pinned.fd >= 0 and not backend.is_authenticated:
+                shared.pool.discard(backend)  # which is easily replaced, unlike the other
+                return
+            shared.pool.close(pinned)
+        client.pinned = backend if shared.pool.hold(backend, now, idle_ns) else None
 
     def _drop_backend(self) -> None:
         backend, self._backend = self._backend, None

@@ -169,7 +169,8 @@ class Handshake:
             if not record:
                 return
         self._incoming.write(record)
-        self._advance()
+        if record[0] != CHANGE_CIPHER_SPEC:  # it is followed by another one: asking OpenSSL now costs, and gets nothing
+            self._advance()
 
     def _hold(self, record: bytes) -> bytes:
         """Wait for a whole ClientHello, which says which context is used. :returns: all its records once they are there

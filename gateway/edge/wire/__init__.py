@@ -73,5 +73,8 @@ class Wire(Protocol):
     def detach(self, fd: int) -> Session | None:
         """Forget the connection, which the caller goes on with; return what it needs for that, None for nothing."""
 
+    def packed(self, fd: int) -> list[object] | None:
+        """What another process needs to go on with the connection, besides its descriptor: plain JSON data."""
+
     def forget(self, fd: int) -> None:
         """Forget the connection, which goes on elsewhere."""

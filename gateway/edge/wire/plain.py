@@ -56,5 +56,9 @@ class PlainWire:
         """There is nothing but the socket."""
 
     @staticmethod
+    def packed(fd: int) -> None:
+        """Nothing."""
+
+    @staticmethod
     def forget(fd: int) -> None:
         """There is nothing to forget."""

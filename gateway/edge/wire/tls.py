@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from errno import EAGAIN, ECONNRESET, EINTR, EPIPE, EPROTO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.protocol.tls.alerts import name_of
 from gateway.protocol.tls.content import BROKEN, CLOSED, FATAL_ALERT
@@ -50,6 +50,16 @@ class TlsStream:
         """by which the peer ended the connection, in words"""
         self.is_truncated = False
         self.is_reset = False
+
+    def packed(self) -> list[object]:
+        """What :meth:`unpacked` takes, in another process too: plain JSON data."""
+        return [self.cells.tobytes().hex(), self.half.hex(), self.unsent.hex()]
+
+    @classmethod
+    def unpacked(cls, packed: list[Any]) -> TlsStream:
+        """The stream that was packed by :meth:`packed`. That one must not be used any more."""
+        cells, half, unsent = map(bytes.fromhex, packed)
+        return cls(array("q", cells), half, unsent)
 
     def wipe(self) -> None:
         """Forget the keys."""
@@ -250,6 +260,10 @@ class TlsWire:
             if not stream.is_reset:
                 self._close_notify(fd, stream)
             stream.wipe()
+
+    def packed(self, fd: int) -> list[object]:
+        """See :meth:`gateway.edge.wire.Wire.packed`."""
+        return self._streams[fd].packed()
 
     def forget(self, fd: int) -> None:
         """Forget the connection and its keys, without a word."""

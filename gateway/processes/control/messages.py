@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.config.address import Address
-from gateway.config.settings import Listener, Settings
+from gateway.config.settings import Listener, Settings, UpstreamTls
 from gateway.routing.registry import Registry
 from gateway.tunnels.learning.intervals import News
 
-VERSION = 6
+VERSION = 7
 """Version of the wire format. Upgrades across versions are refused, since old workers talk to the new supervisor."""
 
 NO_DESCRIPTOR = -1
@@ -70,9 +70,11 @@ class Resolved(NamedTuple):
 
 
 class UseCertificates(NamedTuple):
-    """To a worker: certificates were renewed; accept connections like this from now on."""
+    """To a worker: certificates were renewed; accept connections and connect to backends like this from now on."""
 
     listen: tuple[Listener, ...]
+    upstreams: dict[str, UpstreamTls]
+    """those with TLS"""
 
 
 class DrainBackends(NamedTuple):

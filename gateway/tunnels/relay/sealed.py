@@ -142,6 +142,8 @@ class Sealed(Pinging):
     def end_records(self, row: int, side: int) -> None:
         """A side had sent close_notify before the tunnel opened. Call it when all its data is fed."""
         if self.cells[row + STATE] == LIVE and not self.cells[row + SIDE_0 + side * SIDE_CELLS + ENDED]:
+            self.now = self.kernel.now()
+            self.cells[row + DIRTY] = 1
             self._read_nothing(row, side, 0)
 
     def _end_records(self, row: int, side: int, event: int, alert: int) -> None:

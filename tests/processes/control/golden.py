@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from gateway.config.address import Address
-from gateway.config.settings import Certificate, Listener, ListenerTls, Settings
+from gateway.config.settings import Certificate, Listener, ListenerTls, Settings, UpstreamTls
 from gateway.processes.control import messages
 from gateway.processes.control.messages import Message
 from gateway.processes.control.wire import pack
@@ -38,7 +38,12 @@ def settings() -> Settings:
             ],
             {
                 "chat": {"backends": ["127.0.0.1:9001", {"address": "[::1]:9002", "weight": 2}]},
-                "quiet": {"backends": ["unix:/run/quiet.sock"], "balance": "round_robin", "on_loss": "off"},
+                "quiet": {
+                    "backends": ["unix:/run/quiet.sock"],
+                    "balance": "round_robin",
+                    "on_loss": "off",
+                    "proxy_protocol": "v2",
+                },
                 "sealed": {"backends": ["chat.internal:9001"], "tls": {"server_name": "chat.internal"}},
             },
             trusted_proxies=["10.0.0.0/8", "2001:db8::/32"],
@@ -61,7 +66,10 @@ def samples() -> list[Message]:
         messages.Resolved({"chat.internal": ("192.0.2.1", "fe80::1%2")}),
         drain,
         messages.DrainBackends(frozenset((1, 3)), 30.0, 1012),
-        messages.UseCertificates((Listener(Address("::1", 8443), TLS), Listener(Address("::1", 8080), None))),
+        messages.UseCertificates(
+            (Listener(Address("::1", 8443), TLS, True), Listener(Address("::1", 8080), None, False)),
+            {"sealed": UpstreamTls("CAs", "chat.internal", "certificate", "key", True)},
+        ),
         messages.Stop(),
         messages.ReopenLogs(),
         messages.Learned([((1, 0, 7), state)]),
