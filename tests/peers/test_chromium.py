@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)
 PAGE = """<!doctype html><title>peer</title><script type="module">
 const found = {};
 try {
-    const socket = new WebSocket(`${location.protocol.replace("http", "ws")}//${location.host}/socket`, ["other", "v10.stomp"]);
+    const url = `${location.protocol.replace("http", "ws")}//${location.host}/socket`;
+    const socket = new WebSocket(url, ["other", "v10.stomp"]);
     socket.binaryType = "arraybuffer";
     const events = [];
     let wake;

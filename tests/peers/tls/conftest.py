@@ -11,7 +11,7 @@ from tests.conftest import Backends, StartGateway
 from tests.peers.servers import Servers
 from tests.peers.tls.dribble import Dribble
 from tests.peers.tls.site import Site, start_site
-from tests.peers.tls.talking import Gnutls, SClient
+from tests.peers.tls.talking import Gnutls, SClient, SServer
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -40,3 +40,9 @@ def s_client(servers: Servers, site: Site) -> SClient:
 def gnutls(servers: Servers, site: Site) -> Gnutls:
     """Starts ``gnutls-cli``."""
     return Gnutls(servers, site)
+
+
+@pytest.fixture
+def s_server(servers: Servers) -> SServer:
+    """Starts ``openssl s_server``."""
+    return SServer(servers)

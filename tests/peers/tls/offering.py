@@ -26,7 +26,21 @@ ALL_SUITES = (*range(0x0001, 0x0100), *range(0x1301, 0x1310), *range(0xC001, 0xC
 ALL_GROUPS = (*range(1, 42), *range(0x0100, 0x0105), 0x0200, 0x0201, 0x0202, 0x11EB, 0x11EC, 0x6399, 0xFF01, 0xFF02)
 """Elliptic curves, finite fields, and hybrids with ML-KEM."""
 
-ALL_SIGNATURES = (0x0403, 0x0503, 0x0603, 0x0807, 0x0808, 0x0804, 0x0805, 0x0806, 0x0401, 0x0501, 0x0601, 0x0203, 0x0201)
+ALL_SIGNATURES = (
+    0x0403,
+    0x0503,
+    0x0603,
+    0x0807,
+    0x0808,
+    0x0804,
+    0x0805,
+    0x0806,
+    0x0401,
+    0x0501,
+    0x0601,
+    0x0203,
+    0x0201,
+)
 
 _RETRY = sha256(b"HelloRetryRequest").digest()
 """The random of a ServerHello that asks for another ClientHello (RFC 8446 4.1.3)."""
@@ -95,7 +109,7 @@ async def offer(address: str, hello: bytes) -> Chosen:
 async def all_suites(address: str, version: int) -> set[int]:
     """All suites that a server takes with a version."""
     left = list(ALL_SUITES)
-    found = set()
+    found: set[int] = set()
     while True:
         chosen = await offer(address, client_hello(version, suites=left))
         if chosen.alert is not None:
@@ -109,7 +123,7 @@ async def all_suites(address: str, version: int) -> set[int]:
 async def all_groups(address: str, version: int, suites: Sequence[int] = ALL_SUITES) -> set[int]:
     """All groups that a server takes with a version."""
     left = list(ALL_GROUPS)
-    found = set()
+    found: set[int] = set()
     while True:
         chosen = await offer(address, client_hello(version, groups=left, suites=suites))
         if chosen.alert is not None:

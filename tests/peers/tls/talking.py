@@ -1,4 +1,4 @@
-"""Programs that open a TLS connection and send over it what is typed: ``openssl s_client`` and ``gnutls-cli``."""
+"""Programs that send over a TLS connection what is typed: ``openssl s_client`` and ``s_server``, ``gnutls-cli``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from pathlib import Path
 
 from tests.peers.servers import Servers, program
 from tests.peers.tls.site import NAME, Site
+from tests.support.certificates import Files
 from tests.support.deadline import eventually
 from tests.support.frames import BINARY, frame
+from tests.support.ports import free_port
 from tests.support.process import Process
 from tests.support.raw import handshake, request
 
@@ -127,3 +129,25 @@ class Gnutls:
         talk = Talk(process)
         await talk.prints("The certificate is trusted")
         return talk
+
+
+class SServer:
+    """``openssl s_server``, which reads the same commands as ``s_client``, and serves one connection at a time."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+
+    async def __call__(self, pair: Files, *options: str | Path, trace: Path) -> tuple[str, Talk]:
+        """Start one; its address, and what is typed into its latest connection.
+
+        :param trace: where it writes down all messages of TLS
+        """
+        address = f"127.0.0.1:{free_port()}"
+        process = await self._servers.start(
+            *(program("openssl"), "s_server", "-accept", address, "-cert", pair.cert, "-cert_chain", pair.cert),
+            *("-key", pair.key, "-msg", "-msgfile", trace, *options),
+            stdin=True,
+        )
+        talk = Talk(process, trace)
+        await talk.prints("ACCEPT")
+        return address, talk

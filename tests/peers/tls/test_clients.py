@@ -142,7 +142,10 @@ async def test_java(site: Site, tmp_path: Path) -> None:
     limits.write_text("jdk.tls.keyLimits=AES/GCM/NoPadding KeyUpdate 2^18, ChaCha20-Poly1305 KeyUpdate 2^18\n")
     pairs = [f"TLSv1.3:{suite}" for suite in TLS13_SUITES] + [f"TLSv1.2:{suite}" for suite in TLS12_SUITES]
     command = java_program(
-        "TlsClient", f"-Djava.security.properties={limits}", "-Djavax.net.debug=ssl:handshake", "-XX:TieredStopAtLevel=1"
+        "TlsClient",
+        f"-Djava.security.properties={limits}",
+        "-Djavax.net.debug=ssl:handshake",
+        "-XX:TieredStopAtLevel=1",
     )
     status, stdout, stderr = await run(
         (*command, site.ca, f"{NAME}:{site.port}", "1000000", *pairs), seconds=60 * SCALE

@@ -55,8 +55,7 @@ def refusal(version: int) -> int:
 async def test_old_versions_are_refused(site: Site, version: int) -> None:
     before = await site.gateway.scrape()
     assert (await offer(site.address, client_hello(version))).alert == refusal(version)
-    labels = {"side": "client", "result": "unsupported_version", "version": "-"}
-    await site.gateway.counts(before, "gateway_tls_handshakes_total", **labels)
+    await site.gateway.counts(before, "gateway_tls_handshakes_total", result="unsupported_version", version="-")
 
 
 async def test_ssl2_is_no_tls(site: Site) -> None:
@@ -68,7 +67,9 @@ async def test_ssl2_is_no_tls(site: Site) -> None:
     assert answer[:1] in (b"", b"\x15")
 
 
-@pytest.mark.parametrize(("version", "suites"), [(TLS12, SUITES_OF_TLS12), (TLS13, SUITES_OF_TLS13)], ids=["1.2", "1.3"])
+@pytest.mark.parametrize(
+    ("version", "suites"), [(TLS12, SUITES_OF_TLS12), (TLS13, SUITES_OF_TLS13)], ids=["1.2", "1.3"]
+)
 async def test_suites(site: Site, version: int, suites: dict[int, str]) -> None:
     assert await all_suites(site.address, version) == set(suites)
 
