@@ -70,7 +70,7 @@ async def test_nginx(
             return 200 "$ssl_protocol|$ssl_client_verify|$ssl_client_s_dn|$ssl_server_name|$connection_requests";
         }}
         """,
-        tls=True,
+        listen="ssl",
     )
     gateway = await start_gateway(
         {
