@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import socket
 import ssl
 import struct
 import zlib
@@ -32,6 +33,8 @@ _MASKED_BLOCK = apply_mask(_BLOCK, KEY)
 CLIENT, BACKEND = 0, 1
 SLOW_SECONDS = 0.05
 """Between two reads of an end that is slow."""
+SLOW_BUFFER_BYTES = 16 * 1024
+"""The receive buffer of such an end."""
 PAUSE_SECONDS = 0.05
 """Of a busy end, between two messages."""
 
@@ -105,6 +108,9 @@ class End(asyncio.Protocol):
         """
         self._busy = pause
         self._slow = slow
+        if slow:  # otherwise tens of megabytes fit into its buffer, and it may take a while until anything waits for it
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER_BYTES)
         self._timer = asyncio.get_running_loop().call_later(random.random() * pause, self._next)
 
     def rest(self) -> None:
