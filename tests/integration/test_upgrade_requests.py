@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import time
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.support.posting import Posting
 from tests.support.raw import Connection, request
 from tests.support.sockets import client_ports
 
-from .upgrades import upgrade
+from .upgrades import status_of_upgrade, upgrade
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -95,10 +96,11 @@ async def test_a_request_that_waits_unread_moves_with_its_connection(
     try:
         body = b"unread"
         await client.send(request("/a/upload", f"Content-Length: {len(body)}", method="POST") + body)
-        start = len(gateway.stderr.lines)
+        start, since = len(gateway.stderr.lines), time.time()
         gateway.process.signal(signal.SIGUSR2)
         await gateway.stderr.containing("switching to it now", start)
     finally:
         os.kill(pid, signal.SIGCONT)
     answer = await within(client.answer(), "an answer")
     assert hashlib.sha256(body).hexdigest() in answer.text
+    assert (await status_of_upgrade(gateway, since))["ok"]
