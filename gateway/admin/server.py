@@ -31,8 +31,9 @@ from gateway.admin import api
 from gateway.admin.collector import render
 from gateway.admin.handlers import Handler, Handlers
 from gateway.admin.operations import NotDone, Operations
-from gateway.admin.origin import refuse_other_sites
+from gateway.admin.origin import ANY_HOST, refuse_other_sites
 from gateway.admin.state import GatewayState
+from gateway.admin.token import CHALLENGE, is_let_in, require_token
 
 MAX_THREADS = 2
 """Scrapes and listings served in parallel; further ones wait."""
@@ -95,7 +96,12 @@ class _Admin:
 
     def application(self, over_tcp: bool) -> web.Application:
         other_sites = refuse_other_sites(lambda: self._state.config.admin.hosts, over_tcp)
-        app = web.Application(middlewares=[_errors_as_json, other_sites])
+        pages = _page_files()
+        # Files of the page say nothing of this gateway, and a browser asks for them without a token. The page itself
+        # is answered with 401, and asks for the token.
+        open_paths = ANY_HOST | {f"/{name}" for name in pages}
+        token = require_token(lambda: self._state.config.admin.token, open_paths | {"/"})
+        app = web.Application(middlewares=[_errors_as_json, other_sites, token])
         app.on_response_prepare.append(_add_headers)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/healthz", self.healthz)
@@ -103,7 +109,7 @@ class _Admin:
         app.router.add_get("/api/v1/status", self.status)
         app.router.add_get("/api/v1/tunnels", self.tunnels)
         app.router.add_routes(self._handlers.routes())
-        for name, body in _page_files().items():
+        for name, body in pages.items():
             app.router.add_get("/" if name == "index.html" else f"/{name}", self._file(name, body))
         return app
 
@@ -131,12 +137,14 @@ class _Admin:
     def _file(self, name: str, body: bytes) -> Handler:
         content_type = _TYPES[name[name.rindex(".") :]]
 
-        async def serve(_: web.Request) -> web.Response:
+        async def serve(request: web.Request) -> web.Response:
+            asks = request.path == "/" and not is_let_in(request, self._state.config.admin.token)
             return web.Response(
                 body=body,
+                status=401 if asks else 200,
                 content_type=content_type,
                 charset="utf-8",
-                headers={"Content-Security-Policy": self._policy()},
+                headers={"Content-Security-Policy": self._policy(), **(CHALLENGE if asks else {})},
             )
 
         return serve
@@ -187,6 +195,7 @@ async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamR
         if not request.path.startswith(_API):
             raise
         response = _json(_encoded({"error": error.text or error.reason}), error.status)
-        if "Allow" in error.headers:
-            response.headers["Allow"] = error.headers["Allow"]
+        for name in ("Allow", "WWW-Authenticate"):
+            if name in error.headers:
+                response.headers[name] = error.headers[name]
         return response

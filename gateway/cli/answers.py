@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import click
@@ -15,6 +16,10 @@ import click
 from gateway.cli.options import load_admin_or_exit
 from gateway.cli.output import visible
 
+if TYPE_CHECKING:
+    from gateway.config import Admin
+
+TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"
 PATIENCE_SECONDS = 10.0
 STEP_SECONDS = 0.1
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
@@ -25,6 +30,17 @@ admin_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
 json_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option(
     "--json", "as_json", is_flag=True, help="Print the admin API's answer."
 )
+
+
+class AdminAddress(NamedTuple):
+    """Where the running gateway answers, and the token that it asks for."""
+
+    address: str
+    """``http://host:port``, ``host:port`` or ``unix:/path``"""
+    token: str | None
+
+    def __str__(self) -> str:
+        return self.address
 
 
 class NoAnswer(click.ClickException):
@@ -41,20 +57,23 @@ class NotDone(click.ClickException):
     """The gateway did not carry out the command; exit status 1."""
 
 
-def ask(path: str, config_path: str, admin: str | None, query: dict[str, str] | None = None) -> Any:
+def ask(path: str, config_path: str, admin: str | AdminAddress | None, query: dict[str, str] | None = None) -> Any:
     """Return the running gateway's answer to ``GET`` of a path of its admin API.
 
     :param path: such as ``/api/v1/status``
     :param config_path: configuration file with the admin address, unless ``admin`` is given
-    :param admin: ``http://host:port``, ``host:port`` or ``unix:/path``
+    :param admin: ``http://host:port``, ``host:port`` or ``unix:/path``; the environment may have a token for it
     :raises NoAnswer: nothing answers there, or something other than a gateway
     :raises Refused: the gateway rejects the query
     :raises click.UsageError: ``admin`` is not an address
     """
-    return _exchange("GET", path, address_of(config_path, admin), query, PATIENCE_SECONDS)
+    target = admin if isinstance(admin, AdminAddress) else address_of(config_path, admin)
+    return _exchange("GET", path, target, query, PATIENCE_SECONDS)
 
 
-def order(path: str, address: str, query: dict[str, str] | None = None, patience_seconds: float | None = None) -> Any:
+def order(
+    path: str, address: AdminAddress, query: dict[str, str] | None = None, patience_seconds: float | None = None
+) -> Any:
     """Return the running gateway's answer to ``POST`` to a path of its admin API, once it has carried that out.
 
     :param path: such as ``/api/v1/reload``
@@ -68,24 +87,33 @@ def order(path: str, address: str, query: dict[str, str] | None = None, patience
     return _exchange("POST", path, address, query, patience_seconds)
 
 
-def address_of(config_path: str, admin: str | None, status: int = 2) -> str:
+def address_of(config_path: str, admin: str | None, status: int = 2) -> AdminAddress:
     """Return the running gateway's admin address: ``admin``, or the address in its configuration.
 
     The rest of the configuration may have errors, since it has not been applied yet.
 
     :param status: exit status if the configuration's admin address cannot be read
     """
-    return str(load_admin_or_exit(config_path, status).address) if admin is None else admin
+    return _named(admin) if admin is not None else _configured(load_admin_or_exit(config_path, status))
 
 
-def wait_until_gone(address: str) -> None:
+def _named(admin: str) -> AdminAddress:
+    """One given on the command line. The configuration's token is not sent there."""
+    return AdminAddress(admin, os.environ.get(TOKEN_VARIABLE) or None)
+
+
+def _configured(admin: Admin) -> AdminAddress:
+    return AdminAddress(str(admin.address), os.environ.get(TOKEN_VARIABLE) or admin.token)
+
+
+def wait_until_gone(address: AdminAddress) -> None:
     """Wait until nothing answers at the admin address any more.
 
     :raises NotDone: that takes too long
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        connection, _ = _connect(address, PATIENCE_SECONDS)
+        connection, _ = _connect(address.address, PATIENCE_SECONDS)
         try:
             connection.connect()
         except OSError:
@@ -97,12 +125,15 @@ def wait_until_gone(address: str) -> None:
 
 
 def _exchange(
-    method: str, path: str, address: str, query: dict[str, str] | None, patience_seconds: float | None
+    method: str, path: str, address: AdminAddress, query: dict[str, str] | None, patience_seconds: float | None
 ) -> Any:
-    connection, prefix = _connect(address, patience_seconds)
+    connection, prefix = _connect(address.address, patience_seconds)
     target = prefix + path + (f"?{urlencode(query)}" if query else "")
     try:
-        connection.request(method, target, headers={"Accept": "application/json"})
+        headers = {"Accept": "application/json"}
+        if address.token is not None:
+            headers["Authorization"] = f"Bearer {address.token}"
+        connection.request(method, target, headers=headers)
         response = connection.getresponse()
         status, body = response.status, response.read()
     except TimeoutError:
@@ -151,7 +182,7 @@ def _connect(address: str, patience_seconds: float | None) -> tuple[http.client.
     return kind(_WILDCARDS.get(host, host), port, timeout=patience_seconds), url.path.rstrip("/")
 
 
-def _understood(address: str, status: int, body: bytes) -> Any:
+def _understood(address: AdminAddress, status: int, body: bytes) -> Any:
     try:
         answer = json.loads(body)
     except ValueError:
@@ -161,6 +192,9 @@ def _understood(address: str, status: int, body: bytes) -> Any:
     if isinstance(answer, dict) and "error" in answer:
         if status == 400:
             raise Refused(visible(answer["error"]))
+        if status == 401:
+            hint = f"set {TOKEN_VARIABLE}, or admin.token in the configuration"
+            raise NotDone(f"{address} asks for another token ({hint})")
         if status in (403, 409, 421):
             raise NotDone("\n".join(map(visible, str(answer["error"]).splitlines())))
     raise NoAnswer(

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from gateway.config.access import Network, Origin
 from gateway.config.keepalive import KeepaliveOverrides
 from gateway.config.matching import Match
 from gateway.config.names import Name, Upgrade
@@ -32,6 +33,22 @@ class Route(Section):
     http: Literal["proxy", "reject"] = Field(
         default="proxy",
         description="What a request without an upgrade gets: the upstream's answer, or 426",
+    )
+    origins: tuple[Origin, ...] = Field(
+        default=(),
+        min_length=1,
+        description="Origins whose pages may send requests: https://app.example.com, https://*.example.com, null, or"
+        " none (no Origin); others get 403; absent: any",
+    )
+    allow: tuple[Network, ...] = Field(
+        default=(),
+        min_length=1,
+        description="Networks and addresses of clients that may come in; others get 403. The longest prefix in `allow`"
+        " and `deny` decides",
+    )
+    deny: tuple[Network, ...] = Field(
+        default=(),
+        description="Networks and addresses of clients that get 403",
     )
     timeouts: TimeoutOverrides = Field(
         default_factory=TimeoutOverrides,

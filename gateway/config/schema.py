@@ -6,12 +6,13 @@ YAML. `settings` has the part that workers are sent.
 
 import os
 from collections.abc import Iterator, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
+from gateway.config.access import Network, contradictions
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_listen
+from gateway.config.admin_token import Token, without_token
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
@@ -82,26 +83,6 @@ def _parse_max_tunnels(value: object) -> int | Literal["auto"]:
     return value
 
 
-def _parse_network(value: object) -> IPv4Network | IPv6Network:
-    if isinstance(value, IPv4Network | IPv6Network):
-        return value
-    if not isinstance(value, str):
-        raise BadValue(f"expected a network, found {found(value)}", "such as 10.0.0.0/8 or 192.0.2.7")
-    try:
-        if "%" not in value:  # a zone belongs to the route to a peer, not to its address
-            return ip_network(value)
-    except ValueError:
-        pass
-    raise BadValue(f"{quoted(value)} is not a network", _likely_network(value))
-
-
-def _likely_network(text: str) -> str:
-    try:
-        return f"{ip_interface(text.partition('%')[0]).network} is the network around it"
-    except ValueError:
-        return "such as 10.0.0.0/8 or 192.0.2.7"
-
-
 def _log_path(value: object) -> str | None:
     if is_off(value):
         return None
@@ -123,12 +104,6 @@ def _log_may_be_off(value: object) -> object:
 
 
 ListenAddress = Annotated[Address, PlainValidator(parse_listen), WithJsonSchema(ADDRESS_JSON_SCHEMA)]
-
-_Network = Annotated[
-    IPv4Network | IPv6Network,
-    PlainValidator(_parse_network),
-    WithJsonSchema({"type": "string", "pattern": r"^[0-9A-Fa-f.:]+(/[0-9.]+)?$"}),
-]
 
 
 class Listener(Section):
@@ -156,6 +131,16 @@ class Admin(Section):
         default=(),
         description="Names by which it may be asked for beside IP addresses, localhost and the machine's host name",
     )
+    token: Token = Field(
+        default=None,
+        repr=False,
+        description="Bearer token for everything but /healthz and /readyz; required where other machines can connect",
+    )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield an address that needs a token and has none."""
+        yield from without_token(written.get("address"), written.get("token"))
 
 
 class AccessLog(Section):
@@ -195,7 +180,7 @@ class Config(Section):
         " descriptors carries, at most 65536",
     )
     listen: tuple[Listener, ...] = Field(min_length=1, description="Addresses to accept clients on")
-    trusted_proxies: tuple[_Network, ...] = Field(
+    trusted_proxies: tuple[Network, ...] = Field(
         default=(),
         description="Networks and addresses of proxies in front, whose X-Forwarded-* and PROXY headers are believed",
     )
@@ -253,6 +238,7 @@ class Config(Section):
         yield from _unknown_upstreams(written)
         yield from misfits_on_routes(written)
         yield from _headers_from_nobody(written)
+        yield from contradictions(written.get("routes"))
         names = [
             (("routes", index, "name"), value_of(route, "name")) for index, route in items_of(written.get("routes"))
         ]

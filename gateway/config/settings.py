@@ -192,6 +192,23 @@ class Match(NamedTuple):
         return cls(match.hosts, match.path, match.path_exact, match.path_regex, match.subprotocols)
 
 
+class Access(NamedTuple):
+    """Who may come in on a route."""
+
+    origins: tuple[str, ...]
+    """empty for any"""
+    allow: tuple[IPv4Network | IPv6Network, ...]
+    """empty for any that ``deny`` does not name"""
+    deny: tuple[IPv4Network | IPv6Network, ...]
+
+    @classmethod
+    def of(cls, route: schema.Route) -> Access | None:
+        """Convert a route's rules. :returns: None if there are none"""
+        if route.origins or route.allow or route.deny:
+            return cls(route.origins, route.allow, route.deny)
+        return None
+
+
 class Route(NamedTuple):
     """Where matching requests go, and which upgrades are allowed."""
 
@@ -203,6 +220,7 @@ class Route(NamedTuple):
     timeouts: Timeouts
     client: KeepaliveSide
     backend: KeepaliveSide
+    access: Access | None
 
     @classmethod
     def of(cls, route: schema.Route, config: schema.Config) -> Route:
@@ -217,6 +235,7 @@ class Route(NamedTuple):
             timeouts=Timeouts.of(config.timeouts_of(route)),
             client=KeepaliveSide.of(keepalive.client),
             backend=KeepaliveSide.of(keepalive.backend),
+            access=Access.of(route),
         )
 
 
@@ -263,6 +282,11 @@ class Settings(NamedTuple):
             upstreams={name: Upstream.of(upstream, certificates) for name, upstream in config.upstreams.items()},
             routes=tuple(Route.of(route, config) for route in config.routes),
         )
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether any listener or upstream has TLS."""
+        return any(listener.tls is not None for listener in self.listen) or bool(self.upstreams_with_tls())
 
     def upstreams_with_tls(self) -> dict[str, UpstreamTls]:
         """TLS of upstreams that have it, by their names."""

@@ -220,6 +220,9 @@ class Client:
                 self.ahead = data[head.size :]
             self._head = head
             request = examine(head, self.peer, clients.config, self._started_ns)
+            access = clients.config.access.get(request.route.number)
+            if access is not None:
+                access.check(request)
             if clients.config.draining:
                 raise Refused(503, "this gateway is shutting down", "unavailable", request.route)
             if request.upgrade is not None:

@@ -16,7 +16,6 @@ from gateway.edge.insecure import reason_of, refusal_of
 from gateway.edge.refused import Refused
 from gateway.edge.securing import Securing
 from gateway.edge.tls.reasons import REJECTED_BY_PEER, HandshakeFailed
-from gateway.tunnels.table.layout import NEVER
 
 if TYPE_CHECKING:
     from gateway.edge.descriptors import Descriptors
@@ -35,6 +34,9 @@ class Caller(Protocol):
 
     def chosen(self, attempt: Attempt) -> bool:
         """A backend was chosen. :returns: whether it is to be dialled; if not, the caller has done something else"""
+
+    def dialling(self, deadline_ns: int) -> None:
+        """An address is being dialled. :param deadline_ns: when :meth:`Dial.late` is due"""
 
     def dialled(self, fd: int, way: Way, attempt: Attempt, unsent: bytes, known: bool) -> None:
         """A connection stands: read it from now on.
@@ -82,7 +84,6 @@ class Dial:
         "_unsent",
         "_watched",
         "_way",
-        "deadline_ns",
     )
 
     def __init__(
@@ -114,8 +115,6 @@ class Dial:
         self._securing: Securing | None = None
         """TLS, while it is being established"""
         self._failure: Refused | None = None
-        self.deadline_ns = NEVER
-        """when :meth:`late` is due; the caller copies it"""
 
     def start(self, attempt: Attempt | None = None) -> None:
         """Dial. :param attempt: the one to begin with, where the caller has chosen it already"""
@@ -164,7 +163,7 @@ class Dial:
             self._caller.not_dialled(error)
             return
         self._attempt = attempt
-        self.deadline_ns = dialler.poller.relay.now + self._connect_ns
+        self._caller.dialling(dialler.poller.relay.now + self._connect_ns)
         way = self._way = dialler.ways.of(target.upstream)
         if way.tls is None:
             self._begin(attempt, self._data)
@@ -220,7 +219,6 @@ class Dial:
         fd, self._fd = self._fd, NONE
         known, self._watched = self._watched, False
         self._attempt = None
-        self.deadline_ns = NEVER
         self._caller.dialled(fd, way, attempt, unsent, known)
 
     # --- TLS ----------------------------------------------------------------------------------------------------------
@@ -282,4 +280,3 @@ class Dial:
                 self._way.wire.close(self._fd)
             poller.relay.retire(self._fd)
             self._fd = NONE
-        self.deadline_ns = NEVER

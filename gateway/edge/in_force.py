@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway.edge.access.access import Access
 from gateway.edge.trust import Trust
 from gateway.routing.routes import Routes
 
@@ -38,6 +39,8 @@ class InForce:
         self.settings: Settings
         self.routes: Routes
         self.trust: Trust
+        self.access: dict[int, Access] = {}
+        """rules for who may come in, by the number of a route; only of routes that have some"""
         self.underscores = False
         """whether fields with ``_`` in their names go on to backends"""
         self.rejects_underscores = False
@@ -56,6 +59,11 @@ class InForce:
         self.registry.backends[:] = registry.backends
         self._use_routes(settings, drained_backends)
         self.trust = Trust(settings.trusted_proxies)
+        self.access = {
+            registry.route(route.name): Access(route.access, self.trust)
+            for route in settings.routes
+            if route.access is not None
+        }
         self.settings = settings
         self.underscores = settings.underscores != "drop"
         self.rejects_underscores = settings.underscores == "reject"

@@ -66,7 +66,7 @@ class Trust:
 
     def __init__(self, networks: Iterable[Network]) -> None:
         """:param networks: of trusted proxies; IPv4 networks written as IPv6 are taken for what they are"""
-        self._networks = tuple(map(_plain_network, networks))
+        self._networks = tuple(map(plain_network, networks))
         self._known: Recent[str, Host] = Recent(_MAX_KNOWN)
 
     def peer(self, address: object) -> Peer:
@@ -132,6 +132,11 @@ class Trust:
                 break
         return found or str(peer)
 
+    def address_of(self, client: str) -> IPv4Address | IPv6Address | None:
+        """The address in what :meth:`client_of` has returned; None if there is none: a peer on a unix socket."""
+        host = self._host(_host_in(client))
+        return None if host is None else ip_address(host.text)
+
     def _host(self, text: str) -> Host | None:
         """Return what is known of an address, None if it is no address."""
         known = self._known.get(text)
@@ -158,7 +163,8 @@ def _host_in(item: str) -> str:
     return match[1] if match else item
 
 
-def _plain_network(network: Network) -> Network:
+def plain_network(network: Network) -> Network:
+    """A network; one of IPv4 in IPv6 (RFC 4291 2.5.5.2) as IPv4."""
     if isinstance(network, IPv6Network) and network.subnet_of(_IPV4_IN_IPV6):
         mapped = network.network_address.ipv4_mapped
         assert mapped is not None

@@ -125,17 +125,11 @@ class Upgrade:
         preamble = header_for(request.route.upstream, request.peer, self._client.fd)
         dial = self._dial = Dial(shared.dialler, self, attempts, head, request.route.limits.connect_ns, preamble)
         dial.start()
-        self._wait_for_dial()
-
-    def _wait_for_dial(self) -> None:
-        if self._dial is not None:
-            self._client.deadline_ns = self._dial.deadline_ns
 
     def late(self) -> None:
         """The deadline has passed."""
         if self._dial is not None:
             self._dial.late()
-            self._wait_for_dial()
         else:
             self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
 
@@ -173,6 +167,10 @@ class Upgrade:
             return False
         self._row = row
         return True
+
+    def dialling(self, deadline_ns: int) -> None:
+        """A backend is being dialled."""
+        self._client.deadline_ns = deadline_ns
 
     def not_dialled(self, refused: Refused) -> None:
         """No backend can be reached."""

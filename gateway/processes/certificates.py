@@ -16,6 +16,7 @@ from gateway.admin.state import CertificateState, GatewayState
 from gateway.config.certificates import Certificates, read_backend_pair, read_pair
 from gateway.config.errors import BadValue
 from gateway.config.pem import check_ca, read_pem
+from gateway.processes.limits import forbid_core_dumps
 
 LOOK_SECONDS = 1.0
 """Between two looks at the files. What is broken is looked at twice: a certificate and its key are two files."""
@@ -43,6 +44,8 @@ class CertificateWatch:
         self._seen = _signature(certificates.files)
         self._broken = None
         self._show({})
+        if certificates.files:
+            forbid_core_dumps()
 
     async def run(self) -> None:
         """Look again and again, as long as the gateway runs."""

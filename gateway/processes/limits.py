@@ -1,4 +1,4 @@
-"""The process's limit of open descriptors."""
+"""The process's limits: open descriptors, core dumps."""
 
 from __future__ import annotations
 
@@ -19,3 +19,9 @@ def raise_descriptor_limit() -> int:
     if soft != limit:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
     return limit
+
+
+def forbid_core_dumps() -> None:
+    """Write no core dumps from now on: the heap may hold keys of TLS connections. The hard limit stays."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

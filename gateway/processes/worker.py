@@ -53,7 +53,7 @@ from gateway.processes.control.messages import (
     UseCertificates,
 )
 from gateway.processes.fdstore import Deposits
-from gateway.processes.limits import raise_descriptor_limit
+from gateway.processes.limits import forbid_core_dumps, raise_descriptor_limit
 from gateway.routing.registry import Registry
 from gateway.tunnels.learning.intervals import News
 from gateway.tunnels.moving.adoption import Connections, adopt
@@ -167,6 +167,8 @@ class Worker:
 
     async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
+        if config.uses_tls:
+            forbid_core_dumps()
         if self._edge is None:
             self._registry.routes[:] = message.registry.routes
             self._registry.backends[:] = message.registry.backends

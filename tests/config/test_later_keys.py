@@ -9,7 +9,6 @@ from .files import CONTRACT, complaints
 
 # Where a key would stand in the contract's example, the key, and what the contract has there.
 LATER: list[tuple[list[str | int], str, Any]] = [
-    (["admin"], "token", "secret"),
     (["upstreams", "chat", "backends", 1], "max_tunnels", 5000),
     (["upstreams", "chat", "backends", 1], "backup", False),
     (["upstreams", "chat"], "hash_on", "client_ip"),
@@ -22,9 +21,6 @@ LATER: list[tuple[list[str | int], str, Any]] = [
     (["routes", 0], "upstreams", [{"name": "chat", "weight": 9}]),
     (["routes", 0], "rewrite", {"strip_prefix": "/ws"}),
     (["routes", 0], "headers", {"remove": ["Cookie"]}),
-    (["routes", 0], "origins", ["https://app.example.com"]),
-    (["routes", 0], "allow", ["10.0.0.0/8"]),
-    (["routes", 0], "deny", ["10.0.0.0/8"]),
     (["routes", 0], "auth", {"basic": {}}),
     (["routes", 0], "limits", {"frame_size": "1MiB"}),
 ]

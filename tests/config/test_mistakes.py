@@ -140,7 +140,7 @@ def test_an_unknown_key_is_reported_with_the_likely_one():
             "1:19: timeouts.close: cannot be off (a duration, such as 250ms, 10s, 5m or 1h)",
         ),
         (
-            "admin: {address: 0.0.0.0:8080}",
+            "admin: {address: 0.0.0.0:8080, token: x}",
             "2:20: listen[0].address: 0.0.0.0:8080 is listened on already"
             " (an address that no other listener nor `admin` has)",
         ),

@@ -40,7 +40,7 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
         ("ListenerTls", set(), set()),
         ("Upstream", {"on_loss"}, {"loss_close_code"}),
         ("Match", set(), set()),
-        ("Route", {"keepalive"}, {"client", "backend"}),
+        ("Route", {"keepalive", "origins", "allow", "deny"}, {"client", "backend", "access"}),
     ],
 )
 def test_every_key_of_a_section_is_sent(section, but, instead):

@@ -134,9 +134,9 @@ def test_defaults_are_as_documented() -> None:
             expected = "of `timeouts`"
         elif key.startswith("routes[].keepalive."):
             expected = "of `keepalive`"
-        elif key.startswith("routes[].match."):
+        elif key.startswith("routes[].match.") or key in ("routes[].origins", "routes[].allow"):
             expected = "any"
-        elif (".tls." in key or key == "listen[].tls") and "default" not in schema[key]:
+        elif key == "admin.token" or ((".tls." in key or key == "listen[].tls") and "default" not in schema[key]):
             expected = "none"
         else:
             default = schema[key].get("default")
@@ -144,8 +144,6 @@ def test_defaults_are_as_documented() -> None:
                 default = str(default).lower()
             if default is None:
                 default = [] if schema[key].get("type") == "array" else {}
-            if isinstance(default, bool):
-                default = "true" if default else "false"
             expected = f"`[{', '.join(default)}]`" if isinstance(default, list) else f"`{default}`"
         if said != expected:
             wrong[key] = (said, expected)

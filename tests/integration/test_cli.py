@@ -88,17 +88,17 @@ async def test_check_warns_of_a_backend_that_is_the_gateway_itself(tmp_path: Pat
     assert stderr.startswith(f"{file}:2:31: upstreams.chat.backends[0]: warning: 127.0.0.1:8080 is where this gateway")
 
 
-async def test_keys_of_later_issues_are_rejected(tmp_path: Path) -> None:
+async def test_unknown_keys_are_rejected(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text(
         "listen: [{address: '127.0.0.1:8080'}]\n"
-        "admin: {token: secret}\n"
+        "admin: {password: secret}\n"
         "upstreams: {chat: {backends: ['127.0.0.1:9001']}}\n"
         "routes: [{name: chat, upstream: chat}]\n"
     )
     status, stdout, stderr = await gateway_command("check", "-c", file)
     assert status == 2
-    assert ":2:9: admin.token:" in stdout + stderr
+    assert ":2:9: admin.password:" in stdout + stderr
 
 
 # --- run --------------------------------------------------------------------------------------------------------------
@@ -197,3 +197,30 @@ async def test_the_relay_that_was_asked_for_runs(start_gateway: StartGateway, ba
     status, _, stderr = await gateway_command("run", "-c", gateway.file, env={"GATEWAY_RELAY": "quantum"})
     assert status != 0
     assert "quantum" in stderr
+
+
+# --- the admin token --------------------------------------------------------------------------------------------------
+
+
+async def test_commands_send_the_token(start_gateway: StartGateway, backends: Backends, tmp_path: Path) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway(to_one(echo.address))
+    gateway.write({**to_one(echo.address), "admin": {"address": gateway.admin, "token": "first-token"}})
+    await gateway.reload()
+    assert (await gateway.get("/api/v1/status"))[0] == 401
+    status, out, _ = await gateway_command("status", "--json", "-c", gateway.file)
+    assert (status, json.loads(out)["ready"]) == (0, True)
+    assert (await gateway_command("reload", "-c", gateway.file))[0] == 0
+    # An address on the command line gets no token but the environment's.
+    status, _, err = await gateway_command("tunnels", "--admin", gateway.admin)
+    assert (status, "asks for another token (set GATEWAY_ADMIN_TOKEN" in err) == (1, True)
+    env = {**os.environ, "GATEWAY_ADMIN_TOKEN": "first-token"}
+    assert (await gateway_command("tunnels", "--admin", gateway.admin, env=env))[0] == 0
+    env["GATEWAY_ADMIN_TOKEN"] = "another"
+    assert (await gateway_command("status", "-c", gateway.file, env=env))[0] == 1
+    gateway.write(to_one(echo.address))
+    status, _, err = await gateway_command(
+        "reload", "-c", gateway.file, env={**env, "GATEWAY_ADMIN_TOKEN": "first-token"}
+    )
+    assert (status, err) == (0, "")
+    assert (await gateway.get("/api/v1/status"))[0] == 200

@@ -94,6 +94,28 @@ async def test_another_backend_is_tried(
     assert scrape.value(name, upstream="one", backend=bad.address, reason="certificate_expired") == 1
 
 
+async def test_each_address_has_the_whole_time(
+    start_gateway: StartGateway, backends: Backends, authority: Authority, good: Any, open_connection: Open
+) -> None:
+    async def script(connection: Connection) -> None:
+        await connection.read(5)
+        await asyncio.sleep(0.7)
+
+    bad = await backends.scripted()
+    bad.plays(script)
+    slow = await OwnTls.start(good, V13, delay=0.7)
+    try:
+        config = to_tls(authority, bad.address, slow.address)
+        gateway = await start_gateway({**config, "timeouts": {"connect": "1s"}})
+        for _ in range(2):
+            assert await ask(await open_connection(gateway)) == (200, "ok")
+        scrape = await gateway.scrape()
+        name = "gateway_backend_connect_errors_total"
+        assert scrape.value(name, upstream="one", backend=bad.address, reason="closed_in_handshake") == 1
+    finally:
+        await slow.close()
+
+
 async def test_a_client_certificate(
     start_gateway: StartGateway, backends: Backends, authority: Authority, good: Any, open_connection: Open
 ) -> None:

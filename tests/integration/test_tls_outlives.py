@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import ssl
 from collections.abc import AsyncIterator
 from typing import Any
@@ -144,6 +145,21 @@ async def test_kills_and_upgrades(
         assert sum(tunnel.ends[side].pings for tunnel in idle) > 0
     scrape = await gateway.tunnels(IDLE + BUSY)
     assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == len(lost)
+
+
+async def test_no_process_dumps_core(start_gateway: StartGateway, play: Play, authority: Authority) -> None:
+    """Keys may be in its heap. Those of tunnels are in no dump anyway (``tests/tunnels/test_tls_moves.py``)."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    most = before[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (most, most))
+    try:
+        plain = await start_gateway(to_one(play.address))
+        sealed = await start_gateway(over_tls(authority, **to_one(play.address)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    for gateway, soft in ((plain, most), (sealed, 0)):
+        for pid in (gateway.process.pid, *await gateway.worker_pids()):
+            assert resource.prlimit(pid, resource.RLIMIT_CORE) == (soft, most)
 
 
 @pytest.mark.soak

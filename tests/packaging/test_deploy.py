@@ -16,7 +16,7 @@ from gateway.config import load
 from tests.packaging.files import ROOT, compose, instructions
 
 DEPLOY = ROOT / "deploy"
-CONFIG = load(DEPLOY / "gateway.yaml", {})
+CONFIG = load(DEPLOY / "gateway.yaml", {"ADMIN_TOKEN": "secret"})
 
 
 def _all(name: str) -> list[str]:
@@ -97,6 +97,15 @@ def test_only_clients_reach_the_gateway_from_outside() -> None:
 def test_a_stopped_container_has_time_to_drain() -> None:
     grace = compose()["services"]["gateway"]["stop_grace_period"]
     assert int(grace.removesuffix("s")) >= CONFIG.drain.period + CONFIG.timeouts.close + 5
+
+
+def test_prometheus_has_the_token() -> None:
+    document = compose()
+    assert document["services"]["gateway"]["environment"]["ADMIN_TOKEN"].startswith("${ADMIN_TOKEN:?")
+    assert document["services"]["prometheus"]["secrets"] == ["admin_token"]
+    assert document["secrets"] == {"admin_token": {"environment": "ADMIN_TOKEN"}}
+    (job,) = yaml.safe_load((DEPLOY / "prometheus.yml").read_text())["scrape_configs"]
+    assert job["authorization"] == {"credentials_file": "/run/secrets/admin_token"}
 
 
 def test_what_is_read_only_has_a_tmp() -> None:

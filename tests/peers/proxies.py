@@ -14,8 +14,14 @@ FORWARDED = "proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For 
 UPGRADE = f"{FORWARDED} proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection $connection_upgrade;"
 
 
-async def start_nginx(servers: Servers, directory: Path, locations: str, connections: int = 256) -> str:
-    """Run nginx with these locations; its address. :param connections: how many it is to have room for"""
+async def start_nginx(
+    servers: Servers, directory: Path, locations: str, connections: int = 256, listen: str = ""
+) -> str:
+    """Run nginx with these locations; its address.
+
+    :param connections: how many it is to have room for
+    :param listen: options of its listener
+    """
     address = f"127.0.0.1:{free_port()}"
     (directory / "nginx.conf").write_text(
         f"""
@@ -29,7 +35,7 @@ async def start_nginx(servers: Servers, directory: Path, locations: str, connect
             client_max_body_size 0; proxy_buffering off; proxy_request_buffering off;
             proxy_http_version 1.1; {FORWARDED}
             map $http_upgrade $connection_upgrade {{ default upgrade; '' ''; }}
-            server {{ listen {address}; {locations} }}
+            server {{ listen {address} {listen}; {locations} }}
         }}
         """
     )

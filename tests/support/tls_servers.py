@@ -159,6 +159,7 @@ class OwnTls:
         self._tasks: set[asyncio.Task[None]] = set()
         self._failures: list[BaseException] = []
         self._cut: int | None = None
+        self._delay = 0.0
         self.behind: list[bytes] = []
         """what each answer is followed by at once, each in records of its own"""
 
@@ -171,11 +172,13 @@ class OwnTls:
         ends: bool | None = None,
         stops_after: int | None = None,
         cut: int | None = None,
+        delay: float = 0,
     ) -> OwnTls:
         """Start one.
 
         :param ends: whether the connection ends behind the first answer with close_notify; None for no end
         :param stops_after: say no more after so many bytes
+        :param delay: seconds before it makes a handshake
         :param cut: send answers in two writes, the first of them with so many bytes of the last record
         """
         key_log = KeyLog()
@@ -184,6 +187,7 @@ class OwnTls:
         load_pair(context, files.cert.read_text(), files.key.read_text())
         made = cls(context, key_log, answer, ends, stops_after)
         made._cut = cut
+        made._delay = delay
         port = free_port()
         made._server = await asyncio.start_server(made._accepted, "127.0.0.1", port)
         made.address = f"127.0.0.1:{port}"
@@ -208,6 +212,7 @@ class OwnTls:
         link = OwnLink(reader, writer)
         self.links.append(link)
         try:
+            await asyncio.sleep(self._delay)
             await link.shake_hands(Handshake(self._key_log, choose=lambda name: self._context), self._stops_after)
             received = b""
             while True:

@@ -7,12 +7,21 @@ const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
 const ROWS = 200;
 
+class TokenNeeded extends Error {
+  constructor(wasGiven) {
+    super(wasGiven ? "The gateway does not accept this token." : "");
+  }
+}
+
 let timer = null;
 let asking = false;
 let lastAnswer = null;
 
 async function ask(path) {
-  const response = await fetch(path, { cache: "no-store", signal: AbortSignal.timeout(PATIENCE_MS) });
+  const token = sessionStorage.getItem("token");
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  const response = await fetch(path, { cache: "no-store", headers, signal: AbortSignal.timeout(PATIENCE_MS) });
+  if (response.status === 401) throw new TokenNeeded(token !== null);
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error ?? `${response.status} ${response.statusText}`);
   return answer;
@@ -28,9 +37,13 @@ async function refresh() {
     if (byId("idle-over").value) query.set("idle_over", byId("idle-over").value);
     const [status, live] = await Promise.all([ask("api/v1/status"), ask(`api/v1/tunnels?${query}`)]);
     lastAnswer = new Date();
+    byId("token-form").hidden = true;
+    // The browser sends no token where a link leads.
+    document.querySelector("nav").hidden = sessionStorage.getItem("token") !== null;
     show(status, live);
   } catch (error) {
-    showSilence(error);
+    if (error instanceof TokenNeeded) askForToken(error.message);
+    else showSilence(error);
   } finally {
     asking = false;
     timer = setTimeout(refresh, EVERY_MS);
@@ -72,6 +85,21 @@ function showSilence(error) {
   pill("No answer", "bad");
   const since = lastAnswer ? `since ${lastAnswer.toLocaleTimeString()}` : "yet";
   notice(`The gateway has not answered ${since} (${error.message}). Asking again every second. Is it running? What it last said is in its log.`);
+}
+
+function askForToken(problem) {
+  pill("Token needed", "warn");
+  notice("");
+  byId("token-form").hidden = false;
+  byId("token-error").hidden = !problem;
+  setText(byId("token-error"), problem);
+}
+
+function useToken(event) {
+  event.preventDefault();
+  sessionStorage.setItem("token", byId("token").value.trim());
+  byId("token").value = "";
+  refresh();
 }
 
 function showTiles(status) {
@@ -233,5 +261,6 @@ function emptyState(title, text) {
 }
 
 document.addEventListener("visibilitychange", refresh);
+byId("token-form").addEventListener("submit", useToken);
 for (const id of ["route", "idle-over"]) byId(id).addEventListener("change", refresh);
 refresh();

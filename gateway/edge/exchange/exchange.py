@@ -137,11 +137,10 @@ class Exchange(Answer):
             self._shared.dialler, self, self._attempts, self._load, route.limits.connect_ns, preamble
         )
         dial.start(attempt)
-        self._wait_for_dial()
 
-    def _wait_for_dial(self) -> None:
-        if self._dial is not None and not self._over:
-            self._client.deadline_ns = self._dial.deadline_ns
+    def dialling(self, deadline_ns: int) -> None:
+        """A backend is being dialled."""
+        self._client.deadline_ns = deadline_ns
 
     def dialled(self, fd: int, way: Way, attempt: Attempt, unsent: bytes, known: bool) -> None:
         """A new connection to a backend stands."""
@@ -246,7 +245,6 @@ class Exchange(Answer):
         """The deadline has passed."""
         if self._dial is not None:
             self._dial.late()
-            self._wait_for_dial()
         elif self._to_client:
             self._cut(CLIENT, "write_stall")
         elif self._to_backend:
