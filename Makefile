@@ -50,7 +50,7 @@ test-compiled: dev
 test-pure: dev
 	GATEWAY_RELAY=pure $(PYTEST) $(RELAY_TESTS) -m "not either_build"
 
-test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, RabbitMQ, node; installs what is missing
+test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, RabbitMQ, node, OpenSSL, GnuTLS, Java; installs what is missing
 	bash tests/peers/install.sh
 	$(BIN)/pytest tests/peers tests/docs tests/packaging/test_deploy.py tests/packaging/test_systemd.py  # nginx, promtool … look, too
 

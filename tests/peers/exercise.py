@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import random
+import ssl
 
 import aiohttp
 from websockets.asyncio.client import connect as websocket
@@ -15,10 +16,10 @@ from tests.support.deadline import within
 MIB = 1024 * 1024
 
 
-async def websocket_works(url: str) -> None:
-    """Messages of every kind come back, and the Close frame does."""
+async def websocket_works(url: str, tls: ssl.SSLContext | None = None) -> None:
+    """Messages of every kind come back, and the Close frame does. :param tls: the client's context, for wss"""
     rng = random.Random(url)
-    async with websocket(url, max_size=None, subprotocols=["v10.stomp"], ping_interval=None) as client:
+    async with websocket(url, max_size=None, subprotocols=["v10.stomp"], ping_interval=None, ssl=tls) as client:
         assert client.subprotocol == "v10.stomp"
         for message in ("héllo", b"", rng.randbytes(70_000), "x" * MIB):
             await client.send(message)
@@ -28,10 +29,15 @@ async def websocket_works(url: str) -> None:
     assert client.close_code == 1000
 
 
-async def http_works(base: str, web: Web) -> None:
-    """An upload arrives whole, and events come as they are sent. :param base: URL of a folder"""
+async def http_works(base: str, web: Web, tls: ssl.SSLContext | None = None) -> None:
+    """An upload arrives whole, and events come as they are sent.
+
+    :param base: URL of a folder
+    :param tls: the client's context, for https
+    """
     body = random.Random(1).randbytes(4 * MIB)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session:
+    connector = aiohttp.TCPConnector(ssl=tls or True)
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=20)) as session:
         async with session.put(f"{base}/upload", data=io.BytesIO(body)) as answer:
             found = await answer.json()
             assert found["size"] == len(body)

@@ -15,6 +15,10 @@ need promtool prometheus
 need chromium chromium
 need node nodejs
 need npm npm
+need openssl openssl
+need gnutls-cli gnutls-bin
+need curl curl
+need javac default-jdk-headless
 need rabbitmq-server rabbitmq-server
 need ip iproute2
 need nft nftables

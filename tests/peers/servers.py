@@ -35,6 +35,12 @@ def node_script(name: str) -> tuple[str, str]:
     return program("node"), str(HERE / "node" / name)
 
 
+def java_program(name: str, *options: str) -> tuple[str, ...]:
+    """The command that runs a program of ``java/``, which needs the compiler of a JDK. :param options: for the JVM"""
+    program("javac")
+    return program("java"), *options, str(HERE / "java" / f"{name}.java")
+
+
 class Servers:
     """Starts servers, and stops them in the end."""
 
@@ -47,9 +53,14 @@ class Servers:
         accepts: str | None = None,
         env: Mapping[str, str] | None = None,
         seconds: float = DEADLINE_SECONDS,
+        stdin: bool = False,
     ) -> Process:
-        """Start one. :param accepts: the address at which it is to accept connections before this returns"""
-        process = await Process.start(*command, env=env)
+        """Start one.
+
+        :param accepts: the address at which it is to accept connections before this returns
+        :param stdin: as for :meth:`Process.start`
+        """
+        process = await Process.start(*command, env=env, stdin=stdin)
         self._running.append(process)
         if accepts is not None:
             await within(self._accepting(process, accepts), f"{process.name} to accept connections", seconds)

@@ -1,17 +1,22 @@
-"""A browser opens a page through the gateway, and the page opens a WebSocket through it."""
+"""A browser opens a page through the gateway, and the page opens a WebSocket through it; without TLS and with it."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from tests.conftest import Backends, StartGateway
 from tests.peers.servers import Servers, program
+from tests.support.certificates import Authority
 from tests.support.deadline import SCALE, within
 from tests.support.gateway import route
 from tests.support.ports import free_port
@@ -21,7 +26,8 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)
 PAGE = """<!doctype html><title>peer</title><script type="module">
 const found = {};
 try {
-    const socket = new WebSocket(`ws://${location.host}/socket`, ["other", "v10.stomp"]);
+    const url = `${location.protocol.replace("http", "ws")}//${location.host}/socket`;
+    const socket = new WebSocket(url, ["other", "v10.stomp"]);
     socket.binaryType = "arraybuffer";
     const events = [];
     let wake;
@@ -48,6 +54,7 @@ try {
     const source = new EventSource("/events");
     found.event = await new Promise(resolve => source.onmessage = event => resolve(event.data));
     source.close();
+    found.next = performance.getEntriesByType("navigation")[0].nextHopProtocol;
 } catch (error) {
     found.error = String(error);
 }
@@ -78,17 +85,29 @@ class Site:
         return web.Response()
 
 
+def key_hash(cert: Path) -> str:
+    """What Chromium knows a certificate's key by."""
+    key = x509.load_pem_x509_certificate(cert.read_bytes()).public_key()
+    info = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return base64.b64encode(hashlib.sha256(info).digest()).decode()
+
+
+@pytest.mark.parametrize("version", [None, "1.2", "1.3"])
 async def test_a_page_and_its_websocket(
-    start_gateway: StartGateway, backends: Backends, servers: Servers, tmp_path: Path
+    start_gateway: StartGateway, backends: Backends, servers: Servers, tmp_path: Path, version: str | None
 ) -> None:
+    """:param version: of TLS, the highest that Chromium is to offer; None for no TLS"""
     site = Site()
     await site.runner.setup()
     port = free_port()
     await web.TCPSite(site.runner, "127.0.0.1", port).start()
     try:
         echo = await backends.echo(compression="deflate")
+        pair = Authority(tmp_path).issue("localhost")
+        tls: dict[str, Any] = {"tls": {"certificates": [pair.section]}} if version else {}
         gateway = await start_gateway(
             {
+                "listen": [{"address": f"127.0.0.1:{free_port()}", **tls}],
                 "upstreams": {"site": {"backends": [f"127.0.0.1:{port}"]}, "echo": {"backends": [echo.address]}},
                 "routes": [route("socket", "echo"), route("site", "site", "/")],
             }
@@ -104,7 +123,9 @@ async def test_a_page_and_its_websocket(
             "--disable-component-update",
             "--disable-sync",
             f"--user-data-dir={tmp_path}/profile",
-            gateway.http("/"),
+            f"--ignore-certificate-errors-spki-list={key_hash(pair.cert)}",
+            *(("--ssl-version-max=tls1.2",) if version == "1.2" else ()),
+            f"https://localhost:{gateway.address.rpartition(':')[2]}/" if version else gateway.http("/"),
         )
         found = await within(site.result, "the page to report", 60 * SCALE)
         assert found.pop("extensions").startswith("permessage-deflate")
@@ -114,11 +135,16 @@ async def test_a_page_and_its_websocket(
             "bytes": True,
             "close": [4001, "done", True],
             "event": "an event",
+            "next": "http/1.1",
         }
         record = await gateway.logged(event="tunnel_end", path="/socket")
         assert (record["initiator"], record["cause"]) == ("client", "close_frame")
         assert (record["client_close_code"], record["backend_close_code"]) == (4001, 4001)
-        assert (await gateway.scrape()).value("gateway_http_requests_total", code="200") >= 3
+        scrape = await gateway.scrape()
+        assert scrape.value("gateway_http_requests_total", code="200") >= 3
+        if version:
+            labels = {"side": "client", "result": "ok", "version": version}
+            assert scrape.value("gateway_tls_handshakes_total", **labels) >= 2
         assert json.loads(gateway.stdout.lines[0])["event"] == "http"
     finally:
         await site.runner.cleanup()

@@ -33,13 +33,18 @@ class Process:
         cwd: Path | None = None,
         name: str = "",
         pass_fds: Collection[int] = (),
+        stdin: bool = False,
     ) -> Process:
-        """Start a command. :param env: variables beside those of the tests"""
+        """Start a command.
+
+        :param env: variables beside those of the tests
+        :param stdin: whether :meth:`write` may send it anything; otherwise it reads from /dev/null
+        """
         process = await asyncio.create_subprocess_exec(
             *map(str, command),
             env={**os.environ, **(env or {})},
             cwd=cwd,
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             start_new_session=True,
@@ -58,6 +63,17 @@ class Process:
         Not through asyncio: its way also waits for a process that has just ended, and then nobody learns its status.
         """
         os.kill(self.pid, number)
+
+    async def write(self, data: bytes) -> None:
+        """Write to its stdin, and wait until most of it went."""
+        assert self._process.stdin is not None, "it was started without stdin"
+        self._process.stdin.write(data)
+        await within(self._process.stdin.drain(), f"{self.name} to read its stdin")
+
+    def close_stdin(self) -> None:
+        """End its stdin."""
+        assert self._process.stdin is not None, "it was started without stdin"
+        self._process.stdin.close()
 
     async def exited(self, seconds: float = DEADLINE_SECONDS) -> int:
         """Wait for its end; its exit status, negative for a signal."""

@@ -24,7 +24,11 @@ SMALL_BURST_BYTES = 14 * 1024
 
 SILENCE_NS = 1_000_000_000
 MAX_EMPTY_RECORDS = 32
-"""Records in a row without data. A peer that sends more only costs time."""
+"""Records in a row without data or a KeyUpdate. A peer that sends more only costs time."""
+
+MAX_KEY_UPDATES = 256
+"""In what is received at once. New keys cost about as much as ten records. Java asks for them with every record that it
+has received beyond its limit for a key, until it has the answer: that is once for each 16 KiB on the way."""
 
 MAX_MESSAGE_BYTES = 1 << 17
 """Of a message after the handshake. A session ticket has at most 64 KiB and its extensions (RFC 8446 4.6.1)."""

@@ -7,8 +7,8 @@ from gateway.protocol.tls.protection cimport Protection
 
 cdef int64_t ACCEPTED, ALERT, ANSWER_DUE, APPLICATION_DATA, BAD_RECORD_MAC, BROKEN, BURST_BYTES, CHANGE_CIPHER_SPEC, CLIENT_HELLO
 cdef int64_t CLOSED, CLOSE_NOTIFY, DECODE_ERROR, DIALLED, EMPTY_RECORDS, FATAL, FATAL_ALERT, HANDSHAKE, HANDSHAKE_HAVE, HANDSHAKE_HEAD
-cdef int64_t HANDSHAKE_LEFT, HEADER_BYTES, HELLO_REQUEST, IN, IN_CLOSED, IN_SEQ, KEY_UPDATE, MAX_EMPTY_RECORDS, MAX_MESSAGE_BYTES
-cdef int64_t MAX_PLAIN_BYTES, MAX_SEALED_TLS12, MAX_SEALED_TLS13, NEW_SESSION_TICKET, NOTHING, NO_RENEGOTIATION, OUT, OUT_CLOSED
+cdef int64_t HANDSHAKE_LEFT, HEADER_BYTES, HELLO_REQUEST, IN, IN_CLOSED, IN_SEQ, KEY_UPDATE, MAX_EMPTY_RECORDS, MAX_KEY_UPDATES
+cdef int64_t MAX_MESSAGE_BYTES, MAX_PLAIN_BYTES, MAX_SEALED_TLS12, MAX_SEALED_TLS13, NEW_SESSION_TICKET, NOTHING, NO_RENEGOTIATION, OUT, OUT_CLOSED
 cdef int64_t OUT_SEQ, OVERHEAD_BYTES, RECORDS_BY_KEY, RECORD_OVERFLOW, ROLE, SENT_NS, SILENCE_NS, SMALL_BURST_BYTES, SMALL_BYTES, TLS13
 cdef int64_t UNEXPECTED_MESSAGE, USER_CANCELED, VERSION, WARNING
 
@@ -17,11 +17,12 @@ cdef class Records:
     cdef unsigned char[::1] wire
     cdef Protection protection
     cdef unsigned char[::1] _message
+    cdef int64_t _key_updates
     cdef readonly Py_ssize_t used
     cdef readonly int64_t event
     cdef readonly int64_t alert
 
-    @cython.locals(data="unsigned char[::1]", put=Py_ssize_t, is_tls13=bint, most=int64_t, kind=int64_t, size=int64_t, got=Py_ssize_t)
+    @cython.locals(data="unsigned char[::1]", put=Py_ssize_t, is_tls13=bint, most=int64_t, kind=int64_t, size=int64_t, got=Py_ssize_t, updates=int64_t)
     cpdef Py_ssize_t open(
         self, int64_t[::1] cells, Py_ssize_t at, Py_ssize_t start, Py_ssize_t end, unsigned char[::1] sink, Py_ssize_t sink_at
     ) except -1

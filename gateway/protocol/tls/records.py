@@ -33,6 +33,7 @@ from gateway.protocol.tls.content import (
     HELLO_REQUEST,
     KEY_UPDATE,
     MAX_EMPTY_RECORDS,
+    MAX_KEY_UPDATES,
     MAX_MESSAGE_BYTES,
     MAX_PLAIN_BYTES,
     MAX_SEALED_TLS12,
@@ -83,6 +84,8 @@ class Records:
         self.alert = 0
         """description of the alert that was received (``FATAL_ALERT``), or is to be sent (``BROKEN``)"""
         self._message = bytearray(5)
+        self._key_updates = 0
+        """in the last :meth:`open`"""
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -102,6 +105,7 @@ class Records:
         most = MAX_SEALED_TLS13 if is_tls13 else MAX_SEALED_TLS12
         self.event = NOTHING
         self.used = start
+        self._key_updates = updates = 0
         while end - start >= HEADER_BYTES:
             kind = data[start]
             size = data[start + 3] << 8 | data[start + 4]
@@ -151,6 +155,9 @@ class Records:
                 self._break(UNEXPECTED_MESSAGE)
             if self.event:
                 break
+            if self._key_updates > updates:
+                updates = self._key_updates
+                continue
             cells[at + EMPTY_RECORDS] += 1
             if cells[at + EMPTY_RECORDS] > MAX_EMPTY_RECORDS:
                 self._break(UNEXPECTED_MESSAGE)
@@ -203,6 +210,10 @@ class Records:
                 wanted = data[start]
                 # New keys begin with the next record: nothing may follow in this one (RFC 8446 5.1).
                 if start + 1 != end or wanted > 1:
+                    self._break(UNEXPECTED_MESSAGE)
+                    return
+                self._key_updates += 1
+                if self._key_updates > MAX_KEY_UPDATES:
                     self._break(UNEXPECTED_MESSAGE)
                     return
                 next_keys(cells, at, IN)

@@ -18,6 +18,7 @@ from gateway.protocol.tls.content import (
     HANDSHAKE,
     KEY_UPDATE,
     MAX_EMPTY_RECORDS,
+    MAX_KEY_UPDATES,
     NEW_SESSION_TICKET,
     NOTHING,
     RECORDS_BY_KEY,
@@ -228,6 +229,26 @@ def test_key_updates(suite):
         theirs = ends.openssl.to_client.read()
         assert theirs + ends.openssl.server_sends(b"back") == answer + sent
         assert ends.openssl.client_reads(answer + sent) == b"back"
+
+
+def test_many_key_updates_without_data(tls13):
+    """As Java asks for the gateway's new keys with each record of a download that comes before the answer."""
+    for _ in range(10):
+        wire = b"".join(tls13.client.update_keys(1) for _ in range(MAX_EMPTY_RECORDS))
+        assert tls13.server.read(wire) == b""
+    assert tls13.server.records.event == NOTHING
+    assert tls13.server.read(tls13.client.send(b"data")) == b"data"
+    assert tls13.client.read(tls13.server.answer()) == b""  # one for all
+    assert tls13.client.read(tls13.server.send(b"back")) == b"back"
+
+
+def test_key_updates_at_once_are_bounded(tls13):
+    """Data between them does not help: it is the time that they take, of all other connections, too."""
+    for allowed in (MAX_KEY_UPDATES, MAX_KEY_UPDATES + 1):
+        wire = b"".join(tls13.client.update_keys(0) + tls13.client.send(b"x") for _ in range(allowed))
+        assert tls13.server.read(wire) == MAX_KEY_UPDATES * b"x"
+        assert tls13.server.records.event == (NOTHING if allowed == MAX_KEY_UPDATES else BROKEN)
+    assert tls13.server.records.alert == alerts.UNEXPECTED_MESSAGE
 
 
 def test_a_key_update_cut_over_records(tls13):
