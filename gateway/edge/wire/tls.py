@@ -165,7 +165,8 @@ class TlsWire:
         records = self._records
         got = records.open(stream.cells, 0, 0, size, self._kernel.buffer, 0)
         event = records.event
-        stream.half = bytes(self._wire[records.used : size]) if not event else b""
+        used = records.used
+        stream.half = b"" if used == size or event else bytes(self._wire[used:size])
         if event:
             if event == BROKEN:
                 self._keep(fd, stream, records.refuse(stream.cells, 0, records.alert))
