@@ -26,11 +26,6 @@ Serve = Callable[..., Awaitable[str]]
 Says = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    return Authority(tmp_path_factory.mktemp("certificates"))
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def serve() -> AsyncIterator[Serve]:
     """Starts a server, and returns its address."""
