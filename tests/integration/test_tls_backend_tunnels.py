@@ -6,13 +6,15 @@ import os
 from typing import Any
 
 import pytest
+import pytest_asyncio
 import websockets
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.certificates import Authority
 from tests.support.deadline import within
 from tests.support.frames import CLOSE, TEXT, close, frame
-from tests.support.gateway import NO_PINGS, Config, to_one
+from tests.support.gateway import NO_PINGS, Config, Gateway, route, to_one
+from tests.support.ports import free_port
 from tests.support.raw import handshake, switching
 from tests.support.tls_servers import V12, V13, Bytewise, OwnTls, server
 
@@ -29,6 +31,29 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture(scope="module")
 def good(authority: Authority) -> Any:
     return authority.issue("localhost", "127.0.0.1", file="good")
+
+
+PATHS = {V12: "/v12", V13: "/v13"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(start_shared_gateway: StartGateway, authority: Authority) -> Gateway:
+    """A gateway with an upstream for each version; tests start its backend by :func:`own`."""
+    names = [path.removeprefix("/") for path in PATHS.values()]
+    return await start_shared_gateway(
+        {
+            "upstreams": {
+                name: {"backends": [f"127.0.0.1:{free_port()}"], "tls": {"ca": str(authority.ca)}} for name in names
+            },
+            "routes": [route(name, name) for name in names],
+        }
+    )
+
+
+async def own(gateway: Gateway, files: Any, version: Any, **options: Any) -> OwnTls:
+    """Start the backend of a version."""
+    address = gateway.config["upstreams"][PATHS[version].removeprefix("/")]["backends"][0]
+    return await OwnTls.start(files, version, port=int(address.rpartition(":")[2]), **options)
 
 
 def to_tls(authority: Authority, backend: str, **keys: Any) -> Config:
@@ -97,14 +122,13 @@ async def test_a_tunnel_outlives_its_worker(
 @VERSIONS
 @pytest.mark.parametrize("pieces", [1, 2], ids=["one write", "in the middle of a record"])
 async def test_frames_that_come_with_the_answer(
-    start_gateway: StartGateway, authority: Authority, good: Any, open_connection: Open, version: Any, pieces: int
+    shared: Gateway, good: Any, open_connection: Open, version: Any, pieces: int
 ) -> None:
-    backend = await OwnTls.start(good, version, answer=switching(), cut=30 if pieces == 2 else None)
+    backend = await own(shared, good, version, answer=switching(), cut=30 if pieces == 2 else None)
     backend.behind = [frame(TEXT, b"first"), frame(TEXT, b"x" * 30_000)]
     try:
-        gateway = await start_gateway(to_tls(authority, backend.address))
-        client = await open_connection(gateway)
-        await client.send(handshake("/"))
+        client = await open_connection(shared)
+        await client.send(handshake(PATHS[version]))
         assert (await client.head()).status == 101
         expected = b"".join(backend.behind)
         assert await client.read(len(expected)) == expected
@@ -121,19 +145,18 @@ async def test_frames_that_come_with_the_answer(
 
 @VERSIONS
 async def test_a_backend_that_accepts_and_closes_at_once(
-    start_gateway: StartGateway, authority: Authority, good: Any, open_connection: Open, version: Any
+    shared: Gateway, good: Any, open_connection: Open, version: Any
 ) -> None:
-    backend = await OwnTls.start(good, version, answer=switching(), ends=True)
+    backend = await own(shared, good, version, answer=switching(), ends=True)
     backend.behind = [frame(CLOSE, close(4401, "who are you"))]
     try:
-        gateway = await start_gateway(to_tls(authority, backend.address))
-        client = await open_connection(gateway)
-        await client.send(handshake("/"))
+        client = await open_connection(shared)
+        await client.send(handshake(PATHS[version]))
         assert (await client.head()).status == 101
         assert await client.rest() == backend.behind[0]
         name = client.name
         await client.close()
-        record = await gateway.logged(event="tunnel_end", client=name)
+        record = await shared.logged(event="tunnel_end", client=name)
         assert (record["initiator"], record["cause"]) == ("backend", "close_frame")
     finally:
         await backend.close()
@@ -142,13 +165,12 @@ async def test_a_backend_that_accepts_and_closes_at_once(
 @VERSIONS
 @pytest.mark.parametrize("notified", [True, False], ids=["close_notify", "truncated"])
 async def test_a_backend_that_vanishes(
-    start_gateway: StartGateway, authority: Authority, good: Any, open_connection: Open, version: Any, notified: bool
+    shared: Gateway, good: Any, open_connection: Open, version: Any, notified: bool
 ) -> None:
-    backend = await OwnTls.start(good, version, answer=switching())
+    backend = await own(shared, good, version, answer=switching())
     try:
-        gateway = await start_gateway(to_tls(authority, backend.address))
-        client = await open_connection(gateway)
-        await client.send(handshake("/"))
+        client = await open_connection(shared)
+        await client.send(handshake(PATHS[version]))
         assert (await client.head()).status == 101
         (link,) = backend.links
         if notified:
@@ -157,21 +179,18 @@ async def test_a_backend_that_vanishes(
         assert await client.rest() == frame(CLOSE, close(1012))
         name = client.name
         await client.close()
-        record = await gateway.logged(event="tunnel_end", client=name)
+        record = await shared.logged(event="tunnel_end", client=name)
         assert (record["initiator"], record["cause"]) == ("backend", "fin")
     finally:
         await backend.close()
 
 
 @VERSIONS
-async def test_the_backend_hears_of_the_end(
-    start_gateway: StartGateway, authority: Authority, good: Any, open_connection: Open, version: Any
-) -> None:
-    backend = await OwnTls.start(good, version, answer=switching())
+async def test_the_backend_hears_of_the_end(shared: Gateway, good: Any, open_connection: Open, version: Any) -> None:
+    backend = await own(shared, good, version, answer=switching())
     try:
-        gateway = await start_gateway(to_tls(authority, backend.address))
-        client = await open_connection(gateway)
-        await client.send(handshake("/"))
+        client = await open_connection(shared)
+        await client.send(handshake(PATHS[version]))
         assert (await client.head()).status == 101
         client.half_close()
         (link,) = backend.links

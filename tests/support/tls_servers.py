@@ -173,12 +173,14 @@ class OwnTls:
         stops_after: int | None = None,
         cut: int | None = None,
         delay: float = 0,
+        port: int | None = None,
     ) -> OwnTls:
         """Start one.
 
         :param ends: whether the connection ends behind the first answer with close_notify; None for no end
         :param stops_after: say no more after so many bytes
         :param delay: seconds before it makes a handshake
+        :param port: to listen at
         :param cut: send answers in two writes, the first of them with so many bytes of the last record
         """
         key_log = KeyLog()
@@ -188,7 +190,7 @@ class OwnTls:
         made = cls(context, key_log, answer, ends, stops_after)
         made._cut = cut
         made._delay = delay
-        port = free_port()
+        port = port or free_port()
         made._server = await asyncio.start_server(made._accepted, "127.0.0.1", port)
         made.address = f"127.0.0.1:{port}"
         return made
