@@ -6,10 +6,10 @@
                               environment                     section
 
 `load` runs all steps, and gives the errors of each a line and column (`loader`). The schema has one file per concept:
-`schema` (the top level), `heads`, `upstreams`, `upstream_tls`, `routes`, `matching`, `timeouts`, `keepalive`, `drain`.
-Types of values are in `address`, `hostnames`, `durations`, `sizes`, `closecodes`, `names`, `pem`. `section` is the base
-of all mappings, `words` helps to phrase messages, `errors` has the exceptions, `doubts` the warnings. `jsonschema`
-makes the schema for editors.
+`schema` (the top level), `listener_tls`, `heads`, `upstreams`, `upstream_tls`, `routes`, `matching`, `timeouts`,
+`keepalive`, `drain`. `certificates` reads files of certificates. Types of values are in `address`, `hostnames`,
+`durations`, `sizes`, `closecodes`, `names`, `pem`. `section` is the base of all mappings, `words` helps to phrase
+messages, `errors` has the exceptions, `doubts` the warnings. `jsonschema` makes the schema for editors.
 
 A worker is sent `settings`, and needs neither YAML nor pydantic nor the loader: names are imported on first use.
 """

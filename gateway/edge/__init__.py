@@ -1,6 +1,7 @@
 """The edge: from an accepted connection to a tunnel, or to an answer.
 
 ``listener``      accepts connections
+``handshaking``   shakes hands with clients that speak TLS; ``tls/`` has what that needs
 ``client``        a client's connection: reads heads, one request after another (what they share: ``clients``)
 ``request``       what a request asks for: its route, its client, its upgrade; or why it is refused (``refused``)
 ``upgrade``       dials a backend, forwards the handshake, checks the answer, opens the tunnel (``splicing``)

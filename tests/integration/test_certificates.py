@@ -39,7 +39,8 @@ def shown(client: TlsConnection) -> bytes | None:
 
 
 def der(pair: Files) -> bytes:
-    return ssl.PEM_cert_to_DER_cert(pair.cert.read_text())
+    first, end, _ = pair.cert.read_text().partition(ssl.PEM_FOOTER)  # its issuers' are behind it
+    return ssl.PEM_cert_to_DER_cert(first + end)
 
 
 def replace(old: Path, new: Path) -> None:

@@ -3,6 +3,9 @@
 ``handshake``  one handshake, fed one record at a time, which ends with the cells of a session (``protocol/tls/``)
 ``backends``   what the handshakes with an upstream's backends have in common
 ``contexts``   what OpenSSL is allowed: versions, suites, groups, certificates
+``names``      which certificate a client is shown
+``peers``      what a client's certificate says, as fields for backends
+``turns``      bounds what a turn of the poller spends on handshakes
 ``secrets``    the pipe through which the keys leave OpenSSL
 ``reasons``    why a handshake failed, in the words of log lines and metrics
 """
