@@ -21,6 +21,7 @@ MODULES = (
     "gateway/tunnels/relay/failing.py",
     "gateway/tunnels/relay/kernel.pyx",
     "gateway/tunnels/relay/pinging.py",
+    "gateway/tunnels/relay/reading.py",
     "gateway/tunnels/relay/relay.py",
     "gateway/tunnels/relay/sealed.py",
     "gateway/tunnels/relay/streams.py",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from bench.instance import Instance
 from bench.load import Load
-from bench.priority import ahead_of_all
+from bench.priority import ahead_of_all, favoured
 from bench.scenario import Figures, Settings
 
 PAYLOAD_BYTES = 64
@@ -16,8 +16,7 @@ def bursts(
 ) -> list[list[Figures]]:
     """Sends `rate` messages a second over `tunnels` while `handshakes` begin at once and until the last has ended.
 
-    The latencies are to be the proxy's: neighbours give way to everything here, and proxy and handshakes to the clients
-    and the backend of the busy tunnels.
+    The latencies are to be the proxy's: neighbours and the clients that shake hands give way to everything else here.
     """
     with contextlib.ExitStack() as stack:
         loads: list[tuple[Load, Load]] = []
@@ -34,8 +33,8 @@ def bursts(
         of_all = list(zip(instances, loads, figures, strict=True))
         for number in range(settings.slices):
             for instance, (busy, many), own in of_all if number % 2 == 0 else reversed(of_all):
-                first, second = [instance.backend_pid, busy.pid], [*instance.pids, many.pid]
-                with instance.blamed(), ahead_of_all(first, 2), ahead_of_all(second):
+                first = [*instance.pids, instance.backend_pid, busy.pid]
+                with instance.blamed(), ahead_of_all(first), favoured([many.pid]):
                     own.append(_measure(busy, many))
                 with instance.blamed():
                     busy.expect("warm", 60)

@@ -22,6 +22,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.failing",
         "gateway.tunnels.relay.kernel",
         "gateway.tunnels.relay.pinging",
+        "gateway.tunnels.relay.reading",
         "gateway.tunnels.relay.relay",
         "gateway.tunnels.relay.sealed",
         "gateway.tunnels.relay.streams",

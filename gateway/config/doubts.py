@@ -21,6 +21,9 @@ def doubts(config: Config) -> Iterator[Conflict]:
             for doubt in doubts_about(read_pair(pair.cert, pair.key)):
                 yield Conflict(("listen", index, "tls", "certificates", number, "cert"), doubt)
     for name, upstream in config.upstreams.items():
+        if upstream.tls is not None and upstream.tls.cert is not None:
+            for doubt in doubts_about(read_pair(upstream.tls.cert, upstream.tls.key)):
+                yield Conflict(("upstreams", name, "tls", "cert"), doubt)
         if upstream.tls is not None and not upstream.tls.verify:
             message = "warning: certificates of backends are not verified: anyone on the way can read and change all"
             hint = "true, with `ca` for the backends' own CA and `server_name` for the name in their certificates"

@@ -7,7 +7,8 @@ from errno import EAGAIN, EINTR
 from select import EPOLLOUT
 from typing import TYPE_CHECKING, Protocol
 
-from gateway.edge.tls.reasons import CLOSED, OK, PROTOCOL_ERROR, TIMEOUT, HandshakeFailed
+from gateway.edge.tls.handshake import MOST_BYTES
+from gateway.edge.tls.reasons import CLOSED, OK, PROTOCOL_ERROR, TIMEOUT, TOO_LARGE, HandshakeFailed
 from gateway.edge.wire.tls import TlsStream
 from gateway.observe.seldom import Seldom
 from gateway.observe.tls import BACKEND, NO_VERSION
@@ -138,9 +139,12 @@ class Securing:
         if not data:
             self._fail(HandshakeFailed(CLOSED, "the backend closed the connection in the middle of the handshake"))
             return
-        assert self._handshake is not None
-        self._handshake.receive(data)
-        if self._handshake.has_record:
+        handshake = self._handshake
+        assert handshake is not None
+        handshake.receive(data)
+        if handshake.waiting_bytes > MOST_BYTES:  # it is not read any more, so that it cannot fill the memory
+            self._fail(HandshakeFailed(TOO_LARGE, f"{handshake.waiting_bytes} bytes at once"))
+        elif handshake.has_record:
             self._wait_for_turn()
 
     def _ready(self, mask: int) -> None:

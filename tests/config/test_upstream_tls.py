@@ -5,7 +5,7 @@ import os
 import pytest
 
 from gateway.config import ConfigError, UpstreamTls, load, load_with_doubts
-from tests.support.certificates import Authority
+from tests.support.certificates import DAY, Authority
 
 from .files import MINIMAL, complaints, config_of
 
@@ -174,6 +174,14 @@ def test_a_file_that_may_not_be_read(tmp_path, authority, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         load(file, {})
     assert f"this user may not read {authority.ca} (read permission for the gateway's user)" in str(caught.value)
+
+
+def test_an_old_certificate_is_warned_of(tmp_path, authority):
+    old = authority.issue("old", client=True, starts=-3 * DAY, ends=-DAY)
+    file = tmp_path / "gateway.yaml"
+    file.write_text(with_tls(f"{{cert: {old.cert}, key: {old.key}}}"))
+    (doubt,) = load_with_doubts(file, {})[1]
+    assert str(doubt).startswith(f"{file}:3:52: upstreams.chat.tls.cert: warning: the certificate expired on 20")
 
 
 def test_no_verification_is_warned_of(tmp_path):

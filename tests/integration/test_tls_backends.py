@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -153,6 +154,7 @@ FAILURES = {
     "http": (502, "plain_http", "plain_http", "it speaks plain HTTP"),
     "other": (502, "not_tls", "not_tls", "it does not speak TLS"),
     "closes": (502, "closed_in_handshake", "closed", "it closed the connection in the middle of the handshake"),
+    "floods": (502, "handshake_failed", "too_large", "the handshake failed"),
     "mutual12": (502, "refused_by_backend", "rejected_by_peer", "it refuses the handshake"),
     "silent": (504, "timeout", "timeout", ""),
 }
@@ -168,6 +170,11 @@ async def failing(
     async def talks(connection: Connection) -> None:
         await connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n")
         await connection.reader.read()
+
+    async def floods(connection: Connection) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await connection.send(b"\x16\x03\x03\x00\x01\x02" * 10_000)
 
     async def refuses(connection: Connection) -> None:
         await connection.read(1)
@@ -189,7 +196,7 @@ async def failing(
         upstreams[name] = {"backends": [backend.address], "tls": tls}
     upstreams["server-name"]["tls"] = {**tls, "server_name": "chat.internal"}
     upstreams["system"]["tls"] = True
-    for name, script in (("http", refuses), ("other", talks), ("closes", closes), ("silent", None)):
+    for name, script in (("http", refuses), ("other", talks), ("closes", closes), ("floods", floods), ("silent", None)):
         plain = await shared_backends.scripted()
         if script is not None:
             plain.plays(script)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import ssl
+import time
 
 import pytest
 import pytest_asyncio
@@ -19,10 +20,11 @@ from tests.conftest import Backends, StartGateway
 from tests.edge.tls.ends import cut_messages, first_flight
 from tests.protocol.tls.ends import End
 from tests.support.certificates import Authority
-from tests.support.deadline import eventually
+from tests.support.deadline import SOAK, eventually, within
+from tests.support.frames import TEXT, frame
 from tests.support.gateway import Gateway
 from tests.support.memory import open_descriptors
-from tests.support.raw import Connection, request
+from tests.support.raw import Connection, connect, handshake, request
 from tests.support.tls import TlsConnection, trusting
 
 from .conftest import Secure
@@ -32,6 +34,9 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 HEAD_SECONDS = 1.0
 SLACK, MANY = 4, 12
+STOPPING, AT_ONCE, BUSY = (10_000, 1000, 100) if SOAK else (200, 100, 10)
+LONGEST_P99_SECONDS = 0.02
+"""Of round trips beside handshakes, on a machine that does nothing else; looked at in the long version."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -119,14 +124,21 @@ async def test_clients_that_stop_are_gone_after_the_timeout(
         await raw.close()
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(180)
 async def test_many_that_stop_at_once(gateway: Gateway, authority: Authority, nothing_left: NothingLeft) -> None:
+    """With their ClientHellos, so that each costs a signature."""
     hello = first_flight(trusting(authority.ca))
-    clients = await asyncio.gather(*(gateway.connect() for _ in range(200)))
+    clients = []
+    while len(clients) < STOPPING:
+        clients += await asyncio.gather(*(gateway.connect() for _ in range(100)))
+        for client in clients[-100:]:
+            await client.send(hello)
     for client in clients:
-        await client.send(hello)
+        await within(client.reader.read(1), "an answer, or the end", 60)
     await still_serves(gateway, authority)
     for client in clients:
-        await client.ends(seconds=3 * HEAD_SECONDS + 10)
+        await client.ends(seconds=60)
         await client.close()
     await nothing_left.check()
 
@@ -161,6 +173,42 @@ async def test_a_look_whether_somebody_listens_is_no_handshake(gateway: Gateway)
     await client.close()
     await gateway.counts(before, "gateway_tls_handshakes_total", **labels)
     assert not gateway.log_records(event="tls_handshake", client=name)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+async def test_handshakes_at_once_beside_busy_tunnels(gateway: Gateway, authority: Authority) -> None:
+    """They take their turns, and tunnels are served between."""
+    context = trusting(authority.ca)
+    plain = [await connect(gateway.config["listen"][1]["address"]) for _ in range(BUSY)]
+    message, answer = frame(TEXT, b"x" * 64, mask=b"mask"), frame(TEXT, b"x" * 64)
+    for tunnel in plain:
+        await tunnel.send(handshake("/a/ws"))
+        assert (await tunnel.head()).status == 101
+    over = asyncio.Event()
+    seconds: list[float] = []
+
+    async def busy(tunnel: Connection) -> None:
+        while not over.is_set():
+            began = time.perf_counter()
+            await tunnel.echoes(message, answer)
+            seconds.append(time.perf_counter() - began)
+            await asyncio.sleep(0.02)
+
+    async def shake() -> None:
+        client = TlsConnection(context, "gateway.test", await gateway.connect())
+        await client.shake()
+        await client.close()
+
+    tunnels = [asyncio.create_task(busy(tunnel)) for tunnel in plain]
+    await asyncio.gather(*(shake() for _ in range(AT_ONCE)))
+    over.set()
+    await asyncio.gather(*tunnels)
+    for tunnel in plain:
+        await tunnel.close()
+    assert len(seconds) >= BUSY
+    if SOAK:
+        assert sorted(seconds)[len(seconds) * 99 // 100] < LONGEST_P99_SECONDS
 
 
 # --- what is no handshake, or a strange one ---------------------------------------------------------------------------

@@ -54,6 +54,7 @@ COMPILED = {
     "gateway/tunnels/relay/failing",
     "gateway/tunnels/relay/kernel",
     "gateway/tunnels/relay/pinging",
+    "gateway/tunnels/relay/reading",
     "gateway/tunnels/relay/relay",
     "gateway/tunnels/relay/sealed",
     "gateway/tunnels/relay/streams",

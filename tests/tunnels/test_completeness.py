@@ -24,7 +24,8 @@ HOLDINGS = {
     "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
     "tunnels/relay/pinging.py Pinging": words("called now"),
     "tunnels/relay/sealed.py Sealed": {"now"},
-    "tunnels/relay/relay.py Relay": words("tick_ns called now"),
+    "tunnels/relay/reading.py Reading": words("tick_ns called now"),
+    "tunnels/relay/relay.py Relay": {"now"},
     "tunnels/relay/poller.py Poller": words(
         "kernel relay on_failure wires heavy is_loaded _callbacks _readers _recalled _received _deferred"
     ),
@@ -32,7 +33,7 @@ HOLDINGS = {
     "tunnels/table/table.py Slice": words("table slot cells block first _backends_at _routes_at _free _taken"),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
-        tls_wire
+        tls_wire ways _preambles
         """),
     "edge/owner.py Owner": words("""
         slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses

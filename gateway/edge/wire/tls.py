@@ -7,7 +7,7 @@ that they were not taken, and passes the same plaintext once more.
 from __future__ import annotations
 
 from array import array
-from errno import EAGAIN, ECONNRESET, EINTR, EPIPE, EPROTO
+from errno import EAGAIN, EBADF, ECONNRESET, EINTR, EPIPE, EPROTO
 from typing import TYPE_CHECKING, Any
 
 from gateway.protocol.tls.alerts import name_of
@@ -117,7 +117,9 @@ class TlsWire:
     def read(self, fd: int) -> int:
         """See :meth:`gateway.edge.wire.Wire.read`."""
         self._full = False
-        stream = self._streams[fd]
+        stream = self._streams.get(fd)
+        if stream is None:
+            return -EBADF
         if stream.end != OPEN:
             return -stream.end
         half = len(stream.half)
@@ -163,7 +165,8 @@ class TlsWire:
         records = self._records
         got = records.open(stream.cells, 0, 0, size, self._kernel.buffer, 0)
         event = records.event
-        stream.half = bytes(self._wire[records.used : size]) if not event else b""
+        used = records.used
+        stream.half = b"" if used == size or event else bytes(self._wire[used:size])
         if event:
             if event == BROKEN:
                 self._keep(fd, stream, records.refuse(stream.cells, 0, records.alert))
@@ -189,7 +192,9 @@ class TlsWire:
         return self._send(fd, self._kernel.buffer, start, end)
 
     def _send(self, fd: int, data: bytes | bytearray, start: int, end: int) -> int:
-        stream = self._streams[fd]
+        stream = self._streams.get(fd)
+        if stream is None:
+            return -EBADF  # it was closed in this turn, after this was deferred
         done = start
         ahead = b""
         if stream.unsent and not stream.sealed and start < end:

@@ -6,8 +6,7 @@ loaded.
 
 from __future__ import annotations
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from typing import TYPE_CHECKING
 
 from gateway.protocol.tls.state import (
     AES_128_GCM,
@@ -23,6 +22,9 @@ from gateway.protocol.tls.state import (
     TLS13,
     VERSION,
 )
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 
 COMPILED = False
 HEADER_BYTES = 5
@@ -67,6 +69,8 @@ class Protection:
             if size < 0:
                 return -1
             extra = number.to_bytes(8, "big") + header[:3] + size.to_bytes(2, "big")
+        from cryptography.exceptions import InvalidTag
+
         try:
             plain = _aead(cells[at + SUITE], key).decrypt(nonce, bytes(data[body:end]), extra)
         except InvalidTag:
@@ -129,7 +133,12 @@ def _xored(iv: bytes, number: int) -> bytes:
 
 
 def _aead(suite: int, key: bytes) -> AESGCM | ChaCha20Poly1305:
-    """:raises ValueError: there is no such suite"""
+    """The library is imported by the first record: without TLS, a worker does not need its memory.
+
+    :raises ValueError: there is no such suite
+    """
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+
     if suite in (AES_128_GCM, AES_256_GCM):
         return AESGCM(key)
     if suite == CHACHA20_POLY1305:

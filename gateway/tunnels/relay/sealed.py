@@ -66,11 +66,11 @@ class Sealed(Pinging):
     """Streams of which either side may use TLS."""
 
     def _relay(self, row: int, side: int, got: int) -> None:
-        """Relay what is in the buffer; see :class:`Relay`."""
+        """Relay what is in the buffer; see :class:`Reading`."""
         raise AssertionError("records alone are not relayed")
 
     def _read_nothing(self, row: int, side: int, got: int) -> None:
-        """A read returned no bytes; see :class:`Relay`."""
+        """A read returned no bytes; see :class:`Reading`."""
         raise AssertionError("records alone do not end")
 
     def _read_records(self, row: int, side: int, most: int) -> None:

@@ -1,4 +1,7 @@
-"""nginx and ``openssl s_server`` behind the gateway, as backends with TLS."""
+"""nginx and ``openssl s_server`` behind the gateway: tunnels, client certificates, renegotiation.
+
+Requests to them are in ``tests/peers/test_tls_backends.py``.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +73,7 @@ async def test_nginx(
             return 200 "$ssl_protocol|$ssl_client_verify|$ssl_client_s_dn|$ssl_server_name|$connection_requests";
         }}
         """,
-        tls=True,
+        listen="ssl",
     )
     gateway = await start_gateway(
         {
@@ -150,32 +153,6 @@ async def test_key_updates_of_the_backend(
     await messages_pass(client, server, 4)
     assert server.traced(RECEIVED + KEY_UPDATE) == 3
     await gateway.tunnels(1)
-
-
-async def test_key_updates_between_requests(
-    start_gateway: StartGateway,
-    open_connection: Open,
-    s_server: SServer,
-    authority: Authority,
-    pair: Files,
-    tmp_path: Path,
-) -> None:
-    """In the middle of an answer, and on a connection that the pool keeps."""
-    address, server = await s_server(pair, "-tls1_3", trace=tmp_path / "trace")
-    gateway = await start_behind(start_gateway, address, authority)
-    client = await open_connection(gateway)
-    for number in range(1, 4):
-        await client.send(request(f"/{number}"))
-        await server.prints(f"GET /{number} HTTP/1.1")
-        await server.prints("X-Request-Id")
-        await server.type("HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
-        assert (await client.head()).status == 200
-        await server.type("K\n")
-        await server.traces(SENT + KEY_UPDATE, 2 * number - 1)
-        await server.type("rest")
-        assert await client.read(8) == b"halfrest"
-        await server.type("K\n")
-        await server.traces(SENT + KEY_UPDATE, 2 * number)
 
 
 async def test_a_backend_that_asks_for_renegotiation(
