@@ -75,6 +75,7 @@ class Handshaking:
         "_peer",
         "_shared",
         "_started_ns",
+        "_tickets",
         "_touched",
         "_unsent",
         "_watched",
@@ -89,6 +90,7 @@ class Handshaking:
         self._peer = peer
         self._handshake = handshake
         self._unsent = b""
+        self._tickets = b""
         self._is_due = False
         self._is_full = False
         self._watched = False
@@ -169,7 +171,10 @@ class Handshaking:
             self._failed(failure)
             return
         output = handshake.take_output()
-        if output:
+        established = handshake.established
+        if established is not None and established.version == "1.3":
+            self._tickets = output  # they go with the first answer
+        elif output:
             self._send(output)
         if self._over:
             return
@@ -206,7 +211,7 @@ class Handshaking:
         peer.is_tls = True
         peer.certificate_fields = established.client_fields
         self._let_go()
-        shared.wire.attach(fd, TlsStream(established.cells, self._handshake.rest()))
+        shared.wire.attach(fd, TlsStream(established.cells, self._handshake.rest(), self._tickets))
         client = Client(clients, fd, peer, shared.wire)
         client.deadline_ns = self.deadline_ns
         clients.poller.call(client.begin)

@@ -136,6 +136,16 @@ async def test_a_request_with_the_handshakes_last_message(gateway: Gateway, secu
     assert hashlib.sha256(b"x" * 100_000).hexdigest() in (await client.answer()).text
 
 
+async def test_the_ticket_comes_with_the_first_answer(gateway: Gateway, secure: Secure) -> None:
+    client = await secure(gateway, "1.3")
+    session = client.tls.session
+    assert session is None or not session.has_ticket
+    await client.send(request("/a"))
+    assert (await client.answer()).status == 200
+    assert client.tls.session is not None
+    assert client.tls.session.has_ticket
+
+
 @VERSIONS
 async def test_an_event_stream(secure: Secure, gateway: Gateway, web: Web, version: str) -> None:
     client = await secure(gateway, version)

@@ -75,6 +75,7 @@ class Handshake:
         "_choose",
         "_client_hello",
         "_explicit",
+        "_flights",
         "_held",
         "_incoming",
         "_key_log",
@@ -119,6 +120,8 @@ class Handshake:
         self._held = b""
         """records of a ClientHello that has not come whole"""
         self._server_hello = bytearray()
+        self._flights: list[bytes] = []
+        """what was sent; TLS 1.2 needs to know more of it"""
         self._switched = False
         self._explicit = b""
         self._log = b""
@@ -152,6 +155,24 @@ class Handshake:
 
         :raises HandshakeFailed: it failed; :meth:`take_output` has the alert that says so to the peer
         """
+        record = self._next()
+        if record[0] == CHANGE_CIPHER_SPEC and self._object is not None:
+            # It is followed by another one: asking OpenSSL now costs, and gets nothing.
+            self._incoming.write(record)
+            if not self.has_record:
+                return
+            record = self._next()
+        if self._choose is None:
+            self._note_hello(record, 0, len(record))
+        elif self._object is None:
+            record = self._hold(record)
+            if not record:
+                return
+        self._incoming.write(record)
+        self._advance()
+
+    def _next(self) -> bytes:
+        """Take the next record. :raises HandshakeFailed: it is none, or one too many"""
         received = self._received
         size = HEADER_BYTES + int.from_bytes(received[3:5], "big")
         if not self._is_record_header(size):
@@ -162,15 +183,7 @@ class Handshake:
             raise HandshakeFailed(TOO_LARGE, f"a handshake of {self._records} records, {self._bytes} bytes")
         record = bytes(received[:size])
         del received[:size]
-        if self._choose is None:
-            self._note_hello(record, 0, size)
-        elif self._object is None:
-            record = self._hold(record)
-            if not record:
-                return
-        self._incoming.write(record)
-        if record[0] != CHANGE_CIPHER_SPEC:  # it is followed by another one: asking OpenSSL now costs, and gets nothing
-            self._advance()
+        return record
 
     def _hold(self, record: bytes) -> bytes:
         """Wait for a whole ClientHello, which says which context is used. :returns: all its records once they are there
@@ -221,7 +234,7 @@ class Handshake:
         output = self._outgoing.read()
         if output:
             self._output += output
-            self._look_at(output)
+            self._flights.append(output)
         if failure is not None:
             raise failure from None
         if complete:
@@ -264,6 +277,8 @@ class Handshake:
                 sent = _records_of(output, APPLICATION_DATA) if role == ACCEPTED else 0
                 cells = session_of_tls13(suite, role, secrets[CLIENT_TRAFFIC], secrets[SERVER_TRAFFIC], sent)
             else:
+                for flight in self._flights:
+                    self._look_at(flight)
                 client_random, server_random = self._randoms()
                 explicit = self._explicit if "GCM" in cipher[0] else b""
                 cells = session_of_tls12(suite, role, secrets[MASTER], client_random, server_random, explicit)
@@ -286,6 +301,7 @@ class Handshake:
             client_fields,
         )
         self._object = None
+        self._flights.clear()
 
     def _randoms(self) -> tuple[bytes, bytes]:
         """Those of client and server. :raises ValueError: they are not where they belong"""

@@ -196,7 +196,10 @@ class TlsWire:
         if stream is None:
             return -EBADF  # it was closed in this turn, after this was deferred
         done = start
-        if stream.unsent:
+        ahead = b""
+        if stream.unsent and not stream.sealed and start < end:
+            ahead, stream.unsent = stream.unsent, b""  # the end of a handshake: one system call for both
+        elif stream.unsent:
             sent = self._flush(fd, stream)
             if stream.unsent:
                 return sent if sent < 0 else 0
@@ -209,15 +212,25 @@ class TlsWire:
         while done < end:
             stop = min(done + SEAL_BYTES, end)
             size = records.seal(stream.cells, 0, data, done, stop, self._kernel.now())
-            sent = self._kernel.send_wire(fd, 0, size)
+            if ahead:
+                together = ahead + bytes(self._wire[:size])
+                sealed: bytes | bytearray = together
+                size = len(together)
+                sent = self._kernel.write(fd, together)
+                ahead = b""
+            else:
+                sealed = self._wire
+                sent = self._kernel.send_wire(fd, 0, size)
             if sent != size:
                 if sent < 0 and sent not in NOT_NOW:
                     return sent
-                stream.unsent = bytes(self._wire[max(sent, 0) : size])
+                stream.unsent = bytes(sealed[max(sent, 0) : size])
                 stream.sealed = stop - done
                 stream.sealed_hash = hash(bytes(data[done:stop]))
                 return done - start if done > start or sent > 0 else -EAGAIN
             done = stop
+        if stream.cells[ANSWER_DUE] and not stream.unsent:
+            self._answer(fd, stream)
         return done - start
 
     def _flush(self, fd: int, stream: TlsStream) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from array import array
+from functools import cache
 from typing import NamedTuple
 
 from gateway.protocol.tls.state import (
@@ -137,15 +138,20 @@ def prf(algorithm: str, secret: bytes, label: bytes, seed: bytes, size: int) -> 
 
 def expand_label(algorithm: str, secret: bytes, label: bytes, size: int) -> bytes:
     """HKDF-Expand-Label of TLS 1.3 with an empty context (RFC 8446 7.1, RFC 5869 2.3). :param size: bytes wanted"""
-    label = b"tls13 " + label
-    info = size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
-    block = out = b""
-    n = 1
+    info = _info(label, size)
+    out = block = hmac.digest(secret, info + b"\1", algorithm)
+    n = 2
     while len(out) < size:
         block = hmac.digest(secret, block + info + bytes((n,)), algorithm)
         out += block
         n += 1
     return out[:size]
+
+
+@cache
+def _info(label: bytes, size: int) -> bytes:
+    label = b"tls13 " + label
+    return size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
 
 
 def _derive(cells: array[int] | memoryview[int], here: int, suite: Suite, secret: bytes) -> None:
@@ -155,5 +161,5 @@ def _derive(cells: array[int] | memoryview[int], here: int, suite: Suite, secret
 
 
 def _put(cells: array[int] | memoryview[int], at: int, data: bytes) -> None:
-    for n, value in enumerate(array("q", data.ljust(-(-len(data) // 8) * 8, b"\0"))):
-        cells[at + n] = value
+    values = array("q", data + bytes(-len(data) % 8))
+    cells[at : at + len(values)] = values

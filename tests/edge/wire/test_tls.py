@@ -31,8 +31,10 @@ class FakeKernel:
         self.sent = b""
         self.incoming = b""
         self.is_shut = self.is_reset = self.has_fin = False
+        self.calls = 0
 
     def _take(self, data: bytes) -> int:
+        self.calls += 1
         taken = min(len(data), self.room)
         self.room -= taken
         self.sent += data[:taken]
@@ -135,6 +137,34 @@ def test_a_socket_that_takes_little(suite: str, seed: int) -> None:
         waiting = waiting[rig.wire.write(FD, waiting) :]
     heard += rig.heard()
     assert heard == expected
+
+
+@SUITES
+@pytest.mark.parametrize("room", [1 << 30, 0, 1, 10, 30, 100, 20_000])
+def test_the_end_of_a_handshake_goes_with_the_first_data(suite: str, room: int) -> None:
+    rig = Rig(suite)
+    rig.wire.write(FD, b"tickets ")
+    rig.stream.unsent, rig.kernel.sent, rig.kernel.calls = rig.kernel.sent, b"", 0
+    rig.kernel.room = room
+    waiting = data = random.Random(room).randbytes(100_000 if room == 20_000 else 50)
+    sent = rig.wire.write(FD, waiting)
+    assert rig.kernel.calls == 1
+    waiting = waiting[max(sent, 0) :]
+    rig.kernel.room = 1 << 30
+    while waiting:
+        waiting = waiting[rig.wire.write(FD, waiting) :]
+    assert rig.heard() == b"tickets " + data
+
+
+def test_a_key_update_before_the_first_data_is_answered_behind_it() -> None:
+    rig = Rig(TLS13_SUITES[0])
+    rig.wire.write(FD, b"tickets ")
+    rig.stream.unsent, rig.kernel.sent = rig.kernel.sent, b""
+    rig.stream.cells[ANSWER_DUE] = 1
+    assert rig.wire.write(FD, b"data") == 4
+    assert not rig.stream.cells[ANSWER_DUE]
+    assert rig.wire.write(FD, b", and more") == 10
+    assert rig.heard() == b"tickets data, and more"
 
 
 def test_a_caller_that_gives_up_may_send_nothing_else() -> None:
