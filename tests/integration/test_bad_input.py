@@ -37,7 +37,7 @@ async def gateway(start_shared_gateway: StartGateway, web: Web, scripted: Script
     nobody = f"127.0.0.1:{free_port()}"
     return await start_shared_gateway(
         {
-            "timeouts": {"request_head": "600ms"},
+            "timeouts": {"request_head": "2s"},
             "upstreams": {
                 "web": {"backends": [web.address]},
                 "scripted": {"backends": [scripted.address]},

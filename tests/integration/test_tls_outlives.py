@@ -83,6 +83,13 @@ async def traffic(busy: list[Tunnel]) -> None:
     await eventually(lambda: all(tunnel.progress >= mark + 3 for tunnel, mark in marks.items()), "traffic")
 
 
+async def ended(busy: list[Tunnel], count: int) -> None:
+    """Wait until so many of them have ended. They rest from then on."""
+    for tunnel in busy:
+        tunnel.rest()  # a slow end would take its time to read what was sent before
+    await eventually(lambda: sum(tunnel.gone for tunnel in busy) == count, "those lost to end")
+
+
 async def check_idle(idle: list[Tunnel]) -> None:
     for tunnel in idle:
         assert tunnel.lives
@@ -127,15 +134,12 @@ async def test_kills_and_upgrades(
             assert clean
             lost |= dirty
             await until_lost(gateway, lost)
-            await eventually(
-                lambda those=busy, dirty=dirty: sum(t.gone for t in those) == len(dirty), "lost ones to end"
-            )
+            await ended(busy, len(dirty))
         for tunnel in (*busy, *idle):
             tunnel.check()
         busy = [tunnel for tunnel in busy if tunnel.lives]
-        fresh = await clients.open(gateway.address, BUSY - len(busy))
-        get_busy(fresh)
-        busy += fresh
+        busy += await clients.open(gateway.address, BUSY - len(busy))
+        get_busy(busy)
     for tunnel in busy:
         tunnel.rest()
     await check_idle(idle)
@@ -176,7 +180,7 @@ async def test_the_supervisor_dies(make_service: MakeService, play: Play, author
     table.close()
     assert len(clean) >= IDLE
     gateway = await service.start()
-    await eventually(lambda: sum(tunnel.gone for tunnel in busy) == len(dirty), "those lost to end")
+    await ended(busy, len(dirty))
     busy = [tunnel for tunnel in busy if tunnel.lives]
     for tunnel in (*busy, *idle):
         tunnel.check()

@@ -109,16 +109,22 @@ class End(asyncio.Protocol):
         self._busy = pause
         self._slow = slow
         if slow:  # otherwise tens of megabytes fit into its buffer, and it may take a while until anything waits for it
-            sock = self.transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SLOW_BUFFER_BYTES)
+            self._set_buffer(SLOW_BUFFER_BYTES)
         self._timer = asyncio.get_running_loop().call_later(random.random() * pause, self._next)
 
     def rest(self) -> None:
-        """Send no more."""
+        """Send no more, and read as fast as one can."""
         self._busy = None
-        self._slow = False
+        if self._slow:
+            self._slow = False
+            self._set_buffer(LARGE)
         if self._timer is not None:
             self._timer.cancel()
+
+    def _set_buffer(self, size: int) -> None:
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and not self.gone:  # None once a TLS transport has closed
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
 
     def _next(self) -> None:
         self._timer = None
