@@ -343,7 +343,7 @@ def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
 
 
 def _certificates(state: GatewayState) -> list[Json]:
-    """Return the certificates in use. ``error``: what is wrong with the file, while the one before stays in use."""
+    """Return the certificates in use. ``error``: what is wrong with the file, while the previous one stays in use."""
     return [
         {
             "file": os.fsencode(certificate.file).decode("utf-8", "replace"),

@@ -310,7 +310,7 @@ class TableCollector(Collector):
         )
         errors = CounterMetricFamily(
             "gateway_tls_certificate_errors",
-            "Times that a listener's certificate could not be read again; the one before stayed in use",
+            "Times that a listener's certificate could not be read again; the previous one stayed in use",
             labels=("certificate",),
         )
         for certificate in self._state.certificates:

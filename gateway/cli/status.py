@@ -102,7 +102,7 @@ def _certificates(certificates: list[dict[str, Any]]) -> Table:
     for certificate in certificates:
         days = int(certificate["expires_in"] // 86400)
         if certificate["error"] is not None:
-            state = Text("file is broken, the one before is in use", style="red")
+            state = Text("file is broken, the previous one is in use", style="red")
         elif certificate["expires_in"] < 0:
             state = Text("expired", style="red")
         else:

@@ -1,7 +1,7 @@
 """The certificates of listeners and upstreams while the gateway runs: read again when their files change, in the
 supervisor.
 
-A pair that is broken, half written for instance, changes nothing: workers go on with the one before, which the
+A pair that is broken, half written for instance, changes nothing: workers go on with the previous one, which the
 supervisor keeps. That is logged, counted and shown.
 """
 
@@ -73,7 +73,7 @@ class CertificateWatch:
             self._seen = signature
             self._broken = None
             for path, error in errors.items():
-                log.error("certificate %s: %s; the one before stays in use", path, error)
+                log.error("certificate %s: %s; the previous one stays in use", path, error)
                 self._state.certificate_errors[path] = self._state.certificate_errors.get(path, 0) + 1
         if found != before:
             log.info("certificates read again: %s", ", ".join(_changed_paths(before, found)))

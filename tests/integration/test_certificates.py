@@ -148,9 +148,9 @@ async def test_a_broken_pair_keeps_the_one_before(
     gateway = await start_gateway(to_one(raw_backend.address, listen=[listener(copies)]))
     before = shown(await secure(gateway))
     new = authority.issue("gateway.test", file="only-half")
-    gateway.tolerate("the one before stays in use")
+    gateway.tolerate("the previous one stays in use")
     replace(copies.cert, new.cert)
-    await gateway.stderr.containing("the one before stays in use")
+    await gateway.stderr.containing("the previous one stays in use")
     labels = {"certificate": str(copies.cert)}
     await gateway.until(lambda scrape: scrape.value("gateway_tls_certificate_errors_total", **labels) == 1, "a count")
     (certificate,) = (await gateway.api("status"))["certificates"]

@@ -104,7 +104,9 @@ async def test_files_that_change(
     assert await ask(client) == (200, "ok")
     cert.write_bytes(second.cert.read_bytes())  # still with the key of the first
     gateway.tolerate(f"certificate {cert}: the key in {key} is not that of the certificate")
-    await gateway.stderr.containing(f"the key in {key} is not that of the certificate in {cert}; the one before stays")
+    await gateway.stderr.containing(
+        f"the key in {key} is not that of the certificate in {cert}; the previous one stays"
+    )
     assert await ask(client) == (200, "ok")
     key.write_bytes(second.key.read_bytes())
     await gateway.stderr.containing(f"certificates read again: {cert}")

@@ -99,7 +99,7 @@ async def test_a_broken_pair_is_reported_once_and_keeps_nothing_else_back(rig, c
     assert rig.errors()[1] is None
     assert "is not that of the certificate" in rig.errors()[0]
     assert rig.state.certificate_errors == {str(rig.directory / "one.pem"): 1}
-    assert caplog.text.count("the one before stays in use") == 1
+    assert caplog.text.count("the previous one stays in use") == 1
 
 
 @pytest.mark.parametrize("name", ["one.key", "ca.pem"])
