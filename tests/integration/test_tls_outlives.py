@@ -7,9 +7,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
 import ssl
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,6 +149,44 @@ async def test_kills_and_upgrades(
     await all_complete(busy)
     scrape = await gateway.tunnels(IDLE + BUSY)
     assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == len(lost)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(180)
+async def test_a_certificate_is_replaced_under_them(
+    start_gateway: StartGateway, play: Play, authority: Authority
+) -> None:
+    """1,000 tunnels with ``GATEWAY_SOAK=1``; new connections get the new certificate, and no tunnel notices."""
+    clients = Clients(play, authority)
+    config = over_tls(authority, workers=2, **NO_PINGS, **to_one(play.address))
+    gateway = await start_gateway(config)
+    idle = await clients.open(gateway.address, 2 * IDLE)
+    section = config["listen"][0]["tls"]["certificates"][0]
+    renewed = authority.issue("localhost", file="renewed")
+    expected = der(renewed.cert)
+    began = time.monotonic()
+    for kind in ("cert", "key"):
+        os.replace(getattr(renewed, kind), section[kind])
+    while await shown(gateway.address, authority) != expected:
+        assert time.monotonic() - began < 5
+        await asyncio.sleep(0.1)
+    await check_idle(idle)
+
+
+def der(file: Path) -> bytes:
+    """The certificate in a file."""
+    return ssl.PEM_cert_to_DER_cert(file.read_text())
+
+
+async def shown(address: str, authority: Authority) -> bytes:
+    """The certificate that a new connection is shown."""
+    host, _, port = address.rpartition(":")
+    context = ssl.create_default_context(cafile=str(authority.ca))
+    _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname="localhost")
+    found: bytes = writer.get_extra_info("ssl_object").getpeercert(True)
+    writer.close()
+    await writer.wait_closed()
+    return found
 
 
 async def test_no_process_dumps_core(start_gateway: StartGateway, play: Play, authority: Authority) -> None:
