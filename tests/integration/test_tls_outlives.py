@@ -212,7 +212,7 @@ async def test_the_supervisor_dies(make_service: MakeService, play: Play, author
     gateway = await service.start(over_tls(authority, workers=2, **NO_PINGS, **to_one(play.address)))
     idle = await clients.open(gateway.address, IDLE)
     busy = await clients.open(gateway.address, BUSY)
-    get_busy(busy)
+    get_busy(busy, stalling=False)
     await traffic(busy)
     await service.stored(IDLE + BUSY)
     await service.die()

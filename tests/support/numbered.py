@@ -33,7 +33,7 @@ _MASKED_BLOCK = apply_mask(_BLOCK, KEY)
 CLIENT, BACKEND = 0, 1
 SLOW_SECONDS = 0.05
 """Between two reads of an end that is slow."""
-SLOW_BUFFER_BYTES = 16 * 1024
+SLOW_BUFFER_BYTES = 64 * 1024
 """The receive buffer of such an end."""
 PAUSE_SECONDS = 0.05
 """Of a busy end, between two messages."""
@@ -250,10 +250,10 @@ class Tunnel:
             end.rest()
 
 
-def get_busy(tunnels: list[Tunnel]) -> None:
-    """Have all of them send, one in ten faster than its ends read."""
+def get_busy(tunnels: list[Tunnel], stalling: bool = True) -> None:
+    """Have all of them send. :param stalling: one in ten faster than its ends read"""
     for n, tunnel in enumerate(tunnels):
-        slow = n % 10 == 0
+        slow = stalling and n % 10 == 0
         tunnel.be_busy(0 if slow else PAUSE_SECONDS, slow)
 
 
@@ -263,6 +263,11 @@ async def all_complete(tunnels: Iterable[Tunnel], what: str = "everything to arr
     for tunnel in tunnels:
         assert tunnel.lives
         tunnel.check()
+
+
+def _goodbye(tls: ssl.SSLContext | None) -> float | None:
+    """How long an end of a connection that was cut may try to send what it still has: 30 s if asyncio is not told."""
+    return None if tls is None else 1.0
 
 
 class Play:
@@ -282,7 +287,9 @@ class Play:
         port = free_port()
         loop = asyncio.get_running_loop()
         made: Play
-        server = await loop.create_server(lambda: made._backend(), "127.0.0.1", port, backlog=4096, ssl=tls)
+        server = await loop.create_server(
+            lambda: made._backend(), "127.0.0.1", port, backlog=4096, ssl=tls, ssl_shutdown_timeout=_goodbye(tls)
+        )
         made = cls(server, f"127.0.0.1:{port}")
         return made
 
@@ -303,7 +310,9 @@ class Play:
         client.tunnel = number
         self._clients.add(client)
         name = None if tls is None else "localhost"
-        await loop.create_connection(lambda: client, host, int(port), ssl=tls, server_hostname=name)
+        await loop.create_connection(
+            lambda: client, host, int(port), ssl=tls, server_hostname=name, ssl_shutdown_timeout=_goodbye(tls)
+        )
         client.transport.write(handshake(f"/{number}"))
         client.unanswered = answered
         head = await within(answered, "the answer to a handshake", seconds)

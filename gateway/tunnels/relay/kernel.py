@@ -26,9 +26,6 @@ SPARE_BYTES = 16
 WIRE_SPARE_BYTES = 20 * 1024
 """What ``wire`` has beyond the buffer: room for a record, and for what records add to the data in them."""
 
-MOST_DISCARDED = 1 << 27
-"""Bytes of a connection that is hung up; no receive buffer is larger."""
-
 SHORT_BYTES = 1024
 """Less is sent without further ado."""
 
@@ -132,16 +129,8 @@ class Kernel:
         _shutdown(fd, socket.SHUT_WR)
 
     def hang_up(self, fd: int) -> None:
-        """End the connection of ``fd`` both ways, which :meth:`close` alone does not while others hold it too.
-
-        What was received and not read is discarded: a peer that fills the receive buffer would otherwise wait for room
-        as long as another process holds the connection. What it sends from now on resets the connection.
-        """
+        """End the connection of ``fd`` both ways, which :meth:`close` alone does not while others hold it too."""
         _shutdown(fd, socket.SHUT_RDWR)
-        with contextlib.suppress(OSError), _borrowed(fd) as connection:
-            for _ in range(MOST_DISCARDED // self.receive_bytes):
-                if not connection.recv_into(self._view, 0, socket.MSG_TRUNC | socket.MSG_DONTWAIT):
-                    break
 
     def reset(self, fd: int) -> None:
         """Have the connection of ``fd`` end with a reset when it is closed: its peer sees that something is missing."""

@@ -18,7 +18,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buf, size_t n, int flags)
     ssize_t c_send "send"(int fd, const void *buf, size_t n, int flags)
     int shutdown(int fd, int how)
-    int SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL, MSG_TRUNC, MSG_DONTWAIT
+    int SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL
     struct sockaddr:
         unsigned short sa_family
     ctypedef unsigned int socklen_t
@@ -79,7 +79,6 @@ SPARE_BYTES = 16
 WIRE_SPARE_BYTES = 20 * 1024
 KEEPALIVE_IDLE_SECONDS = 60
 FIRST_BYTES = 32 * 1024
-cdef Py_ssize_t MOST_DISCARDED = 1 << 27
 cdef int NO_DELAY = 1
 cdef int KEEP_ALIVE = 1
 cdef int KEEP_IDLE = KEEPALIVE_IDLE_SECONDS
@@ -163,7 +162,6 @@ cdef class Kernel:
 
     cpdef void hang_up(self, int fd) noexcept:
         shutdown(fd, SHUT_RDWR)
-        c_recv(fd, NULL, MOST_DISCARDED, MSG_TRUNC | MSG_DONTWAIT)  # tcp(7): discarded, copied nowhere
 
     cpdef void reset(self, int fd) noexcept:
         cdef linger how
