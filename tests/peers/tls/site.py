@@ -11,6 +11,7 @@ from tests.support.backends import Web
 from tests.support.certificates import Authority
 from tests.support.gateway import Gateway, route
 from tests.support.ports import free_port
+from tests.support.scrape import Scrape
 from tests.support.tls import trusting
 
 NAME = "localhost"
@@ -68,10 +69,16 @@ class Site(NamedTuple):
         """A client's context."""
         return trusting(self.ca, version, suites)
 
-    async def handshakes(self, version: str) -> float:
-        """How many succeeded, with ``1.2`` or ``1.3``."""
-        scrape = await self.gateway.scrape()
-        return scrape.value("gateway_tls_handshakes_total", side="client", result="ok", version=version)
+    async def handshakes(self, version: str, least: float = 0) -> float:
+        """How many succeeded, with ``1.2`` or ``1.3``.
+
+        :param least: wait until it is that many: they are counted a little later
+        """
+
+        def count(scrape: Scrape) -> float:
+            return scrape.value("gateway_tls_handshakes_total", side="client", result="ok", version=version)
+
+        return count(await self.gateway.until(lambda scrape: count(scrape) >= least, f"{least:g} handshakes"))
 
 
 async def start_site(start_gateway: StartGateway, backends: Backends, directory: Path, **keys: Any) -> Site:

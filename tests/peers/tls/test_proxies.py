@@ -32,7 +32,7 @@ async def everything_works(site: Site, proxy: str, version: str) -> None:
 
     async with aiohttp.ClientSession() as session:
         await asyncio.gather(*(get(session, number) for number in range(50)))
-    assert await site.handshakes(version) >= before + 3
+    await site.handshakes(version, before + 3)
 
 
 @VERSIONS
