@@ -265,7 +265,7 @@ def _headers_from_nobody(written: Mapping[str, object]) -> Iterator[Conflict]:
             continue
         try:
             if parse_listen(value_of(listener, "address")).path is not None:
-                continue  # whoever connects to a unix socket is trusted
+                continue  # peers on a unix socket are trusted
         except BadValue:
             pass  # reported by its validator
         error = BadValue(

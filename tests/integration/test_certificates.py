@@ -157,7 +157,7 @@ async def test_a_broken_pair_keeps_the_one_before(
     assert "is not that of the certificate" in certificate["error"]
     assert "file is broken" in await status_of(gateway)
     assert shown(await secure(gateway)) == before
-    # A worker that starts while it is broken has the one before as well.
+    # A worker that starts while it is broken has the previous one as well.
     await gateway.kill_worker(0)
     await gateway.until(lambda scrape: scrape.value("gateway_worker_restarts_total") == 1, "the new worker")
     assert shown(await secure(gateway)) == before

@@ -40,7 +40,7 @@ async def test_a_life(start_gateway: StartGateway, backends: Backends, open_conn
     *starting, ready = await manager.until("READY")
     assert all(message.keys() == {"WATCHDOG", "STATUS"} for message in starting)
     assert ready == {"READY": "1", "STATUS": "workers: 2 of 2; tunnels: 0"}
-    client = await open_connection(gateway)  # at once: whoever is told READY sends clients
+    client = await open_connection(gateway)  # at once: READY makes the service manager send clients
     await client.send(handshake("/"))
     assert (await client.head()).status == 101
 

@@ -139,7 +139,7 @@ async def test_an_http_proxy_in_front_is_the_source(
 async def test_two_clients_never_share_a_connection(
     start_gateway: StartGateway, open_connection: Open, backend: ProxyBackend
 ) -> None:
-    """One after another, so that a pool would give each the connection of the one before."""
+    """One after another, so that a pool would give each the previous connection."""
     gateway = await start_gateway(to(backend.address))
     clients = [await open_connection(gateway) for _ in range(5)]
     for number in range(4):

@@ -276,7 +276,7 @@ async def test_a_close_frame_is_relayed_and_told(
 async def test_control_frames_cross_a_tunnel_untouched(
     gateway: Gateway, open_connection: Open, scripted: Scripted
 ) -> None:
-    """The gateway answers no ping of an endpoint: whoever was asked does."""
+    """The gateway answers no ping of an endpoint: the endpoint that was asked does."""
     client, backend = await tunnel(gateway, open_connection, scripted, "/raw/control")
     sent = frame(PING, b"p" * 125, b"mask") + frame(PONG, b"", b"MASK") + frame(BINARY, b"b", b"0000")
     await client.send(sent)

@@ -1,6 +1,6 @@
 """Programs and workers that cannot take over: the upgrade fails, and every tunnel goes on all the same.
 
-Whoever wants another program on disk runs a copy of the package, and changes that.
+A test that needs another program on disk runs a copy of the package, and changes that.
 """
 
 from __future__ import annotations

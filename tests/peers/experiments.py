@@ -145,7 +145,7 @@ async def climb(way: Way, clients: int, to_seconds: float) -> Learned:
 
 
 def history(samples: list[Sample]) -> str:
-    """A line for each sample that differs from the one before."""
+    """A line for each sample that differs from the previous one."""
     lines = []
     before: object = None
     for at, cuts, intervals, keepalive in samples:

@@ -71,7 +71,7 @@ def test_a_slow_client(worker: TlsWorker, room: int) -> None:
 
 
 def test_close_notify_behind_a_request_is_the_end_of_it(worker: TlsWorker) -> None:
-    """As FIN is: whoever closes wants no answer."""
+    """As FIN is: a client that closes wants no answer."""
 
     def check(play) -> None:
         assert play.client.received in (b"", ANSWER_1)
