@@ -8,10 +8,10 @@ import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import PlainValidator, WithJsonSchema
 
 from gateway.config.errors import BadValue
-from gateway.config.words import found, quoted
+from gateway.config.paths import path_of
 
 if TYPE_CHECKING:
     from ssl import SSLError
@@ -26,15 +26,7 @@ _CERTIFICATE_HINT = "a PEM file that begins with the certificate, followed by th
 _KEY_HINT = "a PEM file with the private key of the certificate"
 
 
-def _parse_path(value: object, info: ValidationInfo) -> str:
-    if not isinstance(value, str) or not value:
-        raise BadValue(f"expected a path, found {found(value)}", "the path of a PEM file")
-    if not value.isprintable():
-        raise BadValue(f"the path {quoted(value)} holds a control character", "the path of a PEM file")
-    return os.path.join((info.context or {}).get("directory", ""), value)
-
-
-PemPath = Annotated[str, PlainValidator(_parse_path), WithJsonSchema({"type": "string", "minLength": 1})]
+PemPath = Annotated[str, PlainValidator(path_of("a PEM file")), WithJsonSchema({"type": "string", "minLength": 1})]
 """The path of a PEM file. In a `Config` it is absolute."""
 
 

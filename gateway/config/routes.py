@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from gateway.config.access import Network, Origin
+from gateway.config.auth import Auth
 from gateway.config.keepalive import KeepaliveOverrides
+from gateway.config.limits import Limits
 from gateway.config.matching import Match
 from gateway.config.names import Name, Upgrade
 from gateway.config.section import Section
@@ -50,6 +52,11 @@ class Route(Section):
         default=(),
         description="Networks and addresses of clients that get 403",
     )
+    auth: Auth | None = Field(
+        default=None,
+        description="How clients prove who they are: jwt, basic or forward; without valid credentials they get 401",
+    )
+    limits: Limits | None = Field(default=None, description="How much a client may do; all limits are off by default")
     timeouts: TimeoutOverrides = Field(
         default_factory=TimeoutOverrides,
         description="Timeouts that differ on this route from the gateway's",

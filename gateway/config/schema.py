@@ -13,11 +13,16 @@ from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSch
 from gateway.config.access import Network, contradictions
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_listen
 from gateway.config.admin_token import Token, without_token
+from gateway.config.auth import Auth
+from gateway.config.auth_basic import Basic
+from gateway.config.auth_forward import ForwardAuth
+from gateway.config.auth_jwt import Jwt
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
 from gateway.config.heads import Heads, Underscores
 from gateway.config.keepalive import Keepalive, KeepaliveOverrides, KeepaliveSide, misfits_on_routes
+from gateway.config.limits import Limits
 from gateway.config.listener_tls import CertificatePair, ListenerTls
 from gateway.config.matching import HostPattern, Match
 from gateway.config.names import Name
@@ -32,15 +37,20 @@ __all__ = [
     "AccessLog",
     "Address",
     "Admin",
+    "Auth",
     "Backend",
     "BackendAddress",
+    "Basic",
     "CertificatePair",
     "Config",
     "Drain",
+    "ForwardAuth",
     "Heads",
+    "Jwt",
     "Keepalive",
     "KeepaliveOverrides",
     "KeepaliveSide",
+    "Limits",
     "ListenAddress",
     "Listener",
     "ListenerTls",
@@ -227,6 +237,11 @@ class Config(Section):
             if upstream.tls is not None:
                 for key, error in upstream.tls.mistakes_in_files():
                     yield Conflict(("upstreams", name, "tls", *key), error)
+
+        for index, route in enumerate(self.routes):
+            if route.auth is not None:
+                for key, error in route.auth.mistakes_in_files():
+                    yield Conflict(("routes", index, "auth", *key), error)
 
     def keepalive_of(self, route: Route) -> Keepalive:
         """Return the keepalive of `route`: the gateway's, overridden by its own keys."""

@@ -129,7 +129,8 @@ def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
             description = section.model_fields[str(details["loc"][-1])].description
             return BadValue("this key is required", f"add it: {description}")
         case "extra_forbidden":
-            hint = words.known(str(details["loc"][-1]), section.model_fields, "known here")
+            names = [field.alias or name for name, field in section.model_fields.items()]
+            hint = words.known(str(details["loc"][-1]), names, "known here")
             return BadKey("unknown key", hint)
         case "model_type" | "dict_type":
             return BadValue(f"expected a mapping, found {words.found(value)}", "lines such as `key: value`")

@@ -11,10 +11,39 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gateway.config.address import Address
+from gateway.config.settings_access import Access, Auth, Basic, ForwardAuth, Jwt, Rate, RouteLimits
 
 if TYPE_CHECKING:
     from gateway.config import schema
     from gateway.config.certificates import Certificates
+
+
+__all__ = [
+    "Access",
+    "AccessLog",
+    "Auth",
+    "Backend",
+    "Basic",
+    "Certificate",
+    "Drain",
+    "ForwardAuth",
+    "Heads",
+    "Jwt",
+    "KeepaliveSide",
+    "Listener",
+    "ListenerTls",
+    "Match",
+    "Pool",
+    "Rate",
+    "Route",
+    "RouteLimits",
+    "Settings",
+    "Timeouts",
+    "Upstream",
+    "UpstreamTls",
+    "backends_tls_of",
+    "listeners_of",
+]
 
 
 class Certificate(NamedTuple):
@@ -192,23 +221,6 @@ class Match(NamedTuple):
         return cls(match.hosts, match.path, match.path_exact, match.path_regex, match.subprotocols)
 
 
-class Access(NamedTuple):
-    """Who may come in on a route."""
-
-    origins: tuple[str, ...]
-    """empty for any"""
-    allow: tuple[IPv4Network | IPv6Network, ...]
-    """empty for any that ``deny`` does not name"""
-    deny: tuple[IPv4Network | IPv6Network, ...]
-
-    @classmethod
-    def of(cls, route: schema.Route) -> Access | None:
-        """Convert a route's rules. :returns: None if there are none"""
-        if route.origins or route.allow or route.deny:
-            return cls(route.origins, route.allow, route.deny)
-        return None
-
-
 class Route(NamedTuple):
     """Where matching requests go, and which upgrades are allowed."""
 
@@ -221,6 +233,7 @@ class Route(NamedTuple):
     client: KeepaliveSide
     backend: KeepaliveSide
     access: Access | None
+    limits: RouteLimits | None
 
     @classmethod
     def of(cls, route: schema.Route, config: schema.Config) -> Route:
@@ -236,6 +249,7 @@ class Route(NamedTuple):
             client=KeepaliveSide.of(keepalive.client),
             backend=KeepaliveSide.of(keepalive.backend),
             access=Access.of(route),
+            limits=RouteLimits.of(route.limits),
         )
 
 
@@ -261,6 +275,8 @@ class Settings(NamedTuple):
     drain: Drain
     upstreams: dict[str, Upstream]
     routes: tuple[Route, ...]
+    credentials: dict[str, str]
+    """files of users and keys, by absolute path"""
 
     @classmethod
     def of(cls, config: schema.Config, certificates: Certificates | None = None) -> Settings:
@@ -281,6 +297,7 @@ class Settings(NamedTuple):
             drain=Drain(config.drain.period, config.drain.close_code),
             upstreams={name: Upstream.of(upstream, certificates) for name, upstream in config.upstreams.items()},
             routes=tuple(Route.of(route, config) for route in config.routes),
+            credentials=_read_credentials(config),
         )
 
     @property
@@ -313,6 +330,22 @@ def backends_tls_of(config: schema.Config, certificates: Certificates) -> dict[s
         for name, upstream in config.upstreams.items()
         if upstream.tls is not None
     }
+
+
+def _read_credentials(config: schema.Config) -> dict[str, str]:
+    """Read files of users and keys. :raises BadValue: one cannot be used"""
+    found: dict[str, str] = {}
+    for route in config.routes:
+        auth = route.auth
+        if auth is None:
+            continue
+        from gateway.config.credentials import check_key_set, check_users
+
+        if auth.basic is not None:
+            found[auth.basic.users] = check_users(auth.basic.users)
+        if auth.jwt is not None and auth.jwt.keys is not None and "://" not in auth.jwt.keys:
+            found[auth.jwt.keys] = check_key_set(auth.jwt.keys)
+    return found
 
 
 def _read_certificates(config: schema.Config) -> Certificates | None:

@@ -21,8 +21,6 @@ LATER: list[tuple[list[str | int], str, Any]] = [
     (["routes", 0], "upstreams", [{"name": "chat", "weight": 9}]),
     (["routes", 0], "rewrite", {"strip_prefix": "/ws"}),
     (["routes", 0], "headers", {"remove": ["Cookie"]}),
-    (["routes", 0], "auth", {"basic": {}}),
-    (["routes", 0], "limits", {"frame_size": "1MiB"}),
 ]
 
 

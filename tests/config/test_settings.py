@@ -20,9 +20,11 @@ GENERAL = {"timeouts", "keepalive"}
 
 
 def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
-    assert set(schema.Config.model_fields) - OF_THE_SUPERVISOR - GENERAL | {"request_head", "http_idle"} == set(
-        Settings._fields
-    )
+    assert set(schema.Config.model_fields) - OF_THE_SUPERVISOR - GENERAL | {
+        "request_head",
+        "http_idle",
+        "credentials",
+    } == set(Settings._fields)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,11 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
         ("ListenerTls", set(), set()),
         ("Upstream", {"on_loss"}, {"loss_close_code"}),
         ("Match", set(), set()),
-        ("Route", {"keepalive", "origins", "allow", "deny"}, {"client", "backend", "access"}),
+        ("Route", {"keepalive", "origins", "allow", "deny", "auth"}, {"client", "backend", "access"}),
+        ("Auth", set(), set()),
+        ("Jwt", {"ca", "refresh", "at_expiry"}, {"expiry_code", "expiry_spread"}),
+        ("Basic", set(), set()),
+        ("ForwardAuth", set(), set()),
     ],
 )
 def test_every_key_of_a_section_is_sent(section, but, instead):

@@ -13,7 +13,7 @@ from gateway.config.settings import Listener, Settings, UpstreamTls
 from gateway.routing.registry import Registry
 from gateway.tunnels.learning.intervals import News
 
-VERSION = 8
+VERSION = 9
 """Version of the wire format. Upgrades across versions are refused, since old workers talk to the new supervisor."""
 
 NO_DESCRIPTOR = -1

@@ -1,0 +1,225 @@
+"""Signed tokens (RFC 7515, RFC 7519): how they are verified, where they are found, what the backend gets of them."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal, get_args
+
+from pydantic import BeforeValidator, Field, PlainValidator, Strict, ValidationInfo, WithJsonSchema
+
+from gateway.config.closecodes import CloseCode
+from gateway.config.durations import Duration, is_off, parse_duration
+from gateway.config.errors import BadKey, BadValue
+from gateway.config.field_names import FieldName
+from gateway.config.paths import path_of
+from gateway.config.pem import PemPath, check_ca
+from gateway.config.section import Conflict, Section, items_of, repeated, value_of
+from gateway.config.urls import parse_url
+from gateway.config.words import found, known, quoted
+
+Algorithm = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
+Source = tuple[Literal["header", "cookie", "query", "subprotocol"], str]
+"""Where a token may be, and the name it has there; for ``header`` the scheme is Bearer (RFC 6750)."""
+
+_PLACES = ("header", "cookie", "query", "subprotocol")
+_SECRET = "32 characters or more, such as ${JWT_SECRET} made by `openssl rand -hex 32`"
+_SOURCE_HINT = "header, cookie:NAME, query:NAME or subprotocol:NAME"
+_TOKEN_CHARACTERS = frozenset("!#$%&'*+-.^_`|~abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+
+
+def parse_source(value: object) -> Source:
+    """Parse where a token may be. :raises BadValue: it is no such place"""
+    if not isinstance(value, str):
+        raise BadValue(f"expected where tokens are, found {found(value)}", _SOURCE_HINT)
+    place, colon, name = value.partition(":")
+    if place == "header" and not colon:
+        return ("header", "authorization")
+    if place not in _PLACES or place == "header":
+        raise BadValue(f"{quoted(value)} is no place for a token", known(place, _PLACES, _SOURCE_HINT))
+    if not name or not _TOKEN_CHARACTERS.issuperset(name):
+        raise BadValue(f"{quoted(value)} lacks a name", f"{place}:NAME, such as {place}:token; letters and digits")
+    return (place, name)  # type: ignore[return-value]  # one of _PLACES
+
+
+def _parse_keys(value: object, info: ValidationInfo) -> str:
+    example = "jwks.json or https://auth.example.com/jwks.json"
+    if isinstance(value, str) and "://" in value:
+        return parse_url(value, example)
+    if not isinstance(value, str) or not value:
+        raise BadValue(f"expected a path or a URL, found {found(value)}", f"such as {example}")
+    return path_of("a file")(value, info)
+
+
+def _parse_secret(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadValue("expected text" if isinstance(value, str) else f"expected text, found {found(value)}", _SECRET)
+    return value  # never quoted in messages
+
+
+def _one_or_more(value: object) -> tuple[str, ...]:
+    items = value if isinstance(value, list | tuple) else [value]
+    if not items or not all(isinstance(item, str) and item for item in items):
+        raise BadValue(f"expected text or a list of texts, found {found(value)}", "as tokens have it")
+    return tuple(items)
+
+
+def _parse_leeway(value: object) -> float:
+    return 0.0 if value in ("0s", "0ms") else parse_duration(value, hint="such as 30s, or 0s")
+
+
+def _parse_requirement(value: object) -> object:
+    if isinstance(value, str | bool | int | float) or (
+        isinstance(value, list | tuple) and value and all(isinstance(item, str | bool | int | float) for item in value)
+    ):
+        return value
+    raise BadValue(f"expected what a claim must be, found {found(value)}", "text, a number, or a list of choices")
+
+
+def _expiry(value: object) -> object:
+    return None if is_off(value) else {} if value is None else value
+
+
+_Texts = Annotated[
+    tuple[str, ...],
+    PlainValidator(_one_or_more),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+]
+
+
+class AtExpiry(Section):
+    """What becomes of a tunnel when its token expires."""
+
+    close_code: CloseCode = Field(default=4401, description="Close code that the client is sent")
+    spread: Annotated[float, PlainValidator(_parse_leeway), WithJsonSchema({"type": "string"})] = Field(
+        default="10s",
+        validate_default=True,
+        description="Time over which many tunnels whose tokens expire at once are closed; few are closed at once",
+    )
+
+
+class Jwt(Section):
+    """How tokens are verified."""
+
+    keys: Annotated[str, PlainValidator(_parse_keys), WithJsonSchema({"type": "string", "minLength": 1})] | None = (
+        Field(default=None, description="Key set (JWKS): a file, or a URL that is asked again when keys are unknown")
+    )
+    ca: PemPath | None = Field(
+        default=None,
+        description="File of the CAs that may have issued the key server's certificate; default: the system's",
+    )
+    refresh: Duration = Field(
+        default="5m", validate_default=True, description="How often `keys` is asked again, where it is a URL"
+    )
+    secret: Annotated[str, PlainValidator(_parse_secret), WithJsonSchema({"type": "string"})] | None = Field(
+        default=None, repr=False, description="Shared secret of HS256, HS384 and HS512"
+    )
+    algorithms: tuple[Algorithm, ...] = Field(
+        min_length=1, description="Algorithms that are accepted; what a token says of its own never adds one"
+    )
+    issuer: _Texts = Field(default=(), description="Issuers (`iss`) that are accepted; absent: any")
+    audience: _Texts = Field(default=(), description="Audiences (`aud`), of which a token must have one; absent: any")
+    leeway: Annotated[float, PlainValidator(_parse_leeway), WithJsonSchema({"type": "string"})] = Field(
+        default="30s", validate_default=True, description="By how much clocks may differ, for `exp` and `nbf`"
+    )
+    sources: tuple[
+        Annotated[Source, PlainValidator(parse_source), WithJsonSchema({"type": "string", "minLength": 1})], ...
+    ] = Field(
+        default=("header",),
+        validate_default=True,
+        min_length=1,
+        alias="from",
+        description=f"Where tokens are looked for, in order: {_SOURCE_HINT}",
+    )
+    require: dict[
+        str,
+        Annotated[
+            object,
+            PlainValidator(_parse_requirement),
+            WithJsonSchema({"type": ["string", "number", "boolean", "array"]}),
+        ],
+    ] = Field(
+        default_factory=dict,
+        description="Claims that a token must have, by name; of a list of choices one. A claim that is a list, or text"
+        " of words as `scope` is, must contain it",
+    )
+    forward: dict[str, FieldName] = Field(
+        default_factory=dict,
+        description="Fields that the backend gets claims in, by claim; a client's own of these names never get there",
+    )
+    remove_token: Annotated[bool, Strict()] = Field(
+        default=False, description="Whether the token is taken out of what the backend gets"
+    )
+    at_expiry: Annotated[
+        AtExpiry | None,
+        BeforeValidator(_expiry, json_schema_input_type=AtExpiry | Literal["off", False]),
+    ] = Field(
+        default_factory=AtExpiry,
+        description="What becomes of a tunnel when its token expires; off lets it live on",
+    )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield algorithms without a key for them, keys without an algorithm, and fields that are set twice."""
+        given = [name for _, name in items_of(value_of(written, "algorithms")) if isinstance(name, str)]
+        for at, name in items_of(value_of(written, "algorithms")):
+            needed = "secret" if str(name).startswith("HS") else "keys"
+            if name == "none":
+                error = BadValue("tokens without a signature are never accepted", "RS256, ES256 or EdDSA")
+                yield Conflict(("algorithms", at), error)
+            elif isinstance(name, str) and value_of(written, needed) is None and name in _NAMES:
+                yield Conflict(
+                    ("algorithms", at), BadValue(f"{name} needs `{needed}`, which is missing", f"`{needed}`")
+                )
+        for key, symmetric in (("secret", True), ("keys", False)):
+            uses = any(name.startswith("HS") == symmetric for name in given)
+            if value_of(written, key) is not None and given and not uses:
+                yield Conflict((key,), BadKey("no algorithm uses this", f"one in `algorithms`, or no `{key}`"))
+        for key in ("ca", "refresh"):
+            keys = value_of(written, "keys")
+            if value_of(written, key) is not None and not (isinstance(keys, str) and "://" in keys):
+                yield Conflict((key,), BadKey("`keys` is not a URL", f"`keys: https://…`, or no `{key}`"))
+        forward = value_of(written, "forward")
+        if isinstance(forward, Mapping):
+            names = [
+                (("forward", str(claim)), name.lower()) for claim, name in forward.items() if isinstance(name, str)
+            ]
+            yield from repeated(names, _set_twice)
+
+    def mistakes_in_files(self) -> Iterator[Conflict]:
+        """Yield what is wrong with the files. Reads them."""
+        from gateway.config.credentials import check_key_set
+
+        if self.keys is not None and not is_url(self.keys):
+            try:
+                check_key_set(self.keys)
+            except BadValue as error:
+                yield Conflict(("keys",), error)
+        if self.ca is not None:
+            try:
+                check_ca(self.ca)
+            except BadValue as error:
+                yield Conflict(("ca",), error)
+
+
+def is_url(keys: str) -> bool:
+    """Whether a key set is fetched, rather than read from a file."""
+    return keys.startswith(("http://", "https://"))
+
+
+def _set_twice(name: str) -> BadValue:
+    return BadValue(f"another claim is sent as {name} already", "a field of its own for each claim")
+
+
+_NAMES = get_args(Algorithm)
