@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import time
 from errno import EAGAIN, EINTR
+from functools import partial
 from select import EPOLLRDHUP
 from typing import TYPE_CHECKING, Protocol
 
+from gateway.edge.access.granted import Granted
+from gateway.edge.checking import Checking
 from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.refusal import refusal_bytes
 from gateway.edge.refused import Refused
 from gateway.edge.request import Request, examine
 from gateway.edge.upgrade import Upgrade
-from gateway.observe.requests import Logged
+from gateway.observe.events import CLIENT_GONE
+from gateway.observe.requests import CLIENT_CLOSED_REQUEST
 from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.requests import RequestReader
 from gateway.protocol.websocket import has_body, requested_upgrades
 
 if TYPE_CHECKING:
+    from gateway.edge.access.method import Waiting
     from gateway.edge.clients import Clients
     from gateway.edge.pool import BackendConnection
     from gateway.edge.trust import Peer
@@ -220,21 +225,16 @@ class Client:
                 self.ahead = data[head.size :]
             self._head = head
             request = examine(head, self.peer, clients.config, self._started_ns)
+            if not was_known and not self.peer.trusted:  # a proxy says something else of each client
+                (clients.known_fields if request.upgrade is None else clients.known_heads).remember(head)
             access = clients.config.access.get(request.route.number)
             if access is not None:
-                access.check(request)
-            if clients.config.draining:
-                raise Refused(503, "this gateway is shutting down", "unavailable", request.route)
-            if request.upgrade is not None:
-                if not was_known and not self.peer.trusted:  # a proxy says something else of each client
-                    clients.known_heads.remember(head)
-                self._upgrade(request)
-                return True
-            if not request.route.proxies_http:
-                raise Refused(426, "only WebSocket is served here", "bad_request", request.route)
-            if not was_known and not self.peer.trusted:
-                clients.known_fields.remember(head)
-            self._exchange(request)
+                answer = access.check(request)
+                if answer is not None and not isinstance(answer, Granted):
+                    self._wait_for(answer, request)
+                    return True
+                request.granted = answer
+            self._serve(request)
         except BadHead as error:
             self.task = None
             self._refuse(Refused(error.status, str(error), "bad_request", request.route if request else None), request)
@@ -242,6 +242,52 @@ class Client:
             self.task = None
             self._refuse(refused, request)
         return True
+
+    def _wait_for(self, answer: Waiting, request: Request) -> None:
+        """Have the request wait until its credentials are checked."""
+        if not self._watched:
+            self.watch()
+        self.deadline_ns = self._clients.relay.now + self._clients.config.request_head_ns
+        checking = self.task = Checking(self, request)
+        checking.start(answer)
+
+    def checked(self, request: Request, verdict: Granted | Refused) -> None:
+        """The credentials of a request are checked: serve it, or refuse it."""
+        self.task = None
+        if self.is_full:
+            self.is_full = False
+            self.watch()
+        # As for any callback of the poller, what goes wrong here ends this connection, and no other.
+        self._clients.poller.call(partial(self._go_on, request, verdict))
+
+    def _go_on(self, request: Request, verdict: Granted | Refused) -> None:
+        try:
+            if isinstance(verdict, Refused):
+                raise verdict
+            request.granted = verdict
+            self._serve(request)
+        except BadHead as error:
+            self.task = None
+            self._refuse(Refused(error.status, str(error), "bad_request", request.route), request)
+        except Refused as refused:
+            self.task = None
+            self._refuse(refused, request)
+
+    def left_unchecked(self, request: Request) -> None:
+        """The client went away while its credentials were being checked."""
+        reason = "the client went away before the answer"
+        self._clients.refusals.refused(request, CLIENT_CLOSED_REQUEST, reason, CLIENT_GONE)
+
+    def _serve(self, request: Request) -> None:
+        """Serve a request that may come in. :raises Refused: it is not served. :raises BadHead: nor is its framing"""
+        if self._clients.config.draining:
+            raise Refused(503, "this gateway is shutting down", "unavailable", request.route)
+        if request.upgrade is not None:
+            self._upgrade(request)
+            return
+        if not request.route.proxies_http:
+            raise Refused(426, "only WebSocket is served here", "bad_request", request.route)
+        self._exchange(request)
 
     def _upgrade(self, request: Request) -> None:
         clients = self._clients
@@ -301,6 +347,8 @@ class Client:
             keep,
             head is not None and head.method == b"HEAD",
             head is None or head.http11,
+            refused.fields,
+            refused.body,
         )
         # A few hundred bytes: they fit, or the client takes nothing anyway.
         sent = self.wire.write(self.fd, data)
@@ -342,43 +390,23 @@ class Client:
     def _refuse(self, refused: Refused, request: Request | None) -> None:
         """Answer a request that is refused for what it says, and count and log it."""
         clients = self._clients
-        head, self._head = self._head, None
+        head = self._head
         self._reader = None
-        route = refused.route.name if refused.route else None
         keep = False
-        # What could not be read on a new connection counts as a handshake: most connections here begin with one.
-        if not self._served if head is None else requested_upgrades(head) or b"sec-websocket-key" in head.first:
-            clients.handshakes.refused(
-                str(self.peer), route, refused.result, refused.status, refused.reason, self._started_ns
-            )
+        refusals, started_ns = clients.refusals, self._started_ns
+        status, reason, result = refused.status, refused.reason, refused.result
+        if head is None:
+            refusals.unread(self.peer, self._served, status, reason, result, started_ns)
         else:
-            if head is None:
-                head = RequestHead()  # nothing is known of it
+            if request is None:
+                refusals.unserved(head, self.peer, refused.route, status, reason, result, started_ns)
             else:
+                refusals.refused(request, status, reason, result)
+            if not requested_upgrades(head) and b"sec-websocket-key" not in head.first:
                 tokens = head.tokens(b"connection") if b"connection" in head.first else []
                 asked = b"close" not in tokens if head.http11 else b"keep-alive" in tokens
                 # What is left of a body that nobody wants would only be read to be thrown away.
-                keep = asked and refused.status != 400 and not has_body(head) and not clients.config.draining
-            clients.requests.ended(
-                Logged(
-                    request.request_id if request else None,
-                    request.client if request else str(self.peer),
-                    route,
-                    None,
-                    head.method.decode("latin-1"),
-                    request.host if request else head.first.get(b"host", b"").decode("latin-1"),
-                    request.path if request else head.target.decode("latin-1"),
-                    refused.status,
-                    None,
-                    None,
-                    refused.reason,
-                    0,
-                    0,
-                    None,
-                    (time.monotonic_ns() - self._started_ns) / 1e9,
-                )
-            )
-        self._head = head
+                keep = asked and status != 400 and not has_body(head) and not clients.config.draining
         self.answer(refused, keep)
 
     def close_if_idle(self) -> bool:

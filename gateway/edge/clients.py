@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.edge.facts import KnownFields
+from gateway.edge.refusals import Refusals
 from gateway.protocol.known_heads import KnownHeads
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Clients:
         self.exchanges = exchanges
         self.upgrades = upgrades
         self.handshakes = handshakes
-        self.requests = requests
+        self.refusals = Refusals(handshakes, requests)
         self.known_heads = KnownHeads()
         self.known_fields = KnownFields()
         self.on_rest: Callable[[Movable], None] | None = None

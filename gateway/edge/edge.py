@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from errno import EAGAIN
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from gateway.edge.access.credentials import Credentials
+from gateway.edge.access.services import Services
 from gateway.edge.addresses import Addresses
 from gateway.edge.client import LINGER_NS, Client
 from gateway.edge.clients import Clients
@@ -67,16 +69,22 @@ class Edge:
         access_log: AccessLog,
         store: Store,
         descriptors: Descriptors,
+        ask_for: Callable[[str], None] = lambda source: None,
     ) -> None:
-        """:param poller: the running loop's selector"""
+        """
+        :param poller: the running loop's selector
+        :param ask_for: has the supervisor fetch a key set now, by its URL
+        """
         loop = asyncio.get_running_loop()
         self.poller = poller
         self.slice = slice_
         self.loop = loop
         self.descriptors = descriptors
         self.batch = Batch(loop)
-        self.config = InForce(registry, slice_.table.load, slice_.table.cells[H_STARTED_UNIX_NS])
         self.addresses = Addresses()
+        self.credentials = Credentials(ask_for)
+        services = Services(self.credentials, self.addresses, partial(self._count_auth, events))
+        self.config = InForce(registry, slice_.table.load, slice_.table.cells[H_STARTED_UNIX_NS], services)
         self.handshakes = Handshakes(events, self.batch, access_log)
         self.requests = Requests(events, self.batch, access_log)
         self.owner = Owner(
@@ -113,6 +121,9 @@ class Edge:
     def log(self, log: AccessLog) -> None:
         self.handshakes.log = self.requests.log = log
 
+    def _count_auth(self, events: Events, route: str, method: str, result: str) -> None:
+        self.batch.count(events.auth(route, method, result))
+
     # --- configuration ------------------------------------------------------------------------------------------------
 
     def configure(self, config: Settings, registry: Registry, drained_backends: frozenset[int]) -> None:
@@ -122,6 +133,7 @@ class Edge:
         :param drained_backends: numbers of those that get nothing new
         """
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
+        self.credentials.use(config.credentials)
         self.config.use(config, registry, drained_backends)
         self.owner.use(self.config.routes)
         for client in self._clients():

@@ -30,13 +30,14 @@ _NONE: frozenset[bytes] = frozenset()
 # --- to the backend ---------------------------------------------------------------------------------------------------
 
 
-def lines_to_backend(head: RequestHead, underscores: bool) -> bytes:
+def lines_to_backend(head: RequestHead, underscores: bool, further: frozenset[bytes] = _NONE) -> bytes:
     """A plain request's fields as a backend is sent them, with CRLF behind each, without those of one connection only
     and those that the gateway adds. Order, case and repetitions stay.
 
     :param underscores: whether fields with ``_`` in their names go on
+    :param further: fields that do not, by name in lower case
     """
-    without = OURS | unclear_names(head, underscores)
+    without = OURS | further | unclear_names(head, underscores)
     if not head.http11:
         without |= {b"expect"}  # a client of HTTP/1.0 does not wait, and knows no 100 (RFC 9110 section 10.1.1)
     return b"".join([b"%b\r\n" % line for line in request_lines(head, without)])

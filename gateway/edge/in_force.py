@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.edge.access.access import Access
+from gateway.edge.access.methods import method_of
 from gateway.edge.trust import Trust
 from gateway.routing.routes import Routes
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Settings
+    from gateway.config.settings import Auth, Settings
+    from gateway.edge.access.method import Method
+    from gateway.edge.access.services import Services
     from gateway.routing.registry import Registry
 
 NS = 1_000_000_000
@@ -19,11 +22,14 @@ NS = 1_000_000_000
 class InForce:
     """What applies to every request from now on. Tunnels and requests on their way keep what they began with."""
 
-    def __init__(self, registry: Registry, load: Callable[[int], int], gateway_id: int) -> None:
+    def __init__(self, registry: Registry, load: Callable[[int], int], gateway_id: int, services: Services) -> None:
         """
         :param load: tunnels and requests that all workers together have at a backend, by its number
         :param gateway_id: the same in all processes of this gateway, and in no other gateway
+        :param services: what access rules use
         """
+        self._services = services
+        self._methods: dict[Auth, Method] = {}
         self.registry = registry
         self._load = load
         # RFC 8586. Via would do, too, but nginx compresses nothing for requests that have it, nor do others.
@@ -55,15 +61,13 @@ class InForce:
         :param registry: has numbers for all of its names
         :param drained_backends: numbers of those that get nothing new
         """
+        trust = Trust(settings.trusted_proxies)
+        access = self._access_of(settings, registry, trust)
         self.registry.routes[:] = registry.routes
         self.registry.backends[:] = registry.backends
         self._use_routes(settings, drained_backends)
-        self.trust = Trust(settings.trusted_proxies)
-        self.access = {
-            registry.route(route.name): Access(route.access, self.trust)
-            for route in settings.routes
-            if route.access is not None
-        }
+        self.trust = trust
+        self.access = access
         self.settings = settings
         self.underscores = settings.underscores != "drop"
         self.rejects_underscores = settings.underscores == "reject"
@@ -71,6 +75,27 @@ class InForce:
         self.max_answer_head, self.max_answer_fields = 2 * self.max_head, 2 * self.max_fields
         self.request_head_ns = int(settings.request_head * NS)
         self.http_idle_ns = int(settings.http_idle * NS)
+
+    def _access_of(self, settings: Settings, registry: Registry, trust: Trust) -> dict[int, Access]:
+        """Make the rules of all routes."""
+        services = self._services
+        methods: dict[Auth, Method] = {}
+        access = {}
+        for route in settings.routes:
+            if route.access is None:
+                continue
+            method = None
+            auth = route.access.auth
+            if auth is not None:
+                # What a method has found out holds as long as its configuration stays the same.
+                method = methods.get(auth) or self._methods.get(auth) or method_of(auth, services)
+                methods[auth] = method
+            access[registry.route(route.name)] = Access(route.access, trust, method, services.count_auth)
+        for auth, method in self._methods.items():
+            if auth not in methods:
+                method.close()
+        self._methods = methods
+        return access
 
     def drain_backends(self, backends: frozenset[int]) -> None:
         """Send backends nothing new from now on. :param backends: their numbers"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 
 from gateway.protocol.fields import response_bytes
@@ -11,14 +12,24 @@ RETRY_AFTER_SECONDS = 5
 """When to ask again, for those who get 503 (RFC 9110 section 10.2.3): another gateway may be asked sooner."""
 
 
-def refusal_bytes(status: int, reason: str, keep: bool = False, bodyless: bool = False, http11: bool = True) -> bytes:
+def refusal_bytes(
+    status: int,
+    reason: str,
+    keep: bool = False,
+    bodyless: bool = False,
+    http11: bool = True,
+    further: Sequence[Field] = (),
+    body: bytes | None = None,
+) -> bytes:
     """A short answer in plain text.
 
     :param keep: whether the connection stays open behind it
     :param bodyless: whether it answers a HEAD
     :param http11: the client's version
+    :param further: fields
+    :param body: in place of the text; ``further`` says of which type it is
     """
-    body = f"{status} {HTTPStatus(status).phrase}: {reason}\n".encode("utf-8", "replace")
+    phrase = _PHRASES.get(status, "")
     fields: list[Field] = []
     options = [] if keep else [b"close"]
     if keep and not http11:
@@ -28,8 +39,20 @@ def refusal_bytes(status: int, reason: str, keep: bool = False, bodyless: bool =
         options.append(b"Upgrade")
     elif status == HTTPStatus.SERVICE_UNAVAILABLE:
         fields.append((b"Retry-After", b"%d" % RETRY_AFTER_SECONDS))
-    fields += [(b"Content-Type", b"text/plain; charset=utf-8"), (b"Content-Length", b"%d" % len(body))]
+    fields += further
+    if body is None:
+        body = f"{status} {phrase}: {reason}\n".encode("utf-8", "replace")
+        fields.append((b"Content-Type", b"text/plain; charset=utf-8"))
+    if status in _WITHOUT_BODY:
+        body = b""
+    else:
+        fields.append((b"Content-Length", b"%d" % len(body)))
     if options:
         fields.append((b"Connection", b", ".join(options)))
-    head = response_bytes(status, HTTPStatus(status).phrase.encode(), fields)
+    head = response_bytes(status, phrase.encode(), fields)
     return head if bodyless else head + body
+
+
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+_WITHOUT_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+"""RFC 9110 section 6.4.1."""

@@ -22,6 +22,7 @@ from gateway.protocol.websocket import (
 from gateway.routing.routes import NoRoute
 
 if TYPE_CHECKING:
+    from gateway.edge.access.granted import Granted
     from gateway.edge.in_force import InForce
     from gateway.edge.trust import Peer
     from gateway.routing.routes import Route
@@ -49,6 +50,13 @@ class Request:
     """``Sec-WebSocket-Key``, where that protocol is WebSocket"""
     request_id: str
     started_ns: int
+    granted: Granted | None = None
+    """what its credentials have shown, where the route asks for some"""
+
+    @property
+    def user(self) -> str | None:
+        """For logs: whom its credentials have shown."""
+        return None if self.granted is None else self.granted.user
 
 
 def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> Request:

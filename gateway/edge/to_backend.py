@@ -4,24 +4,33 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.edge.forwarding import OURS, unclear_names
+from gateway.edge.forwarding import OURS, lines_to_backend, unclear_names
 from gateway.protocol.fields import hop_by_hop, only_upgrade_is_hop_by_hop, request_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from gateway.edge.access.granted import Granted
     from gateway.edge.in_force import InForce
     from gateway.edge.request import Request
-    from gateway.protocol.heads import Field
+    from gateway.protocol.heads import Field, RequestHead
 
 
 def request_to_backend(request: Request, config: InForce) -> bytes:
     """The head of a plain request as the backend is sent it."""
     head = request.head
-    lines = request.facts.lines
+    granted = request.granted
+    if granted is None or not _changes(granted, head):
+        lines = request.facts.lines
+    else:
+        changed = _changed_by(granted, head)
+        lines = lines_to_backend(head, config.underscores, changed)
+        lines += b"".join([b"%b: %b\r\n" % (name.title(), value) for name, value in granted.replaced.items() if value])
     if b"host" not in head.first:  # one of HTTP/1.0; nginx sends its upstream's name, too
         lines = b"Host: %b\r\n%b" % (request.route.upstream.name.encode(), lines)
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
         head.method,
-        request.target,
+        _target(request),
         lines,
         _ours(request, config),
     )
@@ -31,23 +40,35 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     """The head of a handshake as the backend is sent it."""
     head = request.head
     ours = _ours(request, config)
+    granted = request.granted
+    target = _target(request)
+    is_changed = granted is not None and _changes(granted, head)
     if (
-        only_upgrade_is_hop_by_hop(head)
+        not is_changed
+        and only_upgrade_is_hop_by_hop(head)
         and head.first[b"upgrade"].lower() == request.upgrade
         and OURS.isdisjoint(head.first)
         and not head.has_underscore
-        and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, request.target))
+        and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, target))
     ):
         # Most handshakes are such, and need not be put together anew.
         return b"%b%b\r\n" % (head.raw[:-2], ours)
     dropped = hop_by_hop(head) | OURS
+    replaced: Mapping[bytes, bytes] = {}
+    if granted is not None and is_changed:
+        dropped |= _changed_by(granted, head)
+        replaced = granted.replaced
     unclear = unclear_names(head, config.underscores)
     fields: list[Field] = []
     written = set()
     for lower, field in zip(head.names, head.fields, strict=True):
         if lower in unclear:
             continue
-        if lower not in dropped:
+        if lower in replaced:
+            if lower not in written and replaced[lower]:
+                written.add(lower)
+                fields.append((field[0], replaced[lower]))
+        elif lower not in dropped:
             fields.append(field)
         elif (lower == b"connection" or lower == b"upgrade") and lower not in written:
             written.add(lower)
@@ -58,7 +79,30 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
             elif value.lower() != request.upgrade:
                 value = request.upgrade or b""
             fields.append((name, value))
-    return b"%b%b\r\n" % (request_bytes(head.method, request.target, fields)[:-2], ours)
+    return b"%b%b\r\n" % (request_bytes(head.method, target, fields)[:-2], ours)
+
+
+def _target(request: Request) -> bytes:
+    granted = request.granted
+    return request.target if granted is None or granted.target is None else granted.target
+
+
+def _changes(granted: Granted, head: RequestHead) -> bool:
+    """Whether a request's own fields change by what its credentials have shown."""
+    return (
+        bool(granted.replaced)
+        or not granted.without.isdisjoint(head.first)
+        or (bool(granted.without) and head.has_underscore)
+    )
+
+
+def _changed_by(granted: Granted, head: RequestHead) -> frozenset[bytes]:
+    """Names of a request's fields that do not go on as they are, by what its credentials have shown.
+
+    CGI and its kind read ``X_User`` as ``X-User``, so a client's own of that spelling counts, too.
+    """
+    names = granted.without | granted.replaced.keys()
+    return names | {name for name in head.first if b"_" in name and name.replace(b"_", b"-") in names}
 
 
 _FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"
@@ -68,6 +112,8 @@ def _ours(request: Request, config: InForce) -> bytes:
     """The fields that the gateway adds."""
     ours = _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1"))
     fields = request.peer.certificate_fields
+    if request.granted is not None:
+        fields += request.granted.fields
     return ours + fields if fields else ours
 
 

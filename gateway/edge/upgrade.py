@@ -236,7 +236,7 @@ class Upgrade:
         accept = accept_of(request.key) if reader is None and request.key is not None else b""
         if accept:
             subprotocol = shared.accepted.subprotocol(data, accept)
-            if subprotocol is not None:
+            if subprotocol is not None and (subprotocol or not self._marker()):
                 self._accept(data, subprotocol, b"")
                 return
         try:
@@ -262,9 +262,16 @@ class Upgrade:
             return
         answer = switch_to_client(head)
         subprotocol = head.first.get(b"sec-websocket-protocol", b"")
+        if not subprotocol and (marker := self._marker()):
+            answer = b"%bSec-WebSocket-Protocol: %b\r\n\r\n" % (answer[:-2], marker)
         if accept and answer == data:
             shared.accepted.remember(answer, accept, subprotocol)
         self._accept(answer, subprotocol, reader.received)
+
+    def _marker(self) -> bytes:
+        """The subprotocol that the client is answered if the backend selects none."""
+        granted = self._request.granted
+        return b"" if granted is None else granted.marker
 
     def _accept(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
         """The backend has accepted. :param early: what it sent behind its answer"""
@@ -405,7 +412,13 @@ class Upgrade:
         request = self._request
         self._shared.handshakes.ended(
             Handshake(
-                request.request_id, request.client, request.route.name, request.host, request.path, request.started_ns
+                request.request_id,
+                request.client,
+                request.route.name,
+                request.host,
+                request.path,
+                request.started_ns,
+                request.user,
             ),
             result,
             status,

@@ -173,6 +173,20 @@ class Events:
             ["upstream", "backend", "reason"],
             registry=registry,
         )
+        auth = Counter(
+            "gateway_auth",
+            "Answers to requests with or without credentials, where a route asks for some",
+            ["route", "method", "result"],
+            registry=registry,
+        )
+        self.auth = cache(lambda route, method, result: auth.labels(route, method, result).inc)
+        limited = Counter(
+            "gateway_limited",
+            "What a limit of a route has refused, closed or slowed down",
+            ["route", "limit"],
+            registry=registry,
+        )
+        self.limited = cache(lambda route, limit: limited.labels(route, limit).inc)
         tls_handshakes = Counter(
             "gateway_tls_handshakes",
             "TLS handshakes with clients and backends, by result",

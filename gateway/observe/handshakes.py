@@ -16,6 +16,7 @@ HANDSHAKE = Form(
     "handshake",
     request_id="%s",
     client="%s",
+    user="%s",
     route="%s",
     backend="%s",
     host="%s",
@@ -37,6 +38,8 @@ class Handshake(NamedTuple):
     host: str
     path: str
     started_ns: int
+    user: str | None
+    """whom its credentials have shown"""
 
 
 class Handshakes:
@@ -84,9 +87,9 @@ class Handshakes:
             self._batch.count(events.handshakes(result))
             self._batch.observe(events.handshake_seconds, seconds)
         if self.log.enabled:
-            id_, client, route, host, path, _ = request
+            id_, client, route, host, path, _, user = request
             self.log.write(
-                HANDSHAKE, (id_, client, route, backend, host, path, result, status, reason, seconds), at_unix
+                HANDSHAKE, (id_, client, user, route, backend, host, path, result, status, reason, seconds), at_unix
             )
 
     def _log(self, form: Form, values: Any, at_unix: float) -> None:

@@ -19,6 +19,7 @@ HTTP = Form(
     "http",
     request_id="%s",
     client="%s",
+    user="%s",
     route="%s",
     backend="%s",
     method="%s",
@@ -40,6 +41,8 @@ class Logged(NamedTuple):
 
     request_id: str | None
     client: str
+    user: str | None
+    """whom its credentials have shown"""
     route: str | None
     backend: str | None
     """address of the last backend that was tried"""

@@ -3,6 +3,9 @@
 from ipaddress import ip_network
 
 from gateway.config.settings import Settings
+from gateway.edge.access.credentials import Credentials
+from gateway.edge.access.services import Services
+from gateway.edge.addresses import Addresses
 from gateway.edge.in_force import InForce
 from gateway.edge.refused import Refused
 from gateway.edge.request import Request, examine
@@ -17,6 +20,7 @@ TRUSTED = ("10.0.0.0/8", "2001:db8::/32")
 TRUST = Trust(map(ip_network, TRUSTED))
 STRANGER = Peer("192.0.2.7", 5000, False)
 PROXY = Peer("10.1.2.3", 6000, True)
+SERVICES = Services(Credentials(lambda source: None), Addresses(), lambda route, method, result: None)
 GATEWAY_ID = 0xABC
 ANY = routes_of({})
 
@@ -26,7 +30,7 @@ def in_force(*routes, **keys) -> InForce:
     config = config_of(routes or [{}], trusted_proxies=list(TRUSTED), **keys)
     registry = Registry(100, 100)
     registry.admit(config)
-    made = InForce(Registry(100, 100), lambda number: 0, GATEWAY_ID)
+    made = InForce(Registry(100, 100), lambda number: 0, GATEWAY_ID, SERVICES)
     made.use(Settings.of(config), registry, frozenset())
     return made
 

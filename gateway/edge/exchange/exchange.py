@@ -365,6 +365,7 @@ class Exchange(Answer):
             Logged(
                 request.request_id,
                 request.client,
+                request.user,
                 request.route.name,
                 target.label if target is not None else None,
                 request.head.method.decode("latin-1"),

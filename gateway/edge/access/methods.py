@@ -1,0 +1,15 @@
+"""Which method a route's configuration asks for. What a method needs is imported when the first route uses it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Auth
+    from gateway.edge.access.method import Method
+    from gateway.edge.access.services import Services
+
+
+def method_of(auth: Auth, services: Services) -> Method:
+    """The method of a configuration."""
+    raise NotImplementedError(auth, services)
