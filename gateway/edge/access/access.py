@@ -46,8 +46,10 @@ class Access:
         :returns: what its credentials have shown, how to wait for that, or None where none are asked for
         :raises Refused: a rule does not
         """
-        if self._addresses is not None and not self._addresses.allows(self._trust.address_of(request.client)):
-            raise Refused(403, "this address is not allowed here", "forbidden", request.route)
+        if self._addresses is not None:
+            address = self._trust.address_behind(request.peer, request.client)
+            if not self._addresses.allows(address):
+                raise Refused(403, "this address is not allowed here", "forbidden", request.route)
         if self._origins is not None:
             refusal = self._origins.refusal(request.head)
             if refusal is not None:
