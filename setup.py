@@ -11,6 +11,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
+    "gateway/edge/tls/callback.pyx",
     "gateway/protocol/bodies.py",
     "gateway/protocol/pings.py",
     "gateway/protocol/scanner.py",

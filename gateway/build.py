@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 VARIABLE = "GATEWAY_RELAY"
 TWO_BUILDS = frozenset(
     {
+        "gateway.edge.tls.callback",
         "gateway.protocol.bodies",
         "gateway.protocol.pings",
         "gateway.protocol.scanner",

@@ -99,7 +99,7 @@ class Handshake:
         server_name: str | None = None,
     ) -> None:
         """
-        Toward a client, give ``choose``, toward a backend ``context``. Contexts write their keys to ``key_log.path``.
+        Toward a client, give ``choose``, toward a backend ``context``. Contexts log their keys to ``key_log``.
 
         :param choose: returns the context for a host name in lower case; None where the client asks for none
         :param server_name: toward a backend, the name to ask for and to verify
