@@ -60,6 +60,8 @@ SUITES = {
 
 _OF_NUMBER = {suite.number: suite for suite in (_AES_128, _AES_256, _CHACHA20)}
 
+_EMPTY = bytes(8 * SESSION_CELLS)
+
 
 def session_of_tls13(
     suite: Suite, role: int, client_secret: bytes, server_secret: bytes, out_seq: int = 0
@@ -70,14 +72,15 @@ def session_of_tls13(
     :param client_secret: ``client_application_traffic_secret_0``; ``server_secret`` likewise (RFC 8446 7.1)
     :param out_seq: records that were sent with the keys of ``OUT`` already: tickets
     """
-    cells = array("q", bytes(8 * SESSION_CELLS))
+    cells = array("q", _EMPTY)
+    octets = memoryview(cells).cast("B")
     cells[VERSION] = TLS13
     cells[SUITE] = suite.number
     cells[ROLE] = role
     received, sent = (client_secret, server_secret) if role == ACCEPTED else (server_secret, client_secret)
     for direction, secret in ((IN, received), (OUT, sent)):
-        _put(cells, direction + SECRET, secret)
-        _derive(cells, direction, suite, secret)
+        _put(octets, direction + SECRET, secret)
+        _derive(octets, direction, suite, secret)
     cells[OUT + SEQ] = out_seq
     return cells
 
@@ -92,7 +95,8 @@ def session_of_tls12(
     :param explicit: with GCM, the explicit nonce of the ``Finished`` that was sent. Those of the following records
         continue it, so that no nonce is used twice
     """
-    cells = array("q", bytes(8 * SESSION_CELLS))
+    cells = array("q", _EMPTY)
+    octets = memoryview(cells).cast("B")
     cells[VERSION] = TLS12
     cells[SUITE] = suite.number
     cells[ROLE] = role
@@ -102,9 +106,9 @@ def session_of_tls12(
     block = prf(suite.hash, master, b"key expansion", server_random + client_random, 2 * (key_bytes + iv_bytes))
     received, sent = (0, 1) if role == ACCEPTED else (1, 0)
     for direction, n in ((IN, received), (OUT, sent)):
-        _put(cells, direction + KEY, block[n * key_bytes : (n + 1) * key_bytes])
+        _put(octets, direction + KEY, block[n * key_bytes : (n + 1) * key_bytes])
         at = 2 * key_bytes + n * iv_bytes
-        _put(cells, direction + IV, block[at : at + iv_bytes])
+        _put(octets, direction + IV, block[at : at + iv_bytes])
         cells[direction + SEQ] = 1
     cells[OUT + EXPLICIT] = int.from_bytes(explicit, "big") - (1 << 64 if explicit[:1] >= b"\x80" else 0)
     return cells
@@ -118,10 +122,12 @@ def next_keys(cells: array[int] | memoryview[int], at: int, direction: int) -> N
     """
     suite = _OF_NUMBER[cells[at + SUITE]]
     here = at + direction
-    old = array("q", (cells[here + SECRET + n] for n in range(HASH_BYTES[suite.hash] // 8))).tobytes()
-    secret = expand_label(suite.hash, old, b"traffic upd", HASH_BYTES[suite.hash])
-    _put(cells, here + SECRET, secret)
-    _derive(cells, here, suite, secret)
+    octets = memoryview(cells).cast("B")
+    size = HASH_BYTES[suite.hash]
+    old = bytes(octets[8 * (here + SECRET) : 8 * (here + SECRET) + size])
+    secret = expand_label(suite.hash, old, b"traffic upd", size)
+    _put(octets, here + SECRET, secret)
+    _derive(octets, here, suite, secret)
     cells[here + SEQ] = 0
 
 
@@ -154,12 +160,12 @@ def _info(label: bytes, size: int) -> bytes:
     return size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
 
 
-def _derive(cells: array[int] | memoryview[int], here: int, suite: Suite, secret: bytes) -> None:
+def _derive(octets: memoryview[int], here: int, suite: Suite, secret: bytes) -> None:
     """Fill in key and IV of a direction of TLS 1.3 (RFC 8446 7.3)."""
-    _put(cells, here + KEY, expand_label(suite.hash, secret, b"key", KEY_BYTES[suite.number]))
-    _put(cells, here + IV, expand_label(suite.hash, secret, b"iv", IV_BYTES))
+    _put(octets, here + KEY, expand_label(suite.hash, secret, b"key", KEY_BYTES[suite.number]))
+    _put(octets, here + IV, expand_label(suite.hash, secret, b"iv", IV_BYTES))
 
 
-def _put(cells: array[int] | memoryview[int], at: int, data: bytes) -> None:
-    values = array("q", data + bytes(-len(data) % 8))
-    cells[at : at + len(values)] = values
+def _put(octets: memoryview[int], at: int, data: bytes) -> None:
+    """Write to cells, from cell ``at`` on."""
+    octets[8 * at : 8 * at + len(data)] = data
