@@ -17,6 +17,7 @@ MODULES = (
     "gateway/protocol/scanner.py",
     "gateway/protocol/tls/protection.pyx",
     "gateway/protocol/tls/records.py",
+    "gateway/protocol/tls/traffic.pyx",
     "gateway/tunnels/relay/deadlines.py",
     "gateway/tunnels/relay/ending.py",
     "gateway/tunnels/relay/failing.py",

@@ -18,6 +18,7 @@ TWO_BUILDS = frozenset(
         "gateway.protocol.scanner",
         "gateway.protocol.tls.protection",
         "gateway.protocol.tls.records",
+        "gateway.protocol.tls.traffic",
         "gateway.tunnels.relay.deadlines",
         "gateway.tunnels.relay.ending",
         "gateway.tunnels.relay.failing",

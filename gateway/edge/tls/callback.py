@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 COMPILED = False
 
 
@@ -14,7 +16,7 @@ def attach(pointer: int) -> bool:
     return False
 
 
-def take() -> bytes:
-    """The lines that this thread's calls of OpenSSL have logged since the last call, as far as they are of use
-    (``protocol/tls/keylog.py``). They are wiped here."""
-    return b""
+def take() -> Mapping[str, bytes]:
+    """The secrets that this thread's calls of OpenSSL have logged since the last call, as
+    :func:`gateway.protocol.tls.keylog.secrets_of` returns them. They are wiped here."""
+    return {}

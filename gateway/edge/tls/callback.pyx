@@ -1,88 +1,108 @@
 # cython: language_level=3
 """The compiled build of ``callback.py``, where each call is described.
 
-OpenSSL calls back within ``do_handshake``, where Python has released the GIL: lines go to memory of the thread, which
-takes them after each step of a handshake. Secrets that are of no use do not leave OpenSSL.
+OpenSSL calls back within ``do_handshake``, where Python has released the GIL: secrets go to memory of the thread, which
+takes them after each step of a handshake. Those that are of no use do not leave OpenSSL.
 """
-
-import _ssl
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport uintptr_t
-from libc.string cimport memcpy, memset, strlen, strncmp
+from libc.string cimport memset, strchr, strncmp
 
-cdef extern from "<dlfcn.h>" nogil:
-    void *dlopen(const char *path, int flags)
-    void *dlsym(void *handle, const char *name)
-    int RTLD_LAZY, RTLD_NOLOAD
+from gateway.protocol.tls.protection cimport find
+
+from gateway.protocol.tls.keylog import CLIENT_TRAFFIC, MASTER, SERVER_TRAFFIC
 
 cdef extern from *:
     """
-    #define MOST_LINES_BYTES 4096
-    static _Thread_local char lines[MOST_LINES_BYTES];  /* a step of a handshake logs two of them, of 185 bytes each */
-    static _Thread_local size_t lines_bytes;
+    #define MOST_SECRETS 4       /* that a step of a handshake logs, and that are of use: two */
+    #define MOST_SECRET_BYTES 48
+    struct secret { int label, size; unsigned char bytes[MOST_SECRET_BYTES]; };
+    static _Thread_local struct secret secrets[MOST_SECRETS];
+    static _Thread_local int secrets_count;
     """
-    enum: MOST_LINES_BYTES
-    char *lines
-    size_t lines_bytes
+    enum: MOST_SECRETS, MOST_SECRET_BYTES
+    struct secret:
+        int label
+        int size
+        unsigned char bytes[MOST_SECRET_BYTES]
+    secret secrets[MOST_SECRETS]
+    int secrets_count
 
 ctypedef void (*callback_function)(const void *, const char *) noexcept nogil
 ctypedef void (*set_function)(void *, callback_function) noexcept nogil
 ctypedef callback_function (*get_function)(const void *) noexcept nogil
 
 COMPILED = True
+cdef tuple labels = (CLIENT_TRAFFIC, SERVER_TRAFFIC, MASTER)
+cdef dict nothing = {}
 cdef set_function set_callback = NULL
 cdef get_function get_callback = NULL
+try:
+    set_callback = <set_function>find("SSL_CTX_set_keylog_callback")
+    get_callback = <get_function>find("SSL_CTX_get_keylog_callback")
+except ImportError:
+    set_callback = NULL
 
 
-cdef int _load() except -1:
-    """Find the functions of the libssl that ``_ssl`` has loaded, if it has them."""
-    global set_callback, get_callback
-    cdef bytes path = getattr(_ssl, "__file__", "").encode()
-    cdef void *library = dlopen(<char *>path if path else NULL, RTLD_LAZY | (RTLD_NOLOAD if path else 0))
-    if library != NULL:
-        set_callback = <set_function>dlsym(library, "SSL_CTX_set_keylog_callback")
-        get_callback = <get_function>dlsym(library, "SSL_CTX_get_keylog_callback")
-    return 0
+cdef inline int _label_of(const char *line) noexcept nogil:
+    """Its place in ``labels``; -1 for a secret that is of no use."""
+    if strncmp(line, b"CLIENT_TRAFFIC_SECRET_0 ", 24) == 0:
+        return 0
+    if strncmp(line, b"SERVER_TRAFFIC_SECRET_0 ", 24) == 0:
+        return 1
+    return 2 if strncmp(line, b"CLIENT_RANDOM ", 14) == 0 else -1
 
 
-_load()
-
-
-cdef inline bint _is(const char *line, const char *label) noexcept nogil:
-    return strncmp(line, label, strlen(label)) == 0
+cdef inline int _digit(char character) noexcept nogil:
+    if c'0' <= character <= c'9':
+        return character - c'0'
+    return character - c'a' + 10 if c'a' <= character <= c'f' else -1
 
 
 cdef void _note(const void *ssl, const char *line) noexcept nogil:
-    """What OpenSSL calls."""
-    global lines_bytes
-    cdef size_t size
-    # WANTED of keylog.py
-    if not (
-        _is(line, b"CLIENT_TRAFFIC_SECRET_0 ") or _is(line, b"SERVER_TRAFFIC_SECRET_0 ") or _is(line, b"CLIENT_RANDOM ")
-    ):
+    """What OpenSSL calls. What it cannot keep makes the handshake fail: its keys do not come."""
+    global secrets_count
+    cdef secret *kept
+    cdef int high, low, size = 0
+    cdef int label = _label_of(line)
+    if label < 0 or secrets_count >= MOST_SECRETS:
         return
-    size = strlen(line)
-    if lines_bytes + size + 1 <= MOST_LINES_BYTES:  # without its keys, a handshake fails
-        memcpy(lines + lines_bytes, line, size)
-        lines[lines_bytes + size] = b"\n"
-        lines_bytes += size + 1
+    line = strchr(strchr(line, c' ') + 1, c' ')  # behind the label, and behind the client's random
+    if line == NULL:
+        return
+    line += 1
+    kept = &secrets[secrets_count]
+    while line[0]:
+        high = _digit(line[0])
+        low = _digit(line[1]) if high >= 0 else -1
+        if low < 0 or size >= MOST_SECRET_BYTES:
+            return
+        kept.bytes[size] = <unsigned char>(high << 4 | low)
+        size += 1
+        line += 2
+    kept.label = label
+    kept.size = size
+    secrets_count += 1
 
 
 def attach(pointer: int) -> bool:
     cdef void *context = <void *><uintptr_t>pointer
-    if set_callback == NULL or get_callback == NULL:
+    if set_callback == NULL:
         return False
     set_callback(context, _note)
     return get_callback(context) == _note
 
 
-def take() -> bytes:
-    global lines_bytes
-    cdef size_t size = lines_bytes
-    if not size:
-        return b""
-    found = PyBytes_FromStringAndSize(lines, size)
-    memset(lines, 0, size)
-    lines_bytes = 0
+def take():
+    global secrets_count
+    cdef int i
+    if not secrets_count:
+        return nothing
+    found = {
+        labels[secrets[i].label]: PyBytes_FromStringAndSize(<char *>secrets[i].bytes, secrets[i].size)
+        for i in range(secrets_count)
+    }
+    memset(secrets, 0, sizeof(secret) * MOST_SECRETS)
+    secrets_count = 0
     return found

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Mapping
 
 from gateway.edge.tls import callback
 from gateway.edge.tls.openssl import pointer_of
+from gateway.protocol.tls.keylog import secrets_of
 
 MOST_BYTES = 64 * 1024
 """What a pipe holds; one step of a handshake logs about 1 KiB."""
@@ -35,15 +37,19 @@ class KeyLog:
             self._read_fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         context.keylog_filename = f"/proc/self/fd/{self._write_fd}"  # OpenSSL opens it at once and keeps it open
 
-    def take(self) -> bytes:
-        """The lines of the step that was just made. To be called after each step, so that they do not mix."""
-        lines = callback.take() if self._uses_callback else b""
+    def take(self) -> Mapping[str, bytes]:
+        """The secrets of the step that was just made, by label (``protocol/tls/keylog.py``). To be called after each
+        step, so that those of two handshakes do not mix.
+
+        :raises ValueError: what OpenSSL has logged cannot be read
+        """
+        found = callback.take() if self._uses_callback else {}
         if self._read_fd < 0:
-            return lines
+            return found
         try:
-            return lines + os.read(self._read_fd, MOST_BYTES)
+            return {**found, **secrets_of(os.read(self._read_fd, MOST_BYTES))}
         except BlockingIOError:
-            return lines
+            return found
 
     def close(self) -> None:
         """Close the pipe. Contexts that use it must make no more handshakes."""

@@ -13,10 +13,10 @@ from gateway.edge.tls import callback, secrets
 from gateway.edge.tls.contexts import client_context, load_pair, server_context
 from gateway.edge.tls.handshake import Handshake
 from gateway.edge.tls.secrets import KeyLog
-from gateway.protocol.tls.keylog import WANTED, secrets_of
+from gateway.protocol.tls.keylog import CLIENT_TRAFFIC, MASTER, SERVER_TRAFFIC
 from tests.support.certificates import Authority, Files
 
-from .ends import Peer, shake
+from .ends import Peer, first_flight, shake
 
 compiled = pytest.mark.skipif(not callback.COMPILED, reason="only the compiled build has a callback")
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -39,21 +39,21 @@ def client(authority: Authority, version: ssl.TLSVersion = V13) -> ssl.SSLContex
     return context
 
 
-def logged(key_log: KeyLog, context: ssl.SSLContext, peer: Peer) -> bytes:
+def logged(key_log: KeyLog, context: ssl.SSLContext, peer: Peer) -> dict[str, bytes]:
     """What a handshake logs, made by OpenSSL alone."""
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, outgoing, server_side=True)
-    lines = b""
+    found = {}
     for _ in range(3):
         with contextlib.suppress(ssl.SSLWantReadError):
             peer.tls.do_handshake()
         incoming.write(peer.take_output())
         with contextlib.suppress(ssl.SSLWantReadError):
             tls.do_handshake()
-        lines += key_log.take()
+        found.update(key_log.take())
         peer.incoming.write(outgoing.read())
     assert tls.version()
-    return lines
+    return found
 
 
 @compiled
@@ -62,10 +62,10 @@ def test_the_callback_logs_what_is_of_use(authority: Authority, p256: Files, ver
     key_log = KeyLog()
     context = server(key_log, p256)
     assert context.keylog_filename is None
-    lines = logged(key_log, context, Peer(client(authority, version)))
-    assert {line.split()[0].decode() for line in lines.splitlines()} <= WANTED
-    assert len(secrets_of(lines)) == (1 if version == V12 else 2)
-    assert key_log.take() == b""
+    found = logged(key_log, context, Peer(client(authority, version)))
+    assert found.keys() == ({MASTER} if version == V12 else {CLIENT_TRAFFIC, SERVER_TRAFFIC})
+    assert {len(secret) for secret in found.values()} == {48}
+    assert key_log.take() == {}
 
 
 @compiled
@@ -75,7 +75,7 @@ def test_both_ways_have_the_same_secrets(authority: Authority, p256: Files) -> N
     ours = client_context(piped)
     ours.load_verify_locations(authority.ca)
     try:
-        assert secrets_of(logged(called, server(called, p256), Peer(ours))) == secrets_of(piped.take())
+        assert logged(called, server(called, p256), Peer(ours)) == piped.take()
     finally:
         piped.close()
 
@@ -101,45 +101,33 @@ def test_a_context_that_is_not_certain_uses_the_pipe(
 
 @compiled
 def test_threads_do_not_mix(authority: Authority, p256: Files) -> None:
-    """`gateway check` may shake hands beside a worker's thread in tests: each takes its own keys."""
-    here, there = KeyLog(), KeyLog()
-    taken = []
-
-    def elsewhere() -> None:
-        context = server(there, p256)
-        peer = Peer(client(authority))
-        first = logged(there, context, peer)
-        taken.append(first)
-
-    lines = logged(here, server(here, p256), Peer(client(authority)))
+    """Each thread takes what its own handshakes have logged."""
+    key_log = KeyLog()
+    context = server(key_log, p256)
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = server(here, p256).wrap_bio(incoming, outgoing, server_side=True)
-    peer = Peer(client(authority))
+    tls = context.wrap_bio(incoming, outgoing, server_side=True)
+    incoming.write(first_flight(client(authority)))
     with pytest.raises(ssl.SSLWantReadError):
-        peer.tls.do_handshake()
-    incoming.write(peer.take_output())
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()  # it has logged one secret, which is not taken yet
-    thread = threading.Thread(target=elsewhere)
+        tls.do_handshake()  # it has logged the server's secret
+    elsewhere: list[dict[str, bytes]] = []
+    thread = threading.Thread(
+        target=lambda: elsewhere.append(logged(key_log, context, Peer(client(authority)))), daemon=True
+    )
     thread.start()
     thread.join()
-    kept = key_secrets(here.take())
-    assert len(kept) == 1
-    assert not kept & key_secrets(taken[0])
-    assert not kept & key_secrets(lines)
-
-
-def key_secrets(lines: bytes) -> set[bytes]:
-    return set(secrets_of(lines).values())
+    assert elsewhere[0].keys() == {CLIENT_TRAFFIC, SERVER_TRAFFIC}
+    here = key_log.take()
+    assert here.keys() == {SERVER_TRAFFIC}
+    assert here[SERVER_TRAFFIC] != elsewhere[0][SERVER_TRAFFIC]
 
 
 def test_the_pipe_is_opened_when_it_is_needed(p256: Files) -> None:
     before = len(os.listdir("/proc/self/fd"))
     key_log = KeyLog(uses_callback=False)
     assert len(os.listdir("/proc/self/fd")) == before
-    assert key_log.take() == b""
+    assert key_log.take() == {}
     context = server(key_log, p256)
-    assert key_log.take() == b""
+    assert key_log.take() == {}
     del context
     key_log.close()
     assert len(os.listdir("/proc/self/fd")) == before
