@@ -210,11 +210,25 @@ class Handshaking:
         fd, peer = self._fd, self._peer
         peer.is_tls = True
         peer.certificate_fields = established.client_fields
-        self._let_go()
+        self._hand_over()
         shared.wire.attach(fd, TlsStream(established.cells, self._handshake.rest(), self._tickets))
-        client = Client(clients, fd, peer, shared.wire)
+        client = Client(clients, fd, peer, shared.wire, watched=True)
         client.deadline_ns = self.deadline_ns
         clients.poller.call(client.begin)
+
+    def _hand_over(self) -> None:
+        """Forget the connection, which stays open. Epoll goes on watching it, for its next owner."""
+        self._over = True
+        clients = self._shared.clients
+        clients.deadlines.discard(self)
+        poller = clients.poller
+        if self._is_full:
+            poller.ask_again(self._fd)
+        received = poller.let_go(self._fd)
+        if received and isinstance(received, bytes):
+            self._handshake.receive(received)
+        elif received is not None:
+            poller.recall(self._fd)  # its end, which epoll does not report again
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
