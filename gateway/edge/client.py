@@ -85,9 +85,7 @@ class Client:
         "wire",
     )
 
-    def __init__(
-        self, clients: Clients, fd: int, peer: Peer, wire: Wire | None = None, watched: bool = False
-    ) -> None:
+    def __init__(self, clients: Clients, fd: int, peer: Peer, wire: Wire | None = None, watched: bool = False) -> None:
         """
         :param fd: a connection, non-blocking; this owns it
         :param wire: what carries it; a plain one by default
