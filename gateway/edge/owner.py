@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.observe.handshakes import Handshakes
     from gateway.routing.routes import Routes
     from gateway.tunnels.relay.relay import Relay
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 NS = 1_000_000_000
 log = logging.getLogger("gateway")

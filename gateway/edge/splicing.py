@@ -30,7 +30,7 @@ from gateway.tunnels.table.layout import WEBSOCKET as WEBSOCKET_KIND
 if TYPE_CHECKING:
     from gateway.tunnels.learning.intervals import Intervals
     from gateway.tunnels.relay.kernel import Kernel
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 STALL_SLACK_MS = 2000
 MAX_USER_TIMEOUT_MS = 2**31 - 1

@@ -71,7 +71,8 @@ from gateway.tunnels.table.layout import (
     WRITE_STALL_NS,
     WROTE_NS,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 from gateway.tunnels.upkeep.attribution import Attribution, attribute_row
 from gateway.tunnels.upkeep.sweep import Sweep
 from tests.support.deadline import DEADLINE_SECONDS

@@ -29,8 +29,9 @@ from gateway.tunnels.table.layout import (
     STATE,
     TLS,
 )
+from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.slots import settle
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.table import Table
 from tests.support.frames import BINARY, CONTINUATION, PONG, TEXT
 
 from .harness import Rig, Tunnel

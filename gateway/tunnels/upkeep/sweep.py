@@ -65,7 +65,7 @@ from gateway.tunnels.table.layout import (
     WRITE_STALL,
     WROTE_NS,
 )
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 
 INTERVAL_SECONDS = 1.0
 TICK_NS = SECOND // 25
