@@ -13,6 +13,7 @@ VARIABLE = "GATEWAY_RELAY"
 TWO_BUILDS = frozenset(
     {
         "gateway.protocol.bodies",
+        "gateway.protocol.headers",
         "gateway.protocol.pings",
         "gateway.protocol.scanner",
         "gateway.protocol.tls.protection",
@@ -21,6 +22,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.ending",
         "gateway.tunnels.relay.failing",
         "gateway.tunnels.relay.kernel",
+        "gateway.tunnels.relay.limiting",
         "gateway.tunnels.relay.pinging",
         "gateway.tunnels.relay.reading",
         "gateway.tunnels.relay.relay",

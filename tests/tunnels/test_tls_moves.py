@@ -216,7 +216,7 @@ def test_to_the_successor_of_a_worker_of_another_layout(rig: Rig) -> None:
     tunnel = rig.open(tls=BOTH_NEW)
     used(rig, tunnel)
     rig.rest()
-    theirs, default = other(rig.table.description, Random(5))
+    theirs, default = other(rig.table.description, Random(5), drop=False)
     mirrors = Mirrors.inherit(translated(rig.table, theirs, default, NAMES), 16, lambda: NAMES)
     before, rig.table, rig.cells = rig.table, mirrors.table, mirrors.table.cells
     (row,) = rig.table.rows()

@@ -21,6 +21,7 @@ from gateway.tunnels.table.layout import (
     DEADLINE_NS,
     DIRTY,
     END_SIDE,
+    EXPIRES_NS,
     FREE,
     ID,
     INITIATOR,
@@ -118,6 +119,7 @@ class Slice:
         cells[row + INITIATOR] = -1
         cells[row + CAUSE] = -1
         cells[row + END_SIDE] = -1
+        cells[row + EXPIRES_NS] = NEVER
         cells[row + SIDE_0 + PING_AFTER_NS] = NEVER
         cells[row + SIDE_0 + SIDE_CELLS + PING_AFTER_NS] = NEVER
         self._occupy(row, backend)
