@@ -13,6 +13,7 @@ from setuptools.command.build_ext import build_ext
 MODULES = (
     "gateway/edge/tls/callback.pyx",
     "gateway/protocol/bodies.py",
+    "gateway/protocol/headers.py",
     "gateway/protocol/pings.py",
     "gateway/protocol/scanner.py",
     "gateway/protocol/tls/protection.pyx",
@@ -22,6 +23,7 @@ MODULES = (
     "gateway/tunnels/relay/ending.py",
     "gateway/tunnels/relay/failing.py",
     "gateway/tunnels/relay/kernel.pyx",
+    "gateway/tunnels/relay/limiting.py",
     "gateway/tunnels/relay/pinging.py",
     "gateway/tunnels/relay/reading.py",
     "gateway/tunnels/relay/relay.py",

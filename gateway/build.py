@@ -14,6 +14,7 @@ TWO_BUILDS = frozenset(
     {
         "gateway.edge.tls.callback",
         "gateway.protocol.bodies",
+        "gateway.protocol.headers",
         "gateway.protocol.pings",
         "gateway.protocol.scanner",
         "gateway.protocol.tls.protection",
@@ -23,6 +24,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.ending",
         "gateway.tunnels.relay.failing",
         "gateway.tunnels.relay.kernel",
+        "gateway.tunnels.relay.limiting",
         "gateway.tunnels.relay.pinging",
         "gateway.tunnels.relay.reading",
         "gateway.tunnels.relay.relay",

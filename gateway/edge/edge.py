@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
     from gateway.tunnels.relay.poller import Poller
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 UNUSED_SECONDS = 0.05
 """Between two looks at whether anything is left to do."""

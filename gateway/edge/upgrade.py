@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from gateway.observe.handshakes import Handshakes
     from gateway.routing.attempts import Attempt
     from gateway.tunnels.relay.poller import Poller, Received
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 NOT_NOW = (EAGAIN, EINTR)
 NONE = -1

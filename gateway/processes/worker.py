@@ -71,7 +71,8 @@ from gateway.tunnels.table.layout import (
     W_READY,
     W_STARTED_UNIX_NS,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 HAND_BACK_SECONDS = 1.0
 """How long pending data may take to be sent before another process resumes the tunnels; the same for the access log."""

@@ -24,7 +24,8 @@ from gateway.routing.registry import Registry
 from gateway.tunnels.relay import poller as poller_module
 from gateway.tunnels.relay.poller import Poller
 from gateway.tunnels.table.layout import NEVER
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 from ...routing.tables import config_of
 from ...tunnels.pure import pure_modules
