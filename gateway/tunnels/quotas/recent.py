@@ -35,12 +35,10 @@ def note(
 ) -> None:
     """Remember that the worker in a slot has limited a client, instead of what it remembers of longest ago."""
     records = list(_records(cells, places, slot))
-    for at, record in records:
-        if (record[R_KIND], record[R_PREFIX], record[R_LIMIT]) == (*client, limit) and record[R_AT_UNIX_NS]:
-            times += record[R_TIMES]
-            break
-    else:
-        at, _ = min(records, key=lambda each: each[1][R_AT_UNIX_NS])
+    same = [each for each in records if each[1][R_KIND : R_LIMIT + 1] == [*client, limit] and each[1][R_AT_UNIX_NS]]
+    if same:
+        times += same[0][1][R_TIMES]
+    at, _ = same[0] if same else min(records, key=lambda each: each[1][R_AT_UNIX_NS])
     cells[at + R_AT_UNIX_NS] = 0
     cells[at + R_KIND] = client.kind
     cells[at + R_PREFIX] = client.prefix
