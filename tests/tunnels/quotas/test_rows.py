@@ -106,7 +106,7 @@ def test_a_route_that_gets_a_limit_counts_the_tunnels_that_it_has(gateway: Gatew
 
 def test_the_successor_of_a_dead_worker_counts_what_it_finds(gateway: Gateway) -> None:
     slice_, rows = gateway.worker(0, LIMITED)
-    other, _ = gateway.worker(1, LIMITED)
+    gateway.worker(1, LIMITED)
     for _ in range(3):
         opened(slice_, "192.0.2.1", LIMITED, rows)
     gateway.quotas.share(0).count_tunnel(Client.of(LIMITED, ip_address("192.0.2.1")))  # a handshake
