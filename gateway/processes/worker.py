@@ -188,6 +188,7 @@ class Worker:
             edge = Edge(
                 self._poller,
                 self._slice,
+                self._quotas,
                 self._registry,
                 Events(),
                 self._open_log(config),

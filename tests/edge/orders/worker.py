@@ -21,6 +21,7 @@ from gateway.edge.upgrade import Accepted
 from gateway.observe.events import Events
 from gateway.protocol.known_heads import KnownHeads
 from gateway.routing.registry import Registry
+from gateway.tunnels.quotas.quotas import Quotas
 from gateway.tunnels.relay import poller as poller_module
 from gateway.tunnels.relay.poller import Poller
 from gateway.tunnels.table.layout import NEVER
@@ -111,6 +112,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._table = Table.create(1, ROWS)
+        self._quotas = Quotas.create(self._table.slots, ROWS)
         self._stack = self._patched()
         self._stack.__enter__()
         with (
@@ -131,6 +133,7 @@ class Worker:
             edge = self.edge = Edge(
                 self.poller,
                 self.slice,
+                self._quotas,
                 registry,
                 Events(),
                 self.log,  # type: ignore[arg-type]  # what of it is used
@@ -177,6 +180,7 @@ class Worker:
         self._stack.__exit__(None, None, None)
         self.poller.close()
         self._table.close()
+        self._quotas.close()
 
     def _count_failure(self) -> None:
         self.failed_callbacks += 1
@@ -240,6 +244,7 @@ class Worker:
             "load": [number for number in backends if table.load(number)],
             "B_IDLE": [number for number in backends if table.idle_connections(number)],
             "T_REQUESTS": [number for number in routes if table.requests(number)],
+            "counted": edge.limiting._share.counted(),
             "pooled": [idle for idle in edge.pool._idle.values() if idle],
             "store": sorted(self.store.kept),
         }
