@@ -41,7 +41,10 @@ SECOND_BACKEND = ("10.0.0.2", 9001)
 """Of requests for the host ``second``."""
 
 UPSTREAMS = {"chat": {"backends": ["10.0.0.1:9001"]}, "second": {"backends": ["10.0.0.2:9001"]}}
-ROUTES = [{"match": {"hosts": ["second"]}, "upstream": "second"}, {"upgrades": ["websocket", "raw"]}]
+ROUTES = [
+    {"match": {"hosts": ["second"]}, "upstream": "second"},
+    {"upgrades": ["websocket", "raw"], "limits": {"tunnels_per_client": 1000}},
+]
 EVERY_TIMER_SECONDS = 3600
 TIME_OUTS = {
     "request_head": "10s",
