@@ -137,6 +137,11 @@ async def test_what_a_client_over_its_limit_hears(gateway: Gateway, echo: Echo, 
         assert (line["status"], line["result"], line["route"]) == (429, "limited", path[1:])
         assert line.get("backend") is None
         await client.close()
+    found = {(each["address"], each["route"], each["limit"]) for each in (await gateway.api("limited"))["limited"]}
+    assert {
+        ("198.51.100.1", "rate", "handshakes_per_second"),
+        ("198.51.100.1", "tunnels", "tunnels_per_client"),
+    } <= found
     assert echo.open == connections
     await gateway.counts(before, "gateway_limited_total", 2)
     assert (await gateway.scrape()).value(DIALLED) - before.value(DIALLED) == BURST + MOST
