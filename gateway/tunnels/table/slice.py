@@ -6,6 +6,7 @@ import os
 from array import array
 from collections.abc import Mapping, Sequence
 from heapq import heappop, heappush
+from typing import Protocol
 
 from gateway.protocol.tls.state import SESSION_CELLS
 from gateway.tunnels.table.layout import (
@@ -52,6 +53,16 @@ _BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot; likewise the next
 _ROUTES_CELLS = MAX_ROUTES * ROUTE_CELLS
 
 
+class RowCounts(Protocol):
+    """Counts the tunnels of a slice by something that is not in the table (``tunnels/quotas/rows.py``)."""
+
+    def taken(self, row: int) -> None:
+        """The tunnel of a row was taken over from another worker."""
+
+    def released(self, row: int) -> None:
+        """A row is about to be freed, whether or not it came to a tunnel."""
+
+
 class Slice:
     """The part of the table that one worker writes: its block, its totals, its rows."""
 
@@ -61,6 +72,7 @@ class Slice:
         self.slot = slot
         self.cells = table.cells
         self.block = table.worker(slot)
+        self.counts: RowCounts | None = None
         self.first = table.first_row(slot)
         self._backends_at = table.backend_at(slot, 0)
         self._routes_at = table.totals_at(slot, 0)
@@ -166,6 +178,8 @@ class Slice:
             the tunnel: a process that finds both rows after a crash then knows that the end was counted
         """
         self._taken[row] = before
+        if self.counts is not None:
+            self.counts.taken(row)
 
     def forget_taken(self) -> None:
         """Free rows that outlived their tunnels, as far as the previous worker has forgotten these."""
@@ -187,6 +201,8 @@ class Slice:
 
     def release(self, row: int) -> None:
         """Free a row, and empty it. If it was taken over, it stays ``COUNTED`` until the previous worker forgets it."""
+        if self.counts is not None:
+            self.counts.released(row)
         try:
             self._vacate(row)
         finally:  # a corrupt ``BACKEND`` must not leak the row
