@@ -7,8 +7,13 @@ locks belong to open files, of which all processes here share one. The contents 
 from __future__ import annotations
 
 import fcntl
+import os
+import struct
 import time
 from collections.abc import Callable
+
+_FLOCK = struct.Struct("@hhqqi4x")
+"""``struct flock`` of Linux: ``fcntl.lockf`` makes the same call, but takes twice as long."""
 
 PATIENCE_NS = 20_000_000
 """How long to wait for a holder that was not given the processor. It needs the lock for some microseconds."""
@@ -56,11 +61,11 @@ class Lock:
 
     def release(self, at: int) -> None:
         """Release a lock that was acquired."""
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, at)
+        fcntl.fcntl(self._fd, fcntl.F_SETLK, _FLOCK.pack(fcntl.F_UNLCK, os.SEEK_SET, at, 1, 0))
 
     def _try(self, at: int) -> bool:
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, at)
+            fcntl.fcntl(self._fd, fcntl.F_SETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0))
         except OSError:  # another process has it, or the kernel has no memory for locks
             return False
         return True
