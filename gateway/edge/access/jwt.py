@@ -61,7 +61,7 @@ class Jwt:
         self._clock = clock
         self._places = Places(settings.sources, settings.remove_token)
         self._algorithms = frozenset(settings.algorithms)
-        self._secret = None if settings.secret is None else settings.secret.encode()
+        self._secret = None if settings.secret is None else settings.secret.encode("utf-8", "surrogateescape")
         self._source = None if settings.keys is None else KeySource(settings.keys, credentials)
         self._claims = Claims(settings.issuer, settings.audience, settings.require, settings.leeway)
         self._leeway = settings.leeway
