@@ -12,7 +12,6 @@ from tests.support.tokens import SECRET, b64, compact, hs256, jwk, key_set, priv
 
 from .jwts import bearing, jwt, let_in, refusal, request
 
-
 # --- every algorithm --------------------------------------------------------------------------------------------------
 
 
