@@ -28,15 +28,19 @@ class Expiries:
         self._clock = clock
         self._counts: dict[int, int] = {}
 
-    def end_ns(self, expiry: Expiry, now_ns: int) -> int:
-        """When a tunnel that opens now is to be closed.
+    def end_of(self, expiry: Expiry | None, now_ns: int) -> tuple[int, int]:
+        """When a tunnel that opens now is to be closed, and with which code: the cells EXPIRES_NS and EXPIRY_CODE.
 
-        The first that expires in a second is closed when it does, each further one 10 ms later, and those that do not
-        fit into the spread beside the first ones again. Later changes of the machine's clock make no difference.
+        Later changes of the machine's clock make no difference.
 
+        :param expiry: of its client's credentials; None if they do not expire
         :param now_ns: ``CLOCK_MONOTONIC``
-        :returns: ``CLOCK_MONOTONIC``, or NEVER
         """
+        return (NEVER, 0) if expiry is None else (self._end_ns(expiry, now_ns), expiry.close_code)
+
+    def _end_ns(self, expiry: Expiry, now_ns: int) -> int:
+        """The first that expires in a second is closed when it does, each further one 10 ms later, and those that do
+        not fit into the spread beside the first ones again."""
         left_seconds = expiry.at_unix - self._clock()
         if left_seconds > FURTHEST_SECONDS:
             return NEVER
