@@ -98,9 +98,11 @@ class Routes:
             route = self.match(subject)
             if route is None:
                 raise NoRoute(f"no route for host {subject.host!r} and path {subject.path[:200]!r}")
-            if any(self.match(subject._replace(path=path)) is not route for path in other_paths(asked.path)):
+            others = [subject._replace(path=path) for path in other_paths(asked.path)]
+            if any(self.match(other) is not route for other in others):
                 raise BadHead(400, "dot segments in the request target that lead servers to different paths")
-            if self._spellings.is_evasive(subject, self._access[route.name]):
+            access = self._access[route.name]
+            if any(self._spellings.is_evasive(each, access) for each in (subject, *others)):
                 raise BadHead(400, "a spelling of a path that some servers take for one with other rules")
             found = Found(route, subject.host, asked.path.decode("latin-1"))
             if asked.size() <= MAX_KNOWN_BYTES:

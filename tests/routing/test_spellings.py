@@ -96,6 +96,7 @@ PARTS = [
 @example(b"/x/..//admin/users", b"")
 @example(b"/admin%2fusers", b"")
 @example(b"/;x/aDMIN", b"")
+@example(b"/Admin//..//users", b"")
 def test_no_server_serves_it_without_the_rule(path, authority):
     """Whichever way a server reads paths, and whether or not it tells case apart."""
     path = b"/" + path.lstrip(b"/")
