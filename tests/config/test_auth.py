@@ -67,6 +67,8 @@ def test_forward_and_basic():
         ("{jwt: {secret: abc, keys: x, algorithms: [RS256]}}", "secret: no algorithm uses this"),
         ("{jwt: {secret: abc, algorithms: [HS256], ca: x.pem}}", "`keys` is not a URL"),
         ("{jwt: {secret: '', algorithms: [HS256]}}", "expected text"),
+        ("{jwt: {secret: '-----BEGIN PUBLIC KEY-----\\nabc', algorithms: [HS256]}}", "and no secret"),
+        ('{jwt: {secret: "abc\\ud800", algorithms: [HS256]}}', "characters that are none"),
         ("{jwt: {secret: abc, algorithms: [HS256], from: [header:x]}}", "no place for a token"),
         ("{jwt: {secret: abc, algorithms: [HS256], from: ['cookie:']}}", "lacks a name"),
         ("{jwt: {secret: abc, algorithms: [HS256], from: []}}", "is empty"),

@@ -12,4 +12,8 @@ if TYPE_CHECKING:
 
 def method_of(auth: Auth, services: Services) -> Method:
     """The method of a configuration."""
+    if auth.jwt is not None:
+        from gateway.edge.access.jwt import Jwt
+
+        return Jwt(auth.jwt, services.credentials)
     raise NotImplementedError(auth, services)
