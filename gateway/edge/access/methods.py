@@ -12,4 +12,8 @@ if TYPE_CHECKING:
 
 def method_of(auth: Auth, services: Services) -> Method:
     """The method of a configuration."""
+    if auth.basic is not None:
+        from gateway.edge.access.basic import Basic
+
+        return Basic(auth.basic, services.credentials, services.passwords())
     raise NotImplementedError(auth, services)
