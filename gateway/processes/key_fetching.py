@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urljoin, urlsplit
@@ -47,11 +49,11 @@ async def fetch(url: str, cas: Sequence[str], system_cas: bool) -> str:
     except aiohttp.ClientConnectorCertificateError as error:
         raise NotFetched(f"its certificate is not accepted: {error.certificate_error}") from None
     except aiohttp.ClientConnectorError as error:
-        raise NotFetched(f"cannot connect: {error.os_error.strerror or error.os_error}") from None
+        raise NotFetched(f"cannot connect: {_reason(error.os_error)}") from None
     except aiohttp.ClientError as error:
         raise NotFetched(f"the answer broke off or is malformed ({type(error).__name__})") from None
     except OSError as error:
-        raise NotFetched(f"cannot connect: {error.strerror or error}") from None
+        raise NotFetched(f"cannot connect: {_reason(error)}") from None
 
 
 async def _fetch(session: aiohttp.ClientSession, url: str) -> bytes:
@@ -74,6 +76,13 @@ async def _fetch(session: aiohttp.ClientSession, url: str) -> bytes:
                     raise NotFetched(f"the answer has more than {MAX_BYTES} bytes")
             return bytes(content)
     raise NotFetched(f"it redirects more than {MAX_REDIRECTS} times")
+
+
+def _reason(error: OSError) -> str:
+    """What asyncio says of a failed connection has the address in it, which is known, and no reason."""
+    if isinstance(error, socket.gaierror) or not error.errno or error.errno < 0:
+        return (error.strerror or str(error) or type(error).__name__).lower()
+    return os.strerror(error.errno).lower()
 
 
 def _context(cas: Sequence[str], system_cas: bool) -> ssl.SSLContext:

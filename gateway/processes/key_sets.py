@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from gateway.config.credentials import Credentials, KeyServer, parse_key_set, shown
+from gateway.config.errors import BadValue
 from gateway.imports import without_collections
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class KeySets:
         try:
             text = await self._fetch(each.url, each.cas, each.server.system_cas)
             entries = len(parse_key_set(text))
+        except BadValue as failure:
+            error = failure.message
         except ValueError as failure:
             error = str(failure)
         except Exception as failure:
