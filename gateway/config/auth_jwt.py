@@ -228,7 +228,7 @@ class Jwt(Section):
 
     def mistakes_in_files(self) -> Iterator[Conflict]:
         """Yield what is wrong with the files. Reads them."""
-        from gateway.config.credentials import check_key_set
+        from gateway.config.credentials import check_key_set, is_url
 
         if self.keys is not None and not is_url(self.keys):
             try:
@@ -240,11 +240,6 @@ class Jwt(Section):
                 check_ca(self.ca)
             except BadValue as error:
                 yield Conflict(("ca",), error)
-
-
-def is_url(keys: str) -> bool:
-    """Whether a key set is fetched, rather than read from a file."""
-    return keys.startswith(("http://", "https://"))
 
 
 def _is_loopback(url: str) -> bool:

@@ -31,10 +31,12 @@ HOLDINGS = {
         "kernel relay on_failure wires heavy is_loaded _callbacks _readers _recalled _received _deferred"
     ),
     # What is taken is about rows that a worker which died in an upgrade may still have: its successor looks there, too.
-    "tunnels/table/slice.py Slice": words("table slot cells block first _backends_at _routes_at _free _taken"),
+    "tunnels/table/slice.py Slice": words(
+        "table slot cells block first counts _backends_at _routes_at _free _taken"  # counts: rebuilt from rows
+    ),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
-        tls_wire ways _preambles
+        tls_wire ways _preambles credentials limiting
         """),
     "edge/owner.py Owner": words("""
         slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses

@@ -16,4 +16,8 @@ def method_of(auth: Auth, services: Services) -> Method:
         from gateway.edge.access.jwt import Jwt
 
         return Jwt(auth.jwt, services.credentials)
+    if auth.basic is not None:
+        from gateway.edge.access.basic import Basic
+
+        return Basic(auth.basic, services.credentials, services.passwords())
     raise NotImplementedError(auth, services)
