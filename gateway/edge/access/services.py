@@ -23,3 +23,5 @@ class Services:
     """counts an answer of a method, by route, method and result"""
     take_handshake: Callable[[Asking], None] = lambda request: None
     """counts an upgrade against the limit of its client; raises :class:`Refused` beyond it"""
+    loop_mark: bytes = b""
+    """names this gateway in ``CDN-Loop``"""
