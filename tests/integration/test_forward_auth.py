@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.auth_server import GOOD, AuthServer
 from tests.support.backends import Web
-from tests.support.deadline import within
+from tests.support.deadline import eventually, within
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Config, Gateway, route
 from tests.support.raw import Answer, Connection, handshake, request
@@ -90,14 +89,15 @@ async def test_who_may_come_in(
         assert (await ask(client, path="/rest/x")).status == 200
     requests, asked = len(web.connections), len(auth.asked)
     before = await gateway.scrape()
-    await client.send(make("/asked/ws", GOOD if allowed else "Authorization: Bearer bad"))
+    path = "/asked/ws" if make is handshake else "/asked/x"
+    await client.send(make(path, GOOD if allowed else "Authorization: Bearer bad"))
     if allowed:
         if make is handshake:
             assert (await client.head()).status == 101
             await client.echoes(from_client(TEXT, b"hello"), frame(TEXT, b"hello"))
             assert (await gateway.logged(client=client.name, event="handshake", status=101))["user"] == "ann"
         else:
-            assert (await client.head()).status == 426 or True
+            assert values(seen(await client.answer()), "x-user") == ["ann"]
             assert (await gateway.logged(client=client.name, event="http", user="ann"))["route"] == "asked"
         await gateway.counts(before, "gateway_auth_total", route="asked", method="forward", result="allowed")
     else:
@@ -221,8 +221,28 @@ async def test_what_is_asked_about_a_handshake(auth: AuthServer, client: Connect
 
 
 PIECES = st.sampled_from(
-    ["asked", "/", "//", "/./", "/../", "%2e", "%2E%2e/", "%2F", "%5c", "rest", ";a=b", "?", "&", "%00", "%", "\u00e9"]
-    + ["%C3%A9", "a b".replace(" ", "%20"), "+", "ASKED", "..", ".", "=", "*", "'", '"', "{", "|", "[", "^", "`"]
+    [
+        *("asked", "rest", "ASKED", "/", "//", "/./", "/../", "%2e", "%2E%2e/", "%2F", "%5c", "..", ".", "%00", "%"),
+        *(
+            ";a=b",
+            "?",
+            "&",
+            "=",
+            "+",
+            "%20",
+            "%C3%A9",
+            "\u00c3\u00a9",
+            "\u00e9",
+            "*",
+            "'",
+            '"',
+            "{",
+            "|",
+            "[",
+            "^",
+            "`",
+        ),
+    ]
 )
 
 
@@ -347,14 +367,12 @@ async def test_a_client_that_reads_slowly_gets_all_of_an_answer(
     """More than the sockets hold: many answers in a row, of which nothing is read until all is asked."""
     auth.cases["big"], body = ANSWERS["big"]
     client = await open_connection(gateway)
-    many = 80
+    many, before = 300, len(auth.asked)
     await client.send(b"".join(request(f"/asked/{n}", "X-Case: big") for n in range(many)))
-    before = len(auth.asked)
-    await asyncio.sleep(0.3)  # until it stops to ask: nothing says so
+    await eventually(lambda: len(auth.asked) - before > 50, "50 sub-requests")
     for _ in range(many):
         answer = await client.answer()
         assert (answer.status, answer.body) == (403, body)
-    assert len(auth.asked) >= before
     assert (await ask(client, path="/rest/x")).status == 200
 
 

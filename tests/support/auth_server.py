@@ -1,6 +1,7 @@
-"""An auth server as a test wants it: what it is asked is kept, and it answers as the request's ``X-Case`` says.
+"""An auth server as a test wants it: what it is asked is kept, and it answers as the request's ``X-Case`` says, or the
+path that it is asked at.
 
-Without that it lets in those with ``Authorization: Bearer good``, as ``ann``.
+Without a case it lets in those with ``Authorization: Bearer good``, as ``ann``.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class AuthServer:
                 head = Head(await reader.readuntil(b"\r\n\r\n"))
                 self.asked.append(head)
                 self.came.set()
-                case = self.cases.get(head.value("x-case") or "", self.decide)
+                case = self.cases.get(head.value("x-case") or head.target[1:], self.decide)
                 if isinstance(case, bytes):
                     await connection.send(case)
                 elif not await case(connection, head):

@@ -10,6 +10,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 import aiohttp
@@ -42,6 +43,7 @@ MAX_BODY_BYTES = 64 * 1024
 MAX_FIELDS_BYTES = 32 * 1024
 """Of an answer, names and values together."""
 
+MAX_LOGGED_CHARACTERS = 300
 MAX_FIELD_BYTES = 16 * 1024
 
 _NO_AUTO_FIELDS = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -143,14 +145,29 @@ class AuthServer:
         except TimeoutError:
             failure = f"no answer within {self._timeout_seconds:g} s"
         except Exception as error:  # whatever it is, the request is not let in
-            failure = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+            failure = _words_of(error)
         if not reported:
             self.warn(failure)
         report(None)
 
     async def _exchange(self, fields: Sequence[TextField], report: Done) -> None:
         """:raises Exception: many kinds, of asyncio's and aiohttp's: there is no whole answer"""
-        async with self._connected().get(self._url, headers=fields, allow_redirects=False, ssl=self._tls) as response:
+        while True:
+            way = _Way()
+            try:
+                await self._try(fields, report, way)
+                return
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                # aiohttp itself tries again, but only once. Where a server has gone away from all connections that were
+                # kept, each of them may have to be tried.
+                if not way.was_kept:
+                    raise
+
+    async def _try(self, fields: Sequence[TextField], report: Done, way: _Way) -> None:
+        """:raises Exception: as :meth:`_exchange`"""
+        async with self._connected().get(
+            self._url, headers=fields, allow_redirects=False, ssl=self._tls, trace_request_ctx=way
+        ) as response:
             status, answered = response.status, response.raw_headers
             if status not in _FINAL:
                 raise ValueError(f"it has answered with status {status}")
@@ -178,10 +195,36 @@ class AuthServer:
                 skip_auto_headers=_NO_AUTO_FIELDS,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None),
+                trace_configs=[_Way.tracing()],
                 max_line_size=MAX_FIELD_BYTES,
                 max_field_size=MAX_FIELD_BYTES,
             )
         return session
+
+
+class _Way:
+    """Which connection a sub-request went over last."""
+
+    __slots__ = ("was_kept",)
+
+    def __init__(self) -> None:
+        self.was_kept = False
+        """whether it was there before, and so may have been closed by the server"""
+
+    @classmethod
+    def tracing(cls) -> aiohttp.TraceConfig:
+        """What has aiohttp note it."""
+
+        async def kept(session: object, context: SimpleNamespace, params: object) -> None:
+            context.trace_request_ctx.was_kept = True
+
+        async def made(session: object, context: SimpleNamespace, params: object) -> None:
+            context.trace_request_ctx.was_kept = False
+
+        config = aiohttp.TraceConfig()
+        config.on_connection_reuseconn.append(kept)
+        config.on_connection_create_start.append(made)
+        return config
 
 
 class _Resolver(AbstractResolver):
@@ -207,6 +250,16 @@ class _Resolver(AbstractResolver):
 
     async def close(self) -> None:
         """There is nothing to close."""
+
+
+def _words_of(error: Exception) -> str:
+    """What went wrong, in one line, without the URL, whose query may have a secret."""
+    if isinstance(error, aiohttp.ClientResponseError):
+        text = error.message
+    else:
+        text = str(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error)
+    line = text.partition("\n")[0].rstrip(":")[:MAX_LOGGED_CHARACTERS]
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
 
 
 async def _body_of(response: aiohttp.ClientResponse) -> bytes | None:
