@@ -106,6 +106,7 @@ class AuthServer:
         """
         task = asyncio.get_running_loop().create_task(self._ask(fields, done))
         self._in_flight.add(task)
+        task.add_done_callback(self._ended)
 
         def cancel() -> None:
             task.cancel()
@@ -115,17 +116,22 @@ class AuthServer:
     def close(self) -> None:
         """Close idle connections now, and the others when what is in flight has ended. Nothing new is asked."""
         self._is_closed = True
-        if not self._in_flight and self._session is not None and self._closing is None:
-            self._closing = asyncio.get_running_loop().create_task(self._session.close())
+        session = self._session
+        if not self._in_flight and session is not None and not session.closed and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(session.close())
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A sub-request has ended. One that was cancelled at once has not even begun."""
+        self._in_flight.discard(task)
+        if self._is_closed:
+            self.close()
 
     async def _ask(self, fields: Sequence[TextField], done: Done) -> None:
         try:
             await self._report(fields, done)
         finally:
-            task = asyncio.current_task()
-            assert task is not None
-            self._in_flight.discard(task)
-            if self._is_closed and not self._in_flight and self._session is not None:
+            # Where the loop ends, too, no task is left to do this.
+            if self._is_closed and len(self._in_flight) == 1 and self._session is not None:
                 await self._session.close()
 
     async def _report(self, fields: Sequence[TextField], done: Done) -> None:
