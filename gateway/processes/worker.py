@@ -135,6 +135,7 @@ class Worker:
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
             self._edge.close_idle()  # with TLS, clients hear that this is the end
+            self._edge.config.close()
             self._edge.batch.flush()
             self._edge.log.close()
         self._deposits.close()

@@ -37,3 +37,5 @@ class Services:
     """counts an upgrade against the limit of its client; raises :class:`Refused` beyond it"""
     passwords: Callable[[], Passwords] = field(default_factory=_passwords)
     """what is known of users' passwords: the same for all routes, and from one configuration to the next"""
+    loop_mark: bytes = b""
+    """names this gateway in ``CDN-Loop``"""
