@@ -21,7 +21,7 @@ machine with far more to do than processors it may be out for tens of millisecon
 
 STEP_SECONDS = 0.0002
 RESIGNED_NS = 1_000_000_000
-"""For how long, after a wait in vain, that lock is not waited for: its holder was stopped, and handshakes must go on."""
+"""For how long, after a wait in vain, that lock is not waited for: its holder is stopped, and handshakes must go on."""
 
 
 class Lock:
