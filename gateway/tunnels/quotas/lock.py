@@ -15,12 +15,13 @@ from collections.abc import Callable
 _FLOCK = struct.Struct("@hhqqi4x")
 """``struct flock`` of Linux: ``fcntl.lockf`` makes the same call, but takes twice as long."""
 
-PATIENCE_NS = 20_000_000
-"""How long to wait for a holder that was not given the processor. It needs the lock for some microseconds."""
+PATIENCE_NS = 100_000_000
+"""How long to wait for a holder that was not given the processor. It needs the lock for some microseconds, but on a
+machine with far more to do than processors it may be out for tens of milliseconds."""
 
 STEP_SECONDS = 0.0002
 RESIGNED_NS = 1_000_000_000
-"""For how long, after a wait in vain, nothing is waited for: the holder was stopped, and handshakes must go on."""
+"""For how long, after a wait in vain, that lock is not waited for: its holder is stopped, and handshakes must go on."""
 
 
 class Lock:
@@ -41,7 +42,8 @@ class Lock:
         self._fd = fd
         self._clock = clock
         self._sleep = sleep
-        self._resigned_until = 0
+        self._resigned_until: dict[int, int] = {}
+        """by set"""
 
     def acquire(self, at: int) -> bool:
         """Acquire the lock of a set; False if it could not be had. :param at: the set's number"""
@@ -49,13 +51,13 @@ class Lock:
             return True
         now = self._clock()
         give_up = now + PATIENCE_NS
-        if now >= self._resigned_until:
+        if now >= self._resigned_until.get(at, 0):
             while now < give_up:
                 self._sleep(STEP_SECONDS)
                 if self._try(at):
                     return True
                 now = self._clock()
-            self._resigned_until = now + RESIGNED_NS
+            self._resigned_until[at] = now + RESIGNED_NS
         self.on_missed()
         return False
 
