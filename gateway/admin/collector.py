@@ -35,6 +35,7 @@ from gateway.admin.live import LiveRow, live_rows
 from gateway.admin.state import GatewayState
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
+from gateway.config.credentials import is_url
 from gateway.observe.ends import DIRECTIONS
 from gateway.protocol.scanner_state import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from gateway.tunnels.table.layout import (
@@ -326,7 +327,8 @@ class TableCollector(Collector):
             "Times that a file of users or keys could not be read again; what was there before stayed in use",
             labels=("file",),
         )
-        for path, count in self._state.credential_errors.items():
+        files = {each.source: 0 for each in self._state.credentials if not is_url(each.source)}
+        for path, count in {**files, **self._state.credential_errors}.items():
             errors.add_metric((path,), count)
         yield errors
         fetches = CounterMetricFamily(
