@@ -141,8 +141,8 @@ def status(state: GatewayState) -> Object:
         "upstreams": _upstreams(state, rows),
         "drained_backends": _drained_backends(state, rows),
         "certificates": _certificates(state),
-        "limited": _limited(state),
         "credentials": _credentials(state),
+        "limited": _limited(state),
     }
 
 

@@ -89,6 +89,14 @@ class KeySets:
         """All of them, by URL."""
         return self._sets
 
+    async def first_attempts(self, seconds: float) -> None:
+        """Wait until each set was fetched once or could not be, but no longer than so many seconds."""
+        waits = [asyncio.ensure_future(each.attempted.wait()) for each in self._sets.values()]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=seconds)
+            for wait in late:
+                wait.cancel()
+
     def wanted(self, url: str) -> None:
         """A worker lacks a key: fetch the set, unless that was done lately."""
         found = self._sets.get(url)
@@ -152,6 +160,8 @@ class KeySet:
         """when the latest attempt that succeeded was made"""
         self.error: str | None = None
         """why the latest attempt failed"""
+        self.attempted = asyncio.Event()
+        """set when the first attempt is over"""
         if text is not None:
             with contextlib.suppress(ValueError):
                 self.entries = len(parse_key_set(text))
@@ -189,6 +199,7 @@ class KeySet:
                 log.exception("key set %s: unexpected error", shown(self.url))
             finally:
                 self._fetching = False
+                self.attempted.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), self._pause())
 
@@ -217,7 +228,11 @@ class KeySet:
     def failed(self, error: str) -> None:
         """Note that an attempt failed. Only the first of a series is logged."""
         if not self._failures:
-            effect = "tokens are refused until it can be" if self.text is None else "the keys from before stay in use"
+            effect = (
+                "requests with tokens get 503 until it can be"
+                if self.text is None
+                else "the keys from before stay in use"
+            )
             log.error("key set %s cannot be fetched: %s; %s", shown(self.url), error, effect)
         self._failures += 1
         self.error = error

@@ -27,6 +27,9 @@ UNLISTEN_SECONDS = 2.0
 NEW_NAMES_SECONDS = 0.5
 """How long a reload waits for lookups of new backend names."""
 
+NEW_KEYS_SECONDS = 1.0
+"""How long a reload waits for key sets with other URLs: until they are there, their routes answer 503."""
+
 log = logging.getLogger("gateway")
 
 
@@ -89,7 +92,10 @@ class Reloading:
         certificates_before, credentials_before = workers.certificates, workers.credentials
         self._resolving.use([*before.backend_addresses(), *config.backend_addresses()])
         self._credentials.fetch_too(credentials)
-        await self._resolving.first_answers(NEW_NAMES_SECONDS)
+        await asyncio.gather(
+            self._resolving.first_answers(NEW_NAMES_SECONDS),
+            self._credentials.key_sets.first_attempts(NEW_KEYS_SECONDS),
+        )
         self._listeners.add(new)
         for worker in workers.serving():
             worker.listen(new)

@@ -136,6 +136,8 @@ def test_defaults_are_as_documented() -> None:
             expected = "of `keepalive`"
         elif key.startswith("routes[].limits"):
             expected = "one second's worth" if key.endswith(".burst") else "off"
+        elif re.fullmatch(r"routes\[\]\.auth(\.(basic|jwt|forward))?", key):
+            expected = "off"
         elif key.startswith("routes[].match.") or key in ("routes[].origins", "routes[].allow"):
             expected = "any"
         elif key == "admin.token" or ((".tls." in key or key == "listen[].tls") and "default" not in schema[key]):

@@ -83,6 +83,28 @@ async def test_fetched_at_the_start(rig, server, caplog):
     assert f"key set {server.url}: fetched, 1 keys" in caplog.text
 
 
+async def test_first_attempts(rig, server):
+    release = asyncio.Event()
+
+    async def late(request):
+        await release.wait()
+        return web.Response(status=500)
+
+    await rig.sets.first_attempts(60)  # there are none
+    rig.use(server.url)
+    await rig.sets.first_attempts(60)
+    assert list(rig.sets.texts) == [server.url]
+    await rig.sets.first_attempts(60)
+    server.answer = late
+    rig.use(server.url, f"{server.url}?other")
+    await rig.sets.first_attempts(0.01)
+    assert list(rig.sets.texts) == [server.url]
+    waiting = asyncio.create_task(rig.sets.first_attempts(60))
+    release.set()
+    await waiting
+    assert rig.attempts == 2
+
+
 async def test_fetched_again_from_time_to_time(rig, server):
     rig.use(server.url, refresh=0.02)
     await server.is_asked(3)
@@ -115,7 +137,7 @@ async def test_a_server_that_is_down_at_the_start(rig, server, caplog, monkeypat
     rig.use(server.url)
     await rig.attempted(2)
     assert rig.sets.texts == {}
-    assert "tokens are refused until it can be" in caplog.text
+    assert "requests with tokens get 503" in caplog.text
     await server.up()
     await rig.names(server.url, "one")
     caplog.clear()
