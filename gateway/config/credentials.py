@@ -60,6 +60,12 @@ def parse_users(text: str) -> dict[str, str]:
     return users
 
 
+def users_in(text: str) -> dict[str, str]:
+    """The same for a text that :func:`parse_users` has accepted: in a third of the time, which relaying waits for."""
+    parts = (line.strip().partition(":") for line in text.split("\n"))
+    return {name: digest for name, colon, digest in parts if colon and not name.startswith("#")}
+
+
 def parse_key_set(text: str) -> list[dict[str, Any]]:
     """Parse a JWK Set (RFC 7517 section 5) as far as its form goes.
 

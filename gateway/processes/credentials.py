@@ -13,8 +13,8 @@ from gateway.config.credentials import (
     check_key_set,
     check_users,
     parse_key_set,
-    parse_users,
     shown,
+    users_in,
 )
 from gateway.config.errors import BadValue
 from gateway.processes.file_watch import FileWatch
@@ -48,6 +48,8 @@ class CredentialWatch(FileWatch[Credentials]):
         self._changed_to = changed
         self._fetched_to = fetched
         self._errors: dict[str, str] = {}
+        self._counted: dict[str, tuple[str, int]] = {}
+        """texts of files, and how many users or keys are in them; by path"""
         self.key_sets = KeySets(self._attempted, answered, self._count, known)
 
     def use(self, credentials: Credentials) -> None:
@@ -107,8 +109,11 @@ class CredentialWatch(FileWatch[Credentials]):
         kinds = (("users", self._content.users), ("keys", self._content.key_sets))
         for kind, texts in kinds:
             for path, text in texts.items():
-                entries = len(parse_users(text)) if kind == "users" else len(parse_key_set(text))
-                yield CredentialState(path, kind, entries, None, self._errors.get(path))
+                counted = self._counted.get(path)
+                if counted is None or counted[0] is not text:
+                    entries = len(users_in(text)) if kind == "users" else len(parse_key_set(text))
+                    counted = self._counted[path] = (text, entries)
+                yield CredentialState(path, kind, counted[1], None, self._errors.get(path))
 
     def _key_sets_shown(self) -> Iterator[CredentialState]:
         for url, each in self.key_sets.sets.items():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.config.credentials import parse_key_set, parse_users
+from gateway.config.credentials import parse_key_set, parse_users, users_in
 from gateway.config.errors import BadValue
 from gateway.config.settings import Auth, Basic, ForwardAuth, Jwt, Settings
 
@@ -92,6 +92,7 @@ def test_mistakes(written, message):
 def test_users():
     text = f"# team\nann:{BCRYPT}\n\nbob:{ARGON2}\r\n"
     assert parse_users(text) == {"ann": BCRYPT, "bob": ARGON2}
+    assert users_in(text) == parse_users(text)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from base64 import b64decode
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
-from gateway.config.credentials import parse_users
+from gateway.config.credentials import users_in
 from gateway.edge.access.attempts import source_of
 from gateway.edge.refused import Refused
 from gateway.edge.trust import Trust
@@ -88,7 +88,7 @@ class _Users:
     """What is in a file."""
 
     def __init__(self, text: str) -> None:
-        self.hashes = parse_users(text)
+        self.hashes = users_in(text)
         self._all = list(self.hashes.values())
         self._salt = blake2b(text.encode()).digest()
 
