@@ -30,9 +30,6 @@ MOST_QUEUED = 64
 MOST_OF_A_SOURCE = 16
 """Of these, from one address."""
 
-RETRY_SECONDS = 2
-"""What clients are asked to wait if too many passwords wait already: about what ``MOST_QUEUED`` take."""
-
 log = logging.getLogger("gateway")
 
 
@@ -72,15 +69,12 @@ class Passwords:
             raise denied
         wait = self._attempts.wait_seconds(source)
         if wait:
-            raise Refused(
-                429, "too many wrong passwords from this address", "limited", fields=(_retry_after(math.ceil(wait)),)
-            )
+            retry = (b"Retry-After", b"%d" % math.ceil(wait))
+            raise Refused(429, "too many wrong passwords from this address", "limited", fields=(retry,))
         if key not in self._asked and (
             len(self._asked) >= MOST_QUEUED or (source is not None and self._of_source[source] >= MOST_OF_A_SOURCE)
         ):
-            raise Refused(
-                503, "too many passwords are being checked", "unavailable", fields=(_retry_after(RETRY_SECONDS),)
-            )
+            raise Refused(503, "too many passwords are being checked", "unavailable")  # with a Retry-After, as any 503
 
         def start(verdict: Verdict) -> Cancel:
             question = self._asked.get(key)
@@ -157,7 +151,3 @@ class _Question:
         """where the first of the requests came from"""
         self.asking: list[tuple[Verdict, Source | None, Refused]] = []
         self.job: Job
-
-
-def _retry_after(seconds: int) -> tuple[bytes, bytes]:
-    return b"Retry-After", b"%d" % seconds
