@@ -164,14 +164,14 @@ async def test_rotated_keys():
     asked.use(ONE, TWO)
     assert [type(verdict) for verdict in asked.verdicts] == [Granted, Granted]
     assert isinstance(asked.method.check(bearing(BY_TWO)), Granted)
-    asked.use(ONE, TWO)
+    asked.credentials.answered(URL)
     assert len(asked.verdicts) == 2
 
 
 async def test_a_made_up_name_is_asked_for_seldom():
     asked = Asked(ONE)
     asked.wait(BY_TWO)
-    asked.use(ONE)
+    asked.credentials.answered(URL)
     (refused,) = asked.verdicts
     assert isinstance(refused, Refused)
     assert (refused.status, refused.reason) == (401, "the token is signed with a key that is not known here")
