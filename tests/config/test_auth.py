@@ -57,6 +57,22 @@ def test_forward_and_basic():
 
 
 @pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://Auth.internal/check", "auth.internal:80"),
+        ("https://auth.internal/check?x=y", "auth.internal:443"),
+        ("https://auth.internal:8443", "auth.internal:8443"),
+        ("http://[::1]:81/", "[::1]:81"),
+        ("http://192.0.2.1/", "192.0.2.1:80"),
+    ],
+)
+def test_workers_connect_to_auth_servers_as_to_backends(url, address):
+    """So their names are resolved for workers, too."""
+    config = config_of(route(f"auth: {{forward: {{url: '{url}'}}}}"))
+    assert address in map(str, config.backend_addresses())
+
+
+@pytest.mark.parametrize(
     ("written", "message"),
     [
         ("{}", "no method is given"),
@@ -79,6 +95,9 @@ def test_forward_and_basic():
         ("{forward: {url: auth.internal/check}}", "not a URL of http or https"),
         ("{forward: {url: http://u:p@auth.internal/}}", "a user, a password"),
         ("{forward: {url: http://a.test/, copy: [Host]}}", "has a meaning of its own"),
+        ("{forward: {url: http://a.test/, copy: [X-A, x-a]}}", "x-a is copied already"),
+        ("{forward: {url: http://a.test/, ca: a.pem}}", "`url` is not https"),
+        ("{forward: {url: 'http://a.test:0/'}}", "has the port 0"),
         ("{forward: {url: http://a.test/, copied: [X]}}", "known here: url, timeout, copy, cache, ca"),
         ("{basic: {users: x, realm: 'a\"b'}}", "that a realm cannot have"),
     ],
