@@ -384,7 +384,7 @@ def metered(play: Play) -> None:
     play.tunnel.write_side(BACKEND_SIDE, GATE, LIMITED)
     play.tunnel.write_side(CLIENT, MESSAGE_NS, 3600 * NS)
     play.tunnel.write_side(CLIENT, MESSAGE_BURST_NS, 2 * 3600 * NS)
-    play.rig.relay._ask_anew(play.tunnel.row + SIDE_0)  # for the events of such a side
+    play.act(lambda: play.rig.relay._ask_anew(play.tunnel.row + SIDE_0))  # for the events of such a side
     play.say(CLIENT, *M[CLIENT], *M[CLIENT])
     play.say(BACKEND_SIDE, *M[BACKEND_SIDE])
     for _ in range(6):
