@@ -22,9 +22,10 @@ HOLDINGS = {
     ),
     "tunnels/relay/ending.py Ending": words("called now"),
     "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
-    "tunnels/relay/limiting.py Limiting": words("refusal left"),  # of one call
+    "tunnels/relay/limiting.py Limiting": words("refusal left woken"),  # of one call
     "tunnels/relay/pinging.py Pinging": words("refusal left called now"),
     "tunnels/relay/sealed.py Sealed": {"now"},
+    "tunnels/relay/metering.py Metering": set(),
     "tunnels/relay/reading.py Reading": words("tick_ns upkeep_ns called now"),
     "tunnels/relay/relay.py Relay": {"now"},
     "tunnels/relay/poller.py Poller": words(
