@@ -66,6 +66,7 @@ async def test_a_frame_of_a_gibibyte_gets_no_further(
     client.half_close()
     assert await client.rest() == b""
     await gateway.counts(before, "gateway_tunnels_closed_total", route="frames", initiator="gateway", cause="limit")
+    await gateway.counts(before, "gateway_limited_total", route="frames", limit="frame_size")
     line = await gateway.logged(event="tunnel_end", route="frames")
     assert (line["initiator"], line["cause"]) == ("gateway", "limit")
 
