@@ -39,6 +39,7 @@ from gateway.observe.handshakes import Handshakes
 from gateway.observe.requests import Requests
 from gateway.observe.tls import TlsHandshakes
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
+from gateway.tunnels.table.standing import TableStanding
 
 if TYPE_CHECKING:
     from gateway.config.settings import Listener, ListenerTls, Settings, UpstreamTls
@@ -84,7 +85,8 @@ class Edge:
         self.addresses = Addresses()
         self.credentials = Credentials(ask_for)
         services = Services(self.credentials, self.addresses, partial(self._count_auth, events))
-        self.config = InForce(registry, slice_.table.load, slice_.table.cells[H_STARTED_UNIX_NS], services)
+        table = slice_.table
+        self.config = InForce(registry, TableStanding(table), table.cells[H_STARTED_UNIX_NS], services, table.secret())
         self.handshakes = Handshakes(events, self.batch, access_log)
         self.requests = Requests(events, self.batch, access_log)
         self.owner = Owner(
