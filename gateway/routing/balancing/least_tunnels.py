@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import lcm
+from operator import mul
 
 from gateway.routing.balancing.loads import Loads
 from gateway.routing.balancing.standing import Standing
 from gateway.routing.balancing.target import Target
 from gateway.routing.balancing.turns import Turns
 from gateway.routing.balancing.weights import Weights
+
+MOST_MULTIPLE = 1 << 32
 
 
 class LeastTunnels:
@@ -21,13 +25,15 @@ class LeastTunnels:
     are within one of the least load, or within an eighth of it.
     """
 
-    __slots__ = ("_loads", "_next", "_targets", "_turns", "_weights")
+    __slots__ = ("_factors", "_loads", "_next", "_targets", "_turns", "_weights")
 
     def __init__(self, weights: Weights, standing: Standing) -> None:
         self._targets: Sequence[Target] = ()
         self._weights = weights
         self._loads = Loads(standing)
         self._turns = Turns()
+        self._factors: list[int] = []
+        """a load times this can be compared with others; none if the weights have no common multiple worth it"""
         self._next = 0
 
     def use(self, candidates: Sequence[Target]) -> None:
@@ -36,6 +42,8 @@ class LeastTunnels:
         self._weights.use(candidates)
         self._loads.use(candidates)
         self._turns.use(candidates)
+        multiple = lcm(*(target.weight for target in candidates))
+        self._factors = [] if multiple > MOST_MULTIPLE else [multiple // target.weight for target in candidates]
 
     def pick(
         self, key: bytes | str | None = None, tried: Collection[Target] = (), *, brief: bool = False
@@ -48,6 +56,8 @@ class LeastTunnels:
         weights = self._weights.now()
         if self._weights.are_equal and not tried:
             chosen = self._next_of_equals(loads, brief)
+        elif self._factors and not self._weights.grow and not tried:
+            chosen = self._by_factor(loads, weights, brief)
         else:
             chosen = self._by_weight(loads, weights, tried, brief)
         if chosen < 0:
@@ -76,6 +86,18 @@ class LeastTunnels:
                 chosen = loads.index(least)
         self._next = chosen + 1
         return chosen
+
+    def _by_factor(self, loads: list[int], weights: list[int], brief: bool) -> int:
+        """As :meth:`_by_weight`, faster: loads are brought to a common denominator."""
+        scaled = list(map(mul, loads, self._factors))
+        least = min(scaled)
+        first = scaled.index(least)
+        if brief:
+            load = loads[first]
+            least = (load + 1 + (load >> 3)) * self._factors[first]
+        elif scaled.count(least) == 1:
+            return first
+        return self._turns.take([i for i, each in enumerate(scaled) if each <= least], weights)
 
     def _by_weight(self, loads: list[int], weights: list[int], tried: Collection[Target], brief: bool) -> int:
         targets = self._targets

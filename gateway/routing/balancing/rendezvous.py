@@ -11,7 +11,6 @@ its share of the weights. All arithmetic is on integers, logarithms too, as thos
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
@@ -28,8 +27,6 @@ NO_CHOICE = 0
 Members = tuple[tuple[str, int], ...]
 """Labels and weights."""
 
-_AT_ONCE = 8  # buckets for which one BLAKE2b of 64 bytes has the hashes
-_HASHES = struct.Struct("<8Q")
 _FRACTION = 40
 _STEPS = 256
 _known: WeakValueDictionary[Members, Rendezvous] = WeakValueDictionary()
@@ -48,7 +45,7 @@ class Rendezvous:
         self._bases = []
         for label in self.labels:
             name = label.encode()
-            self._bases.append(blake2b(b"%d:%b" % (len(name), name), digest_size=64, person=b"gateway-backend"))
+            self._bases.append(blake2b(b"%d:%b" % (len(name), name), digest_size=8, person=b"gateway-backend"))
         self._top = array("Q", bytes(8 * BUCKETS))
 
     @classmethod
@@ -67,33 +64,23 @@ class Rendezvous:
 
     def order(self, bucket: int) -> list[int]:
         """All choices of a bucket, best first, as places in ``labels``."""
-        block, at = divmod(bucket, _AT_ONCE)
-        return self._ordered([hashes[at] for hashes in self._hashes(block)])
-
-    def _fill(self, bucket: int) -> int:
-        block = bucket // _AT_ONCE
-        for at, hashes in enumerate(zip(*self._hashes(block), strict=True)):
-            packed = 0
-            for place, choice in enumerate(self._ordered(hashes)[:TOP]):
-                packed |= (choice + 1) << (CHOICE_BITS * place)
-            self._top[block * _AT_ONCE + at] = packed
-        return self._top[bucket]
-
-    def _hashes(self, block: int) -> list[tuple[int, ...]]:
-        """Of each backend: its hashes for the buckets of a block."""
-        suffix = block.to_bytes(4, "little")
-        found = []
+        suffix = bucket.to_bytes(2, "little")
+        hashes = []
         for base in self._bases:
             mixed = base.copy()
             mixed.update(suffix)
-            found.append(_HASHES.unpack(mixed.digest()))
-        return found
-
-    def _ordered(self, hashes: Sequence[int]) -> list[int]:
+            hashes.append(int.from_bytes(mixed.digest(), "little"))
         if self._equal:
             return sorted(range(len(hashes)), key=hashes.__getitem__, reverse=True)
-        scores = [_score(value, weight) for value, weight in zip(hashes, self._weights, strict=True)]
+        scores = list(map(_score, hashes, self._weights))
         return sorted(range(len(scores)), key=scores.__getitem__)
+
+    def _fill(self, bucket: int) -> int:
+        packed = 0
+        for place, choice in enumerate(self.order(bucket)[:TOP]):
+            packed |= (choice + 1) << (CHOICE_BITS * place)
+        self._top[bucket] = packed
+        return packed
 
 
 def bucket_of(key: bytes) -> int:
@@ -102,19 +89,18 @@ def bucket_of(key: bytes) -> int:
 
 
 def _score(value: int, weight: int) -> int:
-    """The lower the better. Equal ones are told apart by the hash."""
-    return (_minus_log2(value) << 24) // weight << 64 | ((1 << 64) - 1 - value)
+    """``-log2((value + 1/2) / 2**64) / weight``: the lower the better.
 
-
-def _minus_log2(value: int) -> int:
-    """``-log2((value + 1/2) / 2**64)`` in units of ``2**-40``, by lines between :data:`_STEPS` places of an octave."""
+    Logarithms are in units of ``2**-40``, and on lines between :data:`_STEPS` places of an octave: they are off by less
+    than a thousandth.
+    """
     odd = 2 * value + 1
     bits = odd.bit_length()
     mantissa = odd << (65 - bits)  # from 2**64 to 2**65
     step = (mantissa >> 56) - _STEPS
-    rest = (mantissa >> 24) & 0xFFFF_FFFF
-    low, high = _LOG2[step], _LOG2[step + 1]
-    return ((66 - bits) << _FRACTION) - low - ((high - low) * rest >> 32)
+    low = _LOG2[step]
+    log2 = low + ((_LOG2[step + 1] - low) * (mantissa >> 24 & 0xFFFF_FFFF) >> 32)
+    return ((((66 - bits) << _FRACTION) - log2) << 16) // weight
 
 
 def _log2(numerator: int, denominator: int) -> int:

@@ -22,11 +22,14 @@ ID_BYTES, EXPIRY_BYTES, MAC_BYTES = 8, 4, 12
 VALUE_LENGTH = 32
 """Characters of a value; RFC 4648 section 5."""
 
+MAX_VERIFIED = 4096
+"""Values that are known to be right, and need not be verified again."""
+
 
 class Sticky:
     """The backend that a client's cookie names."""
 
-    __slots__ = ("_by_id", "_candidates", "_clock", "_ids", "_key", "_lasting", "_settings", "cookie")
+    __slots__ = ("_by_id", "_candidates", "_clock", "_ids", "_key", "_lasting", "_settings", "_verified", "cookie")
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Sticky:
         self._ids = {target: _mac(self._key, b"backend:" + target.label.encode())[:ID_BYTES] for target in targets}
         self._by_id = {found: target for target, found in self._ids.items()}
         self._candidates: frozenset[Target] = frozenset()
+        self._verified: dict[bytes, tuple[Target, int]] = {}
         self._lasting = {target: self._value(found, 0) for target, found in self._ids.items()}
 
     def use(self, candidates: Sequence[Target]) -> None:
@@ -103,6 +107,9 @@ class Sticky:
 
     def _read(self, value: bytes) -> tuple[Target, int] | None:
         """The backend and the time in a value; None if it is not one of this gateway's, or has expired."""
+        known = self._verified.get(value)
+        if known is not None and (known[1] == 0 or known[1] > self._clock()):
+            return known
         if len(value) != VALUE_LENGTH:
             return None
         try:
@@ -116,7 +123,12 @@ class Sticky:
         if (expiry == 0) != (self._settings.ttl is None) or (expiry and expiry <= self._clock()):
             return None
         target = self._by_id.get(content[:ID_BYTES])
-        return None if target is None else (target, expiry)
+        if target is None:
+            return None
+        if len(self._verified) >= MAX_VERIFIED:
+            self._verified.clear()
+        found = self._verified[value] = (target, expiry)
+        return found
 
 
 def _mac(key: bytes, content: bytes) -> bytes:

@@ -59,6 +59,11 @@ class Weights:
             self._now[i] = max(self._full[i] * max(now_ns - since_ns, 0) // self._slow_ns, 1)
         return self._now
 
+    @property
+    def grow(self) -> bool:
+        """Whether some of them grow."""
+        return bool(self._growing)
+
     def _settle(self) -> list[int]:
         self._now = self._full
         self.are_equal = len(set(self._full)) <= 1
