@@ -119,7 +119,7 @@ def test_the_cookie():
     [
         (
             "{secret: short}",
-            "sticky.secret: is too short to be secret (16 characters or more, such as ${STICKY_SECRET}",
+            "sticky.secret: is too short to be secret (16 characters or more, such as ${STICKY_SEC",
         ),
         ("{secret: 12345678901234567}", "sticky.secret: expected text, found the number"),
         ("{cookie: 'a b'}", 'sticky.cookie: "a b" is not a token ('),
