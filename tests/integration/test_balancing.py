@@ -16,7 +16,9 @@ from tests.support.gateway import Gateway, route
 from tests.support.proxied import ProxyBackend
 from tests.support.raw import Connection, Head, handshake, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+from .upgrades import upgrade
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 HASHES = {
     "path": "path",
@@ -257,7 +259,7 @@ async def test_the_backend_gets_the_request_as_it_came(gateways: list[Gateway], 
     assert f'["Cookie", "{cookie}"]' in answer.text
 
 
-async def test_cookies_outlive_reloads_and_workers(
+async def test_cookies_outlive_reloads_workers_and_upgrades(
     start_gateway: StartGateway, open_connection: Open, webs: list[Web]
 ) -> None:
     config = config_of([web.address for web in webs])
@@ -267,9 +269,9 @@ async def test_cookies_outlive_reloads_and_workers(
     config["upstreams"]["sticky"]["connect_retries"] = 1
     gateway.write(config)
     await gateway.reload()
-    gateway.tolerate("was killed|killed by")
     for index in range(2):
         await gateway.kill_worker(index)
+    await upgrade(gateway)
     for _ in range(4):
         head = await asked(await open_connection(gateway), cookie)
         assert (head.value("X-Backend"), head.values("set-cookie")) == (first.value("X-Backend"), [])
