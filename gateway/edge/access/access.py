@@ -28,17 +28,20 @@ class Access:
         trust: Trust,
         method: Method | None = None,
         count_auth: Callable[[str, str, str], None] = lambda route, method, result: None,
+        take_handshake: Callable[[Entering], None] | None = None,
     ) -> None:
         """
         :param trust: knows a client's address
         :param method: by which clients prove who they are
         :param count_auth: counts an answer of that, by route, method and result
+        :param take_handshake: counts an upgrade against the limit of its client (``limiting.py``)
         """
         self._trust = trust
         self._addresses = Addresses(rules.allow, rules.deny) if rules.allow or rules.deny else None
         self._origins = Origins(rules.origins) if rules.origins else None
         self._method = method
         self._count_auth = count_auth
+        self._take_handshake = take_handshake
 
     def check(self, request: Entering) -> Granted | Waiting | None:
         """Let a request in.
@@ -54,6 +57,8 @@ class Access:
             refusal = self._origins.refusal(request.head)
             if refusal is not None:
                 raise Refused(403, refusal, "forbidden", request.route)
+        if self._take_handshake is not None and request.upgrade is not None:
+            self._take_handshake(request)
         method = self._method
         if method is None:
             return None
