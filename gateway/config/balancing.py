@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
@@ -97,8 +97,9 @@ class Sticky(Section):
 def misfits(written: Mapping[str, object]) -> Iterator[Conflict]:
     """Yield keys of an upstream that its `balance` has no use for, and backends that are all for emergencies."""
     balance = written.get("balance", "least_tunnels")
+    is_known = isinstance(balance, str) and balance in get_args(Balance)
     for key, needed in (("hash_on", "consistent_hash"), ("hash_bound", "consistent_hash"), ("sticky", "sticky")):
-        if key in written and isinstance(balance, str) and balance != needed:
+        if key in written and is_known and balance != needed:
             yield Conflict(
                 (key,), BadKey(f"has no effect with `balance: {balance}`", f"`balance: {needed}`, or no `{key}`")
             )

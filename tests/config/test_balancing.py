@@ -82,7 +82,7 @@ def test_a_key_that_has_no_effect(body, key, needed):
 
 
 def test_an_unknown_policy():
-    said = complaint("balance: random")
+    said = complaint("balance: random, hash_on: path")  # which may be right for what was meant
     assert 'upstreams.chat.balance: the text "random" is not a choice (' in said
     assert "round_robin, least_tunnels, random_two, consistent_hash, sticky" in said
 

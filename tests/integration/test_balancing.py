@@ -350,6 +350,9 @@ async def test_drain_true_keeps_tunnels_and_gets_no_new_ones(
     assert [await opened(await open_connection(gateway)) for _ in range(4)] == [101] * 4
     scrape = await gateway.tunnels(8)
     assert [scrape.value("gateway_tunnels", backend=address) for address in addresses] == [2, 6]
+    assert [scrape.value("gateway_backend_drained", backend=address) for address in addresses] == [1, 0]
+    (upstream,) = (await gateway.api("status"))["upstreams"]
+    assert [backend["drained"] for backend in upstream["backends"]] == [True, False]
     for client in clients:
         await client.echoes(b"\x81\x82\0\0\0\0hi", b"\x81\x02hi")
     gateway.write(to({"backends": [{"address": address, "drain": True} for address in addresses]}))

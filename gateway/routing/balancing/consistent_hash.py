@@ -67,9 +67,12 @@ class ConsistentHash:
         ]
         return next((target for target in left if self._has_room(target)), left[0] if left else None)
 
-    def home(self, key: bytes) -> Target | None:
-        """The backend where a key belongs, whatever the loads are; None if there is no candidate."""
-        for place in self._order.order(bucket_of(key)):
+    def home(self, bucket: int) -> Target | None:
+        """The backend where a bucket's keys belong, whatever the loads are; None if there is no candidate.
+
+        :param bucket: as :func:`gateway.routing.balancing.rendezvous.bucket_of` says
+        """
+        for place in self._order.order(bucket):
             if (target := self._places[place + 1]) is not None:
                 return target
         return None
