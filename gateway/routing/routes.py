@@ -14,6 +14,7 @@ from gateway.routing.limits import Keepalive, Limits
 from gateway.routing.matching import Asked, Subject, condition_of
 from gateway.routing.recent import Recent
 from gateway.routing.registry import Registry
+from gateway.routing.spellings import Spellings
 from gateway.routing.upstream import Upstream
 
 MAX_KNOWN = 1024
@@ -85,6 +86,8 @@ class Routes:
         ]
         self.known: Recent[Asked, Found] = Recent(MAX_KNOWN)
         """what requests were found to match that are alike in all that matching looks at, as most of a site's are"""
+        self._spellings = Spellings(config.routes)
+        self._access = {route.name: route.access for route in config.routes}
         self._conditions = [
             (condition_of(settings.match), route) for settings, route in zip(config.routes, self.routes, strict=True)
         ]
@@ -92,8 +95,9 @@ class Routes:
     def find(self, head: RequestHead) -> Found:
         """Return the first route that takes a request.
 
-        :raises BadHead: with status 400: its target is malformed, names another host than Host, or has dot segments
-            that would lead a backend to what another route is for
+        :raises BadHead: with status 400: its target is malformed, names another host than Host, has dot segments that
+            would lead a backend to what another route is for, or is one that some backends take for what has other
+            rules
         :raises NoRoute: none does
         """
         asked = Asked.by(head)
@@ -103,8 +107,12 @@ class Routes:
             route = self.match(subject)
             if route is None:
                 raise NoRoute(f"no route for host {subject.host!r} and path {subject.path[:200]!r}")
-            if any(self.match(subject._replace(path=path)) is not route for path in other_paths(asked.path)):
+            others = [subject._replace(path=path) for path in other_paths(asked.path)]
+            if any(self.match(other) is not route for other in others):
                 raise BadHead(400, "dot segments in the request target that lead servers to different paths")
+            access = self._access[route.name]
+            if any(self._spellings.is_evasive(each, access) for each in (subject, *others)):
+                raise BadHead(400, "a spelling of a path that some servers take for one with other rules")
             found = Found(route, subject.host, asked.path.decode("latin-1"))
             if asked.size() <= MAX_KNOWN_BYTES:
                 self.known.keep(asked, found)
