@@ -79,7 +79,7 @@ class Routes:
                 upgrades=frozenset(name.encode() for name in route.upgrades),
                 proxies_http=route.http == "proxy",
                 timeouts=route.timeouts,
-                limits=Limits.of(route.timeouts),
+                limits=Limits.of(route.timeouts, route.limits),
                 keepalive=(Keepalive.of(route.client), Keepalive.of(route.backend)),
             )
             for route in config.routes
