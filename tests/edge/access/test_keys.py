@@ -171,11 +171,8 @@ async def test_rotated_keys():
 async def test_a_made_up_name_is_asked_for_seldom():
     asked = Asked(ONE)
     asked.wait(BY_TWO)
-<<<<<<< HEAD
-=======
     asked.use(ONE)
     assert asked.verdicts == []  # other texts have changed, and this one is still being fetched
->>>>>>> 43c7bc6 (Tests: an answer about a key set ends the wait, not other texts)
     asked.credentials.answered(URL)
     (refused,) = asked.verdicts
     assert isinstance(refused, Refused)
