@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.config.settings import Settings, Timeouts
 from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.target import other_paths
+from gateway.routing.balancing import Standing
 from gateway.routing.limits import Keepalive, Limits
 from gateway.routing.matching import Asked, Subject, condition_of
 from gateway.routing.recent import Recent
@@ -54,14 +55,22 @@ class Routes:
     """The routes of a configuration, in order."""
 
     def __init__(
-        self, config: Settings, registry: Registry, load: Callable[[int], int], drained: Collection[int] = ()
+        self,
+        config: Settings,
+        registry: Registry,
+        standing: Standing,
+        drained: Collection[int] = (),
+        secret: bytes = b"",
     ) -> None:
         """
-        :param load: tunnels and requests in flight that all workers together have to a backend, by its number
+        :param standing: state and load of backends
         :param drained: numbers of backends that get nothing new
+        :param secret: of this gateway, for cookies
         :raises ValueError: the registry has no number for a name: it was not shown this configuration
         """
-        self.upstreams = {name: Upstream(name, config, registry, load, drained) for name in config.upstreams}
+        self.upstreams = {
+            name: Upstream(name, config, registry, standing, drained, secret) for name in config.upstreams
+        }
         self.routes = [
             Route(
                 name=route.name,

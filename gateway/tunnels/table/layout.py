@@ -43,7 +43,9 @@ PAGE_CELLS = 4096 // CELL_BYTES
     H_ROWS_PER_WORKER,
     H_STARTED_UNIX_NS,
     H_KEPT,  # 1 while a restarted supervisor could resume: workers need not drain when theirs dies
-) = range(8)
+    H_SECRET_LOW,  # random bits, 63 in each, made with the first table of a gateway: they sign cookies
+    H_SECRET_HIGH,
+) = range(10)
 HEADER_CELLS = 4 * PAGE_CELLS  # which include the description of the layout
 
 # --- worker blocks ----------------------------------------------------------------------------------------------
