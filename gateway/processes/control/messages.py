@@ -98,6 +98,12 @@ class DrainBackends(NamedTuple):
     close_code: int
 
 
+class KeepBackends(NamedTuple):
+    """To a worker: these backends are in service again; leave their tunnels alone."""
+
+    backends: frozenset[int]
+
+
 class Stop(NamedTuple):
     """To a worker: exit at once."""
 
@@ -130,6 +136,13 @@ class KeysWanted(NamedTuple):
 
     source: str
     """URL"""
+
+
+class Failures(NamedTuple):
+    """From a worker: how often backends have failed since its last message like this."""
+
+    counts: dict[int, int]
+    """by number; only of upstreams that eject backends"""
 
 
 class Drained(NamedTuple):
@@ -206,6 +219,7 @@ ToWorker = (
     | Resolved
     | Drain
     | DrainBackends
+    | KeepBackends
     | UseCertificates
     | UseCredentials
     | KeysFetched
@@ -219,7 +233,7 @@ ToWorker = (
     | Resume
     | Retire
 )
-FromWorker = Configured | Failed | Drained | Learned | KeysWanted | Released | TakenOver | Retired
+FromWorker = Configured | Failed | Failures | Drained | Learned | KeysWanted | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
 ABOUT_DESCRIPTORS = (Listen, Released, TakeOver, Accept, Retire)
 """Messages that carry their ``fd``."""
