@@ -150,7 +150,7 @@ class Eject(Section):
         default="30s",
         alias="for",
         validate_default=True,
-        description="How long the backend gets nothing; twice as long each time if it fails again at once, up to 8 times",
+        description="How long the backend gets nothing; doubled, up to 8 times, each time that it fails again soon",
     )
 
 
