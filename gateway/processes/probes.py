@@ -90,8 +90,8 @@ class Probes:
         failure: CheckFailed | None = None
         for to in found:
             try:
-                async with asyncio.timeout(seconds):
-                    await self._check(backend, to)
+                async with asyncio.timeout(seconds) as limit:
+                    await self._check(backend, to, limit)
                 return
             except CheckFailed as error:
                 failure = error
@@ -106,13 +106,15 @@ class Probes:
         assert failure is not None
         raise failure
 
-    async def _check(self, backend: Checkable, to: SocketAddress) -> None:
+    async def _check(self, backend: Checkable, to: SocketAddress, limit: asyncio.Timeout) -> None:
         kind = backend.check.kind
         async with self._connection(backend, to) as (reader, writer):
             if kind == "path":
                 await _ask(backend, reader, writer)
             elif kind == "websocket":
                 await _open_tunnel(backend, reader, writer)
+                limit.reschedule(None)  # it has accepted in time; how it closes does not matter
+                await _close_tunnel(reader, writer)
 
     @asynccontextmanager
     async def _connection(
@@ -251,7 +253,7 @@ def _is_good(status: int, check: HealthCheck) -> bool:
 
 
 async def _open_tunnel(backend: Checkable, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Open a WebSocket, and close it (RFC 6455 section 4.1). :raises CheckFailed: it is not accepted"""
+    """Open a WebSocket (RFC 6455 section 4.1). :raises CheckFailed: it is not accepted"""
     key = b64encode(os.urandom(16))
     writer.write(
         _request(
@@ -277,7 +279,11 @@ async def _open_tunnel(backend: Checkable, reader: asyncio.StreamReader, writer:
     refusal = refusal_of_101(head, WEBSOCKET, key)
     if refusal is not None:
         raise CheckFailed(f"its 101 is not valid: {refusal}")
-    with suppress(TimeoutError, OSError):  # it has accepted; how it closes does not matter
+
+
+async def _close_tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Close a WebSocket, and give the backend a moment to do so too (section 7.1.1)."""
+    with suppress(TimeoutError, OSError):
         async with asyncio.timeout(CLOSE_SECONDS):
             writer.write(close_frame(1000, "", os.urandom(4)))
             await writer.drain()

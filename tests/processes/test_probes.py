@@ -8,6 +8,7 @@ import pytest
 from gateway.config.address import parse_backend
 from gateway.config.health import HealthCheck
 from gateway.config.settings import UpstreamTls
+from gateway.processes import probes
 from gateway.processes.probes import Checkable, CheckFailed, Probes
 from gateway.protocol.websocket import accept_of
 from tests.support.backends import Scripted
@@ -120,11 +121,11 @@ async def test_a_unix_socket(tmp_path):
 
 async def test_the_second_address_of_a_name(backend):
     backend.answers(OK)
-    probes = Probes()
+    checks = Probes()
     port = backend.address.rpartition(":")[2]
-    probes.use_names({"chat.internal": ["127.0.0.9", "127.0.0.1"]})
+    checks.use_names({"chat.internal": ["127.0.0.9", "127.0.0.1"]})
     for _ in range(2):  # they take turns at the front
-        await probes.check(checkable(f"chat.internal:{port}", path="/"))
+        await checks.check(checkable(f"chat.internal:{port}", path="/"))
 
 
 async def test_a_websocket_is_opened_and_closed(backend):
@@ -139,6 +140,19 @@ async def test_a_websocket_is_opened_and_closed(backend):
     assert await result(backend.address, websocket="/ws") is None
     assert await closes == (8, b"\x03\xe8")
     assert (await backend.next_head()).target == "/ws"
+
+
+async def test_a_websocket_that_does_not_end(backend, monkeypatch):
+    """It was accepted in time, which is all that is asked."""
+    monkeypatch.setattr(probes, "CLOSE_SECONDS", 0.4)
+
+    async def script(connection):
+        head = await connection.head()
+        await connection.send(switching(accept=accept_of(head.value("sec-websocket-key").encode()).decode()))
+        await connection.rest()
+
+    backend.plays(script)
+    assert await result(backend.address, websocket="/ws", timeout="200ms") is None
 
 
 @pytest.mark.parametrize(

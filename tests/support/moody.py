@@ -7,7 +7,7 @@ from collections import Counter
 
 from gateway.protocol.websocket import accept_of
 from tests.support.backends import Scripted
-from tests.support.raw import Connection, switching
+from tests.support.raw import Connection, Head, switching
 
 GOOD, ERRORS, RESETS, HANGS, CLOSES = "good", "500", "resets", "hangs", "closes"
 
@@ -25,7 +25,7 @@ class Moody:
 
     async def _serve(self, connection: Connection) -> None:
         try:
-            head = await connection.head(seconds=3600)
+            head = Head(await connection.reader.readuntil(b"\r\n\r\n"))
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # a check whether it accepts connections
         self.targets[head.target] += 1
