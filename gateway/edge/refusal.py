@@ -34,7 +34,9 @@ def refusal_bytes(
     options = [] if keep else [b"close"]
     if keep and not http11:
         options.append(b"keep-alive")
-    if status == HTTPStatus.UPGRADE_REQUIRED:
+    if body is not None:
+        pass  # it is an answer that has all fields that it needs: an auth server's, or the configuration's
+    elif status == HTTPStatus.UPGRADE_REQUIRED:
         fields += [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
         options.append(b"Upgrade")
     elif status == HTTPStatus.SERVICE_UNAVAILABLE:

@@ -41,3 +41,13 @@ class Upstream:
             if (number := registry.backend(name, str(backend.address))) not in drained
         ]
         self.policy = policy_of(settings.balance, self.targets, load)
+
+
+class _Nowhere(Upstream):
+    """That of a route that answers itself: no request is sent there."""
+
+    def __init__(self) -> None:
+        self.name = "-"
+
+
+NOWHERE = _Nowhere()

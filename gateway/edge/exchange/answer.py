@@ -158,11 +158,12 @@ class Answer(Upload):
             and self._upload is None
             and not shared.config.draining
         )
-        if keeps and request.head.http11 and known.is_plain and at:
+        changes = request.route.answer_changes
+        if keeps and request.head.http11 and known.is_plain and at and changes is None:
             out = data if end == len(data) else data[:end]
         else:
             payload = data[at:end] if not isinstance(body, Dechunker) else b"".join(data[a:b] for a, b in body.slices)
-            out = known.head_for(request.head.http11, keeps) + payload
+            out = known.head_for(request.head.http11, keeps, changes) + payload
         if complete:
             self._body = None
             self._complete = True
