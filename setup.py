@@ -11,15 +11,19 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 MODULES = (
+    "gateway/edge/tls/callback.pyx",
     "gateway/protocol/bodies.py",
+    "gateway/protocol/headers.py",
     "gateway/protocol/pings.py",
     "gateway/protocol/scanner.py",
     "gateway/protocol/tls/protection.pyx",
     "gateway/protocol/tls/records.py",
+    "gateway/protocol/tls/traffic.pyx",
     "gateway/tunnels/relay/deadlines.py",
     "gateway/tunnels/relay/ending.py",
     "gateway/tunnels/relay/failing.py",
     "gateway/tunnels/relay/kernel.pyx",
+    "gateway/tunnels/relay/limiting.py",
     "gateway/tunnels/relay/pinging.py",
     "gateway/tunnels/relay/reading.py",
     "gateway/tunnels/relay/relay.py",

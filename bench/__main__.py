@@ -163,7 +163,7 @@ def _has_target(proxy: Proxy, scenario: Scenario) -> bool:
 
 
 def _can_run(proxy: Proxy, scenario: Scenario) -> bool:
-    return (proxy.relay is not None or not scenario.pinged) and (proxy.tls or not scenario.tls)
+    return (proxy.relay is not None or not (scenario.pinged or scenario.rules)) and (proxy.tls or not scenario.tls)
 
 
 def _cores(pin: bool) -> Cores:

@@ -17,12 +17,13 @@ from bench.errors import BenchError
 from bench.load import Load, running_backend, running_load
 from bench.process import Group, free_port
 from bench.proxies import Place, Proxy
+from bench.rules import Rules
 
 START_SECONDS = 20.0
 LINES_SHOWN = 8
 _UPGRADE = (
     "GET /ws/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nOrigin: http://127.0.0.1:{port}\r\n{fields}\r\n"
 )
 
 
@@ -48,11 +49,14 @@ class Instance:
     load_program: Path
     load_cores: set[int] | None
     tls: Tls | None
+    fields: str = ""
 
     def load(self, mode: str, *arguments: str | float) -> contextlib.AbstractContextManager[Load]:
         """Runs clients in front of it: a mode of the load program and what it takes behind the port."""
         first = [] if self.tls is None else ["--tls", self.tls.version, str(self.tls.certificate)]
-        return running_load(self.load_program, *first, mode, self.port, *arguments, cores=self.load_cores)
+        return running_load(
+            self.load_program, *first, mode, self.port, *arguments, cores=self.load_cores, fields=self.fields
+        )
 
     def cpu_seconds(self) -> float:
         return cpu.cpu_seconds(self.pids)
@@ -72,11 +76,19 @@ class Instance:
 
 @contextlib.contextmanager
 def running(
-    proxy: Proxy, workers: int, keepalive: str, tls: Tls | None, load_program: Path, cores: Cores
+    proxy: Proxy,
+    workers: int,
+    keepalive: str,
+    tls: Tls | None,
+    load_program: Path,
+    cores: Cores,
+    rules: Rules | None = None,
+    fields: str = "",
 ) -> Iterator[Instance]:
     """Starts a backend and `proxy` in front of it, waits until an upgrade passes, and ends both.
 
-    `keepalive` is the YAML of that key, and means something to our gateway alone. With `tls` it listens for that only.
+    `keepalive` is the YAML of that key, and means something to our gateway alone, as `rules` do. With `tls` it listens
+    for that only. `fields` are lines for requests to upgrade.
 
     Raises BenchError, with the end of what the proxy printed, when it does not come up.
     """
@@ -89,7 +101,7 @@ def running(
     ):
         directory = Path(name)
         directory.chmod(0o755)  # nginx started by root works as another user
-        place = Place(directory, free_port(), free_port(), backend_port, workers, keepalive, tls)
+        place = Place(directory, free_port(), free_port(), backend_port, workers, keepalive, tls, rules or Rules())
         launch = proxy.launch(program, place)
         with (directory / "stdout").open("wb") as output, (directory / "stderr").open("wb") as errors:
             group = Group(
@@ -102,7 +114,7 @@ def running(
             )
         try:
             with _blame(proxy.name, directory):
-                _wait_until_it_upgrades(group, place.port, tls)
+                _wait_until_it_upgrades(group, place.port, tls, fields)
                 if proxy.relay is not None:
                     _check_relay(place.admin_port, proxy.relay)
             pids = cpu.tree(group.pid)
@@ -117,19 +129,20 @@ def running(
                 load_program,
                 cores.load,
                 tls,
+                fields,
             )
         finally:
             group.stop(proxy.stop)
 
 
-def _wait_until_it_upgrades(group: Group, port: int, tls: Tls | None) -> None:
+def _wait_until_it_upgrades(group: Group, port: int, tls: Tls | None, fields: str) -> None:
     deadline = time.monotonic() + START_SECONDS
     answer = b""
     while time.monotonic() < deadline:
         if group.has_ended():
             raise BenchError("it ended instead of starting")
         with contextlib.suppress(OSError), _connect(port, tls) as probe:
-            probe.sendall(_UPGRADE.format(port=port).encode())
+            probe.sendall(_UPGRADE.format(port=port, fields=fields).encode())
             answer = probe.recv(4096)
             if answer.startswith(b"HTTP/1.1 101 "):
                 return

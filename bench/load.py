@@ -17,7 +17,9 @@ from bench.process import Group
 class Load:
     """One run of the load program, read line by line."""
 
-    def __init__(self, program: Path, arguments: list[str], cores: set[int] | None, errors: IO[bytes]) -> None:
+    def __init__(
+        self, program: Path, arguments: list[str], cores: set[int] | None, errors: IO[bytes], fields: str = ""
+    ) -> None:
         self._errors = errors
         self._group = Group(
             [program, *arguments],
@@ -25,6 +27,7 @@ class Load:
             stdin=subprocess.PIPE,
             output=subprocess.PIPE,
             errors=errors,
+            environment={"LOAD_FIELDS": fields},
         )
         self._arguments = arguments
         self._mode = arguments[3 if arguments[0] == "--tls" else 0]
@@ -71,10 +74,13 @@ class Load:
 
 
 @contextlib.contextmanager
-def running_load(program: Path, *arguments: str | float, cores: set[int] | None) -> Iterator[Load]:
-    """Runs the load program with `arguments` (the modes are at the top of load.c) and ends it."""
+def running_load(program: Path, *arguments: str | float, cores: set[int] | None, fields: str = "") -> Iterator[Load]:
+    """Runs the load program with `arguments` (the modes are at the top of load.c) and ends it.
+
+    `fields` are lines for its requests to upgrade.
+    """
     with tempfile.TemporaryFile() as errors:
-        load = Load(program, [str(argument) for argument in arguments], cores, errors)
+        load = Load(program, [str(argument) for argument in arguments], cores, errors, fields)
         try:
             yield load
         finally:

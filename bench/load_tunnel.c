@@ -33,7 +33,7 @@ static const char upgrade_request[] =
     "Accept-Language: en-US,en;q=0.9\r\n"
     "Sec-WebSocket-Key: %s\r\n"
     "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"
-    "\r\n";
+    "%s\r\n";
 
 /* Starts connecting; the socket does not block. */
 int open_connection(int port, uint64_t number) {
@@ -52,9 +52,11 @@ int open_connection(int port, uint64_t number) {
 }
 
 void send_upgrade(int fd, struct opening *opening, int port, uint64_t number) {
-    char request[1024];
+    char request[4096];
+    const char *fields = getenv("LOAD_FIELDS");          /* further lines, each with CRLF */
     make_key(number, opening->key);
-    int bytes = snprintf(request, sizeof request, upgrade_request, (unsigned long long)number, port, port, opening->key);
+    int bytes = snprintf(request, sizeof request, upgrade_request, (unsigned long long)number, port, port, opening->key,
+                         fields ? fields : "");
     if (wire_send(fd, request, (size_t)bytes) != bytes) fail("send the upgrade request: %s", strerror(errno));
 }
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.certificate import Tls
+from bench.rules import Rules
 
 REPOSITORY = Path(__file__).parent.parent
 DEFAULT_KEEPALIVE = "{}"
@@ -26,7 +27,8 @@ NO_KEEPALIVE = "{client: off, backend: off}"
 class Place:
     """Where and how one instance of a proxy runs. Ports are of 127.0.0.1; `directory` is its own and temporary.
 
-    `keepalive` is the YAML of our gateway's key of that name; no other proxy has one. With `tls` clients use that.
+    `keepalive` is the YAML of our gateway's key of that name; no other proxy has one, nor `rules`. With `tls` clients
+    use that.
     """
 
     directory: Path
@@ -36,6 +38,7 @@ class Place:
     workers: int
     keepalive: str
     tls: Tls | None
+    rules: Rules = field(default_factory=Rules)
 
     def write(self, name: str, text: str) -> Path:
         path = self.directory / name
@@ -275,6 +278,7 @@ http://:{place.port} {{
 def _gateway(program: Path, place: Place, relay: str) -> Launch:
     tls = place.tls
     crypto = f"tls: {{certificates: [{{cert: {tls.certificate}, key: {tls.key}}}]}}" if tls is not None else ""
+    rules = f"    <<: {{{place.rules.route.replace('{port}', str(place.port))}}}\n" if place.rules.route else ""
     configuration = place.write(
         "gateway.yaml",
         f"""
@@ -293,7 +297,7 @@ routes:
   - name: echo
     match: {{path: /}}
     upstream: echo
-""",
+{rules}""",
     )
     environment = {"PYTHONPATH": str(REPOSITORY)}  # workers do not look where they were started
     if relay == "pure":

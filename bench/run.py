@@ -38,6 +38,8 @@ def _medians(slices: list[Figures]) -> Figures:
 
 def _baseline(scenario: Scenario, proxy: Proxy) -> tuple[Proxy, str]:
     """What `proxy` is compared with, and that one's keepalive."""
+    if scenario.rules is not None:
+        return replace(proxy, name=f"{proxy.name}-no-rules"), scenario.keepalive
     if scenario.pinged:
         return replace(proxy, name=f"{proxy.name}-no-pings"), NO_KEEPALIVE
     return BASELINE, scenario.keepalive
@@ -98,7 +100,18 @@ class Runner:
         with contextlib.ExitStack() as stack:
             tls = stack.enter_context(fresh_certificate(self.settings.tls_version)) if scenario.tls else None
             instances = [
-                stack.enter_context(running(each, scenario.workers, keepalive, tls, self.load_program, self.cores))
+                stack.enter_context(
+                    running(
+                        each,
+                        scenario.workers,
+                        keepalive,
+                        tls,
+                        self.load_program,
+                        self.cores,
+                        scenario.rules if each is proxy else None,
+                        scenario.rules.fields if scenario.rules is not None else "",
+                    )
+                )
                 for each, keepalive in chosen
             ]
             if baseline_first:

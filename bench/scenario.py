@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from bench.instance import Instance
 from bench.proxies import DEFAULT_KEEPALIVE
+from bench.rules import Rules
 
 Figures = dict[str, float]
 
@@ -42,7 +43,7 @@ class Scenario:
 
     `measure` takes proxies that run, and returns the figures of each, slice by slice. `keepalive` is our gateway's
     (`proxies.Place`). With `tls`, clients use TLS and backends do not. A `pinged` one compares it with itself without
-    Pings instead of nginx, and is for no other proxy.
+    Pings instead of nginx, and is for no other proxy; one with `rules` compares it with itself without those.
     """
 
     name: str
@@ -54,3 +55,4 @@ class Scenario:
     keepalive: str = DEFAULT_KEEPALIVE
     pinged: bool = False
     tls: bool = False
+    rules: Rules | None = None

@@ -7,6 +7,7 @@ from bench.burst import bursts
 from bench.plain import event_streams, requests
 from bench.proxies import NO_KEEPALIVE
 from bench.rest import at_rest
+from bench.rules import BY_ADDRESS_AND_ORIGIN, BY_TOKEN, FRAMES, MESSAGES, PER_CLIENT
 from bench.scenario import Metric, Scenario
 from bench.silence import PING_AFTER_SECONDS, idle, pinged
 from bench.tunnels import AT_A_TIME, handshakes, messages
@@ -193,6 +194,33 @@ SCENARIOS = [
         partial(bursts, tunnels=100, rate=LATENCY_RATE, handshakes=BURST),
         pairs=3,
         tls=True,
+    ),
+    *(
+        Scenario(
+            f"handshake-{name}",
+            f"open, upgrade, close; {AT_A_TIME} at a time; {what}, compared with none",
+            (Metric("cpu_us", "us CPU"), Metric("per_second", "a second", 0), BUSY),
+            handshakes,
+            rules=rules,
+        )
+        for name, what, rules in (
+            ("access", "Origin and an allow list of 201 networks", BY_ADDRESS_AND_ORIGIN),
+            ("jwt", "a token of HS256", BY_TOKEN),
+            ("limits", "two limits for each client", PER_CLIENT),
+        )
+    ),
+    *(
+        Scenario(
+            f"echo-64-100-{name}",
+            f"64 B round trips, one in flight on each of 100 tunnels; {what}, compared with none",
+            _ECHO,
+            partial(messages, tunnels=100, payload_bytes=64),
+            rules=rules,
+        )
+        for name, what, rules in (
+            ("messages", "with messages_per_second", MESSAGES),
+            ("frames", "with frame_size", FRAMES),
+        )
     ),
     Scenario(
         "rest-2-workers",

@@ -12,15 +12,19 @@ if TYPE_CHECKING:
 VARIABLE = "GATEWAY_RELAY"
 TWO_BUILDS = frozenset(
     {
+        "gateway.edge.tls.callback",
         "gateway.protocol.bodies",
+        "gateway.protocol.headers",
         "gateway.protocol.pings",
         "gateway.protocol.scanner",
         "gateway.protocol.tls.protection",
         "gateway.protocol.tls.records",
+        "gateway.protocol.tls.traffic",
         "gateway.tunnels.relay.deadlines",
         "gateway.tunnels.relay.ending",
         "gateway.tunnels.relay.failing",
         "gateway.tunnels.relay.kernel",
+        "gateway.tunnels.relay.limiting",
         "gateway.tunnels.relay.pinging",
         "gateway.tunnels.relay.reading",
         "gateway.tunnels.relay.relay",

@@ -17,6 +17,7 @@ from typing import TypeAlias, TypeVar
 
 from gateway.admin.idle import IDLE_BUCKETS_SECONDS, IdleDistribution, idle_by_route
 from gateway.admin.keepalive import keepalive_now
+from gateway.admin.limited import limited_clients
 from gateway.admin.live import LiveRow, live_rows, still_holds
 from gateway.admin.state import DrainState, GatewayState
 from gateway.admin.totals import blocks_of
@@ -140,6 +141,7 @@ def status(state: GatewayState) -> Object:
         "upstreams": _upstreams(state, rows),
         "drained_backends": _drained_backends(state, rows),
         "certificates": _certificates(state),
+        "limited": _limited(state),
     }
 
 
@@ -154,6 +156,11 @@ def tunnels(state: GatewayState, query: TunnelQuery) -> Object:
     asked.sort(key=lambda row: (-row.idle_ns, row.id))
     found: list[Json] = [tunnel for row in asked[: query.limit] if (tunnel := _tunnel(state, row)) is not None]
     return {"total": len(asked), "limit": query.limit, "tunnels": found}
+
+
+def limited(state: GatewayState) -> Object:
+    """``GET /api/v1/limited``: the clients that a limit has refused last, the latest first."""
+    return {"limited": _limited(state)}
 
 
 def demo_url(config: Config) -> str | None:
@@ -356,6 +363,10 @@ def _certificates(state: GatewayState) -> list[Json]:
         }
         for certificate in state.certificates
     ]
+
+
+def _limited(state: GatewayState) -> list[Json]:
+    return [{**each._asdict()} for each in limited_clients(state)]
 
 
 def _drain(drain: DrainState, left: int) -> Object:

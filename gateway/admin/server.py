@@ -6,6 +6,7 @@
 ``/readyz``         200 while handshakes are accepted, else 503
 ``/api/v1/status``  JSON; see ``api.py``
 ``/api/v1/tunnels`` JSON; see ``api.py``
+``/api/v1/limited`` JSON; see ``api.py``
 ``/api/v1/…``       operations by ``POST``; see ``handlers.py``
 ``/``               the status page, from the files in ``page/``
 =================== =====================================================================
@@ -108,6 +109,7 @@ class _Admin:
         app.router.add_get("/readyz", self.readyz)
         app.router.add_get("/api/v1/status", self.status)
         app.router.add_get("/api/v1/tunnels", self.tunnels)
+        app.router.add_get("/api/v1/limited", self.limited)
         app.router.add_routes(self._handlers.routes())
         for name, body in pages.items():
             app.router.add_get("/" if name == "index.html" else f"/{name}", self._file(name, body))
@@ -133,6 +135,9 @@ class _Admin:
     async def tunnels(self, request: web.Request) -> web.Response:
         query = api.parse_query(request.query.items(), self._state.registry)
         return _json(await self._in_thread(lambda: _encoded(api.tunnels(self._state, query))))
+
+    async def limited(self, _: web.Request) -> web.Response:
+        return _json(await self._in_thread(lambda: _encoded(api.limited(self._state))))
 
     def _file(self, name: str, body: bytes) -> Handler:
         content_type = _TYPES[name[name.rindex(".") :]]

@@ -13,6 +13,7 @@ from gateway.tunnels.table.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UN
 if TYPE_CHECKING:
     from gateway.config.schema import Config
     from gateway.routing.registry import Registry
+    from gateway.tunnels.quotas.quotas import Quotas
     from gateway.tunnels.table.table import Table
 
 
@@ -103,6 +104,8 @@ class GatewayState:
     """how often a certificate's file could not be used, by path"""
     slots: list[int] = field(default_factory=list)
     """each worker's slot, by its index"""
+    quotas: Quotas | None = None
+    """what clients use of their limits, shared with the workers like the table"""
     refresh: Callable[[bool], object] = lambda rows: None
     """brings the table up to date before it is read, and if the argument is true also its rows: after an upgrade, old
     workers may still write another table (``tunnels/moving/mirrors.py``)"""

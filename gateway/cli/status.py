@@ -31,6 +31,8 @@ def status(path: str, admin: str | None, as_json: bool) -> None:
     tables = [_workers(answer["workers"]), _routes(answer["routes"]), _backends(answer["upstreams"])]
     if answer.get("certificates"):
         tables.append(_certificates(answer["certificates"]))
+    if answer.get("limited"):
+        tables.append(_limited(answer["limited"]))
     for rows in tables:
         out.print()
         out.print(rows)
@@ -122,10 +124,19 @@ def _certificates(certificates: list[dict[str, Any]]) -> Table:
     return rows
 
 
+def _limited(limited: list[dict[str, Any]]) -> Table:
+    rows = _titled("limited client", "route", "limit", "times", "last")
+    for each in limited:
+        rows.add_row(
+            plain(each["address"]), plain(each["route"]), plain(each["limit"]), str(each["times"]), _time(each["last"])
+        )
+    return rows
+
+
 def _titled(*titles: str) -> Table:
     titled = table(gap=3)
     for title in titles:
-        number = title in ("tunnels", "weight") or title.startswith("silent")
+        number = title in ("tunnels", "weight", "times") or title.startswith("silent")
         titled.add_column(title.upper(), justify="right" if number else "left", no_wrap=number)
     return titled
 

@@ -86,10 +86,11 @@ class Client:
         "wire",
     )
 
-    def __init__(self, clients: Clients, fd: int, peer: Peer, wire: Wire | None = None) -> None:
+    def __init__(self, clients: Clients, fd: int, peer: Peer, wire: Wire | None = None, watched: bool = False) -> None:
         """
-        :param fd: a connection, non-blocking and not watched; this owns it
+        :param fd: a connection, non-blocking; this owns it
         :param wire: what carries it; a plain one by default
+        :param watched: whether epoll watches it already, as for :meth:`Poller.read`
         """
         self._clients = clients
         self.fd = fd
@@ -103,7 +104,7 @@ class Client:
         self._head: RequestHead | None = None
         self._started_ns = clients.relay.now
         self._served = False  # whether a plain request has come on it
-        self._watched = False
+        self._watched = watched
         self._taking = False
         self._lingers = False
         self._over = False
@@ -120,6 +121,8 @@ class Client:
 
     def begin(self) -> None:
         """As :meth:`start`, with what the wire has received already."""
+        if self._watched:
+            self._clients.poller.read_on(self.fd, self.read)
         self.start(self.wire.early(self.fd))
 
     def read(self, data: bytes | int) -> None:

@@ -21,6 +21,7 @@ from gateway.edge.dialling import Dialler
 from gateway.edge.exchange.shared import Exchanges
 from gateway.edge.handshaking import Handshaking, Handshakings
 from gateway.edge.in_force import NS, InForce
+from gateway.edge.limiting import Limiting
 from gateway.edge.owner import Owner, Store
 from gateway.edge.passage import Moving, WayIn, WayOut
 from gateway.edge.pool import BackendConnection, Pool
@@ -50,8 +51,9 @@ if TYPE_CHECKING:
     from gateway.observe.access_log import AccessLog
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
+    from gateway.tunnels.quotas.quotas import Quotas
     from gateway.tunnels.relay.poller import Poller
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 UNUSED_SECONDS = 0.05
 """Between two looks at whether anything is left to do."""
@@ -64,6 +66,7 @@ class Edge:
         self,
         poller: Poller,
         slice_: Slice,
+        quotas: Quotas,
         registry: Registry,
         events: Events,
         access_log: AccessLog,
@@ -73,6 +76,7 @@ class Edge:
     ) -> None:
         """
         :param poller: the running loop's selector
+        :param quotas: what clients use of their limits
         :param ask_for: has the supervisor fetch a key set now, by its URL
         """
         loop = asyncio.get_running_loop()
@@ -83,7 +87,10 @@ class Edge:
         self.batch = Batch(loop)
         self.addresses = Addresses()
         self.credentials = Credentials(ask_for)
-        services = Services(self.credentials, self.addresses, partial(self._count_auth, events))
+        self.limiting = Limiting(quotas.share(slice_.slot), slice_, events, self.batch)
+        services = Services(
+            self.credentials, self.addresses, partial(self._count_auth, events), self.limiting.take_handshake
+        )
         self.config = InForce(registry, slice_.table.load, slice_.table.cells[H_STARTED_UNIX_NS], services)
         self.handshakes = Handshakes(events, self.batch, access_log)
         self.requests = Requests(events, self.batch, access_log)
@@ -104,7 +111,16 @@ class Edge:
         self.pool = Pool(poller, loop, slice_.idle_connections)
         exchanges = Exchanges(poller, wire, self.config, dialler, self.addresses, self.pool, slice_, self.requests)
         upgrades = Upgrades(
-            poller, wire, self.config, dialler, self.addresses, slice_, self.owner, self.handshakes, exchanges
+            poller,
+            wire,
+            self.config,
+            self.limiting,
+            dialler,
+            self.addresses,
+            slice_,
+            self.owner,
+            self.handshakes,
+            exchanges,
         )
         self.clients = Clients(
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
@@ -135,6 +151,7 @@ class Edge:
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
         self.credentials.use(config.credentials)
         self.config.use(config, registry, drained_backends)
+        self.limiting.use(config, registry, self.config.trust)
         self.owner.use(self.config.routes)
         for client in self._clients():
             client.peer = self.config.trust.again(client.peer)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from errno import EAGAIN, EINTR
 from functools import partial
 from select import EPOLLET, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING
 
-from gateway.edge.client import FRESH_NS, Client
+from gateway.edge.client import Client
+from gateway.edge.entering import NOT_NOW, Entering
 from gateway.edge.refused import Refused
 from gateway.edge.tls.handshake import Handshake
 from gateway.edge.tls.names import ServerNames
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 MOST_WAITING_BYTES = 64 * 1024
 """Of what was received and is not looked at yet; beyond it the client is not read. It may send its request along."""
-
-NOT_NOW = (EAGAIN, EINTR)
 
 
 class Handshakings:
@@ -63,63 +61,24 @@ class Handshakings:
         self.clients.poller.give(fd, Handshaking(self, fd, peer, handshake).start, received)
 
 
-class Handshaking:
+class Handshaking(Entering):
     """A client's connection whose TLS handshake is under way."""
 
-    __slots__ = (
-        "_fd",
-        "_handshake",
-        "_is_due",
-        "_is_full",
-        "_over",
-        "_peer",
-        "_shared",
-        "_started_ns",
-        "_tickets",
-        "_touched",
-        "_unsent",
-        "_watched",
-        "deadline_ns",
-    )
+    __slots__ = ("_handshake", "_is_due", "_is_full", "_shared", "_tickets", "_unsent")
 
     def __init__(self, shared: Handshakings, fd: int, peer: Peer, handshake: Handshake) -> None:
         """:param fd: a connection, non-blocking and not watched; this owns it until it is a :class:`Client`'s"""
-        clients = shared.clients
+        super().__init__(shared.clients, fd, peer)
         self._shared = shared
-        self._fd = fd
-        self._peer = peer
         self._handshake = handshake
         self._unsent = b""
         self._tickets = b""
         self._is_due = False
         self._is_full = False
-        self._watched = False
-        self._touched = False
-        """whether the client has sent anything"""
-        self._over = False
-        self._started_ns = clients.relay.now
-        self.deadline_ns = self._started_ns + clients.config.request_head_ns
-        clients.deadlines.add(self)
 
     # --- what the poller calls ----------------------------------------------------------------------------------------
 
-    def start(self, received: bytes | int) -> None:
-        """Begin. :param received: what has come on it already, or an errno"""
-        self._read(received)
-        if not self._over:
-            self._watched = True
-            self._shared.clients.poller.read(self._fd, self._read)
-
-    def _read(self, data: bytes | int) -> None:
-        """Take what has come, or an errno."""
-        if isinstance(data, int):
-            if data not in NOT_NOW:
-                self._gone()
-            return
-        if not data:
-            self._gone()
-            return
-        self._touched = True
+    def _take(self, data: bytes) -> None:
         handshake = self._handshake
         handshake.receive(data)
         if handshake.has_record:
@@ -134,16 +93,16 @@ class Handshaking:
             self._send(b"")
         if mask & ~EPOLLOUT and not self._over:
             if self._is_full:
-                self._gone()
+                self._gone(0)
                 return
-            poller = self._shared.clients.poller
+            poller = self._clients.poller
             data = poller.kernel.receive(self._fd, MOST_WAITING_BYTES)
             poller.ask_again(self._fd, READING | EPOLLOUT)
             self._read(data)
 
     def _watch(self) -> None:
         """Have epoll watch for what can be done now."""
-        poller = self._shared.clients.poller
+        poller = self._clients.poller
         if self._unsent or self._is_full:
             events = (EPOLLRDHUP | EPOLLET if self._is_full else READING) | (EPOLLOUT if self._unsent else 0)
             received = poller.rewatch(self._fd, events, self._ready)
@@ -189,9 +148,9 @@ class Handshaking:
     def _send(self, data: bytes) -> None:
         waited = bool(self._unsent)
         data = self._unsent + data
-        sent = self._shared.clients.kernel.write(self._fd, data)
+        sent = self._clients.kernel.write(self._fd, data)
         if sent < 0 and -sent not in NOT_NOW:
-            self._gone()
+            self._gone(-sent)
             return
         self._unsent = data[max(sent, 0) :]
         if waited != bool(self._unsent) and self._watched:
@@ -210,11 +169,24 @@ class Handshaking:
         fd, peer = self._fd, self._peer
         peer.is_tls = True
         peer.certificate_fields = established.client_fields
-        self._let_go()
+        self._hand_over()
         shared.wire.attach(fd, TlsStream(established.cells, self._handshake.rest(), self._tickets))
-        client = Client(clients, fd, peer, shared.wire)
+        client = Client(clients, fd, peer, shared.wire, watched=True)
         client.deadline_ns = self.deadline_ns
         clients.poller.call(client.begin)
+
+    def _hand_over(self) -> None:
+        """Forget the connection, which stays open. Epoll goes on watching it, for its next owner."""
+        self._over = True
+        self._clients.deadlines.discard(self)
+        poller = self._clients.poller
+        if self._is_full:
+            poller.ask_again(self._fd)
+        received = poller.let_go(self._fd)
+        if received and isinstance(received, bytes):
+            self._handshake.receive(received)
+        elif received is not None:
+            poller.recall(self._fd)  # its end, which epoll does not report again
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
@@ -231,46 +203,15 @@ class Handshaking:
         else:
             client.dismiss(alert)
 
-    def _gone(self) -> None:
-        """The client went away. If it sent nothing, it only looked whether somebody listens."""
+    def _gone(self, error: int) -> None:
         self._end(CLOSED if self._touched else "", "the client went away")
 
     def late(self) -> None:
         """The deadline has passed."""
         self._end(TIMEOUT, "the client did not complete the handshake in time")
 
-    def close_if_idle(self) -> bool:
-        """Close the connection unless its handshake has begun, or is about to. :returns: whether it is closed"""
-        if not self._touched and self._shared.clients.relay.now - self._started_ns >= FRESH_NS:
-            self._close()
-        return self._over
-
-    def shut_down(self) -> None:
-        """The gateway exits."""
-        self._close()
-
-    def abandon(self) -> None:
-        """Something in here failed: close the connection."""
-        self._close()
-
     def _end(self, result: str, reason: str) -> None:
         if result:
             name = self._handshake.server_name
             self._shared.reports.refused(str(self._peer), name, result, reason, self._started_ns)
         self._close()
-
-    def _let_go(self) -> None:
-        """Forget the connection, which stays open."""
-        self._over = True
-        clients = self._shared.clients
-        clients.deadlines.discard(self)
-        if self._watched:
-            self._watched = False
-            received = clients.poller.unwatch(self._fd)
-            if isinstance(received, bytes):
-                self._handshake.receive(received)
-
-    def _close(self) -> None:
-        if not self._over:
-            self._let_go()
-            self._shared.clients.relay.retire(self._fd)

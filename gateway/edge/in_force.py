@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from gateway.config.settings import Access as AccessSettings
 from gateway.edge.access.access import Access
 from gateway.edge.access.methods import method_of
 from gateway.edge.trust import Trust
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.routing.registry import Registry
 
 NS = 1_000_000_000
+NO_RULES = AccessSettings((), (), (), None)
 
 
 class InForce:
@@ -82,15 +84,18 @@ class InForce:
         methods: dict[Auth, Method] = {}
         access = {}
         for route in settings.routes:
-            if route.access is None:
+            is_limited = route.limits is not None and route.limits.handshakes is not None
+            if route.access is None and not is_limited:
                 continue
             method = None
-            auth = route.access.auth
+            rules = route.access or NO_RULES
+            auth = rules.auth
             if auth is not None:
                 # What a method has found out holds as long as its configuration stays the same.
                 method = methods.get(auth) or self._methods.get(auth) or method_of(auth, services)
                 methods[auth] = method
-            access[registry.route(route.name)] = Access(route.access, trust, method, services.count_auth)
+            take_handshake = services.take_handshake if is_limited else None
+            access[registry.route(route.name)] = Access(rules, trust, method, services.count_auth, take_handshake)
         for auth, method in self._methods.items():
             if auth not in methods:
                 method.close()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.observe.handshakes import Handshakes
     from gateway.routing.routes import Routes
     from gateway.tunnels.relay.relay import Relay
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 NS = 1_000_000_000
 log = logging.getLogger("gateway")
@@ -173,5 +173,5 @@ class Owner:
             self.report_learned()
         except Exception:  # time-outs must not wait for that
             log.exception("worker %d: learned keepalive intervals could not be updated", self.slice.slot)
-        self.relay.tick_ns = now + TICK_NS if self._sweep.walk(now) else NEVER
+        self.relay.tick_at(now + TICK_NS if self._sweep.walk(now) else NEVER)
         self.note_if_drained()  # a handshake that failed reports to nobody

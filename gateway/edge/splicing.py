@@ -12,9 +12,14 @@ from gateway.tunnels.table.layout import (
     BACKEND,
     CLIENT,
     CLOSE_NS,
+    EXPIRES_NS,
+    EXPIRY_CODE,
+    FRAME_LIMIT,
     IDLE_NS,
     KIND,
     LIFETIME_NS,
+    MESSAGE_BURST_NS,
+    MESSAGE_NS,
     NEVER,
     ON_LOSS_CODE,
     OPAQUE,
@@ -28,12 +33,16 @@ from gateway.tunnels.table.layout import (
 from gateway.tunnels.table.layout import WEBSOCKET as WEBSOCKET_KIND
 
 if TYPE_CHECKING:
+    from gateway.routing.limits import Limits
     from gateway.tunnels.learning.intervals import Intervals
     from gateway.tunnels.relay.kernel import Kernel
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 STALL_SLACK_MS = 2000
 MAX_USER_TIMEOUT_MS = 2**31 - 1
+TIMER_SLACK_NS = 2_000_000
+"""How late a worker may wake a client that may go on: so far ahead it may always be, or a small burst would cost it
+messages."""
 
 
 def give_up_unacknowledged(kernel: Kernel, request: Request, *connections: int) -> None:
@@ -47,11 +56,23 @@ def give_up_unacknowledged(kernel: Kernel, request: Request, *connections: int) 
         kernel.limit_unacknowledged(fd, milliseconds)
 
 
-def fill_row(slice_: Slice, intervals: Intervals, row: int, request: Request, subprotocol: bytes, now_ns: int) -> None:
+def fill_row(
+    slice_: Slice,
+    intervals: Intervals,
+    row: int,
+    request: Request,
+    subprotocol: bytes,
+    now_ns: int,
+    *,
+    expires_ns: int = NEVER,
+    expiry_code: int = 0,
+) -> None:
     """Write into its row what the request and its route say of a tunnel.
 
     :param subprotocol: that the backend has chosen
     :param now_ns: ``CLOCK_MONOTONIC``
+    :param expires_ns: when the client's credentials expire, and the tunnel with them (``CLOCK_MONOTONIC``)
+    :param expiry_code: close code for the client then; 0 for 1012
     """
     cells = slice_.cells
     route = request.route
@@ -63,7 +84,10 @@ def fill_row(slice_: Slice, intervals: Intervals, row: int, request: Request, su
     cells[row + CLOSE_NS] = limits.close_ns
     cells[row + IDLE_NS] = limits.idle_ns
     cells[row + LIFETIME_NS] = limits.max_lifetime_ns
+    cells[row + EXPIRES_NS] = expires_ns
+    cells[row + EXPIRY_CODE] = expiry_code
     if is_websocket:
+        _limit(cells, row, limits)
         for side, keepalive in enumerate(route.keepalive):
             at = row + SIDE_0 + side * SIDE_CELLS
             cells[at + PING_AFTER_NS] = keepalive.ping_after_ns
@@ -82,3 +106,12 @@ def fill_row(slice_: Slice, intervals: Intervals, row: int, request: Request, su
             "request_id": request.request_id.encode(),
         },
     )
+
+
+def _limit(cells: memoryview[int], row: int, limits: Limits) -> None:
+    """Write what a route allows in a WebSocket tunnel. Where messages are counted, frames must be looked at, too."""
+    client = row + SIDE_0
+    cells[client + FRAME_LIMIT] = limits.frame_bytes or (NEVER if limits.message_ns else 0)
+    cells[client + SIDE_CELLS + FRAME_LIMIT] = limits.frame_bytes
+    cells[client + MESSAGE_NS] = limits.message_ns
+    cells[client + MESSAGE_BURST_NS] = max(limits.message_burst_ns, limits.message_ns + TIMER_SLACK_NS)

@@ -59,6 +59,7 @@ class Host(NamedTuple):
     text: str
     """canonical: an IPv4 address in IPv6 as IPv4, without a zone (RFC 5952)"""
     trusted: bool
+    address: IPv4Address | IPv6Address
 
 
 class Trust:
@@ -135,7 +136,14 @@ class Trust:
     def address_of(self, client: str) -> IPv4Address | IPv6Address | None:
         """The address in what :meth:`client_of` has returned; None if there is none: a peer on a unix socket."""
         host = self._host(_host_in(client))
-        return None if host is None else ip_address(host.text)
+        return None if host is None else host.address
+
+    def address_behind(self, peer: Peer, client: str) -> IPv4Address | IPv6Address | None:
+        """As :meth:`address_of`. :param peer: the one that :meth:`client_of` was asked about"""
+        if peer.trusted or not peer.host:
+            return self.address_of(client)
+        host = self._host(peer.host)  # it is the client itself
+        return None if host is None else host.address
 
     def _host(self, text: str) -> Host | None:
         """Return what is known of an address, None if it is no address."""
@@ -147,7 +155,7 @@ class Trust:
                 return None
             if isinstance(address, IPv6Address):
                 address = address.ipv4_mapped or address
-            known = Host(str(address), self._is_trusted(address))
+            known = Host(str(address), self._is_trusted(address), address)
             self._known.keep(text, known)
         return known
 

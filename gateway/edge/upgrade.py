@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from gateway.edge.dialling import Dialler
     from gateway.edge.exchange.shared import Exchanges
     from gateway.edge.in_force import InForce
+    from gateway.edge.limiting import Limiting
     from gateway.edge.owner import Owner
     from gateway.edge.request import Request
     from gateway.edge.ways import Way
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from gateway.observe.handshakes import Handshakes
     from gateway.routing.attempts import Attempt
     from gateway.tunnels.relay.poller import Poller, Received
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 NOT_NOW = (EAGAIN, EINTR)
 NONE = -1
@@ -61,6 +62,7 @@ class Upgrades:
         poller: Poller,
         wire: Wire,
         config: InForce,
+        limiting: Limiting,
         dialler: Dialler,
         addresses: Addresses,
         slice_: Slice,
@@ -74,6 +76,7 @@ class Upgrades:
         self.relay = poller.relay
         self.wire = wire
         self.config = config
+        self.limiting = limiting
         self.dialler = dialler
         self.backends = dialler.backends
         self.addresses = addresses
@@ -166,6 +169,13 @@ class Upgrade:
             self._refuse(Refused(503, "this gateway is full (max_tunnels)", "unavailable"))
             return False
         self._row = row
+        if self._request.route.number in shared.limiting.most_tunnels:
+            try:
+                shared.limiting.take_tunnel(self._request, row)
+            except Refused as refused:
+                self._dial = self._attempt = None
+                self._refuse(refused)
+                return False
         return True
 
     def dialling(self, deadline_ns: int) -> None:
@@ -329,6 +339,7 @@ class Upgrade:
         client_pending, client_half = self._hand_over(CLIENT, client.wire, client_fd)
         backend_pending, backend_half = self._hand_over(BACKEND_SIDE, self._way.wire, backend_fd)
         shared.relay.open(row, client_fd, backend_fd, client_pending, backend_pending, client_half, backend_half)
+        shared.limiting.opened(row)
         self._over = True
         client.handed_over()
         opened = partial(self._opened, from_client, from_backend, backend_ended)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from gateway.observe.batch import Batch
     from gateway.observe.events import Events
     from gateway.routing.balancing import Target
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 TUNNEL, REQUEST = "tunnel", "request"
 """What a connection is used for, in ``gateway_backend_connections_total``."""

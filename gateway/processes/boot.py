@@ -1,4 +1,4 @@
-"""Entry point of a worker process: ``python -m gateway.processes.boot SLOT CONTROL STORE TABLE``.
+"""Entry point of a worker process: ``python -m gateway.processes.boot SLOT CONTROL STORE TABLE QUOTAS``.
 
 This module itself imports next to nothing, so it controls how the rest is imported. Startup must be fast: a worker that
 replaces a dead one has connections waiting.

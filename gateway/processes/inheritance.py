@@ -94,12 +94,16 @@ class Inheritance:
     store: InheritedStore | None = None
     names: dict[str, list[str]] = field(default_factory=dict)
     """IP addresses by backend name"""
+    quotas: int = -1
+    """a descriptor (``tunnels/quotas/``)"""
     control: int = messages.VERSION
     form: int = FORM
 
     def descriptors(self) -> list[int]:
         """Return all descriptors in it."""
         found = [self.admin[1], *self.tables(), *self.asking]
+        if self.quotas >= 0:
+            found.append(self.quotas)
         for _, each in self.listen:
             found += each
         for worker in self.running:

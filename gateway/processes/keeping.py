@@ -196,6 +196,7 @@ class Keeping:
             asking=[],
             running=[],
             store=None,
+            quotas=-1,  # not kept: tunnels are counted again
         ).text()
         try:
             record.write(self._record, text)

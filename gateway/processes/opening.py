@@ -17,6 +17,7 @@ from typing import TypeVar
 from gateway.config.address import parse_listen
 from gateway.config.schema import Address, Config
 from gateway.processes import resumption
+from gateway.processes.counting import count_tunnels, inherit_quotas, new_quotas
 from gateway.processes.inheritance import CannotInherit, Inheritance
 from gateway.processes.keeping import Keeping, least
 from gateway.processes.listening import CannotListen, Listeners, forget_unix_socket, listen_alone
@@ -26,6 +27,7 @@ from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.moving.adoption import Connections
 from gateway.tunnels.moving.final_close import end_all
 from gateway.tunnels.moving.mirrors import Mirrors
+from gateway.tunnels.quotas.quotas import Quotas
 from gateway.tunnels.table.layout import ID
 from gateway.tunnels.table.slots import settle
 from gateway.tunnels.table.table import Table
@@ -43,6 +45,7 @@ class Opened:
     """What a supervisor owns."""
 
     mirrors: Mirrors
+    quotas: Quotas
     admin: socket.socket
     listeners: Listeners
     max_tunnels: int
@@ -70,6 +73,7 @@ class Opened:
         self.listeners.close(forget=False)
         self.mirrors.close()
         self.table.close()
+        self.quotas.close()
 
 
 async def open_all(config: Config, registry: Registry, room: int, demo: bool = False) -> Opened:
@@ -119,7 +123,7 @@ async def _begin(config: Config, registry: Registry, room: int, store: ManagerSt
         admin.close()
         raise
     mirrors = Mirrors(Table.create(config.workers, room), registry.sizes)
-    opened = Opened(mirrors, admin, listeners, room, _metrics_directory())
+    opened = Opened(mirrors, new_quotas(mirrors.table), admin, listeners, room, _metrics_directory())
     if store is not None and _suffices(store, listeners):
         opened.keeping = Keeping.begin(store, mirrors)
     return opened
@@ -178,7 +182,12 @@ def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
     listeners.add({listener.address: sockets[str(listener.address)] for listener in config.listen})
     mirrors = left.carry_on(registry.sizes)
     admin = socket.socket(fileno=left.admin[1])
-    opened = Opened(mirrors, admin, listeners, left.max_tunnels, left.metrics, before=left)
+    table = mirrors.table
+    quotas, is_new = inherit_quotas(left.quotas, table)
+    if is_new:  # running workers hand their tunnels over soon, and those are counted then
+        idle = {*range(table.slots)} - {worker.slot for worker in left.running}
+        count_tunnels(quotas, table, idle, config, registry)
+    opened = Opened(mirrors, quotas, admin, listeners, left.max_tunnels, left.metrics, before=left)
     address = manager_address(os.environ)
     if left.store is not None and address is not None:
         store = ManagerStore(address, offered(os.environ), asyncio.get_running_loop(), left.store.names)
@@ -221,7 +230,9 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
     listeners.add(await _in_time(lambda: listeners.open(_addresses(config)), True))
     settled = settle(table, len(registry.routes), len(registry.backends))
     metrics = _metrics_directory(before.metrics)
-    opened = Opened(mirrors, admin, listeners, before.max_tunnels, metrics, None, before, settled.slots)
+    quotas = new_quotas(table)
+    count_tunnels(quotas, table, settled.slots, config, registry)
+    opened = Opened(mirrors, quotas, admin, listeners, before.max_tunnels, metrics, None, before, settled.slots)
     tunnels = kept.tunnels()
     for slot in settled.slots:
         ids = {table.cells[row + ID] for row in table.rows(slot)}

@@ -196,6 +196,7 @@ class Supervisor:
             opened.table, self._registry, self._config, self._path, opened.max_tunnels, demo=self._demo
         )
         self.state.refresh = opened.mirrors.refresh
+        self.state.quotas = opened.quotas
         self._workers = Workers(
             self.state,
             self._config,
@@ -203,6 +204,7 @@ class Supervisor:
             opened.listeners,
             [DescriptorStore(loop, descriptors.for_tunnels, keeper) for _ in range(opened.table.slots)],
             opened.mirrors,
+            opened.quotas,
             {**os.environ, DIRECTORY: opened.metrics},
             self._fail,
             1 if before is None else before.generation + 1,
@@ -403,6 +405,7 @@ class Supervisor:
             running=[],
             mirrors=opened.mirrors.left(),
             names={name: list(addresses) for name, addresses in self._resolving.known().items()},
+            quotas=opened.quotas.fd,
         )
 
     # --- start and exit ----------------------------------------------------------------------------------------------

@@ -59,6 +59,7 @@ from gateway.tunnels.learning.intervals import News
 from gateway.tunnels.moving.adoption import Connections, adopt
 from gateway.tunnels.moving.handback import hand_back
 from gateway.tunnels.moving.handover import Handover, take_over
+from gateway.tunnels.quotas.quotas import Quotas
 from gateway.tunnels.relay.poller import Poller
 from gateway.tunnels.table.layout import (
     H_KEPT,
@@ -71,7 +72,8 @@ from gateway.tunnels.table.layout import (
     W_READY,
     W_STARTED_UNIX_NS,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 HAND_BACK_SECONDS = 1.0
 """How long pending data may take to be sent before another process resumes the tunnels; the same for the access log."""
@@ -82,8 +84,17 @@ log = logging.getLogger("gateway")
 class Worker:
     """The state of one worker process."""
 
-    def __init__(self, slot: int, table: Table, poller: Poller, deposits: Deposits, descriptors: Descriptors) -> None:
+    def __init__(
+        self,
+        slot: int,
+        table: Table,
+        quotas: Quotas,
+        poller: Poller,
+        deposits: Deposits,
+        descriptors: Descriptors,
+    ) -> None:
         self._slice = Slice(table, slot)
+        self._quotas = quotas
         self._poller = poller
         self._deposits = deposits
         self._descriptors = descriptors
@@ -178,6 +189,7 @@ class Worker:
             edge = Edge(
                 self._poller,
                 self._slice,
+                self._quotas,
                 self._registry,
                 Events(),
                 self._open_log(config),
@@ -350,14 +362,14 @@ class Worker:
 def main(arguments: list[str]) -> None:
     """Run a worker.
 
-    :param arguments: slot, and the descriptors of the control socket, the store's socket and the table
+    :param arguments: slot, and the descriptors of the control socket, the store's socket, the table and the quotas
     """
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s gateway[%(process)d] %(message)s",
     )
-    slot, control_fd, store_fd, table_fd = (int(argument) for argument in arguments)
+    slot, control_fd, store_fd, table_fd, quotas_fd = (int(argument) for argument in arguments)
     # Only the supervisor handles signals: Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
     # Neither must ABRT, which systemd's watchdog sends to the whole group when the supervisor hangs.
     for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ABRT"):
@@ -366,11 +378,12 @@ def main(arguments: list[str]) -> None:
     with without_collections():
         use_files_of(slot)  # it imports prometheus-client
     table = Table(table_fd)
+    quotas = Quotas(quotas_fd)
     poller = Poller(table, descriptors)
 
     async def run() -> None:
         deposits = Deposits(socket.socket(fileno=store_fd), asyncio.get_running_loop())
-        worker = Worker(slot, table, poller, deposits, Descriptors(descriptors))
+        worker = Worker(slot, table, quotas, poller, deposits, Descriptors(descriptors))
         await worker.run(socket.socket(fileno=control_fd))
 
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(poller)) as runner:

@@ -45,6 +45,7 @@ from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.listening import Listeners
 from gateway.tunnels.learning.learning import MAX_PATHS, Key, State
 from gateway.tunnels.moving.mirrors import Mirrors
+from gateway.tunnels.quotas.quotas import Quotas
 from gateway.tunnels.table.layout import W_HEARTBEAT_NS, W_PID, W_READY
 
 BOOT_SECONDS = 30.0
@@ -107,6 +108,7 @@ class Workers:
         listeners: Listeners,
         stores: Sequence[DescriptorStore],
         mirrors: Mirrors,
+        quotas: Quotas,
         environment: Mapping[str, str],
         fail: Callable[[str], None],
         generation: int = 1,
@@ -126,6 +128,7 @@ class Workers:
         self.generation = generation
         self.stores = stores
         self.mirrors = mirrors
+        self.quotas = quotas
         self.running: dict[int, WorkerProcess] = {}
         """by slot"""
         self.kept: set[int] = set()
@@ -283,7 +286,7 @@ class Workers:
             store, its_store = store_pair()
             ours.enter_context(store)
             theirs.enter_context(its_store)
-            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd]
+            descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd, self.quotas.fd]
             process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and no traffic is served here
                 [sys.executable, "-P", "-m", "gateway.processes.boot", str(slot), *map(str, descriptors)],
                 pass_fds=[*descriptors, *self.inherited],
@@ -429,9 +432,10 @@ class Workers:
         self.clear(worker.slot)
 
     def clear(self, slot: int) -> None:
-        """Clear a slot that is no longer used: its stored tunnels and its part of the table."""
+        """Clear a slot that is no longer used: its stored tunnels, and its part of the table and the quotas."""
         self.stores[slot].end()
         self.state.table.clear(slot, len(self.state.registry.routes), len(self.state.registry.backends))
+        self.quotas.clear(slot)
 
 
 def _how(status: int) -> str:

@@ -7,6 +7,8 @@ NEVER_SENT = frozenset((1004, 1005, 1006, 1015))
 """Codes for local use, and the reserved 1004 (section 7.4.1)."""
 
 GOING_AWAY = 1001
+BROKE_PROTOCOL = 1002
+TOO_LARGE = 1009
 SERVICE_RESTART = 1012
 
 

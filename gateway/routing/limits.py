@@ -1,4 +1,4 @@
-"""A route's timeouts and keepalive in nanoseconds, as clocks and rows of the shared table have them."""
+"""A route's timeouts, keepalive and limits in nanoseconds, as clocks and rows of the shared table have them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NEVER_NS = 2**62
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A route's timeouts in nanoseconds; ``NEVER_NS`` for off."""
+    """A route's timeouts in nanoseconds, ``NEVER_NS`` for off, and what it allows in a tunnel, 0 for no limit."""
 
     connect_ns: int
     handshake_ns: int
@@ -22,6 +22,12 @@ class Limits:
     response_ns: int
     idle_ns: int
     max_lifetime_ns: int
+    frame_bytes: int = 0
+    """most payload bytes of a frame, from either side"""
+    message_ns: int = 0
+    """time that each message costs a client"""
+    message_burst_ns: int = 0
+    """time of messages that a client may send at once"""
 
     @classmethod
     def of(cls, timeouts: Timeouts) -> Limits:

@@ -29,7 +29,8 @@ from gateway.tunnels.table.layout import (
     W_READY,
     W_STARTED_UNIX_NS,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 NS = 1_000_000_000
 CONFIG = """\

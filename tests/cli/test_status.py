@@ -6,13 +6,18 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from ipaddress import ip_address
 
 import pytest
 
 from gateway.cli.output import duration, interval, round_trip, size
 from gateway.cli.status import status
 from gateway.cli.tunnels import tunnels
+from gateway.tunnels.quotas.clients import Client
+from gateway.tunnels.quotas.layout import TUNNELS
+from gateway.tunnels.quotas.quotas import Quotas
 from gateway.tunnels.table.layout import T_CUTOFF_NS, T_INTERVAL_NS
 
 from ..admin.gateways import CONFIG, NS, FakeGateway
@@ -76,6 +81,18 @@ def test_status_of_a_gateway_in_trouble(gateway):
     output = run(status).output
     assert "not ready: no worker accepts" in output
     assert r"gateway.yaml:3:1: routes: \x1b[31mred\x1b[0m [bold]x[/bold]" in output
+
+
+def test_status_names_clients_that_were_limited(gateway):
+    with closing(Quotas.create(gateway.table.slots, 1000)) as gateway.state.quotas:
+        assert "LIMITED CLIENT" not in run(status).output
+        share = gateway.state.quotas.share(0)
+        for _ in range(3):
+            share.note_limited(Client.of(0, ip_address("2001:db8::1")), TUNNELS)
+        output = run(status).output
+        assert row_with(output, "2001:db8::/64").split()[:4] == ["2001:db8::/64", "chat", "tunnels_per_client", "3"]
+        assert "LIMITED CLIENT" in output
+        gateway.state.quotas = None
 
 
 def test_status_as_json(gateway):

@@ -134,6 +134,8 @@ def test_defaults_are_as_documented() -> None:
             expected = "of `timeouts`"
         elif key.startswith("routes[].keepalive."):
             expected = "of `keepalive`"
+        elif key.startswith("routes[].limits"):
+            expected = "one second's worth" if key.endswith(".burst") else "off"
         elif key.startswith("routes[].match.") or key in ("routes[].origins", "routes[].allow"):
             expected = "any"
         elif key == "admin.token" or ((".tls." in key or key == "listen[].tls") and "default" not in schema[key]):

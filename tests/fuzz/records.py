@@ -30,6 +30,7 @@ from gateway.protocol.tls.state import (
     HANDSHAKE_LEFT,
     IN_SEQ,
 )
+from gateway.protocol.tls.traffic import HASH_BYTES
 from tests.protocol.tls.ends import End
 
 _WIRE_BYTES = 64 * 1024
@@ -62,7 +63,8 @@ class _Script:
 
 def _session(role: int, suite: str, version: int) -> array[int]:
     if version == 13:
-        return session_of_tls13(SUITES[suite], role, b"c" * 48, b"s" * 48)
+        size = HASH_BYTES[SUITES[suite].hash]
+        return session_of_tls13(SUITES[suite], role, b"c" * size, b"s" * size)
     return session_of_tls12(SUITES[suite], role, b"m" * 48, b"c" * 32, b"s" * 32, bytes(8))
 
 

@@ -37,7 +37,8 @@ from gateway.tunnels.table.layout import (
     TRUNCATED,
     WEBSOCKET,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 SECOND = 10**9
 CLIENT, BACKEND = SIDE_0, SIDE_0 + SIDE_CELLS

@@ -44,11 +44,13 @@ BUILT = ("*.so", "__pycache__")
 """What is left out. C sources that Cython has made of these very files are as good as new ones, and half the time."""
 
 COMPILED = {
+    "gateway/edge/tls/callback",
     "gateway/protocol/bodies",
     "gateway/protocol/pings",
     "gateway/protocol/scanner",
     "gateway/protocol/tls/protection",
     "gateway/protocol/tls/records",
+    "gateway/protocol/tls/traffic",
     "gateway/tunnels/relay/deadlines",
     "gateway/tunnels/relay/ending",
     "gateway/tunnels/relay/failing",

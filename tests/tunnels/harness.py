@@ -33,7 +33,10 @@ from gateway.tunnels.table.layout import (
     CLOSING_NS,
     DEADLINE_NS,
     DIRTY,
+    EXPIRES_NS,
+    EXPIRY_CODE,
     FD,
+    FRAME_LIMIT,
     GAP_BOUNDS_NS,
     ID,
     IDLE_NS,
@@ -42,6 +45,8 @@ from gateway.tunnels.table.layout import (
     KIND,
     LAST_NS,
     LIFETIME_NS,
+    MESSAGE_BURST_NS,
+    MESSAGE_NS,
     NEVER,
     ON_LOSS_CODE,
     OPENED_NS,
@@ -71,7 +76,8 @@ from gateway.tunnels.table.layout import (
     WRITE_STALL_NS,
     WROTE_NS,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 from gateway.tunnels.upkeep.attribution import Attribution, attribute_row
 from gateway.tunnels.upkeep.sweep import Sweep
 from tests.support.deadline import DEADLINE_SECONDS
@@ -342,6 +348,11 @@ class Rig:
         ping_after: tuple[int, int] = (NEVER, NEVER),
         pong_timeout: int = PONG_WITHIN,
         on_loss: int = 0,
+        frames: tuple[int, int] = (0, 0),
+        message_ns: int = 0,
+        burst_ns: int = 0,
+        expires: int = NEVER,
+        expiry_code: int = 0,
         ahead: bytes = b"",
         tls: Sequence[str | None] = (),
         engines: Callable[[str, int], tuple[Sequence[int], Any]] | None = None,
@@ -351,6 +362,9 @@ class Rig:
 
         :param ahead: what the client says before, and FIN with it: it is read by somebody else, and lost
         :param ping_after: of the client, of the backend
+        :param frames: limits to the frames of the client, of the backend
+        :param message_ns: what a message costs the client
+        :param burst_ns: what it may be ahead
         :param tls: suites of the client and of the backend; None for a plain one. Without it, as ``self.tls`` says
         :param engines: makes their ends of TLS; see ``tls_peers.py``
         :param held: what the edge has of TLS connections besides their sessions
@@ -360,11 +374,17 @@ class Rig:
         row = self.slice.allocate(0, 0)
         assert row is not None
         limits = {WRITE_STALL_NS: write_stall, CLOSE_NS: CLOSE_WITHIN, IDLE_NS: idle, LIFETIME_NS: lifetime}
+        limits |= {EXPIRES_NS: expires, EXPIRY_CODE: expiry_code}
         for field, value in {KIND: kind, ON_LOSS_CODE: on_loss, **limits}.items():
             self.cells[row + field] = value
         for side, after in enumerate(ping_after):
             self.cells[row + SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS] = after
             self.cells[row + SIDE_0 + side * SIDE_CELLS + PONG_TIMEOUT_NS] = pong_timeout
+            self.cells[row + SIDE_0 + side * SIDE_CELLS + FRAME_LIMIT] = frames[side]
+        self.cells[row + SIDE_0 + MESSAGE_NS] = message_ns
+        self.cells[row + SIDE_0 + MESSAGE_BURST_NS] = burst_ns
+        if message_ns and not frames[CLIENT]:
+            self.cells[row + SIDE_0 + FRAME_LIMIT] = NEVER
         fds = []
         for sock in (near_client, near_backend):
             sock.setblocking(False)

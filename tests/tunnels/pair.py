@@ -7,7 +7,7 @@ import os
 from gateway.tunnels.moving import parcel
 from gateway.tunnels.moving.handover import Handover, take_over
 from gateway.tunnels.relay.poller import Poller
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.upkeep.sweep import Sweep
 
 from .harness import DESCRIPTORS, Rig

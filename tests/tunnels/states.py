@@ -12,8 +12,13 @@ from gateway.tunnels.table.layout import (
     CLIENT,
     CLOSING_NS,
     DRAIN,
+    FRAME_LIMIT,
+    GATE,
     HELD,
     LAST_NS,
+    LIMITED,
+    MESSAGE_BURST_NS,
+    MESSAGE_NS,
     ON_LOSS_CODE,
     PACED_NS,
     PING_AFTER_NS,
@@ -169,6 +174,19 @@ def stalled(rig: Rig, tunnel: Tunnel) -> None:
     rig.stall(tunnel.backend, FLOOD[BACKEND_SIDE])
 
 
+def limited(rig: Rig, tunnel: Tunnel) -> None:
+    """The client has sent all messages that it may send now, and a piece of the header of another."""
+    for side in BOTH:
+        tunnel.write_side(side, FRAME_LIMIT, 70_000)
+        tunnel.write_side(1 - side, GATE, LIMITED)
+    tunnel.write_side(CLIENT, MESSAGE_NS, 60 * NS)
+    tunnel.write_side(CLIENT, MESSAGE_BURST_NS, 90 * NS)
+    tunnel.client.send(HELLO[CLIENT] + LONG[CLIENT][:13])
+    rig.until(lambda: tunnel.backend.has(HELLO[CLIENT]), "the message")
+    tunnel.backend.send(LONG[BACKEND_SIDE][:1000])
+    rig.until(lambda: tunnel.client.has(LONG[BACKEND_SIDE][:1000]), "a piece of a frame")
+
+
 def cut_off(rig: Rig, tunnel: Tunnel) -> None:
     """With TLS: FIN without close_notify."""
     tunnel.client.sock.shutdown(socket.SHUT_WR)
@@ -196,5 +214,6 @@ STATES: list[Callable[[Rig, Tunnel], None]] = [
     being_closed,
     close_is_due,
     was_stalled,
+    limited,
 ]
 """In each of these the row is clean once its worker has nothing to do."""

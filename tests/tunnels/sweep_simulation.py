@@ -38,7 +38,8 @@ from gateway.tunnels.table.layout import (
     WRITE_STALL_NS,
     WROTE_NS,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 from .pure import pure_modules
 

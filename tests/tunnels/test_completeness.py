@@ -15,22 +15,23 @@ from .states import BUFFERS, STATES, cut_off
 from .tls_peers import BOTH_NEW
 
 HOLDINGS = {
-    # Of these, owners, pending and halves are about tunnels: adopt fills in the one, the others hold nothing of a clean
-    # row.
+    # Of these, owners, pending, halves and wakes are about tunnels: adopt fills in the first and the last, the others
+    # hold nothing of a clean row.
     "tunnels/relay/streams.py Streams": words(
-        "kernel cells owner owners pending halves records closing_fds called now"
+        "kernel cells owner owners pending halves records closing_fds tick_ns wakes called now"
     ),
     "tunnels/relay/ending.py Ending": words("called now"),
     "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
-    "tunnels/relay/pinging.py Pinging": words("called now"),
+    "tunnels/relay/limiting.py Limiting": words("refusal left"),  # of one call
+    "tunnels/relay/pinging.py Pinging": words("refusal left called now"),
     "tunnels/relay/sealed.py Sealed": {"now"},
-    "tunnels/relay/reading.py Reading": words("tick_ns called now"),
+    "tunnels/relay/reading.py Reading": words("tick_ns upkeep_ns called now"),
     "tunnels/relay/relay.py Relay": {"now"},
     "tunnels/relay/poller.py Poller": words(
         "kernel relay on_failure wires heavy is_loaded _callbacks _readers _recalled _received _deferred"
     ),
     # What is taken is about rows that a worker which died in an upgrade may still have: its successor looks there, too.
-    "tunnels/table/table.py Slice": words("table slot cells block first _backends_at _routes_at _free _taken"),
+    "tunnels/table/slice.py Slice": words("table slot cells block first _backends_at _routes_at _free _taken"),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
         tls_wire ways _preambles
@@ -90,7 +91,7 @@ def test_no_state_is_left_out() -> None:
             rig.close()
     fixed_at_the_opening = words("""
         STATE ID ROUTE BACKEND TOTALS OPENED_NS OPENED_UNIX_NS KIND WRITE_STALL_NS CLOSE_NS IDLE_NS LIFETIME_NS FD
-        MASKING PEER PING_AFTER_NS PONG_TIMEOUT_NS NETWORK ON_LOSS_CODE TLS
+        MASKING PEER PING_AFTER_NS PONG_TIMEOUT_NS NETWORK ON_LOSS_CODE TLS EXPIRES_NS EXPIRY_CODE
         """)
     found = {name.split()[-1] for name in touched if name}
     assert found | fixed_at_the_opening | ZERO_IN_A_CLEAN_ROW == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW

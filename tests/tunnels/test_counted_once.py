@@ -16,8 +16,8 @@ from gateway.tunnels.moving.adoption import Adoption, adopt
 from gateway.tunnels.moving.handover import Handover, take_over
 from gateway.tunnels.relay.poller import Poller
 from gateway.tunnels.table.layout import B_LIVE, COUNTED, FREE, ID, LIVE, RELEASED, ROW_CELLS, STATE
+from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.slots import disown, settle
-from gateway.tunnels.table.table import Slice
 
 from .harness import DESCRIPTORS, Rig, Tunnel
 from .owners import Ending

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 from gateway.tunnels.table import description
 from gateway.tunnels.table.description import CELL_BYTES, Description, Undescribed
 from gateway.tunnels.table.fields import describe
-from gateway.tunnels.table.layout import H_DESCRIPTION_AT, H_DESCRIPTION_BYTES, H_MAGIC, H_VERSION, STATE
+from gateway.tunnels.table.layout import (
+    H_DESCRIPTION_AT,
+    H_DESCRIPTION_BYTES,
+    H_MAGIC,
+    H_VERSION,
+    ROW_CELLS,
+    STATE,
+)
 from gateway.tunnels.table.table import OtherLayout, Table
 
 from .other_layouts import other, translated
@@ -100,9 +107,9 @@ def spoilt(spoil: Callable[[dict[str, Any]], None]) -> bytes:
     [
         (lambda found: found.update(form=2), "in form 2, which this program cannot read"),
         (lambda found: found.pop("row"), "KeyError: 'row'"),
-        (lambda found: found["row"]["names"].update(STATE=[184, 1]), "a cell lies outside"),
+        (lambda found: found["row"]["names"].update(STATE=[ROW_CELLS, 1]), "a cell lies outside"),
         (lambda found: found["row"]["names"].update(STATE=[-1, 1]), "-1 is not a number"),
-        (lambda found: found["texts"].update(host=[184 * 8 - 2, 1]), "a text lies outside"),
+        (lambda found: found["texts"].update(host=[ROW_CELLS * 8 - 2, 1]), "a text lies outside"),
         (lambda found: found["bounds"].update(T_GAPS=[2, 2]), "bounds of T_GAPS do not rise"),
         (lambda found: found["bounds"].update(T_GAPS=[2, 3]), "has not as many cells as buckets"),
         (lambda found: found["backend"].update(at=2**40), "a section lies behind the last one"),

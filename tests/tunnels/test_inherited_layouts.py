@@ -11,7 +11,8 @@ import pytest
 from gateway.tunnels.moving.mirrors import Mirrors
 from gateway.tunnels.table.conversion import CannotConvert
 from gateway.tunnels.table.layout import DIRTY, ID, LIVE, STATE, T_GAPS_SUM_NS, TOTALS, W_HIGH_ROWS
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 from .other_layouts import other, translated
 from .transition import NAMES

@@ -19,7 +19,8 @@ from websockets.frames import apply_mask
 from gateway.tunnels.relay.owner import Nobody, Owner
 from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES, Poller
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import DESCRIPTORS, NS, WRITE_STALL_AFTER, Peer, Rig, Tunnel

@@ -22,7 +22,8 @@ from gateway.tunnels.table.layout import (
     W_HEARTBEAT_NS,
     W_LAST_ID,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 from .harness import Rig, Tunnel
 from .other_layouts import other, translated

@@ -25,7 +25,7 @@ from gateway.tunnels.table.layout import (
     TOTAL_CELLS,
     TOTALS,
 )
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.upkeep.sweep import set_deadline
 
 from .harness import DESCRIPTORS, Rig, Tunnel

@@ -17,7 +17,8 @@ from gateway.tunnels.table.layout import (
     RESERVED,
     STATE,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 from gateway.tunnels.upkeep.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, cancel_drain, plan_drain
 
 from .harness import NS, Rig

@@ -27,8 +27,9 @@ from gateway.tunnels.table.layout import (
     W_PID,
     W_READY,
 )
+from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.slots import settle
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.table import Table
 
 from .harness import Rig
 from .pair import Pair

@@ -35,7 +35,8 @@ from gateway.tunnels.table.layout import (
     TOTALS,
     W_HIGH_ROWS,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 pytestmark = pytest.mark.either_build
 
@@ -333,7 +334,8 @@ def test_rows_that_were_never_used_cost_no_memory() -> None:
 OTHER_PROCESS = """
 import json, sys
 from gateway.tunnels.table.layout import BACKEND, STATE
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 table = Table(int(sys.argv[1]))
 row = next(table.rows(0))
 mine = Slice(table, 1).allocate(0, 9)

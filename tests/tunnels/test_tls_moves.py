@@ -29,8 +29,9 @@ from gateway.tunnels.table.layout import (
     STATE,
     TLS,
 )
+from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.slots import settle
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.table import Table
 from tests.support.frames import BINARY, CONTINUATION, PONG, TEXT
 
 from .harness import Rig, Tunnel
@@ -215,7 +216,7 @@ def test_to_the_successor_of_a_worker_of_another_layout(rig: Rig) -> None:
     tunnel = rig.open(tls=BOTH_NEW)
     used(rig, tunnel)
     rig.rest()
-    theirs, default = other(rig.table.description, Random(5))
+    theirs, default = other(rig.table.description, Random(5), drop=False)
     mirrors = Mirrors.inherit(translated(rig.table, theirs, default, NAMES), 16, lambda: NAMES)
     before, rig.table, rig.cells = rig.table, mirrors.table, mirrors.table.cells
     (row,) = rig.table.rows()

@@ -56,6 +56,7 @@ function show(status, live) {
   showRoutes(status);
   showUpstreams(status);
   showCertificates(status);
+  showLimited(status);
   showTunnels(status, live);
   if (status.demo?.url) startConsole(status.demo.url, refresh);
 }
@@ -211,6 +212,21 @@ function showCertificates(status) {
 
 function makeCertificate(certificate) {
   return element("tr", "", null, element("td", "code", visible(certificate.file)), element("td", "code"), element("td", "", null, element("span")), element("td"));
+}
+
+function showLimited(status) {
+  byId("limited-panel").hidden = status.limited.length === 0;
+  const key = (client) => [client.address, client.route, client.limit].join(" ");
+  keyed(byId("limited"), status.limited, key, makeLimited, (row, client) => {
+    const [, , , times, last] = row.children;
+    setText(times, count(client.times));
+    setText(last, new Date(client.last * 1000).toLocaleString());
+  });
+}
+
+function makeLimited(client) {
+  const texts = [client.address, client.route, client.limit].map((text, index) => element("td", index === 1 ? "" : "code", visible(text)));
+  return element("tr", "", null, ...texts, element("td", "number"), element("td"));
 }
 
 function showTunnels(status, live) {

@@ -28,17 +28,20 @@ class Access:
         trust: Trust,
         method: Method | None = None,
         count_auth: Callable[[str, str, str], None] = lambda route, method, result: None,
+        take_handshake: Callable[[Entering], None] | None = None,
     ) -> None:
         """
         :param trust: knows a client's address
         :param method: by which clients prove who they are
         :param count_auth: counts an answer of that, by route, method and result
+        :param take_handshake: counts an upgrade against the limit of its client (``limiting.py``)
         """
         self._trust = trust
         self._addresses = Addresses(rules.allow, rules.deny) if rules.allow or rules.deny else None
         self._origins = Origins(rules.origins) if rules.origins else None
         self._method = method
         self._count_auth = count_auth
+        self._take_handshake = take_handshake
 
     def check(self, request: Entering) -> Granted | Waiting | None:
         """Let a request in.
@@ -46,12 +49,16 @@ class Access:
         :returns: what its credentials have shown, how to wait for that, or None where none are asked for
         :raises Refused: a rule does not
         """
-        if self._addresses is not None and not self._addresses.allows(self._trust.address_of(request.client)):
-            raise Refused(403, "this address is not allowed here", "forbidden", request.route)
+        if self._addresses is not None:
+            address = self._trust.address_behind(request.peer, request.client)
+            if not self._addresses.allows(address):
+                raise Refused(403, "this address is not allowed here", "forbidden", request.route)
         if self._origins is not None:
             refusal = self._origins.refusal(request.head)
             if refusal is not None:
                 raise Refused(403, refusal, "forbidden", request.route)
+        if self._take_handshake is not None and request.upgrade is not None:
+            self._take_handshake(request)
         method = self._method
         if method is None:
             return None

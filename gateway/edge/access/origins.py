@@ -9,7 +9,10 @@ from collections.abc import Collection
 
 from gateway.protocol.heads import RequestHead
 from gateway.protocol.origin import canonical_origin
+from gateway.routing.recent import Recent
 
+MAX_KNOWN = 256
+MAX_KNOWN_BYTES = 256
 NONE = "none"
 _ANY_SUBDOMAIN = "://*."
 
@@ -21,6 +24,8 @@ class Origins:
         """:param rules: canonical origins, such with ``*.`` before the host, ``null``, and ``none`` for requests
         without ``Origin``
         """
+        self._found: Recent[bytes, bool] = Recent(MAX_KNOWN)
+        """values that may come in"""
         self._exact = frozenset(rule for rule in rules if _ANY_SUBDOMAIN not in rule)
         self._suffixes = tuple(
             (scheme + "://", "." + rest)
@@ -33,7 +38,15 @@ class Origins:
             return None if NONE in self._exact else "a request without Origin is not allowed here"
         if b"origin" in head.repeated:
             return "a request with more than one Origin"
-        given = head.first[b"origin"].decode("latin-1")
+        value = head.first[b"origin"]
+        if self._found.get(value):
+            return None
+        refusal = self._refusal_of(value.decode("latin-1"))
+        if refusal is None and len(value) <= MAX_KNOWN_BYTES:
+            self._found.keep(value, True)
+        return refusal
+
+    def _refusal_of(self, given: str) -> str | None:
         origin = canonical_origin(given)
         if origin is not None:
             if origin in self._exact and origin != NONE:

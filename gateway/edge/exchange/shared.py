@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gateway.observe.requests import Requests
     from gateway.protocol.heads import ResponseHead
     from gateway.tunnels.relay.poller import Poller
-    from gateway.tunnels.table.table import Slice
+    from gateway.tunnels.table.slice import Slice
 
 
 class Exchanges:

@@ -6,6 +6,7 @@
 ``names``      which certificate a client is shown
 ``peers``      what a client's certificate says, as fields for backends
 ``turns``      bounds what a turn of the poller spends on handshakes
-``secrets``    the pipe through which the keys leave OpenSSL
+``secrets``    how the keys leave OpenSSL: by ``callback``, or through a pipe
+``openssl``    finds the OpenSSL behind Python's ``ssl``
 ``reasons``    why a handshake failed, in the words of log lines and metrics
 """

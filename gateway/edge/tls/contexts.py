@@ -6,12 +6,11 @@ Diffie-Hellman): what ``protocol/tls/`` has record protection for.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import ssl
-from collections.abc import Callable
 from typing import Literal
 
+from gateway.edge.tls.openssl import library, pointer_of
 from gateway.edge.tls.secrets import KeyLog
 
 Version = Literal["1.2", "1.3"]
@@ -72,38 +71,24 @@ def _context(protocol: int, key_log: KeyLog, min_version: Version) -> ssl.SSLCon
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(ALPN)
     _set_groups(context)
-    context.keylog_filename = key_log.path
+    key_log.attach(context)
     return context
 
 
 def _set_groups(context: ssl.SSLContext) -> None:
     """Offer :data:`GROUPS` only.
 
-    Python has no method for it before 3.15, and ``set_ecdh_curve`` takes a single group. So OpenSSL is called, with the
-    pointer that follows the head of a CPython context (``PySSLContext`` in ``Modules/_ssl.c``, since 2.7.9). If the
-    library is linked in without symbols, OpenSSL's own list is offered, which also has X448 and P-521.
+    Python has no method for it before 3.15, and ``set_ecdh_curve`` takes a single group. So OpenSSL is called. Where it
+    cannot be found (``openssl.py``), its own list is offered, which also has X448 and P-521.
     """
     if hasattr(context, "set_groups"):
         context.set_groups(GROUPS)
         return
-    control = _control()
-    if control is not None:
-        pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__)
-        if control(pointer, _SET_GROUPS_LIST, 0, GROUPS.encode()) != 1:
-            raise ssl.SSLError("OpenSSL does not take the list of groups")
-
-
-def _control() -> Callable[[ctypes.c_void_p, int, int, bytes], int] | None:
-    """``SSL_CTX_ctrl`` of the OpenSSL that ``ssl`` uses; None where it cannot be found."""
-    import _ssl
-
-    try:
-        control = ctypes.CDLL(_ssl.__file__).SSL_CTX_ctrl
-    except (AttributeError, OSError):
-        return None
-    control.restype = ctypes.c_long
-    control.argtypes = (ctypes.c_void_p, ctypes.c_int, ctypes.c_long, ctypes.c_char_p)
-    return control
+    pointer, ours = pointer_of(context), library()
+    if pointer is None or ours is None:
+        return
+    if ours.SSL_CTX_ctrl(pointer, _SET_GROUPS_LIST, 0, GROUPS.encode()) != 1:
+        raise ssl.SSLError("OpenSSL does not take the list of groups")
 
 
 def _no_password() -> str:

@@ -32,7 +32,7 @@ from gateway.protocol.tls.content import (
     MAX_RECORD_BYTES,
 )
 from gateway.protocol.tls.hello import HEAD_BYTES, server_name_of
-from gateway.protocol.tls.keylog import CLIENT_TRAFFIC, MASTER, SERVER_TRAFFIC, secrets_of
+from gateway.protocol.tls.keylog import CLIENT_TRAFFIC, MASTER, SERVER_TRAFFIC
 from gateway.protocol.tls.schedule import SUITES, session_of_tls12, session_of_tls13
 from gateway.protocol.tls.state import ACCEPTED, DIALLED
 
@@ -74,17 +74,18 @@ class Handshake:
         "_bytes",
         "_choose",
         "_client_hello",
+        "_client_random",
         "_explicit",
         "_flights",
         "_held",
         "_incoming",
         "_key_log",
-        "_log",
         "_object",
         "_outgoing",
         "_output",
         "_received",
         "_records",
+        "_secrets",
         "_server_hello",
         "_switched",
         "established",
@@ -99,7 +100,7 @@ class Handshake:
         server_name: str | None = None,
     ) -> None:
         """
-        Toward a client, give ``choose``, toward a backend ``context``. Contexts write their keys to ``key_log.path``.
+        Toward a client, give ``choose``, toward a backend ``context``. Contexts log their keys to ``key_log``.
 
         :param choose: returns the context for a host name in lower case; None where the client asks for none
         :param server_name: toward a backend, the name to ask for and to verify
@@ -124,7 +125,8 @@ class Handshake:
         """what was sent; TLS 1.2 needs to know more of it"""
         self._switched = False
         self._explicit = b""
-        self._log = b""
+        self._secrets: dict[str, bytes] = {}
+        self._client_random = b""
         self.established: Established | None = None
         """set once it is complete; :meth:`rest` has what came behind it"""
 
@@ -202,6 +204,7 @@ class Handshake:
         elif record[0] == HANDSHAKE:
             return b""
         self.server_name = server_name_of(bytes(hello))
+        self._client_random = bytes(hello[_RANDOM_AT : _RANDOM_AT + 32])
         assert self._choose is not None
         self._object = self._choose(self.server_name).wrap_bio(self._incoming, self._outgoing, True)
         records, self._held = self._held, b""
@@ -230,7 +233,7 @@ class Handshake:
         except ssl.SSLError as error:
             failure = failure_of(error)
         finally:
-            self._log += self._key_log.take()
+            self._secrets.update(self._key_log.take())
         output = self._outgoing.read()
         if output:
             self._output += output
@@ -271,7 +274,7 @@ class Handshake:
             raise HandshakeFailed(FAILED, f"a handshake that ends with {version} and {cipher and cipher[0]}")
         role = DIALLED if self._choose is None else ACCEPTED
         try:
-            secrets = secrets_of(self._log)
+            secrets = self._secrets
             if version == "TLSv1.3":
                 # A server's last step sends its tickets, with the keys of the session (RFC 8446 4.6.1).
                 sent = _records_of(output, APPLICATION_DATA) if role == ACCEPTED else 0
@@ -285,7 +288,7 @@ class Handshake:
         except (KeyError, ValueError) as error:
             raise HandshakeFailed(FAILED, f"the keys of a handshake did not come: {error!r}") from None
         finally:
-            self._log = b""
+            self._secrets = {}
         certificate = tls.getpeercert(True)
         client_fields = b""
         if certificate is not None and role == ACCEPTED:
@@ -305,14 +308,13 @@ class Handshake:
 
     def _randoms(self) -> tuple[bytes, bytes]:
         """Those of client and server. :raises ValueError: they are not where they belong"""
+        ours = self._client_random
         hello = self._server_hello
-        if len(hello) < _RANDOM_AT + 32 or hello[0] != SERVER_HELLO:
-            raise ValueError("no ServerHello")
-        for line in self._log.splitlines():
-            label, _, rest = line.partition(b" ")
-            if label == MASTER.encode():
-                return bytes.fromhex(rest.partition(b" ")[0].decode()), bytes(hello[_RANDOM_AT : _RANDOM_AT + 32])
-        raise ValueError("no master secret")
+        if self._choose is None:
+            ours = self._flights[0][HEADER_BYTES + _RANDOM_AT : HEADER_BYTES + _RANDOM_AT + 32]
+        if len(ours) != 32 or len(hello) < _RANDOM_AT + 32 or hello[0] != SERVER_HELLO:
+            raise ValueError("no hello")
+        return ours, bytes(hello[_RANDOM_AT : _RANDOM_AT + 32])
 
     def _is_record_header(self, size: int) -> bool:
         """Whether what was received begins with a record's header. :param size: that it says, itself included"""

@@ -11,6 +11,7 @@ HEAD_BYTES = 4
 """Of a handshake message: type and length."""
 
 _RANDOM_END = HEAD_BYTES + 2 + 32
+_PRINTED = bytes(range(0x21, 0x7F))
 
 
 def server_name_of(message: bytes) -> str | None:
@@ -18,22 +19,27 @@ def server_name_of(message: bytes) -> str | None:
 
     :param message: whole, with its head
     """
-    try:
-        at = _RANDOM_END
-        at += 1 + message[at]  # session id
-        at += 2 + int.from_bytes(message[at : at + 2], "big")  # suites
-        at += 1 + message[at]  # compression
-        end = at + 2 + int.from_bytes(message[at : at + 2], "big")
-        at += 2
-        while at + 4 <= min(end, len(message)):
-            kind = int.from_bytes(message[at : at + 2], "big")
-            size = int.from_bytes(message[at + 2 : at + 4], "big")
-            at += 4
-            if kind == SERVER_NAME:
-                return _host_name(message[at : at + size])
-            at += size
-    except IndexError:
-        pass
+    size = len(message)
+    at = _RANDOM_END
+    if at >= size:
+        return None
+    at += 1 + message[at]  # session id
+    if at + 2 > size:
+        return None
+    at += 2 + (message[at] << 8 | message[at + 1])  # suites
+    if at >= size:
+        return None
+    at += 1 + message[at]  # compression
+    if at + 2 > size:
+        return None
+    end = min(at + 2 + (message[at] << 8 | message[at + 1]), size)
+    at += 2
+    while at + 4 <= end:
+        kind = message[at] << 8 | message[at + 1]
+        stop = at + 4 + (message[at + 2] << 8 | message[at + 3])
+        if kind == SERVER_NAME:
+            return _host_name(message[at + 4 : stop])
+        at = stop
     return None
 
 
@@ -42,8 +48,6 @@ def _host_name(extension: bytes) -> str | None:
     if len(extension) < 5 or extension[2] != HOST_NAME:
         return None
     name = extension[5:]
-    if not name or len(name) != int.from_bytes(extension[3:5], "big") or len(name) > 255:
-        return None
-    if not name.isascii() or any(byte <= 0x20 or byte == 0x7F for byte in name):
+    if not name or len(name) != (extension[3] << 8 | extension[4]) or len(name) > 255 or name.translate(None, _PRINTED):
         return None
     return name.decode("ascii").lower()

@@ -2,6 +2,9 @@
 from libc.stdint cimport int64_t
 
 
+cdef void *find(const char *name) except NULL
+
+
 cdef class Protection:
     cdef void *contexts[8]
 

@@ -63,33 +63,40 @@ cdef final_function encrypt_final, decrypt_final
 cdef cipher_function ciphers[4]
 
 
-cdef void *_find(void *library, const char *name) except NULL:
-    cdef void *found = dlsym(library, name)
+cdef void *library = NULL
+
+
+cdef void *find(const char *name) except NULL:
+    """Find a function of the OpenSSL behind ``_ssl``, or in the program itself where that is built in."""
+    global library
+    cdef bytes path
+    cdef void *found
+    if library == NULL:
+        path = getattr(_ssl, "__file__", "").encode()
+        library = dlopen(<char *>path if path else NULL, RTLD_LAZY | (RTLD_NOLOAD if path else 0))
+        if library == NULL:
+            raise ImportError(f"the library of Python's ssl cannot be opened: {dlerror().decode('utf-8', 'replace')}")
+    found = dlsym(library, name)
     if found == NULL:
-        raise ImportError(f"{name.decode()} is not in the libcrypto that Python's ssl has loaded")
+        raise ImportError(f"{name.decode()} is not in the OpenSSL that Python's ssl has loaded")
     return found
 
 
 cdef int _load() except -1:
-    """Find libcrypto's functions: behind ``_ssl``, or in the program itself where that is built in."""
     global ctx_new, ctx_free, ctx_ctrl, encrypt_init, decrypt_init, encrypt_update, decrypt_update
     global encrypt_final, decrypt_final
-    cdef bytes path = getattr(_ssl, "__file__", "").encode()
-    cdef void *library = dlopen(<char *>path if path else NULL, RTLD_LAZY | (RTLD_NOLOAD if path else 0))
-    if library == NULL:
-        raise ImportError(f"the library of Python's ssl cannot be opened: {dlerror().decode('utf-8', 'replace')}")
-    ctx_new = <new_function>_find(library, "EVP_CIPHER_CTX_new")
-    ctx_free = <free_function>_find(library, "EVP_CIPHER_CTX_free")
-    ctx_ctrl = <ctrl_function>_find(library, "EVP_CIPHER_CTX_ctrl")
-    encrypt_init = <init_function>_find(library, "EVP_EncryptInit_ex")
-    decrypt_init = <init_function>_find(library, "EVP_DecryptInit_ex")
-    encrypt_update = <update_function>_find(library, "EVP_EncryptUpdate")
-    decrypt_update = <update_function>_find(library, "EVP_DecryptUpdate")
-    encrypt_final = <final_function>_find(library, "EVP_EncryptFinal_ex")
-    decrypt_final = <final_function>_find(library, "EVP_DecryptFinal_ex")
-    ciphers[1] = <cipher_function>_find(library, "EVP_aes_128_gcm")
-    ciphers[2] = <cipher_function>_find(library, "EVP_aes_256_gcm")
-    ciphers[3] = <cipher_function>_find(library, "EVP_chacha20_poly1305")
+    ctx_new = <new_function>find("EVP_CIPHER_CTX_new")
+    ctx_free = <free_function>find("EVP_CIPHER_CTX_free")
+    ctx_ctrl = <ctrl_function>find("EVP_CIPHER_CTX_ctrl")
+    encrypt_init = <init_function>find("EVP_EncryptInit_ex")
+    decrypt_init = <init_function>find("EVP_DecryptInit_ex")
+    encrypt_update = <update_function>find("EVP_EncryptUpdate")
+    decrypt_update = <update_function>find("EVP_DecryptUpdate")
+    encrypt_final = <final_function>find("EVP_EncryptFinal_ex")
+    decrypt_final = <final_function>find("EVP_DecryptFinal_ex")
+    ciphers[1] = <cipher_function>find("EVP_aes_128_gcm")
+    ciphers[2] = <cipher_function>find("EVP_aes_256_gcm")
+    ciphers[3] = <cipher_function>find("EVP_chacha20_poly1305")
     return 0
 
 

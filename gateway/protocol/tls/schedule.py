@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from array import array
-from functools import cache
 from typing import NamedTuple
 
 from gateway.protocol.tls.state import (
@@ -26,13 +25,10 @@ from gateway.protocol.tls.state import (
     TLS13,
     VERSION,
 )
+from gateway.protocol.tls.traffic import HASH_BYTES, HASHES, IV_BYTES, KEY_BYTES, expand_label, put_keys
 
-IV_BYTES = 12
 SALT_BYTES = 4
 """Of the IV in TLS 1.2 with GCM: the other 8 bytes of a nonce are in the record (RFC 5288 3)."""
-
-HASH_BYTES = {"sha256": 32, "sha384": 48}
-KEY_BYTES = {AES_128_GCM: 16, AES_256_GCM: 32, CHACHA20_POLY1305: 32}
 
 
 class Suite(NamedTuple):
@@ -42,9 +38,9 @@ class Suite(NamedTuple):
     hash: str
 
 
-_AES_128 = Suite(AES_128_GCM, "sha256")
-_AES_256 = Suite(AES_256_GCM, "sha384")
-_CHACHA20 = Suite(CHACHA20_POLY1305, "sha256")
+_AES_128, _AES_256, _CHACHA20 = (
+    Suite(number, HASHES[number]) for number in (AES_128_GCM, AES_256_GCM, CHACHA20_POLY1305)
+)
 SUITES = {
     "TLS_AES_128_GCM_SHA256": _AES_128,
     "TLS_AES_256_GCM_SHA384": _AES_256,
@@ -58,7 +54,7 @@ SUITES = {
 }
 """By OpenSSL's name: those of TLS 1.3, and of TLS 1.2 those of Mozilla's "intermediate" with ECDHE and an AEAD."""
 
-_OF_NUMBER = {suite.number: suite for suite in (_AES_128, _AES_256, _CHACHA20)}
+_EMPTY = bytes(8 * SESSION_CELLS)
 
 
 def session_of_tls13(
@@ -70,14 +66,13 @@ def session_of_tls13(
     :param client_secret: ``client_application_traffic_secret_0``; ``server_secret`` likewise (RFC 8446 7.1)
     :param out_seq: records that were sent with the keys of ``OUT`` already: tickets
     """
-    cells = array("q", bytes(8 * SESSION_CELLS))
+    cells = array("q", _EMPTY)
     cells[VERSION] = TLS13
     cells[SUITE] = suite.number
     cells[ROLE] = role
     received, sent = (client_secret, server_secret) if role == ACCEPTED else (server_secret, client_secret)
     for direction, secret in ((IN, received), (OUT, sent)):
-        _put(cells, direction + SECRET, secret)
-        _derive(cells, direction, suite, secret)
+        put_keys(cells, direction, suite.number, secret)
     cells[OUT + SEQ] = out_seq
     return cells
 
@@ -92,7 +87,8 @@ def session_of_tls12(
     :param explicit: with GCM, the explicit nonce of the ``Finished`` that was sent. Those of the following records
         continue it, so that no nonce is used twice
     """
-    cells = array("q", bytes(8 * SESSION_CELLS))
+    cells = array("q", _EMPTY)
+    octets = memoryview(cells).cast("B")
     cells[VERSION] = TLS12
     cells[SUITE] = suite.number
     cells[ROLE] = role
@@ -102,9 +98,9 @@ def session_of_tls12(
     block = prf(suite.hash, master, b"key expansion", server_random + client_random, 2 * (key_bytes + iv_bytes))
     received, sent = (0, 1) if role == ACCEPTED else (1, 0)
     for direction, n in ((IN, received), (OUT, sent)):
-        _put(cells, direction + KEY, block[n * key_bytes : (n + 1) * key_bytes])
+        _put(octets, direction + KEY, block[n * key_bytes : (n + 1) * key_bytes])
         at = 2 * key_bytes + n * iv_bytes
-        _put(cells, direction + IV, block[at : at + iv_bytes])
+        _put(octets, direction + IV, block[at : at + iv_bytes])
         cells[direction + SEQ] = 1
     cells[OUT + EXPLICIT] = int.from_bytes(explicit, "big") - (1 << 64 if explicit[:1] >= b"\x80" else 0)
     return cells
@@ -116,12 +112,13 @@ def next_keys(cells: array[int] | memoryview[int], at: int, direction: int) -> N
     :param at: first cell of the session
     :param direction: ``IN`` or ``OUT``
     """
-    suite = _OF_NUMBER[cells[at + SUITE]]
+    suite = cells[at + SUITE]
+    algorithm = HASHES[suite]
+    size = HASH_BYTES[algorithm]
     here = at + direction
-    old = array("q", (cells[here + SECRET + n] for n in range(HASH_BYTES[suite.hash] // 8))).tobytes()
-    secret = expand_label(suite.hash, old, b"traffic upd", HASH_BYTES[suite.hash])
-    _put(cells, here + SECRET, secret)
-    _derive(cells, here, suite, secret)
+    start = 8 * (here + SECRET)
+    old = bytes(memoryview(cells).cast("B")[start : start + size])
+    put_keys(cells, here, suite, expand_label(algorithm, old, b"traffic upd", size))
     cells[here + SEQ] = 0
 
 
@@ -136,30 +133,6 @@ def prf(algorithm: str, secret: bytes, label: bytes, seed: bytes, size: int) -> 
     return out[:size]
 
 
-def expand_label(algorithm: str, secret: bytes, label: bytes, size: int) -> bytes:
-    """HKDF-Expand-Label of TLS 1.3 with an empty context (RFC 8446 7.1, RFC 5869 2.3). :param size: bytes wanted"""
-    info = _info(label, size)
-    out = block = hmac.digest(secret, info + b"\1", algorithm)
-    n = 2
-    while len(out) < size:
-        block = hmac.digest(secret, block + info + bytes((n,)), algorithm)
-        out += block
-        n += 1
-    return out[:size]
-
-
-@cache
-def _info(label: bytes, size: int) -> bytes:
-    label = b"tls13 " + label
-    return size.to_bytes(2, "big") + bytes((len(label),)) + label + b"\0"
-
-
-def _derive(cells: array[int] | memoryview[int], here: int, suite: Suite, secret: bytes) -> None:
-    """Fill in key and IV of a direction of TLS 1.3 (RFC 8446 7.3)."""
-    _put(cells, here + KEY, expand_label(suite.hash, secret, b"key", KEY_BYTES[suite.number]))
-    _put(cells, here + IV, expand_label(suite.hash, secret, b"iv", IV_BYTES))
-
-
-def _put(cells: array[int] | memoryview[int], at: int, data: bytes) -> None:
-    values = array("q", data + bytes(-len(data) % 8))
-    cells[at : at + len(values)] = values
+def _put(octets: memoryview[int], at: int, data: bytes) -> None:
+    """Write to cells, from cell ``at`` on."""
+    octets[8 * at : 8 * at + len(data)] = data

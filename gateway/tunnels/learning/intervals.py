@@ -24,7 +24,7 @@ from gateway.tunnels.table.layout import (
     T_INTERVAL_NS,
     TOTAL_CELLS,
 )
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.upkeep.attribution import NEITHER, attribute_row
 
 log = logging.getLogger("gateway")

@@ -30,7 +30,7 @@ from gateway.tunnels.table.layout import (
     W_HIGH_ROWS,
     WORKER_LOST,
 )
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 
 Connections = tuple[int, int]
 """Descriptors of a tunnel's two connections: the client's and the backend's."""

@@ -134,7 +134,8 @@ class _Rows:
                 ("PHASE", (values["PHASE"]["RELAYING"],)),
             ]
             self._is_whole.append(("DIRTY", (0,)))
-            gates, status = (values["GATE"]["PASS"], values["GATE"]["PONG_DUE"]), values["STATUS"]["OPEN"]
+            status = values["STATUS"]["OPEN"]
+            gates = (values["GATE"]["PASS"], values["GATE"]["PONG_DUE"], values["GATE"].get("LIMITED", -1))
             self._sides: list[list[Wanted]] = []
             for side, other in zip(SIDES, reversed(SIDES), strict=True):
                 at_boundary: list[Wanted] = [

@@ -12,7 +12,7 @@ import time
 from gateway.protocol.tls.state import HALF
 from gateway.tunnels.relay.relay import Relay
 from gateway.tunnels.table.layout import FD, LIVE, PENDING, SIDE_0, SIDE_CELLS, STATE, TLS
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 
 
 def hand_back(slice_: Slice, relay: Relay, seconds: float) -> int:

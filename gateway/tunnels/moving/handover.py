@@ -18,7 +18,7 @@ from gateway.tunnels.moving import parcel
 from gateway.tunnels.moving.adoption import Connections, resume
 from gateway.tunnels.relay.relay import Relay
 from gateway.tunnels.table.layout import ID, LIVE, STATE, W_ADOPTED
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 
 log = logging.getLogger("gateway")
 

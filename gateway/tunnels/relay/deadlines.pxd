@@ -4,7 +4,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 cdef int64_t BROKEN, DATA_AT, OPEN, PING_AT, STATUS
-cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, DISCARD, GATE, IDLE_NS, KIND, LAST_NS, LIFETIME_NS, NEVER, OPAQUE, OPENED_NS
+cdef int64_t CLOSE_NS, CLOSING_NS, DEADLINE_NS, DISCARD, EXPIRES_NS, GATE, IDLE_NS, KIND, LAST_NS, LIFETIME_NS, MESSAGE_BURST_NS, MESSAGE_NS, NEVER, NEXT_MESSAGE_NS, OPAQUE, OPENED_NS
 cdef int64_t PACED_NS, PING_AFTER_NS, PINGED_NS, PONG_NS, PONG_TIMEOUT_NS, ROW_CELLS, SCANNER, SIDE_0, SIDE_CELLS, STALLED_NS, STEP_NS, WRITE_STALL_NS
 
 
@@ -18,6 +18,7 @@ cpdef int64_t paced_until(int64_t[::1] cells, int64_t row) except -1
 cpdef int64_t stalled_until(int64_t[::1] cells, int64_t row, int64_t side) except -1
 @cython.locals(client=int64_t, backend=int64_t)
 cpdef int64_t idle_until(int64_t[::1] cells, int64_t row) except -1
+@cython.locals(speaks=int64_t)
 cdef int64_t _used_at(int64_t[::1] cells, int64_t here) except -1
 cpdef int64_t lives_until(int64_t[::1] cells, int64_t row) except -1
 @cython.locals(here=int64_t)

@@ -16,12 +16,16 @@ from gateway.tunnels.table.layout import (
     CLOSING_NS,
     DEADLINE_NS,
     DISCARD,
+    EXPIRES_NS,
     GATE,
     IDLE_NS,
     KIND,
     LAST_NS,
     LIFETIME_NS,
+    MESSAGE_BURST_NS,
+    MESSAGE_NS,
     NEVER,
+    NEXT_MESSAGE_NS,
     OPAQUE,
     OPENED_NS,
     PACED_NS,
@@ -102,18 +106,22 @@ def idle_until(cells: Cells, row: int) -> int:
 def _used_at(cells: Cells, here: int) -> int:
     """When a side last sent a data frame; Pings do not count, or they would keep any tunnel from being idle.
 
-    In a stream that is not scanned (opaque or broken) any byte counts.
+    In a stream that is not scanned (opaque or broken) any byte counts. A side that is not read because of what its
+    messages cost may have sent one already.
     """
     if cells[here + SCANNER + STATUS] == BROKEN:
         return cells[here + LAST_NS]
+    if cells[here + MESSAGE_NS]:
+        speaks = cells[here + NEXT_MESSAGE_NS] + cells[here + MESSAGE_NS] - cells[here + MESSAGE_BURST_NS]
+        return max(cells[here + SCANNER + DATA_AT], speaks)
     return cells[here + SCANNER + DATA_AT]
 
 
 def lives_until(cells: Cells, row: int) -> int:
-    """When ``timeouts.max_lifetime`` closes the tunnel."""
+    """When ``timeouts.max_lifetime`` closes the tunnel, or its client's credentials expire."""
     if cells[row + LIFETIME_NS] == NEVER:
-        return NEVER
-    return cells[row + OPENED_NS] + cells[row + LIFETIME_NS]
+        return cells[row + EXPIRES_NS]
+    return min(cells[row + OPENED_NS] + cells[row + LIFETIME_NS], cells[row + EXPIRES_NS])
 
 
 # --- keepalive ----------------------------------------------------------------------------------------------------

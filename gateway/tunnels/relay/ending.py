@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from gateway.protocol.closing import (
     GOING_AWAY,
+    SERVICE_RESTART,
 )
 from gateway.protocol.frames import (
     close_frame,
@@ -63,8 +64,10 @@ from gateway.tunnels.table.layout import (
     END_QUIET_NS,
     END_SIDE,
     ENDED,
+    EXPIRY_CODE,
     FD,
     FIN,
+    FRAME_LIMIT,
     GATE,
     GATEWAY,
     INITIATOR,
@@ -72,9 +75,12 @@ from gateway.tunnels.table.layout import (
     KIND,
     LAST_NS,
     LIVE,
+    MAX_LIFETIME,
+    MESSAGE_NS,
     NEVER,
     NO_OWNER,
     ON_LOSS_CODE,
+    OWN_CLOSE_CODE,
     PACED_CODE,
     PACED_NS,
     PASS,
@@ -128,6 +134,8 @@ class Ending(Streams):
             cells[here + END_QUEUED] = cells[here + PENDING]
         if cells[row + KIND] == WEBSOCKET:
             cells[row + PACED_NS] = 0  # it ends before its turn in a drain
+        if cells[row + SIDE_0 + MESSAGE_NS]:
+            self.wake_at(now, row)  # its messages cost nothing any more
         self._look_at(row, self.now + cells[row + CLOSE_NS])
 
     def _quiet(self, row: int, side: int, now: int) -> int:
@@ -226,6 +234,7 @@ class Ending(Streams):
         cells[row + PHASE] = CLOSING
         cells[row + CLOSING_NS] = self.now
         cells[row + CLOSE_CODE_SENT] = cells[row + PACED_CODE]
+        cells[row + SIDE_0 + OWN_CLOSE_CODE] = cells[row + PACED_CODE]
         cells[row + SIDE_0 + SIDE_CELLS + GATE] = DISCARD
         self._look_at(row, self.now + cells[row + CLOSE_NS])
         self._write_close(row, CLIENT)
@@ -317,7 +326,7 @@ class Ending(Streams):
 
     # --- Close frames from the gateway --------------------------------------------------------------------------------
 
-    def close_tunnel(self, row: int, code: int, cause: int) -> None:
+    def close_tunnel(self, row: int, code: int, cause: int, backend_code: int = 0) -> None:
         """Close a tunnel with a Close frame to both sides, each at its next frame boundary (RFC 6455 5.4, 7.1.2).
 
         An opaque tunnel has no Close frames and ends at once. A side whose incoming stream is broken gets none, and the
@@ -325,6 +334,7 @@ class Ending(Streams):
 
         :param code: close code sent to both sides
         :param cause: index into ``layout.CAUSES``
+        :param backend_code: close code for the backend, if it differs
         """
         cells = self.cells
         if cells[row + STATE] != LIVE or cells[row + PHASE] != RELAYING or cells[row + CLOSING_NS]:
@@ -332,8 +342,12 @@ class Ending(Streams):
         self.now = self.kernel.now()
         cells[row + DIRTY] = 1
         self._begin_end(row, GATEWAY, cause, -1)
-        self._close_streams(row, code)
+        self._close_streams(row, CLIENT, code, backend_code or code)
         self.served(row)
+
+    def expire(self, row: int) -> None:
+        """Close a tunnel because its client's credentials have expired."""
+        self.close_tunnel(row, self.cells[row + EXPIRY_CODE] or SERVICE_RESTART, MAX_LIFETIME, GOING_AWAY)
 
     def close_in_turn(self, row: int) -> None:
         """Write the Close frames whose turn (``PACED_NS``) has come: of a drain, or about a lost backend."""
@@ -368,23 +382,29 @@ class Ending(Streams):
         cells[here + SHUT] = 1
         cells[here + ENDED] = 1
         if code:
-            self._close_streams(row, code)
+            self._close_streams(row, side, code, code)
         elif not self._settle(row):
             self._watch(row, side)
             self._watch(row, 1 - side)
         self.served(row)
 
-    def _close_streams(self, row: int, code: int) -> None:
-        """Begin to write Close frames to the sides that can still be sent to."""
+    def _close_streams(self, row: int, side: int, code: int, other_code: int) -> None:
+        """Begin to write Close frames to the sides that can still be sent to.
+
+        :param code: close code for ``side``, and for the log
+        :param other_code: close code for the other side
+        """
         cells = self.cells
         if cells[row + KIND] != WEBSOCKET:
             self.finish(row)
             return
         cells[row + PHASE] = CLOSING
         cells[row + CLOSE_CODE_SENT] = code
+        cells[row + SIDE_0 + side * SIDE_CELLS + OWN_CLOSE_CODE] = code
+        cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + OWN_CLOSE_CODE] = other_code
         for side in range(2):
             source = row + SIDE_0 + (1 - side) * SIDE_CELLS + SCANNER
-            if cells[source + STATUS] == BROKEN or cells[row + SIDE_0 + side * SIDE_CELLS + SHUT]:
+            if not self._has_boundaries(row, 1 - side) or cells[row + SIDE_0 + side * SIDE_CELLS + SHUT]:
                 continue  # without boundaries, a Close frame could land inside a frame
             if cells[source + REMAINING] or cells[source + HEADER_LENGTH]:
                 # A control frame may come between fragments, never inside a frame (RFC 6455 5.4).
@@ -397,13 +417,25 @@ class Ending(Streams):
             self._watch(row, CLIENT)
             self._watch(row, BACKEND_SIDE)
 
+    def _has_boundaries(self, row: int, side: int) -> bool:
+        """Whether it is known where the frames of a side's stream end, as far as they are relayed.
+
+        With a limit on frames, nothing is relayed of a frame that breaks the protocol: that stream ends at a boundary.
+        """
+        here = row + SIDE_0 + side * SIDE_CELLS
+        return self.cells[here + SCANNER + STATUS] != BROKEN or self.cells[here + FRAME_LIMIT] != 0
+
     def _write_close(self, row: int, side: int) -> None:
         """Write the Close frame to a side, at a frame boundary; nothing may follow it (RFC 6455 5.5.1)."""
         cells = self.cells
-        cells[row + SIDE_0 + side * SIDE_CELLS + GATE] = DISCARD
-        if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + SCANNER + STATUS] == OPEN:
+        there = row + SIDE_0 + side * SIDE_CELLS
+        cells[there + GATE] = DISCARD
+        if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + SCANNER + STATUS] != CLOSED and self._has_boundaries(
+            row, 1 - side
+        ):
             mask = os.urandom(4) if side == BACKEND_SIDE else None  # RFC 6455 5.3: masked toward a server only
-            self._write(row, side, close_frame(cells[row + CLOSE_CODE_SENT], "", mask))
+            code = cells[there + OWN_CLOSE_CODE] or cells[row + CLOSE_CODE_SENT]
+            self._write(row, side, close_frame(code, "", mask))
 
     def _pass_on(self, row: int, side: int, got: int, totals: int) -> None:
         """Scan what was read from a side and send it on, up to where the gateway's own Close frame goes."""

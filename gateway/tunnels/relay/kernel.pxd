@@ -27,6 +27,8 @@ cdef class Kernel:
     cdef void prefetch(self, int64_t[::1] cells, int64_t at) noexcept
     cdef int event_mask(self, int i) noexcept
     cpdef Py_ssize_t recv(self, int fd) noexcept
+    cpdef Py_ssize_t recv_part(self, int fd, Py_ssize_t most) noexcept
+    cpdef Py_ssize_t peek(self, int fd, Py_ssize_t most) noexcept
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
     cpdef Py_ssize_t recv_wire(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept
     cpdef Py_ssize_t send_wire(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept

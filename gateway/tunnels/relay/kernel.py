@@ -81,6 +81,21 @@ class Kernel:
         except OSError as error:
             return -(error.errno or EBADF)
 
+    def recv_part(self, fd: int, most: int) -> int:
+        """As :meth:`recv`, but no more than ``most`` bytes."""
+        try:
+            return os.readv(fd, (self._view[:most],))
+        except OSError as error:
+            return -(error.errno or EBADF)
+
+    def peek(self, fd: int, most: int) -> int:
+        """As :meth:`recv_part`, but the bytes stay in the socket."""
+        try:
+            with _borrowed(fd) as connection:
+                return connection.recv_into(self._view, most, socket.MSG_PEEK)
+        except OSError as error:
+            return -(error.errno or EBADF)
+
     def send(self, fd: int, start: int, end: int) -> int:
         """Send ``buffer[start:end]``; return bytes taken, or a negative errno."""
         try:

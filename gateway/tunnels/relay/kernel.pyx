@@ -18,7 +18,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t c_recv "recv"(int fd, void *buf, size_t n, int flags)
     ssize_t c_send "send"(int fd, const void *buf, size_t n, int flags)
     int shutdown(int fd, int how)
-    int SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL
+    int SHUT_WR, SHUT_RDWR, MSG_NOSIGNAL, MSG_PEEK
     struct sockaddr:
         unsigned short sa_family
     ctypedef unsigned int socklen_t
@@ -119,6 +119,14 @@ cdef class Kernel:
 
     cpdef Py_ssize_t recv(self, int fd) noexcept:
         cdef Py_ssize_t n = c_recv(fd, &self.data[0], self.receive_bytes, 0)
+        return n if n >= 0 else -errno
+
+    cpdef Py_ssize_t recv_part(self, int fd, Py_ssize_t most) noexcept:
+        cdef Py_ssize_t n = c_recv(fd, &self.data[0], most, 0)
+        return n if n >= 0 else -errno
+
+    cpdef Py_ssize_t peek(self, int fd, Py_ssize_t most) noexcept:
+        cdef Py_ssize_t n = c_recv(fd, &self.data[0], most, MSG_PEEK)
         return n if n >= 0 else -errno
 
     cdef Py_ssize_t send(self, int fd, Py_ssize_t start, Py_ssize_t end) noexcept:

@@ -20,7 +20,7 @@ class Owner(Protocol):
         """A tunnel's backend has vanished. :returns: the clock at which the client gets its Close frame"""
 
     def tick(self, now: int) -> int:
-        """The clock has come to ``Relay.tick_ns``. :returns: when that is due next"""
+        """The clock has come to what was given to ``Relay.tick_at``. :returns: when that is due next"""
 
 
 class Nobody:

@@ -1,7 +1,8 @@
 """The gateway's own Pings: inserted between the endpoints' frames, their Pongs removed again (RFC 6455 5.5.2, 5.5.3).
 
-``ping`` writes a Ping at a frame boundary, ``_take_pongs`` removes the Pong that answers it. A Pong that arrives in
-pieces is held back until it is whole. ``protocol/pings.py`` defines both frames, ``sweep.py`` decides when one is due.
+``ping`` writes a Ping at a frame boundary, ``_sift`` removes the Pong that answers it, and finds frames that a limit
+refuses (``limiting.py``). A Pong that arrives in pieces is held back until it is whole. ``protocol/pings.py`` defines
+both frames, ``sweep.py`` decides when one is due.
 
 Compiled by Cython if a C compiler is available (types in ``pinging.pxd``), run as it is otherwise.
 """
@@ -12,6 +13,14 @@ import os
 from bisect import bisect_left
 from typing import TYPE_CHECKING
 
+from gateway.protocol.closing import (
+    BROKE_PROTOCOL,
+    TOO_LARGE,
+)
+from gateway.protocol.headers import PARTIAL as PARTIAL_HEADER
+from gateway.protocol.headers import (
+    announced,
+)
 from gateway.protocol.pings import (
     NOT_OURS,
     PARTIAL,
@@ -38,8 +47,8 @@ from gateway.tunnels.relay.deadlines import (
     asked_at,
     next_deadline,
 )
-from gateway.tunnels.relay.failing import (
-    Failing,
+from gateway.tunnels.relay.limiting import (
+    Limiting,
 )
 from gateway.tunnels.table.layout import (
     BACKEND_SIDE,
@@ -47,13 +56,16 @@ from gateway.tunnels.table.layout import (
     CLOSING_NS,
     DEADLINE_NS,
     DIRTY,
+    FRAME_LIMIT,
     GAP_BOUNDS_NS,
     GATE,
     HELD,
     HELD_HIGH,
     HELD_LOW,
     LAST_NS,
+    LIMITED,
     LIVE,
+    MESSAGE_NS,
     NETWORK,
     PASS,
     PENDING,
@@ -89,7 +101,10 @@ if TYPE_CHECKING:
     pass
 
 
-class Pinging(Failing):
+OPCODE_BITS = 0x0F
+
+
+class Pinging(Limiting):
     """Streams that are kept alive."""
 
     def ping(self, row: int, side: int) -> bool:
@@ -102,8 +117,8 @@ class Pinging(Failing):
             cells[row + STATE] != LIVE
             or cells[row + CLOSING_NS]
             or cells[here + PENDING]
-            or cells[here + GATE] not in (PASS, PONG_DUE)
-            or cells[there + GATE] not in (PASS, PONG_DUE)
+            or cells[here + GATE] not in (PASS, PONG_DUE, LIMITED)
+            or cells[there + GATE] not in (PASS, PONG_DUE, LIMITED)
             or cells[toward + STATUS] != OPEN
             or cells[here + SCANNER + STATUS] != OPEN
             or cells[toward + REMAINING]
@@ -134,51 +149,88 @@ class Pinging(Failing):
         self.served(row)
         return True
 
-    # --- Pongs --------------------------------------------------------------------------------------------------------
+    # --- frame by frame -----------------------------------------------------------------------------------------------
 
-    def _take_pongs(self, row: int, side: int, got: int, totals: int) -> int:
-        """Scan what was read from a side and remove Pongs for the gateway; return how many bytes are left.
+    def _sift(self, row: int, side: int, got: int, totals: int) -> int:
+        """Scan what was read from a side, where Pongs for the gateway are awaited or frames are limited. Remove those
+        Pongs, and find the first frame that a limit refuses.
 
-        Bytes that may begin such a Pong are held back in the row, unscanned.
+        Bytes that may begin such a Pong or frame are held back in the row, unscanned.
+
+        :returns: how many bytes go to the other side. If ``refusal`` is not 0, a refused frame begins behind them, and
+            ``left`` bytes of it are there
         """
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         scanner = here + SCANNER
         masked = side == CLIENT
+        limit = cells[here + FRAME_LIMIT]
         data = self.kernel.data
         now = self.now
-        pos = 0
+        pos = messages = size = 0
+        self.refusal = 0
         while (
-            pos < got and cells[scanner + STATUS] != BROKEN and cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT]
+            pos < got
+            and cells[scanner + STATUS] != BROKEN
+            and (limit or cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT])
         ):
             if cells[scanner + REMAINING] or cells[scanner + HEADER_LENGTH]:
                 pos = scan(cells, scanner, totals, data, pos, got, now, STOP)
                 continue
-            number = own_pong(
-                data, pos, got, masked, cells[here + PING_TAG], cells[here + PINGS_ANSWERED], cells[here + PINGS_SENT]
-            )
+            number = NOT_OURS
+            if cells[here + PINGS_ANSWERED] != cells[here + PINGS_SENT]:
+                number = own_pong(
+                    data,
+                    pos,
+                    got,
+                    masked,
+                    cells[here + PING_TAG],
+                    cells[here + PINGS_ANSWERED],
+                    cells[here + PINGS_SENT],
+                )
+            if limit and number == NOT_OURS:
+                size = announced(data, pos, got)
             if number == NOT_OURS and cells[scanner + STATUS] == CLOSED:
                 # A Pong may directly follow a Close frame; anything else after Close is ignored (RFC 6455 5.5.1).
                 cells[here + PINGS_ANSWERED] = cells[here + PINGS_SENT]
-            elif number == NOT_OURS:
-                pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
-            elif number == PARTIAL:
+                if limit:
+                    got = pos
+            elif number == PARTIAL or (limit and number == NOT_OURS and size == PARTIAL_HEADER):
                 self._end_silence(row, side, False)
                 cells[here + PONG_NS] = now
                 self._hold(here, pos, got)
                 got = pos
-            else:
+            elif number != NOT_OURS:
                 size = pong_size(masked)
                 if pos + size < got:
                     buffer = self.kernel.buffer
                     buffer[pos : got - size] = buffer[pos + size : got]
                 got -= size
                 self._answered(row, side, number, totals)
+            elif limit and size > limit:
+                self.refusal = TOO_LARGE
+                self.left = got - pos
+                got = pos
+            elif limit:
+                messages += data[pos] & OPCODE_BITS != 0  # continuations go with their message (RFC 6455 5.4)
+                size = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
+                if cells[scanner + STATUS] == BROKEN:
+                    self.refusal = BROKE_PROTOCOL
+                    self.left = got - pos
+                    got = pos
+                else:
+                    pos = size
+            else:
+                pos = scan(cells, scanner, totals, data, pos, got, now, PASS_ONE)
         if pos < got and cells[scanner + STATUS] == OPEN:
             scan(cells, scanner, totals, data, pos, got, now, 0)
         if cells[here + PINGS_ANSWERED] == cells[here + PINGS_SENT]:
-            cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] = PASS
+            cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] = LIMITED if limit else PASS
+        if messages and cells[here + MESSAGE_NS]:
+            self._charge(row, side, messages)
         return got
+
+    # --- Pongs --------------------------------------------------------------------------------------------------------
 
     def _answered(self, row: int, side: int, number: int, totals: int) -> None:
         """A side answered one of the gateway's Pings."""
@@ -198,7 +250,7 @@ class Pinging(Failing):
         cells[row + DEADLINE_NS] = next_deadline(cells, row)
 
     def _hold(self, here: int, start: int, end: int) -> None:
-        """Hold back bytes that may begin a Pong for the gateway."""
+        """Hold back bytes that may begin a Pong for the gateway, or a frame that is too large."""
         held = bytes(self.kernel.buffer[start:end]).ljust(16, b"\0")
         self.cells[here + HELD] = end - start
         self.cells[here + HELD_LOW] = int.from_bytes(held[:8], "little", signed=True)

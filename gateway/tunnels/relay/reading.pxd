@@ -3,29 +3,40 @@
 cimport cython
 from libc.stdint cimport int64_t
 
+from gateway.protocol.headers cimport announced, end_of_messages
 from gateway.protocol.scanner cimport scan
 from gateway.tunnels.relay.kernel cimport Kernel
 from gateway.tunnels.relay.sealed cimport Sealed
 
-cdef int64_t BYTES, COMPILED, CUT, DATA_AT, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, FD
-cdef int64_t FRAMES, GATE, HELD, INTEREST, LAST_NS, LIVE, LONGEST, MAX_WAIT_MS, MILLISECOND, NEVER, NOT_READ, NO_OWNER
-cdef int64_t OPEN, PENDING, PHASE, PONG_DUE, REST, SCANNER, SECOND, SHORTEST, SIDE_0, SIDE_CELLS, STATE, STATUS, TLS
-cdef int64_t TOTALS, TOTAL_CELLS, T_BYTES
+cdef int64_t BYTES, CLOSING_NS, COMPILED, CUT, DATA_AT, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, FD
+cdef int64_t FRAMES, FRAME_LIMIT, GATE, HALF, HEADER_BYTES, HEADER_LENGTH, HELD, INTEREST, LAST_NS, LEAST_RECORD_BYTES, LIMITED, LIVE, LONGEST, MAX_WAIT_MS, MESSAGE_NS, MILLISECOND, NEVER, NOT_READ, NO_OWNER
+cdef int64_t ONE_METERED, OPEN, PARTIAL_HEADER, PEEKED_BELOW, PEEKED_BYTES, PENDING, PHASE, PONG_DUE, REMAINING, REST, SCANNER, SECOND, SHORTEST, SHORTEST_FRAME, SIDE_0, SIDE_CELLS, STATE, STATUS, TLS
+cdef int64_t TOTALS, TOTAL_CELLS, T_BYTES, USUAL_MESSAGE
 
 
 cdef class Reading(Sealed):
-    cdef public int64_t tick_ns
+    cdef int64_t upkeep_ns
 
     @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, next_owner=int, mask=int, until=int64_t)
     cpdef list poll(self, int timeout_ms)
+    cpdef void tick_at(self, int64_t when) except *
+    @cython.locals(upkeep_ns=int64_t)
+    cdef void _tick(self) except *
     @cython.locals(left=int64_t)
     cdef int _wait_ms(self, int64_t until) except? -2
     cdef void _prefetch(self, int64_t row, int64_t side) noexcept
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
+    @cython.locals(
+        kernel=Kernel, here=int64_t, messages=int64_t, rest=int64_t, size=int64_t, is_cut=bint, got=Py_ssize_t,
+        end=Py_ssize_t
+    )
+    cdef void _read_metered(self, int64_t row, int64_t side) except *
+    @cython.locals(half=bytearray)
+    cdef int64_t _record_bytes(self, int64_t row, int64_t side) except -1
     @cython.locals(kernel=Kernel, here=int64_t, there=int64_t, totals=int64_t, now=int64_t, rest=int64_t, sent=Py_ssize_t, dirty=int64_t)
     cdef void _relay(self, int64_t row, int64_t side, Py_ssize_t got) except *
-    @cython.locals(released=Py_ssize_t)
+    @cython.locals(released=Py_ssize_t, limit=int64_t, size=int64_t)
     cdef void _read_nothing(self, int64_t row, int64_t side, Py_ssize_t got) except *
-    @cython.locals(here=int64_t, stopped=int64_t)
+    @cython.locals(here=int64_t, gate=int64_t, stopped=int64_t)
     cdef void _pass_gate(self, int64_t row, int64_t side, Py_ssize_t got, int64_t totals) except *

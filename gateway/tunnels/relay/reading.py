@@ -11,31 +11,46 @@ from errno import EAGAIN, EINTR
 from select import EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
+from gateway.protocol.headers import PARTIAL as PARTIAL_HEADER
+from gateway.protocol.headers import (
+    SHORTEST_FRAME,
+    announced,
+    end_of_messages,
+)
 from gateway.protocol.scanner import (
     scan,
 )
 from gateway.protocol.scanner_state import (
     DATA_AT,
     FRAMES,
+    HEADER_LENGTH,
     OPEN,
+    REMAINING,
     REST,
     STATUS,
 )
+from gateway.protocol.tls.content import HEADER_BYTES
+from gateway.protocol.tls.state import HALF
 from gateway.tunnels.relay.kernel import COMPILED
 from gateway.tunnels.relay.sealed import (
     Sealed,
 )
 from gateway.tunnels.table.layout import (
     BYTES,
+    CLOSING_NS,
     CUT,
     DIRTY,
     ENDED,
     FD,
+    FRAME_LIMIT,
     GATE,
     HELD,
     INTEREST,
     LAST_NS,
+    LIMITED,
     LIVE,
+    MESSAGE_NS,
+    METERED,
     NEVER,
     NO_OWNER,
     PENDING,
@@ -56,6 +71,21 @@ if TYPE_CHECKING:
     from gateway.tunnels.relay.kernel import Kernel
 
 NOT_READ = -1
+ONE_METERED = EPOLLIN | METERED
+"""The event of a side whose messages cost time, when bytes are there and nothing else happened."""
+
+PEEKED_BELOW = 512
+"""If fewer bytes may be read because of what messages cost, the socket is peeked into, so that they are not cut."""
+
+PEEKED_BYTES = 4096
+"""How far, at least."""
+
+USUAL_MESSAGE = 1024
+"""Bytes: a peek goes as far as so many for each message that is allowed."""
+
+LEAST_RECORD_BYTES = 512
+"""What is read at least from a TLS side whose messages cost time."""
+
 SHORTEST, LONGEST = 6, 125
 """Bytes of a whole frame whose length fits in seven bits (RFC 6455 5.2), masked or not: least and most."""
 MILLISECOND = 1_000_000
@@ -68,9 +98,7 @@ class Reading(Sealed):
     def __init__(self, kernel: Kernel, cells: memoryview[int], descriptors: int) -> None:
         """As of :class:`Streams`."""
         super().__init__(kernel, cells, descriptors)
-        # When the owner's tick is due; set by the code that needs one. An asyncio timer would cost a worker that sends
-        # Pings all the time a fifth of its CPU.
-        self.tick_ns = NEVER
+        self.upkeep_ns = NEVER  # when the owner's tick is due
 
     # --- the loop -----------------------------------------------------------------------------------------------------
 
@@ -115,10 +143,21 @@ class Reading(Sealed):
                 except Exception as error:
                     self.fail(owner >> 1, "relaying", error)
             if self.now >= self.tick_ns:
-                self.tick_ns = NEVER  # if the call raises, the next walk sets it again
-                self.tick_ns = self.owner.tick(self.now)
+                self._tick()
             if others or self.called or self.now >= until:
                 return others
+
+    def tick_at(self, when: int) -> None:
+        """Call the owner's ``tick`` at ``when``, and not before; ``NEVER`` for not at all."""
+        self.upkeep_ns = when
+        self.tick_ns = min(when, self.wakes[0][0]) if self.wakes else when
+
+    def _tick(self) -> None:
+        """Do what is due now."""
+        self._wake_rows()
+        upkeep_ns = self.upkeep_ns
+        self.tick_at(NEVER)  # if the owner's call raises, the next walk sets it again
+        self.tick_at(self.owner.tick(self.now) if self.now >= upkeep_ns else upkeep_ns)
 
     def _wait_ms(self, until: int) -> int:
         """How long to wait, in milliseconds; -1 for without limit. :param until: a clock (ns)"""
@@ -141,16 +180,71 @@ class Reading(Sealed):
     def _ready(self, row: int, side: int, mask: int) -> None:
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
+        if mask == ONE_METERED:
+            self._read_metered(row, side)
+            return
         cells[row + DIRTY] = 1
         if mask & EPOLLOUT:
             self._flush(row, side)
         if cells[here + INTEREST] & EPOLLIN:
             if mask & (EPOLLIN | EPOLLHUP | EPOLLERR):
-                self._relay(row, side, NOT_READ)
+                if cells[here + MESSAGE_NS]:
+                    self._read_metered(row, side)
+                else:
+                    self._relay(row, side, NOT_READ)
                 self._ask_anew(here)
         elif mask & (EPOLLHUP | EPOLLERR) and cells[here + ENDED] and cells[row + STATE] == LIVE:
             self._deaf(row, side)
         self.served(row)
+
+    # --- sides whose messages cost time -------------------------------------------------------------------------------
+
+    def _read_metered(self, row: int, side: int) -> None:
+        """As :meth:`_relay` with ``NOT_READ``, but read no more messages than the side may send now."""
+        cells = self.cells
+        kernel = self.kernel
+        here = row + SIDE_0 + side * SIDE_CELLS
+        if cells[row + CLOSING_NS] or cells[here + SCANNER + STATUS] != OPEN:
+            self._relay(row, side, NOT_READ)
+            return
+        cells[row + DIRTY] = 1
+        messages = self._allowed(here)
+        if messages < 1:  # since the event came
+            self._watch(row, side)
+            self.served(row)
+            return
+        # So many bytes hold no more frames than that.
+        rest = cells[here + SCANNER + REMAINING]
+        size = min(rest + messages * SHORTEST_FRAME, kernel.receive_bytes)
+        if cells[here + TLS]:
+            self._read_records(row, side, max(size, self._record_bytes(row, side)))
+            return
+        is_cut = False
+        if size < PEEKED_BELOW and not cells[here + HELD] and not cells[here + SCANNER + HEADER_LENGTH]:
+            size = min(rest + max(PEEKED_BYTES, messages * USUAL_MESSAGE), kernel.receive_bytes)
+            got = kernel.peek(cells[here + FD], size)
+            if got <= 0:
+                self._read_nothing(row, side, got)
+                return
+            end = end_of_messages(kernel.data, rest, got, messages)
+            is_cut = end < got or got == size
+            size = end
+        got = kernel.recv_part(cells[here + FD], size)
+        if got <= 0:
+            self._read_nothing(row, side, got)
+            return
+        is_cut = is_cut or got == size
+        self._relay(row, side, got)
+        if is_cut:
+            self._ask_anew(here)  # if it still is read
+
+    def _record_bytes(self, row: int, side: int) -> int:
+        """Bytes of the TLS record that is being read from a side, as far as its header is known."""
+        cells = self.cells
+        if cells[cells[row + SIDE_0 + side * SIDE_CELLS + TLS] + HALF] < HEADER_BYTES:
+            return LEAST_RECORD_BYTES
+        half = self.halves[2 * row + side]
+        return max(HEADER_BYTES + (half[3] << 8 | half[4]), LEAST_RECORD_BYTES)
 
     # --- the hot path -------------------------------------------------------------------------------------------------
 
@@ -224,9 +318,12 @@ class Reading(Sealed):
             self.served(row)
             return
         if cells[row + SIDE_0 + side * SIDE_CELLS + HELD]:
-            # The bytes held back did not become a whole Pong.
+            # The bytes held back did not become a whole Pong, or they are a header of which the frame is missing.
             released = self._unhold(row + SIDE_0 + side * SIDE_CELLS, 0)
-            self._pass_on(row, side, released, cells[row + TOTALS] + side * TOTAL_CELLS)
+            limit = cells[row + SIDE_0 + side * SIDE_CELLS + FRAME_LIMIT]
+            size = announced(self.kernel.data, 0, released) if limit else 0
+            if size != PARTIAL_HEADER and size <= limit:
+                self._pass_on(row, side, released, cells[row + TOTALS] + side * TOTAL_CELLS)
             if cells[row + STATE] != LIVE or cells[row + PHASE] == CUT:
                 return
         if got == 0:
@@ -237,20 +334,25 @@ class Reading(Sealed):
         self.served(row)
 
     def _pass_gate(self, row: int, side: int, got: int, totals: int) -> None:
-        """As :meth:`_relay`, when a Close frame from the gateway is due or was sent, or a Pong is awaited."""
+        """As :meth:`_relay`, when a Close frame from the gateway is due or was sent, a Pong is awaited, or frames are
+        limited."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
         if cells[here + HELD]:
             got = self._unhold(here, got)
-        if cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] == PONG_DUE:
+        gate = cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE]
+        if gate in (PONG_DUE, LIMITED):
             stopped = cells[here + SCANNER + STATUS]
-            got = self._take_pongs(row, side, got, totals)
+            got = self._sift(row, side, got, totals)
             if got:
                 self._end_silence(row, side, True)
                 self._count(here, totals, got)
-                if cells[here + SCANNER + STATUS] != stopped:
-                    self._stream_stopped(row, side)
+            if cells[here + SCANNER + STATUS] != stopped:
+                self._stream_stopped(row, side)
+            if got:
                 self._send(row, 1 - side, got)
+            if self.refusal and cells[row + STATE] == LIVE and cells[row + PHASE] != CUT:
+                self._refuse(row, side, got, totals)
         else:
             self._end_silence(row, side, True)
             self._pass_on(row, side, got, totals)

@@ -4,9 +4,9 @@ A message costs one ``recv`` into the worker's buffer, one scan, one ``send``, a
 Bytes that the socket does not take are copied into a buffer made on demand, and the other side is not read until that
 buffer is empty (backpressure): memory is bounded by the receive buffer, and a slow reader slows its sender down.
 
-The class is built in seven files: ``streams.py`` sends and buffers, ``ending.py`` ends tunnels, ``failing.py`` ends
-those that raise, ``pinging.py`` keeps them alive, ``sealed.py`` reads TLS records, ``reading.py`` waits, reads and
-dispatches, and this file opens tunnels and moves them between processes.
+The class is built in eight files: ``streams.py`` sends and buffers, ``ending.py`` ends tunnels, ``failing.py`` ends
+those that raise, ``limiting.py`` bounds them, ``pinging.py`` keeps them alive, ``sealed.py`` reads TLS records,
+``reading.py`` waits, reads and dispatches, and this file opens tunnels and moves them between processes.
 
 A worker may be killed between any two instructions. Its successor resumes each tunnel from the row and from the two
 connections, which the supervisor holds as well (``adopt``). No byte is lost, repeated or reordered, because of
@@ -46,11 +46,16 @@ from gateway.tunnels.table.layout import (
     CUT,
     DEADLINE_NS,
     DIRTY,
+    EXPIRES_NS,
     FD,
+    FRAME_LIMIT,
+    GATE,
     INTEREST,
     KIND,
     LAST_NS,
+    LIMITED,
     LIVE,
+    MESSAGE_NS,
     NEVER,
     NO_OWNER,
     OPENED_NS,
@@ -59,6 +64,7 @@ from gateway.tunnels.table.layout import (
     REGISTERED,
     RELEASED,
     SCANNER,
+    SECOND,
     SIDE_0,
     SIDE_CELLS,
     STATE,
@@ -103,8 +109,14 @@ class Relay(Reading):
             cells[here + SCANNER + PEER] = -SIDE_CELLS if side else SIDE_CELLS
             if cells[row + KIND] != WEBSOCKET:
                 cells[here + SCANNER + STATUS] = BROKEN
+            elif cells[here + FRAME_LIMIT]:
+                cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] = LIMITED
             self.owners[fd] = 2 * row + side
+            if cells[here + MESSAGE_NS]:
+                self._ask_anew(here)
         cells[row + OPENED_NS] = self.now
+        if cells[row + EXPIRES_NS] < self.now + SECOND:  # maybe before the next walk of the sweep
+            self.wake_at(cells[row + EXPIRES_NS], row)
         cells[row + DEADLINE_NS] = min(next_deadline(cells, row), NEVER)
         cells[row + STATE] = LIVE
         self._hold_half(row, CLIENT, client_half)
@@ -162,6 +174,8 @@ class Relay(Reading):
         cells[row + DEADLINE_NS] = next_deadline(cells, row)
         self._watch(row, CLIENT)
         self._watch(row, BACKEND_SIDE)
+        if cells[row + SIDE_0 + MESSAGE_NS]:
+            self._wait_to_speak(row)
         self.served(row)
 
     # --- for those who hand tunnels over ------------------------------------------------------------------------------
@@ -196,6 +210,8 @@ class Relay(Reading):
         self.cells[row + STATE] = LIVE
         self._watch(row, CLIENT)
         self._watch(row, BACKEND_SIDE)
+        if self.cells[row + SIDE_0 + MESSAGE_NS]:
+            self._wait_to_speak(row)
 
     def disown(self, row: int) -> None:
         """Drop a released tunnel that another process serves now. Connections stay open; the caller frees the row."""

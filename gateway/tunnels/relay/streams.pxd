@@ -6,8 +6,8 @@ from libc.stdint cimport int64_t
 from gateway.protocol.tls.records cimport Records
 from gateway.tunnels.relay.kernel cimport Kernel
 
-cdef int64_t ANSWER_DUE, BYTES, DEADLINE_NS, DIRTY, DISCARD, EAGAIN, EINTR, ENDED, EPOLLIN, EPOLLOUT, FD, GATE, HALF, INTEREST
-cdef int64_t LAST_NS, OUT_CLOSED, PENDING, READING, REGISTERED, SHUT, SIDE_0, SIDE_CELLS, STALLED_NS, TLS, T_BYTES, WRITE_STALL_NS
+cdef int64_t ANSWER_DUE, BYTES, CLOSING_NS, DEADLINE_NS, DIRTY, DISCARD, EAGAIN, EINTR, ENDED, EPOLLIN, EPOLLOUT, FD, GATE, HALF, INTEREST
+cdef int64_t LAST_NS, MESSAGE_BURST_NS, MESSAGE_NS, METERED, NEVER, NEXT_MESSAGE_NS, OUT_CLOSED, PENDING, READING, REGISTERED, SHUT, SIDE_0, SIDE_CELLS, STALLED_NS, TLS, T_BYTES, WRITE_STALL_NS
 
 
 cdef class Streams:
@@ -19,6 +19,8 @@ cdef class Streams:
     cdef dict halves
     cdef readonly Records records
     cdef list closing_fds
+    cdef int64_t tick_ns
+    cdef list wakes
     cdef bint called
     cdef readonly int64_t now
 
@@ -30,6 +32,7 @@ cdef class Streams:
     cpdef void served(self, int64_t row) except *
     cdef void _count(self, int64_t here, int64_t totals, Py_ssize_t got) except *
     cdef void _look_at(self, int64_t row, int64_t when) except *
+    cpdef void wake_at(self, int64_t when, int64_t row) except *
     @cython.locals(there=int64_t)
     cdef void _send(self, int64_t row, int64_t side, Py_ssize_t end) except *
     cdef void _sent(self, int64_t row, int64_t side, Py_ssize_t sent, Py_ssize_t end, bytearray source) except *
@@ -51,6 +54,9 @@ cdef class Streams:
     cdef void _drop_half(self, int64_t row, int64_t side) except *
     @cython.locals(here=int64_t, there=int64_t, events=int64_t, watched=int64_t)
     cdef void _watch(self, int64_t row, int64_t side) except *
+    @cython.locals(watched=int64_t)
     cdef void _ask_anew(self, int64_t here) except *
+    cdef bint _may_speak(self, int64_t row, int64_t here) noexcept
+    cdef int64_t _speaks_at(self, int64_t here) noexcept
     cpdef void hang_up(self, int fd) except *
     cpdef void retire(self, int fd) except *

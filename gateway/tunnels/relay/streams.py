@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import mmap
 from errno import EAGAIN, EINTR
+from heapq import heappush
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ from gateway.protocol.tls.state import (
 from gateway.tunnels.relay.owner import Nobody
 from gateway.tunnels.table.layout import (
     BYTES,
+    CLOSING_NS,
     DEADLINE_NS,
     DIRTY,
     DISCARD,
@@ -33,6 +35,11 @@ from gateway.tunnels.table.layout import (
     GATE,
     INTEREST,
     LAST_NS,
+    MESSAGE_BURST_NS,
+    MESSAGE_NS,
+    METERED,
+    NEVER,
+    NEXT_MESSAGE_NS,
     PENDING,
     READING,
     REGISTERED,
@@ -67,6 +74,9 @@ class Streams:
         self.halves: dict[int, bytearray] = {}
         self.records = Records(kernel.wire)
         self.closing_fds: list[int] = []
+        # When the tick is due. An asyncio timer would cost a worker that sends Pings all the time a fifth of its CPU.
+        self.tick_ns = NEVER
+        self.wakes: list[tuple[int, int]] = []  # a heap: when something is due for a row, and the row
         self.called = False  # whether code outside the relay ran, which may have given asyncio work
         self.now = self.kernel.now()
         self.owner: Owner = Nobody()
@@ -106,6 +116,15 @@ class Streams:
         """Have the sweep check a row at ``when`` at the latest."""
         if when < self.cells[row + DEADLINE_NS]:
             self.cells[row + DEADLINE_NS] = when
+
+    def wake_at(self, when: int, row: int) -> None:
+        """Have a row checked at ``when``, more exactly than the sweep does (``Limiting._wake``).
+
+        What is due is in the row. This may be forgotten, and must be repeated by a worker that resumes the tunnel.
+        """
+        heappush(self.wakes, (when, row))
+        if when < self.tick_ns:
+            self.tick_ns = when
 
     # --- to a side ----------------------------------------------------------------------------------------------------
 
@@ -249,7 +268,11 @@ class Streams:
         here = row + SIDE_0 + side * SIDE_CELLS
         there = row + SIDE_0 + (1 - side) * SIDE_CELLS
         events = EPOLLOUT if cells[here + PENDING] else 0
-        if not cells[here + ENDED] and (not cells[there + PENDING] or cells[there + GATE] == DISCARD):
+        if (
+            not cells[here + ENDED]
+            and (not cells[there + PENDING] or cells[there + GATE] == DISCARD)
+            and (not cells[here + MESSAGE_NS] or self._may_speak(row, here))
+        ):
             events |= EPOLLIN
         # Even with no events requested, epoll reports errors and hang-ups, repeatedly. A side that sent FIN stays
         # registered for that, since nothing else would report its reset; a side that is paused is unregistered.
@@ -261,6 +284,8 @@ class Streams:
             pass  # its FIN was read: nothing is left to read, and edge-triggered epoll reports the hang-up once
         elif events:
             watched = READING if events == EPOLLIN | REGISTERED else events & (EPOLLIN | EPOLLOUT)
+            if cells[here + MESSAGE_NS] and events & EPOLLIN:
+                watched |= METERED
             self.kernel.watch(cells[here + FD], cells[here + INTEREST] != 0, watched)
         else:
             self.kernel.unwatch(cells[here + FD])
@@ -269,7 +294,17 @@ class Streams:
     def _ask_anew(self, here: int) -> None:
         """Re-arm edge-triggered epoll for a side that may have more to read."""
         if self.cells[here + INTEREST] == EPOLLIN | REGISTERED:
-            self.kernel.watch(self.cells[here + FD], True, READING)
+            watched = READING | METERED if self.cells[here + MESSAGE_NS] else READING
+            self.kernel.watch(self.cells[here + FD], True, watched)
+
+    def _may_speak(self, row: int, here: int) -> bool:
+        """Whether a side whose messages cost time may send one now. Once the end has begun, it always may."""
+        return self.cells[row + CLOSING_NS] != 0 or self._speaks_at(here) <= self.now
+
+    def _speaks_at(self, here: int) -> int:
+        """When a side whose messages cost time may send the next one."""
+        cells = self.cells
+        return cells[here + NEXT_MESSAGE_NS] + cells[here + MESSAGE_NS] - cells[here + MESSAGE_BURST_NS]
 
     # --- descriptors --------------------------------------------------------------------------------------------------
 

@@ -85,6 +85,8 @@ ROW: Defaults = {
     "PACED_NS": 0,
     "PACED_CODE": 0,
     "TRUNCATED": 0,
+    "EXPIRES_NS": NEVER,
+    "EXPIRY_CODE": 0,
 }
 SIDE: Defaults = {
     "FD": -1,  # rewritten, as is INTEREST
@@ -115,6 +117,11 @@ SIDE: Defaults = {
     "END_QUIET_NS": 0,
     "END_QUEUED": 0,
     "TALKS": 0,
+    "OWN_CLOSE_CODE": 0,
+    "FRAME_LIMIT": 0,
+    "MESSAGE_NS": 0,
+    "MESSAGE_BURST_NS": 0,
+    "NEXT_MESSAGE_NS": 0,
 }
 SCANNER: Defaults = {
     "STATUS": REQUIRED,
@@ -153,18 +160,20 @@ ESSENTIAL = frozenset(
         *("PINGS_SENT", "PINGS_ANSWERED", "PING_TAG", "HELD", "HELD_LOW", "HELD_HIGH"),
         *("STATUS", "REMAINING", "HEADER_LENGTH", "MASKING", "MESSAGE", "OPCODE", "HEADER_LOW", "HEADER_HIGH"),
         *("MASK", "CONTROL_READ", "DIGEST"),
+        *("FRAME_LIMIT", "MESSAGE_NS", "EXPIRY_CODE"),
         "TLS",
         *(name for name, default in SESSION.items() if default is REQUIRED),
     }
 )
-"""Cells that the byte streams depend on: a program that ignored one could lose bytes, or write some inside a frame. A
-program that does not know one must not resume a tunnel in which it is not 0. Other unknown cells are dropped."""
+"""Cells that the byte streams depend on: a program that ignored one could lose bytes, or write some inside a frame. And
+cells with limits that the tunnel was let in under. A program that does not know one must not resume a tunnel in which
+it is not 0. Other unknown cells are dropped."""
 
 VALUES: Mapping[str, Mapping[str, int]] = {
     "STATE": {name: getattr(layout, name) for name in ("FREE", "RESERVED", "LIVE", "RELEASED", "COUNTED")},
     "PHASE": {name: getattr(layout, name) for name in ("RELAYING", "CLOSING", "CUT")},
     "KIND": {name: getattr(layout, name) for name in ("WEBSOCKET", "OPAQUE")},
-    "GATE": {name: getattr(layout, name) for name in ("PASS", "AT_BOUNDARY", "DISCARD", "PONG_DUE")},
+    "GATE": {name: getattr(layout, name) for name in ("PASS", "AT_BOUNDARY", "DISCARD", "PONG_DUE", "LIMITED")},
     "INITIATOR": {name: number for number, name in enumerate(("", *layout.INITIATORS), -1)},
     "END_SIDE": {name: number for number, name in enumerate(("", *SIDES), -1)},
     "CAUSE": {name: number for number, name in enumerate(("", *layout.CAUSES), -1)},

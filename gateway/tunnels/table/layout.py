@@ -22,12 +22,12 @@ Clocks are ``CLOCK_MONOTONIC`` in nanoseconds, which all processes of a machine 
 
 from __future__ import annotations
 
-from select import EPOLLET, EPOLLIN, EPOLLPRI, EPOLLRDHUP
+from select import EPOLLET, EPOLLIN, EPOLLPRI, EPOLLRDHUP, EPOLLRDNORM
 
 from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
 from gateway.protocol.tls.state import SESSION_CELLS
 
-VERSION = 4
+VERSION = 5
 """Of this layout. A process must convert a table of any other version, or leave it alone."""
 
 CELL_BYTES = 8
@@ -117,20 +117,22 @@ ROUTE_CELLS = T_FAULTS + 1  # whole cache lines
     LIFETIME_NS,
     INITIATOR,  # CLIENT, BACKEND or GATEWAY began the end; -1 before
     CAUSE,  # index into CAUSES; -1 before
-    CLOSE_CODE_SENT,  # code of the Close frames that the gateway wrote; 0 for none
+    CLOSE_CODE_SENT,  # code of the Close frames that the gateway wrote, as logged; 0 for none
     END_SIDE,  # the side that sent the first Close, FIN or reset, or is dead; -1 for neither
     ON_LOSS_CODE,  # close code for the client if its backend vanishes; 0 for FIN only
     PACED_NS,  # when the Close of a drain, or about a lost backend, is due; 0 while none is
     PACED_CODE,  # its close code
     TRUNCATED,  # sides whose TLS stream ended without close_notify: the sum of 1 << side
-) = range(24)
-SIDE_0 = 24  # the client's fields
-SIDE_CELLS = 48
+    EXPIRES_NS,  # when the client's credentials expire, and the tunnel with them; NEVER for not
+    EXPIRY_CODE,  # close code for the client then; 0 for SERVICE_RESTART
+) = range(26)
+SIDE_0 = 32  # the client's fields
+SIDE_CELLS = 56
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:
 (
     FD,  # descriptor in the worker that owns the row; -1 when there is none
     PENDING,  # bytes waiting to be sent to this side
-    GATE,  # what happens to bytes for this side: PASS, AT_BOUNDARY, DISCARD or PONG_DUE
+    GATE,  # what happens to bytes for this side: PASS, AT_BOUNDARY, DISCARD, PONG_DUE or LIMITED
     LAST_NS,  # time of the latest byte from this side for the other one
     BYTES,  # from this side
     INTEREST,  # events epoll watches it for; 0 if it is not registered
@@ -152,15 +154,20 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
     PONG_NS,  # when the latest Pong for one came
     RTT_NS,  # how long it took; 0 before the first
     SILENCE_NS,  # longest silence of the connection before something sent to this side and not answered yet
-    HELD,  # bytes held back that may begin a Pong for the gateway
+    HELD,  # bytes held back that may begin a Pong for the gateway, or a frame above FRAME_LIMIT
     HELD_LOW,  # bytes 0 to 7 of them, little-endian
     HELD_HIGH,  # bytes 8 to 13
     END_IDLE_NS,  # when the end began: how long this side had sent nothing
     END_QUIET_NS,  # ... how long its connection had been silent both ways
     END_QUEUED,  # ... how many bytes were pending for it
     TALKS,  # how often in a row this side spoke again before PING_AFTER_NS of silence
-) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 20)
-ROW_CELLS = 184
+    OWN_CLOSE_CODE,  # code of the gateway's Close frame to this side; 0 for CLOSE_CODE_SENT
+    FRAME_LIMIT,  # most payload bytes of a frame from this side; NEVER if only messages are counted; 0 for no limits
+    MESSAGE_NS,  # time that each message from this side costs it; 0 for no limit
+    MESSAGE_BURST_NS,  # time that it may be ahead
+    NEXT_MESSAGE_NS,  # when its next message would be due at the permitted rate; see limiting.py
+) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 25)
+ROW_CELLS = 208
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
 SESSIONS_CELLS = 2 * SESSION_CELLS  # of one row: the client's session, then the backend's
 
@@ -176,6 +183,13 @@ both. After any event but plain bytes, and after a full read, the descriptor is 
 ``poller.py``).
 """
 
+METERED = EPOLLRDNORM
+"""What epoll watches in addition on a side whose messages cost time.
+
+It says the same as ``EPOLLIN``. But the poll loop takes an event of just ``EPOLLIN`` for a plain read, and no other
+event. So a side whose reads are bounded is told apart at no cost to all others.
+"""
+
 CLIENT, BACKEND_SIDE, GATEWAY = 0, 1, 2
 SIDES = ("client", "backend")
 INITIATORS = ("client", "backend", "gateway")
@@ -185,7 +199,7 @@ RELEASED = 3  # the worker stopped serving the tunnel, so that another can resum
 COUNTED = 4  # the tunnel has ended and is counted; the row stays while the previous worker's row says RELEASED
 WEBSOCKET, OPAQUE = 0, 1
 RELAYING, CLOSING, CUT = 0, 1, 2
-PASS, AT_BOUNDARY, DISCARD, PONG_DUE = 0, 1, 2, 3
+PASS, AT_BOUNDARY, DISCARD, PONG_DUE, LIMITED = 0, 1, 2, 3, 4
 NEVER = 2**62
 
 CAUSES = (
@@ -218,5 +232,5 @@ CAUSES = (
 # Texts of a row: name and size in bytes. Longer texts are cut. Each is preceded by two bytes of length.
 TEXTS = {"client": 48, "host": 94, "path": 254, "subprotocol": 46, "request_id": 60}
 
-if SIDE_CELLS <= TALKS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
+if SIDE_CELLS <= NEXT_MESSAGE_NS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
     raise AssertionError("the table's layout overlaps itself")

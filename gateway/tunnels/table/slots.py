@@ -21,7 +21,8 @@ from gateway.tunnels.table.layout import (
     W_PID,
     W_READY,
 )
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 
 class Settled(NamedTuple):

@@ -10,7 +10,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from gateway.tunnels.table.layout import BACKEND, CLOSING_NS, DEADLINE_NS, KIND, OPAQUE, PACED_CODE, PACED_NS
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 NS = 1_000_000_000
 TURN_SECONDS = 0.05

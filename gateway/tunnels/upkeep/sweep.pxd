@@ -7,7 +7,7 @@ from gateway.tunnels.relay.deadlines cimport awaits_answer, closed_by, demand, d
 from gateway.tunnels.relay.deadlines cimport lives_until, next_deadline, paced_until, stalled_until
 from gateway.tunnels.relay.relay cimport Relay
 
-cdef int64_t BACKEND_SIDE, CLIENT, CLOSING_NS, DEADLINE_NS, DIRTY, FD, GOING_AWAY, ID, IDLE, LIVE, MAX_LIFETIME
+cdef int64_t BACKEND_SIDE, CLIENT, CLOSING_NS, DEADLINE_NS, DIRTY, EXPIRES_NS, FD, GOING_AWAY, ID, IDLE, LIVE, MAX_LIFETIME
 cdef int64_t ON_LOSS_CODE, PING_AFTER_NS, PING_TIMEOUT, PINGED_NS, PONG_TIMEOUT_NS, SECOND, SERVICE_RESTART, SIDE_0
 cdef int64_t SIDE_CELLS, STATE, STEP_NS, STEPS, T_TIMEOUTS, TOTAL_CELLS, TOTALS, W_HEARTBEAT_NS, WRITE_STALL, WROTE_NS
 cdef int64_t CORRECTIONS, EARLIEST, HABIT, SPREAD_FROM, TALKS

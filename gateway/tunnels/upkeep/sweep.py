@@ -41,6 +41,7 @@ from gateway.tunnels.table.layout import (
     CLOSING_NS,
     DEADLINE_NS,
     DIRTY,
+    EXPIRES_NS,
     FD,
     ID,
     IDLE,
@@ -65,7 +66,7 @@ from gateway.tunnels.table.layout import (
     WRITE_STALL,
     WROTE_NS,
 )
-from gateway.tunnels.table.table import Slice
+from gateway.tunnels.table.slice import Slice
 
 INTERVAL_SECONDS = 1.0
 TICK_NS = SECOND // 25
@@ -192,6 +193,8 @@ class Sweep:
             relay.close_in_turn(row)
         elif cells[row + CLOSING_NS]:
             pass
+        elif now >= cells[row + EXPIRES_NS]:
+            relay.expire(row)
         elif now >= lives_until(cells, row):
             relay.close_tunnel(row, SERVICE_RESTART, MAX_LIFETIME)
         elif now >= idle_until(cells, row):
@@ -202,6 +205,8 @@ class Sweep:
         if cells[row + STATE] != LIVE:
             return
         if not cells[row + CLOSING_NS]:
+            if cells[row + EXPIRES_NS] < now + SECOND:
+                relay.wake_at(cells[row + EXPIRES_NS], row)
             for side in (CLIENT, BACKEND_SIDE):
                 due = keepalive_due(cells, row, side)
                 if due < until:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.edge.client import MAX_AHEAD_BYTES
+from gateway.tunnels.quotas.rows import CountedRows
 from gateway.tunnels.relay.poller import Poller
 
 from .play import (
@@ -65,6 +66,13 @@ def test_this_sees_what_a_poller_forgets(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Poller, "let_go", forgetful)
     with Worker() as worker, pytest.raises(AssertionError):
+        test_bytes_that_both_send_ahead(worker, RAW, RAW_ANSWER)
+
+
+def test_this_sees_a_tunnel_that_stays_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The route limits the tunnels of each client, and leaves no count behind in any order of events."""
+    monkeypatch.setattr(CountedRows, "released", lambda self, row: None)
+    with Worker() as worker, pytest.raises(AssertionError, match="counted"):
         test_bytes_that_both_send_ahead(worker, RAW, RAW_ANSWER)
 
 

@@ -21,10 +21,12 @@ from gateway.edge.upgrade import Accepted
 from gateway.observe.events import Events
 from gateway.protocol.known_heads import KnownHeads
 from gateway.routing.registry import Registry
+from gateway.tunnels.quotas.quotas import Quotas
 from gateway.tunnels.relay import poller as poller_module
 from gateway.tunnels.relay.poller import Poller
 from gateway.tunnels.table.layout import NEVER
-from gateway.tunnels.table.table import Slice, Table
+from gateway.tunnels.table.slice import Slice
+from gateway.tunnels.table.table import Table
 
 from ...routing.tables import config_of
 from ...tunnels.pure import pure_modules
@@ -40,7 +42,10 @@ SECOND_BACKEND = ("10.0.0.2", 9001)
 """Of requests for the host ``second``."""
 
 UPSTREAMS = {"chat": {"backends": ["10.0.0.1:9001"]}, "second": {"backends": ["10.0.0.2:9001"]}}
-ROUTES = [{"match": {"hosts": ["second"]}, "upstream": "second"}, {"upgrades": ["websocket", "raw"]}]
+ROUTES = [
+    {"match": {"hosts": ["second"]}, "upstream": "second"},
+    {"upgrades": ["websocket", "raw"], "limits": {"tunnels_per_client": 1000}},
+]
 EVERY_TIMER_SECONDS = 3600
 TIME_OUTS = {
     "request_head": "10s",
@@ -111,6 +116,7 @@ class Worker:
 
     def __init__(self) -> None:
         self._table = Table.create(1, ROWS)
+        self._quotas = Quotas.create(self._table.slots, ROWS)
         self._stack = self._patched()
         self._stack.__enter__()
         with (
@@ -131,6 +137,7 @@ class Worker:
             edge = self.edge = Edge(
                 self.poller,
                 self.slice,
+                self._quotas,
                 registry,
                 Events(),
                 self.log,  # type: ignore[arg-type]  # what of it is used
@@ -177,6 +184,7 @@ class Worker:
         self._stack.__exit__(None, None, None)
         self.poller.close()
         self._table.close()
+        self._quotas.close()
 
     def _count_failure(self) -> None:
         self.failed_callbacks += 1
@@ -240,6 +248,7 @@ class Worker:
             "load": [number for number in backends if table.load(number)],
             "B_IDLE": [number for number in backends if table.idle_connections(number)],
             "T_REQUESTS": [number for number in routes if table.requests(number)],
+            "counted": edge.limiting._share.counted(),
             "pooled": [idle for idle in edge.pool._idle.values() if idle],
             "store": sorted(self.store.kept),
         }

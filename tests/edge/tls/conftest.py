@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.edge.tls import callback
 from gateway.edge.tls.secrets import KeyLog
 from tests.support.certificates import Authority
 
@@ -17,9 +18,9 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority(tmp_path_factory.mktemp("certificates"))
 
 
-@pytest.fixture
-def key_log() -> Iterator[KeyLog]:
-    log = KeyLog()
+@pytest.fixture(params=["callback", "pipe"] if callback.COMPILED else ["pipe"])
+def key_log(request: pytest.FixtureRequest) -> Iterator[KeyLog]:
+    log = KeyLog(uses_callback=request.param == "callback")
     yield log
     log.close()
 

@@ -1,10 +1,10 @@
-"""Key derivation, with the vectors of RFC 8448 and those of the TLS working group for the PRF; the key log's lines."""
+"""Sessions, with vectors of the TLS working group for the PRF; the key log's lines."""
 
 import pytest
 
 from gateway.protocol.tls import state
 from gateway.protocol.tls.keylog import secrets_of
-from gateway.protocol.tls.schedule import SUITES, expand_label, prf, session_of_tls12, session_of_tls13
+from gateway.protocol.tls.schedule import SUITES, prf, session_of_tls12, session_of_tls13
 
 pytestmark = pytest.mark.either_build
 
@@ -18,13 +18,6 @@ def test_prf_sha256():
         .hex()
         .startswith("e3f229ba727be17b8d122620557cd453c2aab21d07c3d495329b52d4e61edb5a")
     )
-
-
-def test_expand_label():
-    """RFC 8448 section 3: the server's keys for application data."""
-    secret = bytes.fromhex("a11af9f05531f856ad47116b45a950328204b4f44bfb6b3a4b4f1f3fcb631643")
-    assert expand_label("sha256", secret, b"key", 16).hex() == "9f02283b6c9c07efc26bb9f2ac92e356"
-    assert expand_label("sha256", secret, b"iv", 12).hex() == "cf782b88dd83549aadf1e984"
 
 
 def test_sessions_face_each_other():
