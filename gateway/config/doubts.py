@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from gateway.config.address import Address
 from gateway.config.certificates import doubts_about, read_pair
 from gateway.config.errors import BadValue
+from gateway.config.reach import slow_expressions, unreachable, useless
 from gateway.config.schema import Config
 from gateway.config.section import Conflict
 
@@ -14,8 +15,11 @@ _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 
 
 def doubts(config: Config) -> Iterator[Conflict]:
-    """Yield a warning for each backend that is one of the gateway's own listeners, for each unverified upstream, and
-    for each certificate of a listener that is not valid now, or not for long. Reads those."""
+    """Yield a warning for each backend that is one of the gateway's own listeners, for each unverified upstream, for
+    each certificate of a listener that is not valid now, or not for long, for each route that no request reaches, and
+    for expressions that may take long. Reads the certificates."""
+    for check in (unreachable, useless, slow_expressions):
+        yield from check(config.routes)
     for index, listener in enumerate(config.listen):
         for number, pair in enumerate(listener.tls.certificates if listener.tls is not None else ()):
             for doubt in doubts_about(read_pair(pair.cert, pair.key)):
