@@ -23,6 +23,13 @@ _MOST_WEIGHT = 65535
 _GOALS = ("upstream", "upstreams", "redirect", "respond")
 """What a route does with requests: one of these."""
 
+_EXAMPLES = {
+    "upstream": "the name of an upstream",
+    "upstreams": "such as [{name: chat, weight: 9}, {name: chat-next, weight: 1}]",
+    "redirect": 'such as {to: "https://{host}{uri}", status: 301}',
+    "respond": "such as {status: 410, body: gone}",
+}
+
 _FOR_BACKENDS = ("headers", "http", "upgrades", "rewrite")
 """Keys that mean nothing where no backend gets requests; a redirect can use a rewritten path."""
 
@@ -113,6 +120,9 @@ class Route(Section):
         given = [key for key in _GOALS if key in written]
         if not given and not set(written) - set(cls.model_fields):
             yield Conflict((), BadValue("nothing says what requests get", f"one of {choices(_GOALS)}"))
+        for key in given:
+            if written[key] is None:
+                yield Conflict((key,), BadValue("expected what requests get, found nothing", _EXAMPLES[key]))
         for key in given[1:]:
             error = BadKey(f"`{given[0]}` says already what requests get", f"one of {choices(_GOALS)}")
             yield Conflict((key,), error)
