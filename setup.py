@@ -24,6 +24,7 @@ MODULES = (
     "gateway/tunnels/relay/failing.py",
     "gateway/tunnels/relay/kernel.pyx",
     "gateway/tunnels/relay/limiting.py",
+    "gateway/tunnels/relay/metering.py",
     "gateway/tunnels/relay/pinging.py",
     "gateway/tunnels/relay/reading.py",
     "gateway/tunnels/relay/relay.py",

@@ -25,6 +25,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.failing",
         "gateway.tunnels.relay.kernel",
         "gateway.tunnels.relay.limiting",
+        "gateway.tunnels.relay.metering",
         "gateway.tunnels.relay.pinging",
         "gateway.tunnels.relay.reading",
         "gateway.tunnels.relay.relay",

@@ -141,6 +141,7 @@ def status(state: GatewayState) -> Object:
         "upstreams": _upstreams(state, rows),
         "drained_backends": _drained_backends(state, rows),
         "certificates": _certificates(state),
+        "credentials": _credentials(state),
         "limited": _limited(state),
     }
 
@@ -367,6 +368,24 @@ def _certificates(state: GatewayState) -> list[Json]:
 
 def _limited(state: GatewayState) -> list[Json]:
     return [{**each._asdict()} for each in limited_clients(state)]
+
+
+def _credentials(state: GatewayState) -> list[Json]:
+    """Return the files of users and keys, and the key sets that are fetched.
+
+    ``entries``: how many are in use; ``error``: what is wrong, while those from before stay in use; ``fetched``: when
+    that last succeeded.
+    """
+    return [
+        {
+            "source": os.fsencode(each.source).decode("utf-8", "replace"),
+            "kind": each.kind,
+            "entries": each.entries,
+            "fetched": each.unix,
+            "error": each.error,
+        }
+        for each in state.credentials
+    ]
 
 
 def _drain(drain: DrainState, left: int) -> Object:

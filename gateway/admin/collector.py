@@ -35,6 +35,7 @@ from gateway.admin.live import LiveRow, live_rows
 from gateway.admin.state import GatewayState
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
+from gateway.config.credentials import is_url
 from gateway.observe.ends import DIRECTIONS
 from gateway.protocol.scanner_state import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 from gateway.tunnels.table.layout import (
@@ -130,6 +131,7 @@ class TableCollector(Collector):
         yield from self._processes()
         yield from self._configuration()
         yield from self._certificates()
+        yield from self._credentials()
 
     def _tunnels(self, rows: list[LiveRow]) -> Metric:
         registry, config = self._state.registry, self._state.config
@@ -319,6 +321,25 @@ class TableCollector(Collector):
             errors.add_metric((certificate.file,), self._state.certificate_errors.get(certificate.file, 0))
         yield expiry
         yield errors
+
+    def _credentials(self) -> Iterator[Metric]:
+        errors = CounterMetricFamily(
+            "gateway_credential_file_errors",
+            "Times that a file of users or keys could not be read again; what was there before stayed in use",
+            labels=("file",),
+        )
+        files = {each.source: 0 for each in self._state.credentials if not is_url(each.source)}
+        for path, count in {**files, **self._state.credential_errors}.items():
+            errors.add_metric((path,), count)
+        yield errors
+        fetches = CounterMetricFamily(
+            "gateway_key_set_fetches",
+            "Attempts to fetch a route's key set; while they fail, the keys from before stay in use",
+            labels=("route", "result"),
+        )
+        for (route, fetched), count in list(self._state.key_set_fetches.items()):
+            fetches.add_metric((route, "fetched" if fetched else "failed"), count)
+        yield fetches
 
 
 def _histogram(counts: list[int], bounds_ns: Sequence[int], sum_ns: int) -> tuple[list[tuple[str, float]], float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from gateway.tunnels.table.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UNIX_NS
 
@@ -48,6 +49,21 @@ class CertificateState:
     expires_unix: float
     error: str | None
     """what is wrong with its file; then this is the certificate that was there before"""
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialState:
+    """Users or keys: a file, or a URL where they are fetched."""
+
+    source: str
+    """a URL is without its query, which may be secret"""
+    kind: Literal["users", "keys"]
+    entries: int | None
+    """how many are in use; None if there are none yet, as they could not be fetched"""
+    unix: float | None
+    """when a key set was last fetched; None for files"""
+    error: str | None
+    """what is wrong with it; then what was there before is in use"""
 
 
 @dataclass
@@ -102,6 +118,12 @@ class GatewayState:
     """in use"""
     certificate_errors: dict[str, int] = field(default_factory=dict)
     """how often a certificate's file could not be used, by path"""
+    credentials: list[CredentialState] = field(default_factory=list)
+    """in use"""
+    credential_errors: dict[str, int] = field(default_factory=dict)
+    """how often a file of users or keys could not be used, by path"""
+    key_set_fetches: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    """how often a route's key set was fetched, by the route's name and whether that succeeded"""
     slots: list[int] = field(default_factory=list)
     """each worker's slot, by its index"""
     quotas: Quotas | None = None

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from gateway.cli.answers import admin_option, ask, json_option
 from gateway.cli.options import config_option
-from gateway.cli.output import console, duration, interval, plain, print_json, table
+from gateway.cli.output import console, duration, interval, plain, print_json, table, visible
 
 EXPIRES_SOON_DAYS = 14
 
@@ -33,6 +33,8 @@ def status(path: str, admin: str | None, as_json: bool) -> None:
         tables.append(_certificates(answer["certificates"]))
     if answer.get("limited"):
         tables.append(_limited(answer["limited"]))
+    if answer.get("credentials"):
+        tables.append(_credentials(answer["credentials"]))
     for rows in tables:
         out.print()
         out.print(rows)
@@ -130,6 +132,21 @@ def _limited(limited: list[dict[str, Any]]) -> Table:
         rows.add_row(
             plain(each["address"]), plain(each["route"]), plain(each["limit"]), str(each["times"]), _time(each["last"])
         )
+    return rows
+
+
+def _credentials(credentials: list[dict[str, Any]]) -> Table:
+    rows = _titled("credentials", "in use", "fetched", "state")
+    for each in credentials:
+        if each["entries"] is None:
+            state = Text(visible(each["error"] or "not fetched yet"), style="red")
+        elif each["error"] is not None:
+            state = Text(visible(f"{each['error']}; what was there before is in use"), style="red")
+        else:
+            state = Text("good", style="green")
+        noun = each["kind"][:-1] if each["entries"] == 1 else each["kind"]
+        fetched = "-" if each["fetched"] is None else _time(each["fetched"])
+        rows.add_row(plain(each["source"]), f"{each['entries'] or 'no'} {noun}", fetched, state)
     return rows
 
 

@@ -1,15 +1,15 @@
 """Forward auth: a server is asked whether a request may come in."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 from pydantic import Field, PlainValidator, WithJsonSchema
 
 from gateway.config.durations import Duration, DurationOrOff
-from gateway.config.errors import BadValue
+from gateway.config.errors import BadKey, BadValue
 from gateway.config.field_names import FieldName
 from gateway.config.pem import PemPath, check_ca
-from gateway.config.section import Conflict, Section
+from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.urls import parse_url
 
 _EXAMPLE = "http://auth.internal/check"
@@ -42,6 +42,15 @@ class ForwardAuth(Section):
         default=None, description="File of the CAs that may have issued the server's certificate; default: the system's"
     )
 
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield authorities that verify nothing, and fields that are copied twice."""
+        url = value_of(written, "url")
+        if value_of(written, "ca") is not None and isinstance(url, str) and url.startswith("http:"):
+            yield Conflict(("ca",), BadKey("`url` is not https", "`url: https://…`, or no `ca`"))
+        names = [(("copy", at), name.lower()) for at, name in items_of(written.get("copy")) if isinstance(name, str)]
+        yield from repeated(names, _copied_twice)
+
     def mistakes_in_files(self) -> Iterator[Conflict]:
         """Yield what is wrong with the files. Reads them."""
         if self.ca is not None:
@@ -49,3 +58,7 @@ class ForwardAuth(Section):
                 check_ca(self.ca)
             except BadValue as error:
                 yield Conflict(("ca",), error)
+
+
+def _copied_twice(name: str) -> BadValue:
+    return BadValue(f"{name} is copied already", "each field once")

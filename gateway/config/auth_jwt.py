@@ -1,7 +1,9 @@
 """Signed tokens (RFC 7515, RFC 7519): how they are verified, where they are found, what the backend gets of them."""
 
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from typing import Annotated, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, ValidationInfo, WithJsonSchema
 
@@ -65,7 +67,15 @@ def _parse_keys(value: object, info: ValidationInfo) -> str:
 def _parse_secret(value: object) -> str:
     if not isinstance(value, str) or not value:
         raise BadValue("expected text" if isinstance(value, str) else f"expected text, found {found(value)}", _SECRET)
-    return value  # never quoted in messages
+    # Never quoted in messages.
+    if "-----BEGIN " in value:
+        # Who has a public key could sign tokens with it.
+        raise BadValue("this is a key of RS256 and its like, and no secret", "a key set in `keys`; " + _SECRET)
+    try:
+        value.encode("utf-8", "surrogateescape")  # which is how Python reads variables that are not UTF-8
+    except UnicodeEncodeError:
+        raise BadValue("holds characters that are none", _SECRET) from None
+    return value
 
 
 def _one_or_more(value: object) -> tuple[str, ...]:
@@ -197,9 +207,28 @@ class Jwt(Section):
             ]
             yield from repeated(names, _set_twice)
 
+    def doubts(self) -> Iterator[Conflict]:
+        """Yield a warning for a short secret, for keys that anyone on the way can replace, and for tokens in URLs."""
+        if self.secret is not None:
+            size = len(self.secret.encode("utf-8", "surrogateescape"))
+            needed = max(int(name[2:]) // 8 for name in self.algorithms if name.startswith("HS"))
+            if size < needed:
+                # RFC 7518 section 3.2. One token is enough to guess a short secret from.
+                message = f"warning: {size} bytes are fewer than HS{needed * 8} needs; short secrets can be guessed"
+                yield Conflict(
+                    ("secret",), BadValue(message, f"{needed} bytes or more, by `openssl rand -hex {needed}`")
+                )
+        if self.keys is not None and self.keys.startswith("http://") and not _is_loopback(self.keys):
+            message = "warning: without TLS, anyone on the way to this server can let himself in"
+            yield Conflict(("keys",), BadValue(message, "https://…"))
+        for at, (place, name) in enumerate(self.sources):
+            if place == "query":
+                message = f"warning: a token in a URL ({name}=…) ends up in histories and in logs of others"
+                yield Conflict(("from", at), BadValue(message, "header, or subprotocol:NAME for browsers"))
+
     def mistakes_in_files(self) -> Iterator[Conflict]:
         """Yield what is wrong with the files. Reads them."""
-        from gateway.config.credentials import check_key_set
+        from gateway.config.credentials import check_key_set, is_url
 
         if self.keys is not None and not is_url(self.keys):
             try:
@@ -213,9 +242,12 @@ class Jwt(Section):
                 yield Conflict(("ca",), error)
 
 
-def is_url(keys: str) -> bool:
-    """Whether a key set is fetched, rather than read from a file."""
-    return keys.startswith(("http://", "https://"))
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _set_twice(name: str) -> BadValue:

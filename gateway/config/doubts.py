@@ -16,10 +16,14 @@ _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 
 def doubts(config: Config) -> Iterator[Conflict]:
     """Yield a warning for each backend that is one of the gateway's own listeners, for each unverified upstream, for
-    each certificate of a listener that is not valid now, or not for long, for each route that no request reaches, and
-    for expressions that may take long. Reads the certificates."""
+    each certificate of a listener that is not valid now, or not for long, for weak credentials, for each route that no
+    request reaches, and for expressions that may take long. Reads the certificates."""
     for check in (unreachable, useless, slow_expressions):
         yield from check(config.routes)
+    for index, route in enumerate(config.routes):
+        if route.auth is not None and route.auth.jwt is not None:
+            for key, doubt in route.auth.jwt.doubts():
+                yield Conflict(("routes", index, "auth", "jwt", *key), doubt)
     for index, listener in enumerate(config.listen):
         for number, pair in enumerate(listener.tls.certificates if listener.tls is not None else ()):
             for doubt in doubts_about(read_pair(pair.cert, pair.key)):

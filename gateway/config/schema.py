@@ -34,6 +34,7 @@ from gateway.config.section import Conflict, Section, items_of, repeated, value_
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
 from gateway.config.upstream_tls import UpstreamTls
 from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Pool, Upstream
+from gateway.config.urls import address_of
 from gateway.config.words import found, number, quoted
 
 __all__ = [
@@ -234,8 +235,10 @@ class Config(Section):
         return route.timeouts.over(self.timeouts)
 
     def backend_addresses(self) -> list[Address]:
-        """Return the addresses of all backends."""
-        return [backend.address for upstream in self.upstreams.values() for backend in upstream.backends]
+        """Return the addresses that workers connect to: those of all backends and auth servers."""
+        backends = [backend.address for upstream in self.upstreams.values() for backend in upstream.backends]
+        asked = [route.auth.forward for route in self.routes if route.auth is not None]
+        return backends + [address_of(server.url) for server in asked if server is not None]
 
     def mistakes_in_files(self) -> Iterator[Conflict]:
         """Yield what is wrong with the files that this configuration names. Reads them."""

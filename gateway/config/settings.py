@@ -17,6 +17,7 @@ from gateway.config.settings_routes import FieldChanges, Match, OwnAnswer, Rewri
 if TYPE_CHECKING:
     from gateway.config import schema
     from gateway.config.certificates import Certificates
+    from gateway.config.credentials import Credentials
 
 
 __all__ = [
@@ -232,7 +233,7 @@ class Route(NamedTuple):
     limits: RouteLimits | None
 
     @classmethod
-    def of(cls, route: schema.Route, config: schema.Config) -> Route:
+    def of(cls, route: schema.Route, config: schema.Config, credentials: Credentials) -> Route:
         """Convert a route, merged with the gateway's timeouts and keepalive."""
         keepalive = config.keepalive_of(route)
         return cls(
@@ -248,7 +249,7 @@ class Route(NamedTuple):
             timeouts=Timeouts.of(config.timeouts_of(route)),
             client=KeepaliveSide.of(keepalive.client),
             backend=KeepaliveSide.of(keepalive.backend),
-            access=Access.of(route),
+            access=Access.of(route, credentials.cas),
             limits=RouteLimits.of(route.limits),
         )
 
@@ -276,16 +277,23 @@ class Settings(NamedTuple):
     upstreams: dict[str, Upstream]
     routes: tuple[Route, ...]
     credentials: dict[str, str]
-    """files of users and keys, by absolute path"""
+    """users and keys: texts by the absolute path of their file, or by the URL where they were fetched"""
 
     @classmethod
-    def of(cls, config: schema.Config, certificates: Certificates | None = None) -> Settings:
+    def of(
+        cls, config: schema.Config, certificates: Certificates | None = None, credentials: Credentials | None = None
+    ) -> Settings:
         """Convert a configuration for the workers.
 
         :param certificates: of its listeners and upstreams; read now if absent
-        :raises BadValue: a certificate that is read cannot be used
+        :param credentials: of its routes; read now if absent
+        :raises BadValue: a file that is read cannot be used
         """
         certificates = certificates or _read_certificates(config)
+        if credentials is None:
+            from gateway.config.credentials import Credentials
+
+            credentials = Credentials.read(config)
         return cls(
             listen=listeners_of(config, certificates),
             trusted_proxies=config.trusted_proxies,
@@ -296,9 +304,14 @@ class Settings(NamedTuple):
             http_idle=config.timeouts.http_idle,
             drain=Drain(config.drain.period, config.drain.close_code),
             upstreams={name: Upstream.of(upstream, certificates) for name, upstream in config.upstreams.items()},
-            routes=tuple(Route.of(route, config) for route in config.routes),
-            credentials=_read_credentials(config),
+            routes=tuple(Route.of(route, config, credentials) for route in config.routes),
+            credentials=credentials.texts,
         )
+
+    @property
+    def keeps_secrets(self) -> bool:
+        """Whether workers have keys, hashes of passwords or the like in their memory."""
+        return self.uses_tls or any(route.access is not None and route.access.auth is not None for route in self.routes)
 
     @property
     def uses_tls(self) -> bool:
@@ -330,22 +343,6 @@ def backends_tls_of(config: schema.Config, certificates: Certificates) -> dict[s
         for name, upstream in config.upstreams.items()
         if upstream.tls is not None
     }
-
-
-def _read_credentials(config: schema.Config) -> dict[str, str]:
-    """Read files of users and keys. :raises BadValue: one cannot be used"""
-    found: dict[str, str] = {}
-    for route in config.routes:
-        auth = route.auth
-        if auth is None:
-            continue
-        from gateway.config.credentials import check_key_set, check_users
-
-        if auth.basic is not None:
-            found[auth.basic.users] = check_users(auth.basic.users)
-        if auth.jwt is not None and auth.jwt.keys is not None and "://" not in auth.jwt.keys:
-            found[auth.jwt.keys] = check_key_set(auth.jwt.keys)
-    return found
 
 
 def _read_certificates(config: schema.Config) -> Certificates | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,8 +67,8 @@ class Auth(NamedTuple):
     forward: ForwardAuth | None
 
     @classmethod
-    def of(cls, auth: schema.Auth) -> Auth:
-        """Convert a route's method. :raises BadValue: a file that it names cannot be read"""
+    def of(cls, auth: schema.Auth, cas: Mapping[str, str] | None = None) -> Auth:
+        """Convert a route's method. :param cas: PEM of files of CAs, by path; needed where it has such a file"""
         jwt = basic = forward = None
         if auth.jwt is not None:
             given = auth.jwt
@@ -89,11 +90,7 @@ class Auth(NamedTuple):
             basic = Basic(auth.basic.users, auth.basic.realm)
         if auth.forward is not None:
             asked = auth.forward
-            ca = None
-            if asked.ca is not None:
-                from gateway.config.pem import read_pem
-
-                ca = read_pem(asked.ca)
+            ca = None if asked.ca is None or cas is None else cas[asked.ca]
             forward = ForwardAuth(asked.url, asked.timeout, asked.copy_fields, asked.cache, ca)
         return cls(jwt, basic, forward)
 
@@ -147,8 +144,9 @@ class Access(NamedTuple):
     auth: Auth | None
 
     @classmethod
-    def of(cls, route: schema.Route) -> Access | None:
-        """Convert a route's rules. :returns: None if there are none"""
+    def of(cls, route: schema.Route, cas: Mapping[str, str]) -> Access | None:
+        """Convert a route's rules. :param cas: as of :meth:`Auth.of`. :returns: None if there are none"""
         if route.origins or route.allow or route.deny or route.auth is not None:
-            return cls(route.origins, route.allow, route.deny, None if route.auth is None else Auth.of(route.auth))
+            auth = None if route.auth is None else Auth.of(route.auth, cas)
+            return cls(route.origins, route.allow, route.deny, auth)
         return None

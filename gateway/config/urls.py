@@ -2,7 +2,7 @@
 
 from urllib.parse import urlsplit
 
-from gateway.config.address import parse_backend
+from gateway.config.address import Address, parse_backend
 from gateway.config.errors import BadValue
 from gateway.config.words import found, quoted
 
@@ -26,6 +26,15 @@ def parse_url(value: object, example: str) -> str:
         raise BadValue(f"{quoted(value)} holds characters that a URL cannot have", "percent-encoded")
     if parts.username is not None or parts.password is not None or parts.fragment:
         raise BadValue("a user, a password and a fragment cannot be part of this URL", f"such as {example}")
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    parse_backend(f"{host}:{port or 80}")
+    if port == 0:
+        raise BadValue(f"{quoted(value)} has the port 0", f"such as {example}")
+    address_of(value)
     return value
+
+
+def address_of(url: str) -> Address:
+    """The address that a URL leads to. :raises BadValue: its host is neither a name nor an address"""
+    parts = urlsplit(url)
+    name = parts.hostname or ""
+    host = f"[{name}]" if ":" in name else name
+    return parse_backend(f"{host}:{parts.port or (443 if parts.scheme == 'https' else 80)}")

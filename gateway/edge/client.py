@@ -13,6 +13,7 @@ from select import EPOLLRDHUP
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.edge.access.granted import Granted
+from gateway.edge.answering import Answering
 from gateway.edge.checking import Checking
 from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.own_answers import further_fields, own_answer
@@ -235,7 +236,7 @@ class Client:
             if access is not None:
                 answer = access.check(request)
                 if answer is not None and not isinstance(answer, Granted):
-                    self._wait_for(answer, request)
+                    self._wait_for(answer, request, access.longest_wait_ns)
                     return True
                 request.granted = answer
             self._serve(request)
@@ -247,11 +248,12 @@ class Client:
             self._refuse(refused, request)
         return True
 
-    def _wait_for(self, answer: Waiting, request: Request) -> None:
+    def _wait_for(self, answer: Waiting, request: Request, longest_wait_ns: int) -> None:
         """Have the request wait until its credentials are checked."""
         if not self._watched:
             self.watch()
-        self.deadline_ns = self._clients.relay.now + self._clients.config.request_head_ns
+        wait_ns = max(self._clients.config.request_head_ns, longest_wait_ns)
+        self.deadline_ns = self._clients.relay.now + wait_ns
         checking = self.task = Checking(self, request)
         checking.start(answer)
 
@@ -360,14 +362,26 @@ class Client:
             further_fields(refused),
             refused.body,
         )
-        # A few hundred bytes: they fit, or the client takes nothing anyway.
         sent = self.wire.write(self.fd, data)
-        if sent < 0:
+        if sent == len(data):
+            if keep:
+                self._next()
+            else:
+                self._linger()
+        elif sent < 0 and -sent not in NOT_NOW:
             self._close()
-        elif keep and sent == len(data):
-            self._next()
         else:
-            self._linger()
+            clients = self._clients
+            stall_ns = clients.config.request_head_ns if refused.route is None else refused.route.limits.write_stall_ns
+            answering = self.task = Answering(clients.poller, self, data[max(sent, 0) :], keep, stall_ns)
+            answering.start(self._watched)
+            self._watched = True
+
+    def answered(self, keep: bool) -> None:
+        """The rest of an answer is sent, too. :param keep: whether another request may follow"""
+        self.is_full = False
+        self.watch()
+        self.finished(keep)
 
     def dismiss(self, data: bytes) -> None:
         """Send what is the last on a connection on which no request has come, and close it. :param data: as it goes"""

@@ -19,6 +19,7 @@ from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
 from gateway.edge.exchange.shared import Exchanges
+from gateway.edge.forwarding import loop_mark
 from gateway.edge.handshaking import Handshaking, Handshakings
 from gateway.edge.in_force import NS, InForce
 from gateway.edge.limiting import Limiting
@@ -88,10 +89,15 @@ class Edge:
         self.addresses = Addresses()
         self.credentials = Credentials(ask_for)
         self.limiting = Limiting(quotas.share(slice_.slot), slice_, events, self.batch)
+        gateway_id = slice_.table.cells[H_STARTED_UNIX_NS]
         services = Services(
-            self.credentials, self.addresses, partial(self._count_auth, events), self.limiting.take_handshake
+            self.credentials,
+            self.addresses,
+            partial(self._count_auth, events),
+            self.limiting.take_handshake,
+            loop_mark=loop_mark(gateway_id),
         )
-        self.config = InForce(registry, slice_.table.load, slice_.table.cells[H_STARTED_UNIX_NS], services)
+        self.config = InForce(registry, slice_.table.load, gateway_id, services)
         self.handshakes = Handshakes(events, self.batch, access_log)
         self.requests = Requests(events, self.batch, access_log)
         self.owner = Owner(

@@ -13,6 +13,7 @@ from gateway.protocol.fields import (
 )
 
 if TYPE_CHECKING:
+    from gateway.edge.trust import Peer
     from gateway.protocol.heads import RequestHead, ResponseHead
     from gateway.routing.changes import Changes
 
@@ -54,6 +55,28 @@ def unclear_names(head: RequestHead, underscores: bool) -> frozenset[bytes]:
     return frozenset(
         name for name in head.first if b"_" in name and (not underscores or name.replace(b"_", b"-") in OURS)
     )
+
+
+def forwarded(peer: Peer, head: RequestHead) -> tuple[bytes, bytes, bytes]:
+    """Values of X-Forwarded-For, -Proto and -Host for a backend.
+
+    :param head: of a request, whose own ones count if the peer is trusted
+    """
+    host = peer.host.encode() or b"unix:"
+    proto = b"https" if peer.is_tls else b"http"
+    name = head.first.get(b"host", b"")
+    if peer.trusted:
+        before = b", ".join(head.values(b"x-forwarded-for"))
+        if before:
+            host = before + b", " + host if peer.host else before
+        proto = head.first.get(b"x-forwarded-proto", proto)
+        name = head.first.get(b"x-forwarded-host", name)
+    return host, proto, name
+
+
+def loop_mark(gateway_id: int) -> bytes:
+    """What names a gateway in ``CDN-Loop`` (RFC 8586). :param gateway_id: the same in all processes of a gateway"""
+    return b"gateway-%x" % gateway_id
 
 
 # --- to the client ----------------------------------------------------------------------------------------------------

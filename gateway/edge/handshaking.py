@@ -138,7 +138,7 @@ class Handshaking(Entering):
         if self._over:
             return
         if handshake.established is not None:
-            self._finish()
+            self._shared.turns.after(self._finish)
         elif handshake.has_record:
             self._wait_for_turn()
         elif self._is_full:
@@ -161,7 +161,7 @@ class Handshaking(Entering):
     def _finish(self) -> None:
         """It is complete: once all is sent, the connection carries requests."""
         established = self._handshake.established
-        if self._unsent or established is None:
+        if self._unsent or established is None or self._over:
             return
         shared = self._shared
         clients = shared.clients

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.config.settings import Access as AccessSettings
 from gateway.edge.access.access import Access
 from gateway.edge.access.methods import method_of
+from gateway.edge.forwarding import loop_mark
 from gateway.edge.trust import Trust
 from gateway.routing.routes import Routes
 
@@ -35,7 +36,7 @@ class InForce:
         self.registry = registry
         self._load = load
         # RFC 8586. Via would do, too, but nginx compresses nothing for requests that have it, nor do others.
-        self.loop_mark = b"gateway-%x" % gateway_id
+        self.loop_mark = loop_mark(gateway_id)
         """names this gateway in ``CDN-Loop``"""
         self.loop_field = b"CDN-Loop: %b\r\n" % self.loop_mark
         self.draining = False
@@ -101,6 +102,12 @@ class InForce:
                 method.close()
         self._methods = methods
         return access
+
+    def close(self) -> None:
+        """Let go of what access rules use: no request comes any more."""
+        for method in self._methods.values():
+            method.close()
+        self._methods = {}
 
     def drain_backends(self, backends: frozenset[int]) -> None:
         """Send backends nothing new from now on. :param backends: their numbers"""

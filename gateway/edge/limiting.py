@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.edge.refusal import RETRY_AFTER_SECONDS
 from gateway.edge.refused import Refused
 from gateway.observe.seldom import Seldom
+from gateway.routing.recent import Recent
 from gateway.tunnels.quotas.bucket import NS, Rate
 from gateway.tunnels.quotas.clients import Client
 from gateway.tunnels.quotas.entries import NoRoom
@@ -20,7 +21,7 @@ from gateway.tunnels.quotas.rows import CountedRows
 
 if TYPE_CHECKING:
     from gateway.config.settings import Settings
-    from gateway.edge.trust import Trust
+    from gateway.edge.trust import Peer, Trust
     from gateway.observe.batch import Batch
     from gateway.observe.events import Events
     from gateway.routing.registry import Registry
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gateway.tunnels.quotas.quotas import Share
     from gateway.tunnels.table.slice import Slice
 
+MAX_KNOWN = 1024
 _REASONS = ("too many handshakes from this address", "too many tunnels from this address")
 
 log = logging.getLogger("gateway")
@@ -36,6 +38,7 @@ log = logging.getLogger("gateway")
 class Asking(Protocol):
     """A request for an upgrade, as limits see it (``edge/request.py``)."""
 
+    peer: Peer
     client: str
     route: Route
 
@@ -48,6 +51,8 @@ class Limiting:
         self.most_tunnels: dict[int, int] = {}
         """for each client, by the number of a route; only of routes that have this limit"""
         self._rates: dict[int, Rate] = {}
+        self._clients: Recent[tuple[int, str], Client] = Recent(MAX_KNOWN)
+        """by route and address, as it was written"""
         self._share = share
         self._slot = slice_.slot
         self._trust: Trust
@@ -83,12 +88,10 @@ class Limiting:
 
     def take_handshake(self, request: Asking) -> None:
         """Count an upgrade that a client asks for. :raises Refused: it has asked too often; this one does not count"""
-        number = request.route.number
-        rate = self._rates.get(number)
-        address = None if rate is None else self._trust.address_of(request.client)
-        if rate is None or address is None:
+        rate = self._rates.get(request.route.number)
+        client = None if rate is None else self._client_of(request)
+        if rate is None or client is None:
             return
-        client = Client.of(number, address)
         try:
             wait_ns = self._share.take_handshake(client, rate, time.monotonic_ns())
         except NoRoom:
@@ -102,13 +105,11 @@ class Limiting:
         :param row: reserved for it
         :raises Refused: its client has too many; this one does not count
         """
-        number = request.route.number
-        address = self._trust.address_of(request.client)
-        if address is None:
+        client = self._client_of(request)
+        if client is None:
             return
-        client = Client.of(number, address)
         try:
-            entry = self._share.take_tunnel(client, self.most_tunnels[number])
+            entry = self._share.take_tunnel(client, self.most_tunnels[request.route.number])
         except NoRoom:
             raise self._no_room(request, TUNNELS) from None
         if entry is None:
@@ -119,6 +120,19 @@ class Limiting:
         """A tunnel is open: count it if its route has got a limit since it was asked for."""
         if self.most_tunnels:
             self._rows.count(row)
+
+    def _client_of(self, request: Asking) -> Client | None:
+        """:returns: None for a client without an address"""
+        number, peer = request.route.number, request.peer
+        key = number, (request.client if peer.trusted else peer.host)
+        client = self._clients.get(key)
+        if client is None:
+            address = self._trust.address_behind(peer, request.client)
+            if address is None:
+                return None
+            client = Client.of(number, address)
+            self._clients.keep(key, client)
+        return client
 
     def _refused(self, request: Asking, client: Client, limit: int, seconds: int) -> Refused:
         self._share.note_limited(client, limit)

@@ -97,7 +97,7 @@ class Refusals:
                 None,
                 head.method.decode("latin-1"),
                 request.host if request else head.first.get(b"host", b"").decode("latin-1"),
-                request.path if request else head.target.decode("latin-1"),
+                request.path if request else _path_of(head),
                 status,
                 None,
                 None,
@@ -108,6 +108,11 @@ class Refusals:
                 (time.monotonic_ns() - started_ns) / 1e9,
             )
         )
+
+
+def _path_of(head: RequestHead) -> str:
+    """A target that was not understood, without query and fragment: these may hold a token."""
+    return head.target.partition(b"?")[0].partition(b"#")[0].decode("latin-1")
 
 
 def _is_handshake(head: RequestHead) -> bool:

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
 
 STALL_SLACK_MS = 2000
 MAX_USER_TIMEOUT_MS = 2**31 - 1
-TIMER_SLACK_NS = 2_000_000
-"""How late a worker may wake a client that may go on: so far ahead it may always be, or a small burst would cost it
-messages."""
 
 
 def give_up_unacknowledged(kernel: Kernel, request: Request, *connections: int) -> None:
@@ -114,4 +111,4 @@ def _limit(cells: memoryview[int], row: int, limits: Limits) -> None:
     cells[client + FRAME_LIMIT] = limits.frame_bytes or (NEVER if limits.message_ns else 0)
     cells[client + SIDE_CELLS + FRAME_LIMIT] = limits.frame_bytes
     cells[client + MESSAGE_NS] = limits.message_ns
-    cells[client + MESSAGE_BURST_NS] = max(limits.message_burst_ns, limits.message_ns + TIMER_SLACK_NS)
+    cells[client + MESSAGE_BURST_NS] = max(limits.message_burst_ns, limits.message_ns)

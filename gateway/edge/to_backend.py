@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gateway.edge.forwarding import OURS, lines_to_backend, unclear_names
+from gateway.edge.forwarding import OURS, forwarded, lines_to_backend, unclear_names
 from gateway.protocol.fields import hop_by_hop, only_upgrade_is_hop_by_hop, request_bytes
 
 if TYPE_CHECKING:
@@ -146,24 +146,9 @@ _FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host:
 
 def _ours(request: Request, config: InForce) -> bytes:
     """The fields that the gateway adds."""
-    ours = _FORWARDED % (*_forwarded(request), config.loop_field, request.request_id.encode("latin-1"))
+    request_id = request.request_id.encode("latin-1")
+    ours = _FORWARDED % (*forwarded(request.peer, request.head), config.loop_field, request_id)
     fields = request.peer.certificate_fields
     if request.granted is not None:
         fields += request.granted.fields
     return ours + fields if fields else ours
-
-
-def _forwarded(request: Request) -> tuple[bytes, bytes, bytes]:
-    """Values of X-Forwarded-For, -Proto and -Host."""
-    head = request.head
-    peer = request.peer
-    host = peer.host.encode() or b"unix:"
-    proto = b"https" if peer.is_tls else b"http"
-    name = head.first.get(b"host", b"")
-    if peer.trusted:
-        before = b", ".join(head.values(b"x-forwarded-for"))
-        if before:
-            host = before + b", " + host if peer.host else before
-        proto = head.first.get(b"x-forwarded-proto", proto)
-        name = head.first.get(b"x-forwarded-host", name)
-    return host, proto, name

@@ -125,7 +125,7 @@ class Trust:
             return str(peer)
         found = None
         for item in reversed(head.items(b"x-forwarded-for")):
-            host = self._host(_host_in(item.decode("latin-1")))
+            host = self._host(host_of(item.decode("latin-1")))
             if host is None:
                 break
             found = host.text
@@ -135,7 +135,7 @@ class Trust:
 
     def address_of(self, client: str) -> IPv4Address | IPv6Address | None:
         """The address in what :meth:`client_of` has returned; None if there is none: a peer on a unix socket."""
-        host = self._host(_host_in(client))
+        host = self._host(host_of(client))
         return None if host is None else host.address
 
     def address_behind(self, peer: Peer, client: str) -> IPv4Address | IPv6Address | None:
@@ -163,8 +163,11 @@ class Trust:
         return any(address in network for network in self._networks if network.version == address.version)
 
 
-def _host_in(item: str) -> str:
-    """Return the host in an item of X-Forwarded-For, which may be in quotes and brackets, and have a port."""
+def host_of(item: str) -> str:
+    """Return the host in an item of X-Forwarded-For, which may be in quotes and brackets, and have a port.
+
+    What :meth:`Trust.client_of` returns is of that form, too.
+    """
     if len(item) > 1 and item[0] == item[-1] == '"':
         item = item[1:-1]
     match = _WITH_PORT.fullmatch(item) or _BRACKETED.fullmatch(item)

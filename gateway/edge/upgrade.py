@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gateway.edge.accepted import Accepted
+from gateway.edge.access.expiries import Expiries
 from gateway.edge.dialling import Dial
 from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.exchange.sides import Downstream
@@ -85,6 +86,7 @@ class Upgrades:
         self.handshakes = handshakes
         self.exchanges = exchanges
         self.accepted = Accepted()
+        self.expiries = Expiries()
 
 
 class Upgrade:
@@ -328,7 +330,18 @@ class Upgrade:
             self.client_gone(0)
             return
         give_up_unacknowledged(shared.kernel, request, client_fd, backend_fd)
-        fill_row(shared.slice, shared.owner.intervals, row, request, subprotocol, shared.relay.now)
+        now_ns = shared.relay.now
+        expires_ns, code = shared.expiries.end_of(None if request.granted is None else request.granted.expiry, now_ns)
+        fill_row(
+            shared.slice,
+            shared.owner.intervals,
+            row,
+            request,
+            subprotocol,
+            now_ns,
+            expires_ns=expires_ns,
+            expiry_code=code,
+        )
         if client.is_full:
             client.is_full = False
             client.watch()

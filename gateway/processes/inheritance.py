@@ -96,6 +96,8 @@ class Inheritance:
     """IP addresses by backend name"""
     quotas: int = -1
     """a descriptor (``tunnels/quotas/``)"""
+    key_sets: dict[str, str] = field(default_factory=dict)
+    """those that were fetched last, by URL"""
     control: int = messages.VERSION
     form: int = FORM
 

@@ -22,6 +22,6 @@ def raise_descriptor_limit() -> int:
 
 
 def forbid_core_dumps() -> None:
-    """Write no core dumps from now on: the heap may hold keys of TLS connections. The hard limit stays."""
+    """Write no core dumps from now on: the heap may hold keys and passwords. The hard limit stays."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))

@@ -11,9 +11,11 @@ from collections.abc import Callable, Collection, Mapping
 from gateway.admin.state import DrainState
 from gateway.config import ConfigError
 from gateway.config.certificates import Certificates
+from gateway.config.credentials import Credentials
 from gateway.config.schema import Address, Config
 from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import DrainBackends, Unlisten
+from gateway.processes.credentials import CredentialWatch
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.resolving import Resolving
 from gateway.processes.workers import Workers
@@ -24,6 +26,9 @@ UNLISTEN_SECONDS = 2.0
 
 NEW_NAMES_SECONDS = 0.5
 """How long a reload waits for lookups of new backend names."""
+
+NEW_KEYS_SECONDS = 1.0
+"""How long a reload waits for key sets with other URLs: until they are there, their routes answer 503."""
 
 log = logging.getLogger("gateway")
 
@@ -37,6 +42,7 @@ class Reloading:
         listeners: Listeners,
         resolving: Resolving,
         watch: CertificateWatch,
+        credentials: CredentialWatch,
         path: str,
         read: Callable[[str], Config],
     ) -> None:
@@ -48,6 +54,7 @@ class Reloading:
         self._listeners = listeners
         self._resolving = resolving
         self._watch = watch
+        self._credentials = credentials
         self._path = path
         self._read = read
         self._state = workers.state
@@ -60,6 +67,7 @@ class Reloading:
         try:
             config = await asyncio.to_thread(self._read, self._path)
             certificates = await asyncio.to_thread(Certificates.read, config)
+            credentials = await asyncio.to_thread(Credentials.read, config)
             _refuse_what_needs_a_restart(self._workers.config, config, state.max_tunnels)
             self._registry.admit(config)
             new = await self._open([listener.address for listener in config.listen])
@@ -68,29 +76,45 @@ class Reloading:
             state.last_reload_error = str(error)
             log.error("reload failed; the current configuration stays in force:\n%s", error)
             return
-        before, drained = self._workers.config, self._state.drained_backends
-        certificates_before = self._workers.certificates
+        with self._watch.held(), self._credentials.held():
+            await self._apply(config, certificates, credentials, new)
+
+    async def _apply(
+        self,
+        config: Config,
+        certificates: Certificates,
+        credentials: Credentials,
+        new: Mapping[Address, list[socket.socket]],
+    ) -> None:
+        """Put a configuration in force. :param new: sockets of addresses that it adds"""
+        state, workers = self._state, self._workers
+        before, drained = workers.config, state.drained_backends
+        certificates_before, credentials_before = workers.certificates, workers.credentials
         self._resolving.use([*before.backend_addresses(), *config.backend_addresses()])
-        await self._resolving.first_answers(NEW_NAMES_SECONDS)
+        self._credentials.fetch_too(credentials)
+        await asyncio.gather(
+            self._resolving.first_answers(NEW_NAMES_SECONDS),
+            self._credentials.key_sets.first_attempts(NEW_KEYS_SECONDS),
+        )
         self._listeners.add(new)
-        for worker in self._workers.serving():
+        for worker in workers.serving():
             worker.listen(new)
-        failures = await self._workers.configure_all(config, self._still_drained(config), certificates)
+        failures = await workers.configure_all(config, self._still_drained(config), certificates, credentials)
         state.last_reload_ok = not failures
         state.last_reload_error = "; ".join(failures) or None
         if failures:
             log.error("reload failed; restoring the previous configuration: %s", state.last_reload_error)
-            await self._workers.configure_all(before, drained, certificates_before)
+            await workers.configure_all(before, drained, certificates_before, credentials_before)
             self._resolving.use(before.backend_addresses())
+            self._credentials.use(credentials_before)
             self._unlisten(new)
             for number, drain in drained.items():  # drains in progress go on
-                self._workers.send_to_all(
-                    DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code)
-                )
+                workers.send_to_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
         else:
             self._unlisten(self._listeners.sockets.keys() - {listener.address for listener in config.listen})
             self._resolving.use(config.backend_addresses())
             self._watch.use(certificates)
+            self._credentials.use(credentials)
             state.config = config
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)

@@ -137,7 +137,10 @@ class Resolving:
         known = self._lookups.known()
         for some, instead in (
             ([name for name in names if name in known], "their last addresses stay in use"),
-            ([name for name in names if name not in known], "requests for them get 502 until they do"),
+            (
+                [name for name in names if name not in known],
+                "requests for them get 502 (503 if they are auth servers) until they do",
+            ),
         ):
             if some:
                 more = f" and {len(some) - MOST_LOGGED} more" if len(some) > MOST_LOGGED else ""

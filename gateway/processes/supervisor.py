@@ -19,6 +19,7 @@ from gateway.admin.state import DrainState, GatewayState
 from gateway.build import relay_build
 from gateway.config import BadValue, load
 from gateway.config.certificates import Certificates
+from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
 from gateway.imports import without_collections
@@ -27,6 +28,7 @@ from gateway.processes import upgrade
 from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
+from gateway.processes.credentials import CredentialWatch
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.keeping import SEND_SECONDS
@@ -99,6 +101,7 @@ class Supervisor:
         self._workers: Workers
         self._resolving: Resolving
         self._certificates: CertificateWatch
+        self._credentials: CredentialWatch
         self._reloading: Reloading
         self._succession: Succession
         self.state: GatewayState
@@ -114,6 +117,7 @@ class Supervisor:
         inherited = self._inheritance
         try:
             certificates = await asyncio.to_thread(Certificates.read, self._config)
+            credentials = await asyncio.to_thread(Credentials.read, self._config)
             opened = self._opened = (
                 await open_all(
                     self._config, self._registry, capacity(self._config.max_tunnels, descriptors), self._demo
@@ -123,7 +127,7 @@ class Supervisor:
             )
         except (CannotListen, StillServed, BadValue) as error:
             raise CannotStart(str(error)) from None
-        self._take(opened, descriptors, certificates)
+        self._take(opened, descriptors, certificates, credentials)
         loop = asyncio.get_running_loop()
         admin: AdminServer | None = None
         starting: asyncio.Task[None] | None = None
@@ -154,6 +158,7 @@ class Supervisor:
             admin = await serving
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
             watches.append(asyncio.create_task(self._certificates.run()))
+            watches.append(asyncio.create_task(self._credentials.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
             await self._serve_orders()
             orderly = True
@@ -170,6 +175,7 @@ class Supervisor:
             await self._end()
             for watch in watches:
                 watch.cancel()
+            await self._credentials.close()
             for store in self._workers.stores:
                 if keeping is not None and orderly:
                     store.end()
@@ -187,7 +193,9 @@ class Supervisor:
         if self._fatal is not None:
             raise CannotStart(self._fatal)
 
-    def _take(self, opened: Opened, descriptors: Descriptors, certificates: Certificates) -> None:
+    def _take(
+        self, opened: Opened, descriptors: Descriptors, certificates: Certificates, credentials: Credentials
+    ) -> None:
         """Create the supervisor's parts from what was opened."""
         keeping, before = opened.keeping, opened.before
         keeper = None if keeping is None else keeping.journal
@@ -201,6 +209,7 @@ class Supervisor:
             self.state,
             self._config,
             certificates,
+            credentials,
             opened.listeners,
             [DescriptorStore(loop, descriptors.for_tunnels, keeper) for _ in range(opened.table.slots)],
             opened.mirrors,
@@ -213,8 +222,25 @@ class Supervisor:
         self._resolving.use(self._config.backend_addresses())
         self._certificates = CertificateWatch(self.state, self._workers.use_certificates)
         self._certificates.use(certificates)
+        known = {} if before is None else before.key_sets
+        self._credentials = CredentialWatch(
+            self.state,
+            self._workers.use_credentials,
+            self._workers.use_key_sets,
+            self._workers.keys_fetched,
+            known,
+        )
+        self._workers.on_keys_wanted = self._credentials.key_sets.wanted
+        self._credentials.use(credentials)
+        self._workers.key_sets = self._credentials.key_sets.texts
         self._reloading = Reloading(
-            self._workers, opened.listeners, self._resolving, self._certificates, self._path, self._reload_config
+            self._workers,
+            opened.listeners,
+            self._resolving,
+            self._certificates,
+            self._credentials,
+            self._path,
+            self._reload_config,
         )
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
@@ -406,6 +432,7 @@ class Supervisor:
             mirrors=opened.mirrors.left(),
             names={name: list(addresses) for name, addresses in self._resolving.known().items()},
             quotas=opened.quotas.fd,
+            key_sets=self._credentials.key_sets.texts,
         )
 
     # --- start and exit ----------------------------------------------------------------------------------------------

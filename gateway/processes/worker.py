@@ -36,6 +36,8 @@ from gateway.processes.control.messages import (
     Drained,
     Failed,
     Forget,
+    KeysFetched,
+    KeysWanted,
     Learned,
     Listen,
     Message,
@@ -51,6 +53,7 @@ from gateway.processes.control.messages import (
     TakeOver,
     Unlisten,
     UseCertificates,
+    UseCredentials,
 )
 from gateway.processes.fdstore import Deposits
 from gateway.processes.limits import forbid_core_dumps, raise_descriptor_limit
@@ -132,6 +135,7 @@ class Worker:
         self._slice.cells[self._slice.block + W_READY] = 0
         if self._edge is not None:
             self._edge.close_idle()  # with TLS, clients hear that this is the end
+            self._edge.config.close()
             self._edge.batch.flush()
             self._edge.log.close()
         self._deposits.close()
@@ -171,6 +175,12 @@ class Worker:
                 self._edge.use_ways(self._edge.ways.prepare(message.upstreams))
                 self._edge.tls.use(prepared)
                 self._acceptors.use(self._edge, message.listen)
+        elif isinstance(message, UseCredentials):
+            if self._edge is not None:
+                self._edge.credentials.use(message.texts)
+        elif isinstance(message, KeysFetched):
+            if self._edge is not None:
+                self._edge.credentials.answered(message.source)
         elif isinstance(message, Drain):
             self._drain(message, channel)
         elif isinstance(message, DrainBackends) and self._edge is not None:
@@ -178,7 +188,7 @@ class Worker:
 
     async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
-        if config.uses_tls:
+        if config.keeps_secrets:
             forbid_core_dumps()
         if self._edge is None:
             self._registry.routes[:] = message.registry.routes
@@ -195,6 +205,7 @@ class Worker:
                 self._open_log(config),
                 self._deposits,
                 self._descriptors,
+                self._want_keys,
             )
             edge.tls.use(edge.prepare(config.listen))
             edge.ways.use(edge.ways.prepare(config.upstreams_with_tls()))
@@ -231,6 +242,11 @@ class Worker:
         """Report what this worker has learned about network paths, for the other workers."""
         assert self._channel is not None
         self._channel.send(Learned(news))
+
+    def _want_keys(self, url: str) -> None:
+        """Have the supervisor fetch a key set that lacks a key."""
+        assert self._channel is not None
+        self._channel.send(KeysWanted(url))
 
     def _open_log(self, config: Settings) -> AccessLog:
         return AccessLog(config.access_log.path, config.access_log.format, self._log_lines_lost)

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from gateway.admin.state import DrainState, GatewayState
 from gateway.config.address import Address
 from gateway.config.certificates import Certificates
+from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
 from gateway.config.settings import Settings, backends_tls_of, listeners_of
 from gateway.processes.children import InheritedChild, exit_status
@@ -29,6 +30,8 @@ from gateway.processes.control.messages import (
     Drain,
     Drained,
     Failed,
+    KeysFetched,
+    KeysWanted,
     Learned,
     Listen,
     Message,
@@ -39,6 +42,7 @@ from gateway.processes.control.messages import (
     Stop,
     TakenOver,
     UseCertificates,
+    UseCredentials,
 )
 from gateway.processes.fdstore import DescriptorStore, store_pair
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
@@ -105,6 +109,7 @@ class Workers:
         state: GatewayState,
         config: Config,
         certificates: Certificates,
+        credentials: Credentials,
         listeners: Listeners,
         stores: Sequence[DescriptorStore],
         mirrors: Mirrors,
@@ -116,6 +121,7 @@ class Workers:
         """
         :param config: for the workers; :meth:`configure_all` changes it
         :param certificates: of its listeners
+        :param credentials: of its routes
         :param stores: by slot
         :param mirrors: of workers that write a table other than ``state.table``
         :param environment: of workers
@@ -125,6 +131,9 @@ class Workers:
         self.state = state
         self.config = config
         self.certificates = certificates
+        self.credentials = credentials
+        self.key_sets: dict[str, str] = {}
+        """those that were fetched, by URL"""
         self.generation = generation
         self.stores = stores
         self.mirrors = mirrors
@@ -147,6 +156,8 @@ class Workers:
         """descriptors that every worker inherits and keeps open as long as it lives"""
         self.on_change: Callable[[], None] = lambda: None
         """called when the state that a later supervisor needs has changed"""
+        self.on_keys_wanted: Callable[[str], None] = lambda url: None
+        """called with the URL of a key set that lacks a key"""
         self._receiving: set[asyncio.Task[None]] = set()
         self._listeners = listeners
         self._environment = environment
@@ -189,11 +200,16 @@ class Workers:
         return [worker for worker in self.running.values() if not worker.retired]
 
     async def configure_all(
-        self, config: Config, drained_backends: dict[int, DrainState], certificates: Certificates
+        self,
+        config: Config,
+        drained_backends: dict[int, DrainState],
+        certificates: Certificates,
+        credentials: Credentials,
     ) -> list[str]:
         """Apply a configuration in every worker, and in later ones; return the failures."""
         self.config = config
         self.certificates = certificates
+        self.credentials = credentials
         self.state.drained_backends = drained_backends
         self.generation += 1
         answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self.serving()]
@@ -362,7 +378,8 @@ class Workers:
         drain = None
         if self.state.drain is not None:
             drain = Drain(self.state.drain.seconds_left, self.config.drain.close_code)
-        settings = Settings.of(self.config, self.certificates)
+        settings = Settings.of(self.config, self.certificates, self.credentials)
+        settings = settings._replace(credentials=self._texts())
         worker.channel.send(Configure(self.generation, settings, self.state.registry, drained, drain, takes_over))
         return await answer
 
@@ -386,6 +403,8 @@ class Workers:
                 answer.set_result(message.reason if isinstance(message, Failed) else None)
         elif isinstance(message, Learned):
             self._share(message, worker)
+        elif isinstance(message, KeysWanted):
+            self.on_keys_wanted(message.source)
         elif isinstance(message, Drained):
             worker.drained = True
             self.progress.set()
@@ -418,6 +437,24 @@ class Workers:
         self.certificates = certificates
         of_backends = backends_tls_of(self.config, certificates)
         self.send_to_all(UseCertificates(listeners_of(self.config, certificates), of_backends))
+
+    def use_credentials(self, credentials: Credentials) -> None:
+        """Have all workers, and later ones, check users and tokens by these files from now on."""
+        self.credentials = credentials
+        self.send_to_all(UseCredentials(self._texts()))
+
+    def use_key_sets(self, key_sets: dict[str, str]) -> None:
+        """The same for key sets that were fetched. :param key_sets: all of them, by URL"""
+        self.key_sets = key_sets
+        self.send_to_all(UseCredentials(self._texts()))
+        self.on_change()
+
+    def keys_fetched(self, url: str) -> None:
+        """Have all workers stop waiting for a key set: whatever the attempt has brought was sent to them before."""
+        self.send_to_all(KeysFetched(url))
+
+    def _texts(self) -> dict[str, str]:
+        return {**self.credentials.texts, **self.key_sets}
 
     def send_to_all(self, message: Message) -> None:
         """Send a message to every running worker."""

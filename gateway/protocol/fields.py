@@ -11,7 +11,7 @@ from typing import Final
 from gateway.protocol.heads import Field, Head, RequestHead, ResponseHead
 
 _CRLF: Final = b"\r\n"
-_HOP_BY_HOP = frozenset(
+HOP_BY_HOP = frozenset(
     (
         b"connection",
         b"keep-alive",
@@ -23,7 +23,9 @@ _HOP_BY_HOP = frozenset(
         b"upgrade",
     )
 )
-_OTHER_HOP_BY_HOP = _HOP_BY_HOP - {b"connection", b"upgrade"}
+"""Fields that concern one connection only, whether Connection names them or not."""
+
+_OTHER_HOP_BY_HOP = HOP_BY_HOP - {b"connection", b"upgrade"}
 # Fields that a sender may not have removed by naming them in Connection.
 _KEPT = frozenset((b"host", b"content-length", b"cookie", b"authorization", b"origin", b"expect", b"trailer"))
 _FRAMING = frozenset((b"content-length", b"transfer-encoding"))
@@ -33,8 +35,8 @@ def hop_by_hop(head: Head) -> frozenset[bytes]:
     """Lower-case names of the fields that concern one connection only (RFC 9110 section 7.6.1)."""
     named = head.tokens(b"connection")
     if not named or named == [b"upgrade"] or named == [b"keep-alive"] or named == [b"close"]:
-        return _HOP_BY_HOP
-    return _HOP_BY_HOP | {name for name in named if name not in _KEPT and not name.startswith(b"sec-")}
+        return HOP_BY_HOP
+    return HOP_BY_HOP | {name for name in named if name not in _KEPT and not name.startswith(b"sec-")}
 
 
 def only_upgrade_is_hop_by_hop(head: Head) -> bool:

@@ -118,6 +118,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _SLASHES = re.compile(rb"//+")
 _SEPARATOR = re.compile(rb"%2F|%5C|\\")
 _PARAMETERS = re.compile(rb"(?:;|%3B)[^/]*")
+_IN_TWO_WAYS = re.compile(r"%2F|%5C|\\|;|%3B")
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|\Z)")
 _DOT_SEGMENT_TO_SOME = re.compile(
     rb"(?:%2F|%5C|\\)\.\.?(?:/|%2F|%5C|\\|;|%3B|\Z)"  # behind what only some read as a slash
@@ -172,6 +173,17 @@ def other_paths(path: bytes) -> set[str]:
                 resolved = {_without_dot_segments(_merged(seen)), _merged(_without_dot_segments(seen))}
                 others |= resolved - {_merged(read(normal))}
     return {other.decode("latin-1") for other in others}
+
+
+def other_readings(path: str) -> set[str]:
+    """Return what servers take a path for: as it is, with separators decoded, without parameters, and with both.
+
+    :param path: as :func:`normal_path` returns it
+    """
+    if not _IN_TWO_WAYS.search(path):
+        return {path}
+    read = path.encode("latin-1")
+    return {_merged(reading(read)).decode("latin-1") for reading in _READINGS}
 
 
 def _decoded(path: bytes) -> bytes:

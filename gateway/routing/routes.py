@@ -19,6 +19,7 @@ from gateway.routing.recent import Recent
 from gateway.routing.registry import Registry
 from gateway.routing.rewriting import Rewrite, Rewritten, rewrite_of
 from gateway.routing.shares import Shares
+from gateway.routing.spellings import Spellings
 from gateway.routing.upstream import NOWHERE, Upstream
 
 MAX_KNOWN = 1024
@@ -99,6 +100,8 @@ class Routes:
         self.known: Recent[Asked, Found] = Recent(MAX_KNOWN)
         """what requests were found to match that are alike in all that matching looks at, as most of a site's are"""
         self._looks = Looks.of(configured.match for configured in config.routes)
+        self._spellings = Spellings(config.routes, self._looks)
+        self._access = {route.name: route.access for route in config.routes}
         self._conditions = [
             (condition_of(configured.match, self._looks), route)
             for configured, route in zip(config.routes, self.routes, strict=True)
@@ -117,9 +120,9 @@ class Routes:
     def find(self, head: RequestHead) -> Found:
         """Return the first route that takes a request.
 
-        :raises BadHead: with status 400: its target is malformed, names another host than Host, has dot segments
-            that would lead a backend to what another route is for, or its path cannot be rewritten; with status 414
-            where that is too long
+        :raises BadHead: with status 400: its target is malformed, names another host than Host, has dot segments that
+            would lead a backend to what another route is for, is one that some backends take for what has other rules,
+            or its path cannot be rewritten; with status 414 where that is too long
         :raises NoRoute: none does
         """
         asked = Asked.by(head, self._looks)
@@ -129,8 +132,12 @@ class Routes:
             route = self.match(subject)
             if route is None:
                 raise NoRoute(f"no route for host {subject.host!r} and path {subject.path[:200]!r}")
-            if any(self.match(subject._replace(path=path)) is not route for path in other_paths(asked.path)):
+            others = [subject._replace(path=path) for path in other_paths(asked.path)]
+            if any(self.match(other) is not route for other in others):
                 raise BadHead(400, "dot segments in the request target that lead servers to different paths")
+            access = self._access[route.name]
+            if any(self._spellings.is_evasive(each, access) for each in (subject, *others)):
+                raise BadHead(400, "a spelling of a path that some servers take for one with other rules")
             rewritten = None if route.rewrite is None else route.rewrite(subject.path)
             found = Found(route, subject.host, asked.path.decode("latin-1"), rewritten)
             if asked.size() <= MAX_KNOWN_BYTES:

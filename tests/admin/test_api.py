@@ -7,6 +7,7 @@ import pytest
 
 from gateway.admin import api
 from gateway.admin.api import BadQuery, TunnelQuery, parse_query, status, tunnels
+from gateway.admin.state import CredentialState
 from gateway.protocol.scanner_state import BROKEN, CLOSED, STATUS
 from gateway.tunnels.table.layout import ID, PONG_NS, SCANNER, SIDE_0, SIDE_CELLS, T_CUTOFF_NS, T_INTERVAL_NS
 
@@ -31,6 +32,18 @@ def paths(answer: dict) -> list[str]:
 
 
 # --- status --------------------------------------------------------------------------------------------------------
+
+
+def test_status_says_what_it_knows_of_users_and_keys(gateway):
+    assert status(gateway.state)["credentials"] == []
+    gateway.state.credentials = [
+        CredentialState("/etc/us\udcffers", "users", 12, None, "gone"),
+        CredentialState("https://auth.example/keys", "keys", None, 1.5, None),
+    ]
+    assert json.loads(json.dumps(status(gateway.state)))["credentials"] == [
+        {"source": "/etc/us\ufffders", "kind": "users", "entries": 12, "fetched": None, "error": "gone"},
+        {"source": "https://auth.example/keys", "kind": "keys", "entries": None, "fetched": 1.5, "error": None},
+    ]
 
 
 def test_status_says_what_runs_and_what_it_does(gateway):

@@ -21,3 +21,10 @@ def test_no_aiohttp_before_the_workers_are_started(command):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "aiohttp" not in done.stdout
     assert "prometheus_client" not in done.stdout
+
+
+def test_a_worker_imports_what_methods_need_only_for_a_route_that_asks_for_them():
+    needed = {"argon2", "bcrypt", "jwt", "aiohttp", "cryptography"}
+    program = f"import sys, gateway.processes.worker; print(*sorted({needed} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"

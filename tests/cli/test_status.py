@@ -12,6 +12,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from gateway.admin.state import CredentialState
 from gateway.cli.output import duration, interval, round_trip, size
 from gateway.cli.status import status
 from gateway.cli.tunnels import tunnels
@@ -71,6 +72,25 @@ def test_status_says_when_sides_are_pinged(gateway):
     output = run(status).output
     assert row_with(output, "chat    chat").split()[4:] == ["after", "25s", "after", "25s"]
     assert row_with(output, "feed    feed").split()[4:] == ["after", "48s,", "cut", "at", "1m", "-"]
+
+
+def test_status_shows_users_and_keys(gateway):
+    url = "https://auth.example/keys"
+    gateway.state.credentials = [
+        CredentialState("/etc/users", "users", 12, None, None),
+        CredentialState("/etc/one", "users", 1, None, "line 3 is not name:hash"),
+        CredentialState(url + "/1", "keys", 2, 1.7e9, None),
+        CredentialState(url + "/2", "keys", 2, 1.7e9, "\x1b[31mred"),
+        CredentialState(url + "/3", "keys", None, None, None),
+        CredentialState(url + "/4", "keys", None, None, "cannot connect"),
+    ]
+    output = " ".join(run(status).output.split())
+    assert "/etc/users 12 users - good" in output
+    assert "/etc/one 1 user - line 3 is not name:hash; what was there before is in use" in output
+    assert re.search(url + r"/1 2 keys 2023-\S+ \S+ good", output)
+    assert re.search(url + r"/2 2 keys 2023-\S+ \S+ \\x1b\[31mred; what was there before is in use", output)
+    assert url + "/3 no keys - not fetched yet" in output
+    assert url + "/4 no keys - cannot connect" in output
 
 
 def test_status_of_a_gateway_in_trouble(gateway):

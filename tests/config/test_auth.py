@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.config.credentials import parse_key_set, parse_users
+from gateway.config.credentials import parse_key_set, parse_users, users_in
 from gateway.config.errors import BadValue
 from gateway.config.settings import Auth, Basic, ForwardAuth, Jwt, Settings
 
@@ -57,6 +57,22 @@ def test_forward_and_basic():
 
 
 @pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://Auth.internal/check", "auth.internal:80"),
+        ("https://auth.internal/check?x=y", "auth.internal:443"),
+        ("https://auth.internal:8443", "auth.internal:8443"),
+        ("http://[::1]:81/", "[::1]:81"),
+        ("http://192.0.2.1/", "192.0.2.1:80"),
+    ],
+)
+def test_workers_connect_to_auth_servers_as_to_backends(url, address):
+    """So their names are resolved for workers, too."""
+    config = config_of(route(f"auth: {{forward: {{url: '{url}'}}}}"))
+    assert address in map(str, config.backend_addresses())
+
+
+@pytest.mark.parametrize(
     ("written", "message"),
     [
         ("{}", "no method is given"),
@@ -67,6 +83,8 @@ def test_forward_and_basic():
         ("{jwt: {secret: abc, keys: x, algorithms: [RS256]}}", "secret: no algorithm uses this"),
         ("{jwt: {secret: abc, algorithms: [HS256], ca: x.pem}}", "`keys` is not a URL"),
         ("{jwt: {secret: '', algorithms: [HS256]}}", "expected text"),
+        ("{jwt: {secret: '-----BEGIN PUBLIC KEY-----\\nabc', algorithms: [HS256]}}", "and no secret"),
+        ('{jwt: {secret: "abc\\ud800", algorithms: [HS256]}}', "characters that are none"),
         ("{jwt: {secret: abc, algorithms: [HS256], from: [header:x]}}", "no place for a token"),
         ("{jwt: {secret: abc, algorithms: [HS256], from: ['cookie:']}}", "lacks a name"),
         ("{jwt: {secret: abc, algorithms: [HS256], from: []}}", "is empty"),
@@ -77,6 +95,9 @@ def test_forward_and_basic():
         ("{forward: {url: auth.internal/check}}", "not a URL of http or https"),
         ("{forward: {url: http://u:p@auth.internal/}}", "a user, a password"),
         ("{forward: {url: http://a.test/, copy: [Host]}}", "has a meaning of its own"),
+        ("{forward: {url: http://a.test/, copy: [X-A, x-a]}}", "x-a is copied already"),
+        ("{forward: {url: http://a.test/, ca: a.pem}}", "`url` is not https"),
+        ("{forward: {url: 'http://a.test:0/'}}", "has the port 0"),
         ("{forward: {url: http://a.test/, copied: [X]}}", "known here: url, timeout, copy, cache, ca"),
         ("{basic: {users: x, realm: 'a\"b'}}", "that a realm cannot have"),
     ],
@@ -90,6 +111,7 @@ def test_mistakes(written, message):
 def test_users():
     text = f"# team\nann:{BCRYPT}\n\nbob:{ARGON2}\r\n"
     assert parse_users(text) == {"ann": BCRYPT, "bob": ARGON2}
+    assert users_in(text) == parse_users(text)
 
 
 @pytest.mark.parametrize(

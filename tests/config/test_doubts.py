@@ -92,3 +92,27 @@ def test_no_loops(backend, listener):
 def test_any_address_leads_to_itself(ip, port):
     text = f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
     assert leads_to(parse_backend(text), parse_listen(text))
+
+
+def test_weak_tokens(tmp_path):
+    jwt = "{secret: %s, keys: '%s', algorithms: [HS256, HS512, RS256], from: [header, 'query:t']}"
+    text = MINIMAL.replace(
+        "upstream: chat}", "upstream: chat, auth: {jwt: " + jwt % ("s" * 63, "http://a.test/") + "}}"
+    )
+    found = warnings(tmp_path, text)
+    assert [line.split(" ", 1)[1] for line in found] == [
+        "routes[0].auth.jwt.secret: warning: 63 bytes are fewer than HS512 needs; short secrets can be guessed"
+        " (64 bytes or more, by `openssl rand -hex 64`)",
+        "routes[0].auth.jwt.keys: warning: without TLS, anyone on the way to this server can let himself in (https://…)",
+        "routes[0].auth.jwt.from[1]: warning: a token in a URL (t=…) ends up in histories and in logs of others"
+        " (header, or subprotocol:NAME for browsers)",
+    ]
+    assert "sss" not in "".join(found)
+
+
+@pytest.mark.parametrize("keys", ["https://a.test/", "http://127.0.0.1/", "http://[::1]:80/", "http://localhost/", "x"])
+def test_tokens_that_are_not_weak(tmp_path, keys):
+    jwt = f"{{secret: {'s' * 64}, keys: '{keys}', algorithms: [HS256, HS512, RS256]}}"
+    text = MINIMAL.replace("upstream: chat}", "upstream: chat, auth: {jwt: " + jwt + "}}")
+    (tmp_path / "x").write_text('{"keys": []}')
+    assert warnings(tmp_path, text) == []

@@ -42,6 +42,9 @@ async def gateway(
     web = await shared_backends.web()
     authority = Authority(tmp_path_factory.mktemp("certificates"))
     tls = {"certificates": [authority.issue("gateway.test").section]}
+    users = authority.directory / "users"
+    users.write_text("")
+    tokens = {"keys": "http://127.0.0.1:1/", "algorithms": ["RS256"]}
     secure = f"127.0.0.1:{free_port()}"
     gateway = await start_shared_gateway(
         {
@@ -51,12 +54,16 @@ async def gateway(
             "routes": [
                 route("gone", "gone"),
                 route("limited", "web", limits={"handshakes_per_second": {"per_client": 0.001}}),
+                route("users", "web", auth={"basic": {"users": str(users)}}),
+                route("tokens", "web", auth={"jwt": tokens}),
                 route("web", "web"),
             ],
         }
     )
+    gateway.tolerate("key set http://127.0.0.1:1/ cannot be fetched")
     limited = [handshake("/limited")] * 2
-    for head in (handshake("/gone"), handshake("/nowhere"), request("/web"), request("/nowhere"), *limited):
+    plain_requests = [request(path) for path in ("/web", "/users", "/nowhere")]
+    for head in (handshake("/gone"), handshake("/nowhere"), *plain_requests, *limited):
         connection = await gateway.connect()
         await connection.send(head)
         await connection.answer()

@@ -22,19 +22,22 @@ HOLDINGS = {
     ),
     "tunnels/relay/ending.py Ending": words("called now"),
     "tunnels/relay/failing.py Failing": words("quiet_until unlogged called now"),
-    "tunnels/relay/limiting.py Limiting": words("refusal left"),  # of one call
+    "tunnels/relay/limiting.py Limiting": words("refusal left woken"),  # of one call
     "tunnels/relay/pinging.py Pinging": words("refusal left called now"),
     "tunnels/relay/sealed.py Sealed": {"now"},
+    "tunnels/relay/metering.py Metering": set(),
     "tunnels/relay/reading.py Reading": words("tick_ns upkeep_ns called now"),
     "tunnels/relay/relay.py Relay": {"now"},
     "tunnels/relay/poller.py Poller": words(
         "kernel relay on_failure wires heavy is_loaded _callbacks _readers _recalled _received _deferred"
     ),
     # What is taken is about rows that a worker which died in an upgrade may still have: its successor looks there, too.
-    "tunnels/table/slice.py Slice": words("table slot cells block first _backends_at _routes_at _free _taken"),
+    "tunnels/table/slice.py Slice": words(
+        "table slot cells block first counts _backends_at _routes_at _free _taken"  # counts: rebuilt from rows
+    ),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
-        tls_wire ways _preambles
+        tls_wire ways _preambles credentials limiting
         """),
     "edge/owner.py Owner": words("""
         slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses

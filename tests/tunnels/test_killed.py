@@ -18,7 +18,23 @@ from websockets.frames import apply_mask
 
 from gateway.tunnels.relay.owner import Nobody, Owner
 from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES, Poller
-from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, DIRTY, DRAIN, ID, LIVE, STATE
+from gateway.tunnels.table.layout import (
+    BACKEND_SIDE,
+    CLIENT,
+    DIRTY,
+    DRAIN,
+    FRAME_LIMIT,
+    GATE,
+    ID,
+    LIMITED,
+    LIVE,
+    MESSAGE_BURST_NS,
+    MESSAGE_NS,
+    NEVER,
+    NEXT_MESSAGE_NS,
+    SIDE_0,
+    STATE,
+)
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
@@ -69,7 +85,19 @@ modules = pure_modules()
 kernel, relay, sweep = modules["kernel"], modules["relay"], modules["sweep"]
 
 
-CALLS = ("recv", "send", "recv_wire", "send_wire", "send_bytes", "watch", "unwatch", "shut", "hang_up", "close")
+CALLS = (
+    "recv",
+    "recv_part",
+    "send",
+    "recv_wire",
+    "send_wire",
+    "send_bytes",
+    "watch",
+    "unwatch",
+    "shut",
+    "hang_up",
+    "close",
+)
 
 
 class Kernel(kernel.Kernel):
@@ -336,6 +364,39 @@ def given_up_on(play: Play) -> None:
     play.end(BACKEND_SIDE, "half_close")
 
 
+def too_large(play: Play) -> None:
+    """A header comes byte by byte, and is held back until it turns out to be refused."""
+    for side in BOTH:
+        play.tunnel.write_side(side, FRAME_LIMIT, 1000)
+        play.tunnel.write_side(side, GATE, LIMITED)
+    for side in BOTH:
+        play.say(side, *M[side])
+    play.told = BOTH
+    refused = frame(BINARY, bytes(2000), masked=True)
+    play.say(CLIENT, M[CLIENT][0][:3], M[CLIENT][0][3:] + refused[:1], refused[1:7], refused[7:8], refused[8:])
+    for side in BOTH:
+        play.say(side, CLOSE[side])
+
+
+def metered(play: Play) -> None:
+    """The client's messages wait until they are paid for."""
+    play.tunnel.write_side(CLIENT, FRAME_LIMIT, NEVER)
+    play.tunnel.write_side(BACKEND_SIDE, GATE, LIMITED)
+    play.tunnel.write_side(CLIENT, MESSAGE_NS, 3600 * NS)
+    play.tunnel.write_side(CLIENT, MESSAGE_BURST_NS, 2 * 3600 * NS)
+    play.act(lambda: play.rig.relay._ask_anew(play.tunnel.row + SIDE_0))  # for the events of such a side
+    play.say(CLIENT, *M[CLIENT], *M[CLIENT])
+    play.say(BACKEND_SIDE, *M[BACKEND_SIDE])
+    for _ in range(6):
+        if play.tunnel_lives():
+            play.tunnel.write_side(CLIENT, NEXT_MESSAGE_NS, 0)
+        play.act(lambda: play.rig.relay.wake_at(0, play.tunnel.row))
+        play.rig.serve()
+        play.hear()
+    for side in BOTH:
+        play.end(side, "half_close")
+
+
 SCENARIOS = [
     messages,
     close_handshake,
@@ -347,6 +408,8 @@ SCENARIOS = [
     kept_alive,
     idle,
     given_up_on,
+    too_large,
+    metered,
 ]
 
 

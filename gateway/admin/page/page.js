@@ -57,6 +57,7 @@ function show(status, live) {
   showUpstreams(status);
   showCertificates(status);
   showLimited(status);
+  showCredentials(status);
   showTunnels(status, live);
   if (status.demo?.url) startConsole(status.demo.url, refresh);
 }
@@ -208,6 +209,22 @@ function showCertificates(status) {
     state.title = certificate.error === null ? "" : `${visible(certificate.error)}; the certificate before stays in use`;
     setText(expires, new Date(certificate.expires * 1000).toLocaleDateString());
   });
+}
+
+function showCredentials(status) {
+  byId("credentials-panel").hidden = status.credentials.length === 0;
+  keyed(byId("credentials"), status.credentials, (each) => each.source, makeCredentials, (row, each) => {
+    const [, used, state, fetched] = row.children;
+    setText(used, plural(each.entries ?? 0, each.kind.slice(0, -1)));
+    setText(state.firstElementChild, each.error !== null ? "failing" : each.entries === null ? "not fetched yet" : "good");
+    state.firstElementChild.className = `state ${each.error !== null || each.entries === null ? "bad" : "good"}`;
+    state.title = each.error === null ? "" : visible(each.error);
+    setText(fetched, each.fetched === null ? "" : new Date(each.fetched * 1000).toLocaleString());
+  });
+}
+
+function makeCredentials(each) {
+  return element("tr", "", null, element("td", "code", visible(each.source)), element("td"), element("td", "", null, element("span")), element("td"));
 }
 
 function makeCertificate(certificate) {

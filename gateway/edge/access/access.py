@@ -19,6 +19,12 @@ ALLOWED, DENIED, FAILED = "allowed", "denied", "failed"
 """Values of the ``result`` label of ``gateway_auth_total``: FAILED where it could not be found out."""
 
 
+LATE_SECONDS = 1.0
+"""By which an auth server's time-out is left to go first: it says what happened."""
+
+NS = 1_000_000_000
+
+
 class Access:
     """The rules of a route."""
 
@@ -40,6 +46,9 @@ class Access:
         self._addresses = Addresses(rules.allow, rules.deny) if rules.allow or rules.deny else None
         self._origins = Origins(rules.origins) if rules.origins else None
         self._method = method
+        forward = rules.auth.forward if rules.auth is not None else None
+        self.longest_wait_ns = 0 if forward is None else int((forward.timeout + LATE_SECONDS) * NS)
+        """that an answer may take, where the method sees to that itself"""
         self._count_auth = count_auth
         self._take_handshake = take_handshake
 

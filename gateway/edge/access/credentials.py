@@ -12,13 +12,19 @@ class Credentials:
         """:param ask: has the supervisor fetch a URL now, unless it did so lately; called with it"""
         self._ask = ask
         self._texts: Mapping[str, str] = {}
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: dict[str, list[Callable[[], None]]] = {}
 
     def use(self, texts: Mapping[str, str]) -> None:
         """Take what the supervisor has read. :param texts: by absolute path or URL; all that there are"""
-        self._texts = texts
-        waiting, self._waiting = self._waiting, []
-        for changed in waiting:
+        before = self._texts
+        self._texts = {source: old if (old := before.get(source)) == text else text for source, text in texts.items()}
+        for source in list(self._waiting):
+            if self._texts.get(source) is not before.get(source):
+                self.answered(source)
+
+    def answered(self, source: str) -> None:
+        """The supervisor has tried to fetch a URL; what that has brought was used before."""
+        for changed in self._waiting.pop(source, ()):
             changed()
 
     def text(self, source: str) -> str | None:
@@ -31,11 +37,15 @@ class Credentials:
         :param changed: called once when there is an answer, even if it says the same as before
         :returns: what takes that back
         """
-        self._waiting.append(changed)
-        self._ask(source)
+        waiting = self._waiting.setdefault(source, [])
+        waiting.append(changed)
+        if len(waiting) == 1:  # one question is enough for all
+            self._ask(source)
 
         def forget() -> None:
-            if changed in self._waiting:
-                self._waiting.remove(changed)
+            if changed in waiting:
+                waiting.remove(changed)
+            if not waiting and self._waiting.get(source) is waiting:
+                del self._waiting[source]
 
         return forget

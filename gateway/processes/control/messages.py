@@ -77,6 +77,19 @@ class UseCertificates(NamedTuple):
     """those with TLS"""
 
 
+class UseCredentials(NamedTuple):
+    """To a worker: users or keys have changed."""
+
+    texts: dict[str, str]
+    """all that there are, as in ``Settings.credentials``"""
+
+
+class KeysFetched(NamedTuple):
+    """To a worker: whatever the latest attempt to fetch a key set has brought is in force now."""
+
+    source: str
+
+
 class DrainBackends(NamedTuple):
     """To a worker: send these backends nothing new, and close their tunnels in turn."""
 
@@ -110,6 +123,13 @@ class Learned(NamedTuple):
     """From a worker to the others: what it has learned about network paths."""
 
     news: News
+
+
+class KeysWanted(NamedTuple):
+    """From a worker: a token names a key that its key set lacks. :class:`KeysFetched` answers this."""
+
+    source: str
+    """URL"""
 
 
 class Drained(NamedTuple):
@@ -187,6 +207,8 @@ ToWorker = (
     | Drain
     | DrainBackends
     | UseCertificates
+    | UseCredentials
+    | KeysFetched
     | Stop
     | ReopenLogs
     | Learned
@@ -197,7 +219,7 @@ ToWorker = (
     | Resume
     | Retire
 )
-FromWorker = Configured | Failed | Drained | Learned | Released | TakenOver | Retired
+FromWorker = Configured | Failed | Drained | Learned | KeysWanted | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
 ABOUT_DESCRIPTORS = (Listen, Released, TakeOver, Accept, Retire)
 """Messages that carry their ``fd``."""

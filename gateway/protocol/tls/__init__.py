@@ -5,6 +5,7 @@ OpenSSL shakes hands (``edge/tls/``). After that everything a connection needs i
 carry the connection on.
 
 * ``schedule.py`` computes a session from the secrets of the key log (``keylog.py``), and new keys for a KeyUpdate
+* ``traffic.py`` derives the keys of a direction; ``traffic.pyx`` is its compiled build
 * ``protection.py`` seals and opens one record (AEAD); ``protection.pyx`` is its compiled build
 * ``records.py`` seals and opens streams of records, and acts on alerts and messages after the handshake
 """

@@ -1,6 +1,6 @@
 """The key log's lines (draft-ietf-tls-keylogfile, NSS Key Log Format): ``LABEL client_random secret``, in hexadecimal.
 
-The gateway reads them from a pipe of its own: the log is never on disk.
+The log is never on disk (``edge/tls/secrets.py``).
 """
 
 from __future__ import annotations

@@ -46,6 +46,13 @@ class Entries:
         except ValueError:
             return None
 
+    def is_of(self, entry: int, client: Client) -> bool:
+        """Whether an entry is of a client."""
+        places = self._places
+        return (
+            self._cells[places.prefixes + entry] == client.prefix and self._cells[places.kinds + entry] == client.kind
+        )
+
     def claim(self, client: Client, number: int) -> int:
         """The entry of a client, which is made if there is none. The set must be locked.
 

@@ -33,8 +33,8 @@ HEADER_CELLS = 512
 SECRET_BYTES = 16
 
 SET_ENTRIES = 64
-"""With a table full of tunnels, each of another client, half the entries are in use, and 1 of 10 million sets of this
-size would be full; of sets half as large, 1 of 5000."""
+"""With a table full of tunnels, each of another client, half the entries are in use, and 1 of 2 million sets of this
+size would be full; of sets half as large, 1 of 3600."""
 
 LEAST_ENTRIES = 1 << 17
 """Enough to remember the handshakes of 100,000 addresses, however small ``max_tunnels`` is."""

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gateway.tunnels.quotas import recent
 from gateway.tunnels.quotas.bucket import Rate, take
@@ -30,6 +30,7 @@ from gateway.tunnels.quotas.layout import (
 )
 from gateway.tunnels.quotas.lock import Lock
 
+MAX_FOUND = 1024
 T = TypeVar("T")
 
 
@@ -113,6 +114,8 @@ class Share:
         self._entries = quotas.entries
         self._counts = quotas.counts
         self._slot = slot
+        self._found: dict[Client, tuple[int, int]] = {}
+        """sets and entries of clients that were here lately; the entry may be another client's by now"""
         self._column = quotas.places.counts + slot * quotas.places.entries
 
     def take_handshake(self, client: Client, rate: Rate, now: int) -> int:
@@ -122,7 +125,7 @@ class Share:
         :returns: 0; if there is no token, nothing is taken, and this is how many nanoseconds later there will be one
         :raises NoRoom: the client has no entry, and none can be made
         """
-        return self._locked(client, lambda entry: self._take_handshake(entry, rate, now))
+        return self._locked(client, self._take_handshake, rate, now)
 
     def _take_handshake(self, entry: int, rate: Rate, now: int) -> int:
         before = self._entries.bucket(entry)
@@ -138,7 +141,7 @@ class Share:
         :returns: its entry, for :meth:`give_back`; None if it has that many, and this one was not counted
         :raises NoRoom: as above
         """
-        return self._locked(client, lambda entry: self._take_tunnel(entry, most))
+        return self._locked(client, self._take_tunnel, most)
 
     def _take_tunnel(self, entry: int, most: int) -> int | None:
         # Counted first: of two workers that do this at once, for want of the lock, at least one sees both.
@@ -179,11 +182,20 @@ class Share:
         """Remember that a client was limited. :param limit: index into ``LIMITS``"""
         recent.note(self._quotas.cells, self._quotas.places, self._slot, client, limit, time.time_ns())
 
-    def _locked(self, client: Client, change: Callable[[int], T]) -> T:
-        number = self._entries.set_of(client)
+    def _locked(self, client: Client, change: Callable[..., T], *arguments: Any) -> T:
+        """Make a change to a client's entry. :param change: called with the entry and the arguments"""
+        found = self._found.get(client)
+        number = self._entries.set_of(client) if found is None else found[0]
         locked = self.lock.acquire(number)
         try:
-            return change(self._entries.claim(client, number))
+            if found is not None and self._entries.is_of(found[1], client):
+                entry = found[1]
+            else:
+                entry = self._entries.claim(client, number)
+                if len(self._found) >= MAX_FOUND:
+                    self._found.clear()
+                self._found[client] = number, entry
+            return change(entry, *arguments)
         finally:
             if locked:
                 self.lock.release(number)

@@ -8,10 +8,11 @@ relayed. Since frames of a broken stream cannot be measured, a frame that violat
 
 **Messages.** Each message costs its sender ``MESSAGE_NS``. ``NEXT_MESSAGE_NS`` is when the next one would be due at
 that rate, its "theoretical arrival time" (GCRA, ITU-T I.371); a side may be ahead of it by ``MESSAGE_BURST_NS``. A side
-that may send no more is not read: nothing is dropped, and TCP slows the sender down. A message is counted with its
-first frame; control frames count as well, continuations do not. So that a read brings no more messages than are
-allowed, it is bounded, or the socket is peeked into first. With TLS, one record may bring more: then the debt grows,
-and the side waits the longer. The same is true of what a client has sent ahead of the answer to its handshake.
+that may send no more is not read, except for the rest of a frame: nothing is dropped, and TCP slows the sender down. A
+message is counted with its first frame; control frames count as well, continuations do not. So that a read brings no
+more messages than are allowed, it is bounded, or the socket is peeked into first (``metering.py``). With TLS, one
+record may bring more: then the debt grows, and the side waits the longer. The same is true of what a client has sent
+ahead of the answer to its handshake.
 
 A side that waits is woken by the relay's own clock, since a sweep a second would be too coarse.
 
@@ -42,6 +43,7 @@ from gateway.tunnels.table.layout import (
     CLIENT,
     CLOSING_NS,
     CUT,
+    ENDED,
     EXPIRES_NS,
     GATEWAY,
     LIMIT,
@@ -49,6 +51,7 @@ from gateway.tunnels.table.layout import (
     MESSAGE_BURST_NS,
     MESSAGE_NS,
     NEXT_MESSAGE_NS,
+    PENDING,
     PHASE,
     PROTOCOL_ERROR,
     SCANNER,
@@ -62,6 +65,10 @@ if TYPE_CHECKING:
     from gateway.tunnels.relay.kernel import Kernel
 
 
+LATEST_NS = SECOND // 10
+"""How much time for messages a client gets back if it is woken late."""
+
+
 class Limiting(Failing):
     """Streams that are limited."""
 
@@ -70,6 +77,7 @@ class Limiting(Failing):
         super().__init__(kernel, cells, descriptors)
         self.refusal = 0  # what the latest call of ``_sift`` found: close code for the sender, 0 for no refused frame
         self.left = 0  # and how many bytes there are of that frame and behind it
+        self.woken = 0  # the row that is read because its client waited long enough; else 0
 
     # --- frames -------------------------------------------------------------------------------------------------------
 
@@ -97,19 +105,22 @@ class Limiting(Failing):
     def _allowed(self, here: int) -> int:
         """How many messages a side may send now, where they cost time; less than 1 for none."""
         cells = self.cells
-        ahead = max(cells[here + NEXT_MESSAGE_NS] - self.now, 0)
-        return (cells[here + MESSAGE_BURST_NS] - ahead) // cells[here + MESSAGE_NS]
+        return (self.now + cells[here + MESSAGE_BURST_NS] - self._paid_until(here)) // cells[here + MESSAGE_NS]
+
+    def _paid_until(self, here: int) -> int:
+        """When a side's next message is due. What it did not send in the past is lost, unless it was not read then."""
+        return max(self.cells[here + NEXT_MESSAGE_NS], self.now - LATEST_NS if self.woken else self.now)
 
     def _charge(self, row: int, side: int, messages: int) -> None:
-        """A side has sent messages that cost time: stop reading it if they are all that it may send now."""
+        """A side whose messages cost time has sent some, or none: stop reading it where it may send no more."""
         cells = self.cells
         here = row + SIDE_0 + side * SIDE_CELLS
-        cells[here + NEXT_MESSAGE_NS] = (
-            max(cells[here + NEXT_MESSAGE_NS], self.now) + messages * cells[here + MESSAGE_NS]
-        )
+        if messages:
+            cells[here + NEXT_MESSAGE_NS] = self._paid_until(here) + messages * cells[here + MESSAGE_NS]
+            if self._speaks_at(here) > self.now:
+                self._wait_to_speak(row)
         if not self._may_speak(row, here):
             self._watch(row, side)
-            self._wait_to_speak(row)
 
     def _wait_to_speak(self, row: int) -> None:
         """Have a client that waits for its next message be read when that may come, and looked at once a second."""
@@ -135,7 +146,23 @@ class Limiting(Failing):
         if self.now >= cells[row + EXPIRES_NS] and not cells[row + CLOSING_NS]:
             self.expire(row)
         elif cells[row + SIDE_0 + MESSAGE_NS]:
-            if self._may_speak(row, row + SIDE_0):
-                self._watch(row, CLIENT)
-            else:
+            if not self._may_speak(row, row + SIDE_0):
                 self._wait_to_speak(row)
+            elif self._is_readable(row):
+                self.woken = row
+                try:
+                    self._read_metered(row, CLIENT)
+                finally:
+                    self.woken = 0
+            if cells[row + STATE] == LIVE and cells[row + PHASE] != CUT:
+                self._watch(row, CLIENT)
+
+    def _is_readable(self, row: int) -> bool:
+        """Whether nothing but the cost of its messages may keep a client from being read."""
+        cells = self.cells
+        client = row + SIDE_0
+        return not cells[client + ENDED] and not cells[client + SIDE_CELLS + PENDING] and not cells[row + CLOSING_NS]
+
+    def _read_metered(self, row: int, side: int) -> None:
+        """Read from a side whose messages cost time; see :class:`Metering`."""
+        raise AssertionError("limits alone do not read")

@@ -226,7 +226,7 @@ class Pinging(Limiting):
             scan(cells, scanner, totals, data, pos, got, now, 0)
         if cells[here + PINGS_ANSWERED] == cells[here + PINGS_SENT]:
             cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] = LIMITED if limit else PASS
-        if messages and cells[here + MESSAGE_NS]:
+        if cells[here + MESSAGE_NS]:
             self._charge(row, side, messages)
         return got
 

@@ -3,18 +3,18 @@
 cimport cython
 from libc.stdint cimport int64_t
 
-from gateway.protocol.headers cimport announced, end_of_messages
+from gateway.protocol.headers cimport announced
 from gateway.protocol.scanner cimport scan
 from gateway.tunnels.relay.kernel cimport Kernel
-from gateway.tunnels.relay.sealed cimport Sealed
+from gateway.tunnels.relay.metering cimport Metering
 
-cdef int64_t BYTES, CLOSING_NS, COMPILED, CUT, DATA_AT, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, FD
-cdef int64_t FRAMES, FRAME_LIMIT, GATE, HALF, HEADER_BYTES, HEADER_LENGTH, HELD, INTEREST, LAST_NS, LEAST_RECORD_BYTES, LIMITED, LIVE, LONGEST, MAX_WAIT_MS, MESSAGE_NS, MILLISECOND, NEVER, NOT_READ, NO_OWNER
-cdef int64_t ONE_METERED, OPEN, PARTIAL_HEADER, PEEKED_BELOW, PEEKED_BYTES, PENDING, PHASE, PONG_DUE, REMAINING, REST, SCANNER, SECOND, SHORTEST, SHORTEST_FRAME, SIDE_0, SIDE_CELLS, STATE, STATUS, TLS
-cdef int64_t TOTALS, TOTAL_CELLS, T_BYTES, USUAL_MESSAGE
+cdef int64_t BYTES, COMPILED, CUT, DATA_AT, DIRTY, EAGAIN, EINTR, ENDED, EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, FD
+cdef int64_t FRAMES, FRAME_LIMIT, GATE, HELD, INTEREST, LAST_NS, LIMITED, LIVE, LONGEST, MAX_WAIT_MS, MESSAGE_NS, MILLISECOND, NEVER, NOT_READ, NO_OWNER
+cdef int64_t ONE_METERED, OPEN, PARTIAL_HEADER, PENDING, PHASE, PONG_DUE, REST, SCANNER, SECOND, SHORTEST, SIDE_0, SIDE_CELLS, STATE, STATUS, TLS
+cdef int64_t TOTALS, TOTAL_CELLS, T_BYTES
 
 
-cdef class Reading(Sealed):
+cdef class Reading(Metering):
     cdef int64_t upkeep_ns
 
     @cython.locals(kernel=Kernel, i=int, count=int, fd=int, owner=int, next_owner=int, mask=int, until=int64_t)
@@ -27,13 +27,6 @@ cdef class Reading(Sealed):
     cdef void _prefetch(self, int64_t row, int64_t side) noexcept
     @cython.locals(here=int64_t)
     cdef void _ready(self, int64_t row, int64_t side, int64_t mask) except *
-    @cython.locals(
-        kernel=Kernel, here=int64_t, messages=int64_t, rest=int64_t, size=int64_t, is_cut=bint, got=Py_ssize_t,
-        end=Py_ssize_t
-    )
-    cdef void _read_metered(self, int64_t row, int64_t side) except *
-    @cython.locals(half=bytearray)
-    cdef int64_t _record_bytes(self, int64_t row, int64_t side) except -1
     @cython.locals(kernel=Kernel, here=int64_t, there=int64_t, totals=int64_t, now=int64_t, rest=int64_t, sent=Py_ssize_t, dirty=int64_t)
     cdef void _relay(self, int64_t row, int64_t side, Py_ssize_t got) except *
     @cython.locals(released=Py_ssize_t, limit=int64_t, size=int64_t)

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 
 from gateway.protocol.headers import PARTIAL as PARTIAL_HEADER
 from gateway.protocol.headers import (
-    SHORTEST_FRAME,
     announced,
-    end_of_messages,
 )
 from gateway.protocol.scanner import (
     scan,
@@ -23,21 +21,17 @@ from gateway.protocol.scanner import (
 from gateway.protocol.scanner_state import (
     DATA_AT,
     FRAMES,
-    HEADER_LENGTH,
     OPEN,
-    REMAINING,
     REST,
     STATUS,
 )
-from gateway.protocol.tls.content import HEADER_BYTES
-from gateway.protocol.tls.state import HALF
 from gateway.tunnels.relay.kernel import COMPILED
-from gateway.tunnels.relay.sealed import (
-    Sealed,
+from gateway.tunnels.relay.metering import (
+    NOT_READ,
+    Metering,
 )
 from gateway.tunnels.table.layout import (
     BYTES,
-    CLOSING_NS,
     CUT,
     DIRTY,
     ENDED,
@@ -70,21 +64,8 @@ from gateway.tunnels.table.layout import (
 if TYPE_CHECKING:
     from gateway.tunnels.relay.kernel import Kernel
 
-NOT_READ = -1
 ONE_METERED = EPOLLIN | METERED
 """The event of a side whose messages cost time, when bytes are there and nothing else happened."""
-
-PEEKED_BELOW = 512
-"""If fewer bytes may be read because of what messages cost, the socket is peeked into, so that they are not cut."""
-
-PEEKED_BYTES = 4096
-"""How far, at least."""
-
-USUAL_MESSAGE = 1024
-"""Bytes: a peek goes as far as so many for each message that is allowed."""
-
-LEAST_RECORD_BYTES = 512
-"""What is read at least from a TLS side whose messages cost time."""
 
 SHORTEST, LONGEST = 6, 125
 """Bytes of a whole frame whose length fits in seven bits (RFC 6455 5.2), masked or not: least and most."""
@@ -92,7 +73,7 @@ MILLISECOND = 1_000_000
 MAX_WAIT_MS = 2**31 - 1
 
 
-class Reading(Sealed):
+class Reading(Metering):
     """Streams that are read."""
 
     def __init__(self, kernel: Kernel, cells: memoryview[int], descriptors: int) -> None:
@@ -196,55 +177,6 @@ class Reading(Sealed):
         elif mask & (EPOLLHUP | EPOLLERR) and cells[here + ENDED] and cells[row + STATE] == LIVE:
             self._deaf(row, side)
         self.served(row)
-
-    # --- sides whose messages cost time -------------------------------------------------------------------------------
-
-    def _read_metered(self, row: int, side: int) -> None:
-        """As :meth:`_relay` with ``NOT_READ``, but read no more messages than the side may send now."""
-        cells = self.cells
-        kernel = self.kernel
-        here = row + SIDE_0 + side * SIDE_CELLS
-        if cells[row + CLOSING_NS] or cells[here + SCANNER + STATUS] != OPEN:
-            self._relay(row, side, NOT_READ)
-            return
-        cells[row + DIRTY] = 1
-        messages = self._allowed(here)
-        if messages < 1:  # since the event came
-            self._watch(row, side)
-            self.served(row)
-            return
-        # So many bytes hold no more frames than that.
-        rest = cells[here + SCANNER + REMAINING]
-        size = min(rest + messages * SHORTEST_FRAME, kernel.receive_bytes)
-        if cells[here + TLS]:
-            self._read_records(row, side, max(size, self._record_bytes(row, side)))
-            return
-        is_cut = False
-        if size < PEEKED_BELOW and not cells[here + HELD] and not cells[here + SCANNER + HEADER_LENGTH]:
-            size = min(rest + max(PEEKED_BYTES, messages * USUAL_MESSAGE), kernel.receive_bytes)
-            got = kernel.peek(cells[here + FD], size)
-            if got <= 0:
-                self._read_nothing(row, side, got)
-                return
-            end = end_of_messages(kernel.data, rest, got, messages)
-            is_cut = end < got or got == size
-            size = end
-        got = kernel.recv_part(cells[here + FD], size)
-        if got <= 0:
-            self._read_nothing(row, side, got)
-            return
-        is_cut = is_cut or got == size
-        self._relay(row, side, got)
-        if is_cut:
-            self._ask_anew(here)  # if it still is read
-
-    def _record_bytes(self, row: int, side: int) -> int:
-        """Bytes of the TLS record that is being read from a side, as far as its header is known."""
-        cells = self.cells
-        if cells[cells[row + SIDE_0 + side * SIDE_CELLS + TLS] + HALF] < HEADER_BYTES:
-            return LEAST_RECORD_BYTES
-        half = self.halves[2 * row + side]
-        return max(HEADER_BYTES + (half[3] << 8 | half[4]), LEAST_RECORD_BYTES)
 
     # --- the hot path -------------------------------------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ A message costs one ``recv`` into the worker's buffer, one scan, one ``send``, a
 Bytes that the socket does not take are copied into a buffer made on demand, and the other side is not read until that
 buffer is empty (backpressure): memory is bounded by the receive buffer, and a slow reader slows its sender down.
 
-The class is built in eight files: ``streams.py`` sends and buffers, ``ending.py`` ends tunnels, ``failing.py`` ends
+The class is built in nine files: ``streams.py`` sends and buffers, ``ending.py`` ends tunnels, ``failing.py`` ends
 those that raise, ``limiting.py`` bounds them, ``pinging.py`` keeps them alive, ``sealed.py`` reads TLS records,
-``reading.py`` waits, reads and dispatches, and this file opens tunnels and moves them between processes.
+``metering.py`` reads a few messages, ``reading.py`` waits, reads and dispatches, and this file opens tunnels and moves
+them between processes.
 
 A worker may be killed between any two instructions. Its successor resumes each tunnel from the row and from the two
 connections, which the supervisor holds as well (``adopt``). No byte is lost, repeated or reordered, because of

@@ -17,6 +17,7 @@ from heapq import heappush
 from select import EPOLLIN, EPOLLOUT
 from typing import TYPE_CHECKING
 
+from gateway.protocol.scanner_state import REMAINING
 from gateway.protocol.tls.records import Records
 from gateway.protocol.tls.state import (
     ANSWER_DUE,
@@ -43,6 +44,7 @@ from gateway.tunnels.table.layout import (
     PENDING,
     READING,
     REGISTERED,
+    SCANNER,
     SHUT,
     SIDE_0,
     SIDE_CELLS,
@@ -298,8 +300,13 @@ class Streams:
             self.kernel.watch(self.cells[here + FD], True, watched)
 
     def _may_speak(self, row: int, here: int) -> bool:
-        """Whether a side whose messages cost time may send one now. Once the end has begun, it always may."""
-        return self.cells[row + CLOSING_NS] != 0 or self._speaks_at(here) <= self.now
+        """Whether a side whose messages cost time may send more now: a message, or the rest of a frame. Once the end
+        has begun, it always may."""
+        return (
+            self.cells[row + CLOSING_NS] != 0
+            or self.cells[here + SCANNER + REMAINING] != 0
+            or self._speaks_at(here) <= self.now
+        )
 
     def _speaks_at(self, here: int) -> int:
         """When a side whose messages cost time may send the next one."""

@@ -58,3 +58,23 @@ def test_a_step_that_costs_more_than_a_turn_is_made_all_the_same():
         turns.add(Step(poller, 5 * TURN_NS, done, number))
     assert [poller.heavy() for _ in range(3)] == [True, True, False]
     assert done == [0, 1, 2]
+
+
+def test_what_follows_steps_comes_behind_all_of_them_in_the_same_turn():
+    poller = FakePoller()
+    turns = Turns(poller)
+    done: list[int] = []
+
+    class Last(Step):
+        def turn(self) -> None:
+            super().turn()
+            turns.after(lambda: done.append(-self.number))
+
+    for number in (1, 2):
+        turns.add(Last(poller, 1, done, number))
+    turns.add(Last(poller, TURN_NS, done, 3))
+    turns.add(Last(poller, 1, done, 4))
+    assert poller.heavy()
+    assert done == [1, 2, 3, -1, -2, -3]
+    assert not poller.heavy()
+    assert done[6:] == [4, -4]

@@ -224,6 +224,11 @@ def test_the_client_that_owes_least_is_forgotten(quotas: Quotas) -> None:
     assert share.take_handshake(clients[-1], RATE, NS) == 0
     known = [quotas.entries.find(each, quotas.entries.set_of(each)) is not None for each in clients]
     assert known == [each is not clients[1] for each in clients]
+    # It begins anew, in the place of the one that owes least now; nobody's tokens are another's.
+    assert share.take_handshake(clients[1], RATE, NS) == 0
+    assert [quotas.entries.find(each, quotas.entries.set_of(each)) for each in (clients[1], clients[-1])].count(
+        None
+    ) == 1
 
 
 def test_no_room_is_said_and_changes_nothing(quotas: Quotas) -> None:
