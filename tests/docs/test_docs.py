@@ -255,3 +255,9 @@ def _anchors(page: Path) -> set[str]:
     """Anchors as GitHub makes them from headings."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_what_the_threat_model_calls_a_test_is_there() -> None:
+    named = set(re.findall(r"`(tests/[^`]+)`", (DOCS / "security.md").read_text()))
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} == set()
