@@ -333,8 +333,10 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
                 {
                     "address": address,
                     "up": state.table.is_up(number),
-                    "drained": number in state.drained_backends,
+                    "drained": backend.drain or number in state.drained_backends,
                     "weight": backend.weight,
+                    "max_tunnels": backend.max_tunnels,
+                    "backup": backend.backup,
                     "tunnels": counts[number],
                 }
             )

@@ -260,7 +260,7 @@ class TableCollector(Collector):
                 number = self._state.registry.backend(name, address)
                 idle.add_metric((name, address), self._state.table.idle_connections(number))
                 up.add_metric((name, address), self._state.table.is_up(number))
-                drained.add_metric((name, address), number in self._state.drained_backends)
+                drained.add_metric((name, address), backend.drain or number in self._state.drained_backends)
         yield up
         yield drained
         yield idle

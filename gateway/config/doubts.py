@@ -16,8 +16,9 @@ _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 
 def doubts(config: Config) -> Iterator[Conflict]:
     """Yield a warning for each backend that is one of the gateway's own listeners, for each unverified upstream, for
-    each certificate of a listener that is not valid now, or not for long, for weak credentials, for each route that no
-    request reaches, and for expressions that may take long. Reads the certificates."""
+    each cookie of two upstreams, for each certificate of a listener that is not valid now, or not for long, for weak
+    credentials, for each route that no request reaches, and for expressions that may take long. Reads the
+    certificates."""
     for check in (unreachable, useless, slow_expressions):
         yield from check(config.routes)
     for index, route in enumerate(config.routes):
@@ -28,6 +29,7 @@ def doubts(config: Config) -> Iterator[Conflict]:
         for number, pair in enumerate(listener.tls.certificates if listener.tls is not None else ()):
             for doubt in doubts_about(read_pair(pair.cert, pair.key)):
                 yield Conflict(("listen", index, "tls", "certificates", number, "cert"), doubt)
+    yield from _same_cookies(config)
     for name, upstream in config.upstreams.items():
         if upstream.tls is not None and upstream.tls.cert is not None:
             for doubt in doubts_about(read_pair(upstream.tls.cert, upstream.tls.key)):
@@ -43,6 +45,21 @@ def doubts(config: Config) -> Iterator[Conflict]:
                     hint = "the address of a server; requests that come back get 508"
                     yield Conflict(("upstreams", name, "backends", index, "address"), BadValue(message, hint))
                     break
+
+
+def _same_cookies(config: Config) -> Iterator[Conflict]:
+    """Yield sticky upstreams whose cookie has the name of an earlier one's."""
+    owners: dict[str, str] = {}
+    for name, upstream in config.upstreams.items():
+        sticky = upstream.resolved_sticky()
+        if sticky is None:
+            continue
+        owner = owners.setdefault(sticky.cookie, name)
+        if owner != name:
+            message = (
+                f"warning: the cookie {sticky.cookie} is that of {owner}, too: at one host each replaces the other's"
+            )
+            yield Conflict(("upstreams", name, "sticky", "cookie"), BadValue(message, "a name of its own"))
 
 
 def leads_to(backend: Address, listener: Address) -> bool:

@@ -17,6 +17,7 @@ from gateway.config.auth import Auth
 from gateway.config.auth_basic import Basic
 from gateway.config.auth_forward import ForwardAuth
 from gateway.config.auth_jwt import Jwt
+from gateway.config.balancing import Sticky
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
@@ -69,6 +70,7 @@ __all__ = [
     "Rewrite",
     "Route",
     "Share",
+    "Sticky",
     "TimeoutOverrides",
     "Timeouts",
     "Upstream",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from gateway.config.address import Address
 from gateway.config.settings_access import Access, Auth, Basic, ForwardAuth, Jwt, Rate, RouteLimits
+from gateway.config.settings_balancing import Backend, Sticky
 from gateway.config.settings_routes import FieldChanges, Match, OwnAnswer, Rewrite, Share
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "RouteLimits",
     "Settings",
     "Share",
+    "Sticky",
     "Timeouts",
     "Upstream",
     "UpstreamTls",
@@ -152,13 +154,6 @@ class KeepaliveSide(NamedTuple):
         return cls(side.ping_after, side.min, side.max, side.pong_timeout)
 
 
-class Backend(NamedTuple):
-    """One server of an upstream."""
-
-    address: Address
-    weight: int
-
-
 class Pool(NamedTuple):
     """Connections kept for plain HTTP, per worker and backend."""
 
@@ -187,7 +182,15 @@ class Upstream(NamedTuple):
     """Interchangeable backends."""
 
     backends: tuple[Backend, ...]
-    balance: Literal["round_robin", "least_tunnels"]
+    balance: Literal["round_robin", "least_tunnels", "random_two", "consistent_hash", "sticky"]
+    hash_on: str | None
+    """None unless it is ``consistent_hash``"""
+    hash_bound: float | None
+    """most load of a backend as a multiple of its share; None for any"""
+    sticky: Sticky | None
+    """None unless it is ``sticky``"""
+    slow_start: float | None
+    """seconds; None for full weights at once"""
     connect_retries: int
     loss_close_code: int | None
     """sent to a client when its backend vanishes; None for no Close frame"""
@@ -202,8 +205,12 @@ class Upstream(NamedTuple):
         """Convert an upstream. :param certificates: needed where it has TLS"""
         tls = upstream.tls
         return cls(
-            backends=tuple(Backend(backend.address, backend.weight) for backend in upstream.backends),
+            backends=tuple(map(Backend.of, upstream.backends)),
             balance=upstream.balance,
+            hash_on=upstream.resolved_hash_on(),
+            hash_bound=upstream.hash_bound,
+            sticky=Sticky.of(upstream),
+            slow_start=upstream.slow_start,
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,

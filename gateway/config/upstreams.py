@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_backend
+from gateway.config.balancing import Balance, HashBound, HashOn, Sticky, misfits
 from gateway.config.closecodes import CloseCode
-from gateway.config.durations import Duration, is_off
+from gateway.config.durations import Duration, DurationOrOff, is_off
 from gateway.config.errors import BadValue, KeyPath
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.upstream_tls import UpstreamTls
@@ -26,6 +27,18 @@ class Backend(Section):
         ge=1,
         le=65535,
         description="Share of the upstream's tunnels, relative to the other backends",
+    )
+    max_tunnels: Annotated[int, Strict(), Field(ge=1, le=1048576)] | None = Field(
+        default=None,
+        description="How many tunnels it may have, over all workers; without it any number",
+    )
+    backup: Annotated[bool, Strict()] = Field(
+        default=False,
+        description="Whether it is used only while no other backend is in service and has room",
+    )
+    drain: Annotated[bool, Strict()] = Field(
+        default=False,
+        description="Whether it gets nothing new; its tunnels live on",
     )
 
 
@@ -90,9 +103,25 @@ class Upstream(Section):
         Annotated[Backend, BeforeValidator(_from_address, json_schema_input_type=BackendAddress | Backend)],
         ...,
     ] = Field(min_length=1, description="Servers, each an address or a mapping with an address and a weight")
-    balance: Literal["round_robin", "least_tunnels"] = Field(
+    balance: Balance = Field(
         default="least_tunnels",
-        description="How a backend is chosen: each in turn, or the one with the fewest tunnels and requests",
+        description="How a backend is chosen: each in turn; the one with the fewest tunnels and requests; the less"
+        " loaded of two at random; by a hash of the request; by a cookie of the gateway's own",
+    )
+    hash_on: HashOn | None = Field(
+        default=None,
+        description="What consistent_hash goes by: client_ip (the default), path, header:NAME, cookie:NAME, query:NAME",
+    )
+    hash_bound: HashBound = Field(
+        default=2.0,
+        description="Most load of a backend under consistent_hash, as a multiple of its share; beyond it keys go to"
+        " their next choices; off: no bound",
+    )
+    sticky: Sticky | None = Field(default=None, description="The cookie of `balance: sticky`")
+    slow_start: DurationOrOff = Field(
+        default="30s",
+        validate_default=True,
+        description="How long the weight of a backend grows that has come (back) into service; off: not at all",
     )
     connect_retries: Annotated[int, Strict()] = Field(
         default=2,
@@ -138,9 +167,19 @@ class Upstream(Section):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield backends with the same address as an earlier one, and those without a name to verify."""
+        """Yield backends with the same address as an earlier one, those without a name to verify, and keys that have no
+        effect."""
+        yield from misfits(written)
         yield from _without_name(written)
         yield from repeated(_addresses(written), _listed_twice)
+
+    def resolved_hash_on(self) -> str | None:
+        """What is hashed; None if nothing is."""
+        return (self.hash_on or "client_ip") if self.balance == "consistent_hash" else None
+
+    def resolved_sticky(self) -> Sticky | None:
+        """The cookie; None if there is none."""
+        return (self.sticky or Sticky()) if self.balance == "sticky" else None
 
 
 def _addresses(written: Mapping[str, object]) -> Iterator[tuple[KeyPath, Address]]:

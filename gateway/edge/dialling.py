@@ -151,7 +151,7 @@ class Dial:
             self._failure = Refused(502, "the backend's name does not resolve", "connect_error")
         self._unresolved = len(attempts.unresolved)
         if attempt is None:
-            self._caller.not_dialled(self._failure or Refused(503, "no backend", "unavailable"))
+            self._caller.not_dialled(self._failure or Refused(503, attempts.why_none(), "unavailable"))
         return attempt
 
     def _connect(self, attempt: Attempt) -> None:

@@ -41,6 +41,7 @@ from gateway.observe.handshakes import Handshakes
 from gateway.observe.requests import Requests
 from gateway.observe.tls import TlsHandshakes
 from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
+from gateway.tunnels.table.standing import TableStanding
 
 if TYPE_CHECKING:
     from gateway.config.settings import Listener, ListenerTls, Settings, UpstreamTls
@@ -97,7 +98,8 @@ class Edge:
             self.limiting.take_handshake,
             loop_mark=loop_mark(gateway_id),
         )
-        self.config = InForce(registry, slice_.table.load, gateway_id, services)
+        table = slice_.table
+        self.config = InForce(registry, TableStanding(table), gateway_id, services, table.secret())
         self.handshakes = Handshakes(events, self.batch, access_log)
         self.requests = Requests(events, self.batch, access_log)
         self.owner = Owner(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.config.settings import Access as AccessSettings
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from gateway.config.settings import Auth, Settings
     from gateway.edge.access.method import Method
     from gateway.edge.access.services import Services
+    from gateway.routing.balancing import Standing
     from gateway.routing.registry import Registry
 
 NS = 1_000_000_000
@@ -25,16 +25,20 @@ NO_RULES = AccessSettings((), (), (), None)
 class InForce:
     """What applies to every request from now on. Tunnels and requests on their way keep what they began with."""
 
-    def __init__(self, registry: Registry, load: Callable[[int], int], gateway_id: int, services: Services) -> None:
+    def __init__(
+        self, registry: Registry, standing: Standing, gateway_id: int, services: Services, secret: bytes = b""
+    ) -> None:
         """
-        :param load: tunnels and requests that all workers together have at a backend, by its number
+        :param standing: state and load of backends
         :param gateway_id: the same in all processes of this gateway, and in no other gateway
+        :param secret: likewise, and not to be guessed
         :param services: what access rules use
         """
         self._services = services
         self._methods: dict[Auth, Method] = {}
         self.registry = registry
-        self._load = load
+        self._standing = standing
+        self._secret = secret
         # RFC 8586. Via would do, too, but nginx compresses nothing for requests that have it, nor do others.
         self.loop_mark = loop_mark(gateway_id)
         """names this gateway in ``CDN-Loop``"""
@@ -115,6 +119,6 @@ class InForce:
 
     def _use_routes(self, settings: Settings, drained_backends: frozenset[int]) -> None:
         self.drained_backends = drained_backends
-        self.routes = Routes(settings, self.registry, self._load, drained_backends)
+        self.routes = Routes(settings, self.registry, self._standing, drained_backends, self._secret)
         upstreams = self.routes.upstreams.values()
         self.in_service = frozenset(target.number for upstream in upstreams for target in upstream.targets)

@@ -17,6 +17,7 @@ from gateway.edge.forwarding import interim_to_client, switch_to_client
 from gateway.edge.proxied import header_for
 from gateway.edge.refused import Refused
 from gateway.edge.splicing import fill_row, give_up_unacknowledged
+from gateway.edge.stickiness import key_of, with_cookie
 from gateway.edge.to_backend import upgrade_to_backend
 from gateway.observe.backends import DIAL, TUNNEL
 from gateway.observe.events import CLIENT_GONE
@@ -125,9 +126,10 @@ class Upgrade:
         """Dial."""
         shared = self._shared
         request = self._request
-        attempts = Attempts(request.upstream, shared.addresses.of)
+        upstream = request.upstream
+        attempts = Attempts(upstream, shared.addresses.of, key_of(request, shared.config.trust))
         head = upgrade_to_backend(request, shared.config)
-        preamble = header_for(request.upstream, request.peer, self._client.fd)
+        preamble = header_for(upstream, request.peer, self._client.fd)
         dial = self._dial = Dial(shared.dialler, self, attempts, head, request.route.limits.connect_ns, preamble)
         dial.start()
 
@@ -294,7 +296,7 @@ class Upgrade:
         elif self._attempt[0].number in config.drained_backends:
             self._refuse(Refused(503, "the backend is being taken out of service", "unavailable"))
         else:
-            self._open(answer, subprotocol, early)
+            self._open(with_cookie(answer, self._request, self._attempt[0]), subprotocol, early)
 
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""

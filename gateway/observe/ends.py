@@ -21,6 +21,7 @@ from gateway.tunnels.table.layout import (
     ID,
     INITIATORS,
     KIND,
+    LIMIT,
     OPENED_NS,
     ROUTE,
     SCANNER,
@@ -116,6 +117,8 @@ class Ends:
         events = self._events.route(route)
         batch = self._batch
         batch.count(events.closed(INITIATORS[end.initiator], CAUSES[end.cause]))
+        if end.cause == LIMIT:
+            batch.count(self._events.limited(route, "frame_size"))
         if end.cut != NEITHER:
             batch.observe(events.drop_idle(SIDES[end.cut]), end.silence_ns / NS)
         batch.observe(events.tunnel_seconds, seconds)

@@ -77,7 +77,7 @@ class Attempts:
             return self.target, family, address
         if not self._left:
             return None
-        pick = self._upstream.policy.pick
+        pick = self._upstream.pick
         while target := pick(self._key, self._tried, brief=self._brief):
             self._tried += (target,)
             if found := self._addresses(target.address):
@@ -90,3 +90,7 @@ class Attempts:
             self.unresolved += (target,)
         self._left = 0
         return None
+
+    def why_none(self) -> str:
+        """Why there was nothing to connect to, where no attempt was made."""
+        return self._upstream.why_none()

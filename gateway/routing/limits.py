@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gateway.config.settings import KeepaliveSide, Timeouts
+from gateway.config.settings_access import RouteLimits
 
 NS = 1_000_000_000
 NEVER_NS = 2**62
@@ -30,8 +31,10 @@ class Limits:
     """time of messages that a client may send at once"""
 
     @classmethod
-    def of(cls, timeouts: Timeouts) -> Limits:
+    def of(cls, timeouts: Timeouts, limits: RouteLimits | None = None) -> Limits:
         """The same in nanoseconds."""
+        messages = limits.messages if limits is not None else None
+        message_ns = 0 if messages is None else max(round(NS / messages.per_second), 1)
         return cls(
             nanoseconds(timeouts.connect),
             nanoseconds(timeouts.handshake),
@@ -41,6 +44,9 @@ class Limits:
             nanoseconds(timeouts.response),
             nanoseconds(timeouts.idle),
             nanoseconds(timeouts.max_lifetime),
+            (limits.frame_size or 0) if limits is not None else 0,
+            message_ns,
+            0 if messages is None else messages.burst * message_ns,
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from gateway.config.settings import Settings, Timeouts
 from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.target import other_paths
 from gateway.routing.answers import OwnAnswer
+from gateway.routing.balancing import Standing
 from gateway.routing.changes import Changes
 from gateway.routing.further import Looks
 from gateway.routing.limits import Keepalive, Limits
@@ -71,14 +72,22 @@ class Routes:
     """The routes of a configuration, in order."""
 
     def __init__(
-        self, config: Settings, registry: Registry, load: Callable[[int], int], drained: Collection[int] = ()
+        self,
+        config: Settings,
+        registry: Registry,
+        standing: Standing,
+        drained: Collection[int] = (),
+        secret: bytes = b"",
     ) -> None:
         """
-        :param load: tunnels and requests in flight that all workers together have to a backend, by its number
+        :param standing: state and load of backends
         :param drained: numbers of backends that get nothing new
+        :param secret: of this gateway, for cookies
         :raises ValueError: the registry has no number for a name: it was not shown this configuration
         """
-        self.upstreams = {name: Upstream(name, config, registry, load, drained) for name in config.upstreams}
+        self.upstreams = {
+            name: Upstream(name, config, registry, standing, drained, secret) for name in config.upstreams
+        }
         self.routes = [
             Route(
                 name=route.name,
@@ -87,7 +96,7 @@ class Routes:
                 upgrades=frozenset(name.encode() for name in route.upgrades),
                 proxies_http=route.http == "proxy",
                 timeouts=route.timeouts,
-                limits=Limits.of(route.timeouts),
+                limits=Limits.of(route.timeouts, route.limits),
                 keepalive=(Keepalive.of(route.client), Keepalive.of(route.backend)),
                 shares=self._shares_of(route),
                 answer=OwnAnswer(route.answer) if route.answer is not None else None,

@@ -13,6 +13,9 @@ from gateway.tunnels.table.layout import ID, PONG_NS, SCANNER, SIDE_0, SIDE_CELL
 
 from .gateways import CONFIG, NS, FakeGateway
 
+PLAIN = {"max_tunnels": None, "backup": False}
+"""of a backend without options"""
+
 
 @pytest.fixture
 def gateway():
@@ -82,14 +85,16 @@ def test_status_says_what_runs_and_what_it_does(gateway):
             "name": "chat",
             "balance": "round_robin",
             "backends": [
-                {"address": "127.0.0.1:9001", "up": True, "drained": False, "weight": 1, "tunnels": 2},
-                {"address": "chat2.internal:9001", "up": False, "drained": False, "weight": 2, "tunnels": 0},
+                {"address": "127.0.0.1:9001", "up": True, "drained": False, "weight": 1, **PLAIN, "tunnels": 2},
+                {"address": "chat2.internal:9001", "up": False, "drained": False, "weight": 2, **PLAIN, "tunnels": 0},
             ],
         },
         {
             "name": "feed",
             "balance": "least_tunnels",
-            "backends": [{"address": "unix:/run/feed.sock", "up": True, "drained": False, "weight": 1, "tunnels": 1}],
+            "backends": [
+                {"address": "unix:/run/feed.sock", "up": True, "drained": False, "weight": 1, **PLAIN, "tunnels": 1}
+            ],
         },
     ]
 

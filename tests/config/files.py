@@ -59,8 +59,9 @@ upstreams:
   chat:
     backends:
       - 127.0.0.1:9001                 # [A] host:port, unix:/path
-      - {address: chat2.internal:9001, weight: 2}
-    balance: least_tunnels             # [A] round_robin, least_tunnels
+      - {address: chat2.internal:9001, weight: 2, max_tunnels: 5000, backup: false, drain: false}   # [G] but weight
+    balance: consistent_hash           # [A] round_robin, least_tunnels; [G] random_two, consistent_hash, sticky
+    hash_on: client_ip                 # [G] client_ip, path, header:NAME, cookie:NAME, query:NAME
     connect_retries: 2                 # [A] other backends tried when connecting fails
     tls: {ca: internal.pem, server_name: chat.internal, cert: gw.pem, key: gw.key, verify: true}   # [E]
     proxy_protocol: v2                 # [E]

@@ -94,6 +94,27 @@ def test_any_address_leads_to_itself(ip, port):
     assert leads_to(parse_backend(text), parse_listen(text))
 
 
+def test_two_cookies_of_one_name(tmp_path):
+    def sticky(address, cookie):
+        return {"backends": [address], "balance": "sticky", **cookie}
+
+    text = json.dumps(
+        {
+            "listen": [{"address": "0.0.0.0:80"}],
+            "upstreams": {
+                "one": sticky("a:1", {}),
+                "two": sticky("b:1", {"sticky": {"cookie": "gateway_backend"}}),
+                "three": sticky("c:1", {"sticky": {"cookie": "three"}}),
+            },
+            "routes": [
+                {"name": name, "upstream": name, "match": {"path": f"/{name}"}} for name in ("one", "two", "three")
+            ],
+        }
+    )
+    (warning,) = warnings(tmp_path, text)
+    assert "upstreams.two.sticky.cookie: warning: the cookie gateway_backend is that of one, too" in warning
+
+
 def test_weak_tokens(tmp_path):
     jwt = "{secret: %s, keys: '%s', algorithms: [HS256, HS512, RS256], from: [header, 'query:t']}"
     text = MINIMAL.replace(

@@ -12,7 +12,15 @@ from gateway.config import json_schema
 from .files import CONTRACT, MINIMAL, complaints, route, with_top
 
 SCHEMA = json_schema()
-TYPES = {"object": dict, "array": list, "boolean": bool, "string": str, "integer": int, "null": type(None)}
+TYPES = {
+    "object": dict,
+    "array": list,
+    "boolean": bool,
+    "string": str,
+    "integer": int,
+    "number": (int, float),
+    "null": type(None),
+}
 
 
 def fits(value: Any, schema: dict[str, Any]) -> bool:
@@ -26,7 +34,9 @@ def fits(value: Any, schema: dict[str, Any]) -> bool:
     if "enum" in schema and value not in schema["enum"]:
         return False
     expected = schema.get("type")
-    if expected and (not isinstance(value, TYPES[expected]) or (expected == "integer" and isinstance(value, bool))):
+    if expected and (
+        not isinstance(value, TYPES[expected]) or (expected in ("integer", "number") and isinstance(value, bool))
+    ):
         return False
     if isinstance(value, str):
         return len(value) >= schema.get("minLength", 0) and bool(re.search(schema.get("pattern", ""), value))

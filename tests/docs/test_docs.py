@@ -135,6 +135,8 @@ _IN_WORDS = {"routes[].respond.body": "empty"} | dict.fromkeys(
     ),
     "none",
 )
+OF_THEIR_OWN = {"upstreams.NAME.hash_on": "client_ip"}
+"""Keys without a default in the schema, as they may be there only beside another one."""
 
 
 def test_defaults_are_as_documented() -> None:
@@ -156,10 +158,14 @@ def test_defaults_are_as_documented() -> None:
             expected = "off"
         elif key.startswith("routes[].match.") or key in ("routes[].origins", "routes[].allow"):
             expected = "any"
+        elif key == "upstreams.NAME.backends[].max_tunnels":
+            expected = "any number"
+        elif key == "upstreams.NAME.sticky.secret":
+            expected = "the gateway's own"
         elif key == "admin.token" or ((".tls." in key or key == "listen[].tls") and "default" not in schema[key]):
             expected = "none"
         else:
-            default = schema[key].get("default")
+            default = OF_THEIR_OWN.get(key, schema[key].get("default"))
             if isinstance(default, bool):
                 default = str(default).lower()
             if default is None:
@@ -261,3 +267,9 @@ def _anchors(page: Path) -> set[str]:
     """Anchors as GitHub makes them from headings."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_what_the_threat_model_calls_a_test_is_there() -> None:
+    named = set(re.findall(r"`(tests/[^`]+)`", (ROOT / "docs" / "security.md").read_text()))
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} == set()

@@ -14,6 +14,7 @@ from gateway.protocol.heads import RequestHead
 from gateway.routing.registry import Registry
 
 from ..protocol.heads import handshake, request_head
+from ..routing.standing import FakeStanding
 from ..routing.tables import config_of, routes_of
 
 TRUSTED = ("10.0.0.0/8", "2001:db8::/32")
@@ -30,7 +31,7 @@ def in_force(*routes, **keys) -> InForce:
     config = config_of(routes or [{}], trusted_proxies=list(TRUSTED), **keys)
     registry = Registry(100, 100)
     registry.admit(config)
-    made = InForce(Registry(100, 100), lambda number: 0, GATEWAY_ID, SERVICES)
+    made = InForce(Registry(100, 100), FakeStanding(), GATEWAY_ID, SERVICES)
     made.use(Settings.of(config), registry, frozenset())
     return made
 

@@ -378,11 +378,12 @@ async def test_the_end_of_a_gateway(
             await client.send(request("/", GOOD, "X-Case: hang"))
             await within(auth.came.wait(), "a sub-request")
         gateway.term()
+        if in_flight:
+            assert (await client.answer()).text.startswith("503 Service Unavailable: this gateway is shutting down")
+        await client.close()
         await gateway.exits(0)
         gateway.check_log()
         assert not [line for line in gateway.stderr.lines if "nclosed" in line or "never" in line]
-        if in_flight:
-            assert (await client.answer()).text.startswith("503 Service Unavailable: this gateway is shutting down")
     finally:
         await auth.close()
 

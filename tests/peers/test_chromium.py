@@ -20,6 +20,7 @@ from tests.support.certificates import Authority
 from tests.support.deadline import SCALE, within
 from tests.support.gateway import route
 from tests.support.ports import free_port
+from tests.support.tokens import SECRET, hs256
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -61,11 +62,25 @@ try {
 await fetch("/result", {method: "POST", body: JSON.stringify(found)});
 </script>"""
 
+TOKENS_PAGE = """<!doctype html><title>tokens</title><script type="module">
+const found = [];
+for (const offered of OFFERED) {
+    const socket = new WebSocket(`ws://${location.host}/tokens`, offered);
+    found.push(await new Promise(resolve => {
+        socket.onopen = () => socket.send("hello");
+        socket.onmessage = event => { resolve([socket.protocol, event.data]); socket.close(); };
+        socket.onerror = () => resolve("error");
+    }));
+}
+await fetch("/result", {method: "POST", body: JSON.stringify(found)});
+</script>"""
+
 
 class Site:
     """A page, events, and where the page reports to."""
 
-    def __init__(self) -> None:
+    def __init__(self, page: str = PAGE) -> None:
+        self._page = page
         self.result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         app = web.Application()
         app.router.add_get("/", self.page)
@@ -74,7 +89,7 @@ class Site:
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
 
     async def page(self, _: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
+        return web.Response(text=self._page, content_type="text/html")
 
     async def events(self, _: web.Request) -> web.Response:
         return web.Response(text="data: an event\n\n", content_type="text/event-stream")
@@ -83,6 +98,22 @@ class Site:
         if not self.result.done():
             self.result.set_result(await request.json())
         return web.Response()
+
+
+def browser(directory: Path) -> tuple[str, ...]:
+    """The command of a browser that opens the page at the URL behind it."""
+    return (
+        program("chromium"),
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        f"--user-data-dir={directory}/profile",
+    )
 
 
 def key_hash(cert: Path) -> str:
@@ -113,16 +144,7 @@ async def test_a_page_and_its_websocket(
             }
         )
         await servers.start(
-            program("chromium"),
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-dev-shm-usage",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            f"--user-data-dir={tmp_path}/profile",
+            *browser(tmp_path),
             f"--ignore-certificate-errors-spki-list={key_hash(pair.cert)}",
             *(("--ssl-version-max=tls1.2",) if version == "1.2" else ()),
             f"https://localhost:{gateway.address.rpartition(':')[2]}/" if version else gateway.http("/"),
@@ -146,5 +168,37 @@ async def test_a_page_and_its_websocket(
             labels = {"side": "client", "result": "ok", "version": version}
             assert scrape.value("gateway_tls_handshakes_total", **labels) >= 2
         assert json.loads(gateway.stdout.lines[0])["event"] == "http"
+    finally:
+        await site.runner.cleanup()
+
+
+async def test_tokens_among_subprotocols(
+    start_gateway: StartGateway, backends: Backends, servers: Servers, tmp_path: Path
+) -> None:
+    """A browser fails a handshake whose answer selects none of the subprotocols that it has offered."""
+    token = hs256()
+    offers = [
+        (["bearer", token, "v10.stomp"], ["v10.stomp", "hello"]),
+        (["v10.stomp", "bearer." + token], ["v10.stomp", "hello"]),
+        (["bearer", token], ["bearer", "hello"]),
+        (["bearer", token[:-1], "v10.stomp"], "error"),
+        (["v10.stomp"], "error"),
+    ]
+    site = Site(TOKENS_PAGE.replace("OFFERED", json.dumps([offered for offered, _ in offers])))
+    await site.runner.setup()
+    port = free_port()
+    await web.TCPSite(site.runner, "127.0.0.1", port).start()
+    try:
+        echo = await backends.echo()
+        jwt = {"secret": SECRET, "algorithms": ["HS256"], "from": ["subprotocol:bearer"]}
+        gateway = await start_gateway(
+            {
+                "upstreams": {"site": {"backends": [f"127.0.0.1:{port}"]}, "echo": {"backends": [echo.address]}},
+                "routes": [route("tokens", "echo", auth={"jwt": jwt}), route("site", "site", "/")],
+            }
+        )
+        await servers.start(*browser(tmp_path), gateway.http("/"))
+        found = await within(site.result, "the page to report", 60 * SCALE)
+        assert found == [expected for _, expected in offers]
     finally:
         await site.runner.cleanup()

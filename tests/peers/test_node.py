@@ -13,7 +13,7 @@ import pytest_asyncio
 from tests.conftest import StartGateway
 from tests.peers.servers import Servers, node_script, program
 from tests.support.deadline import SCALE
-from tests.support.gateway import to_one
+from tests.support.gateway import route, to_one
 from tests.support.ports import free_port
 from tests.support.process import run
 
@@ -73,6 +73,35 @@ async def test_socket_io(
     scrape = await gateway.scrape()
     assert scrape.value("gateway_handshakes_total") == (after == "websocket")
     assert (scrape.value("gateway_http_requests_total", code="200") > 1) == (before == "polling")
+
+
+@pytest.mark.parametrize("balance", ["sticky", "client_ip"])
+async def test_socket_io_with_two_instances(start_gateway: StartGateway, servers: Servers, balance: str) -> None:
+    """Each knows the sessions that it has begun, and answers 400 to all others."""
+    backends = [await serve(servers, "socketio_server.js") for _ in range(2)]
+    how = {"balance": "sticky"} if balance == "sticky" else {"balance": "consistent_hash", "hash_on": balance}
+    gateway = await start_gateway(
+        {"workers": 2, "upstreams": {"chat": {"backends": backends, **how}}, "routes": [route("all", "chat", "/")]}
+    )
+    for _ in range(4):
+        found = await client("socketio_client.js", gateway.http(), "polling,websocket")
+        assert found.get("error") is None
+        assert (found["before"], found["after"], found["tries"]) == ("polling", "websocket", 1)
+    assert {record["status"] for record in gateway.log_records(event="http")} == {200}
+
+
+async def test_socket_io_by_the_hash_of_its_session(start_gateway: StartGateway, servers: Servers) -> None:
+    """The first poll has no session yet, so the second may belong elsewhere. The client then connects again."""
+    backends = [await serve(servers, "socketio_server.js") for _ in range(2)]
+    how = {"balance": "consistent_hash", "hash_on": "query:sid"}
+    gateway = await start_gateway(
+        {"workers": 2, "upstreams": {"chat": {"backends": backends, **how}}, "routes": [route("all", "chat", "/")]}
+    )
+    found = await client("socketio_client.js", gateway.http(), "polling,websocket", "40")
+    assert found.get("error") is None
+    assert (found["before"], found["after"]) == ("polling", "websocket")
+    found = await client("socketio_client.js", gateway.http(), "websocket")
+    assert (found.get("error"), found["after"]) == (None, "websocket")
 
 
 @pytest_asyncio.fixture(loop_scope="module")

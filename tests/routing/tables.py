@@ -8,6 +8,8 @@ from gateway.routing.matching import Subject
 from gateway.routing.registry import Registry
 from gateway.routing.routes import Routes
 
+from .standing import FakeStanding
+
 
 def config_of(routes, upstreams=None, **keys) -> Config:
     """A configuration with these routes (each named after its place, and leading to ``chat``, unless it says)."""
@@ -24,12 +26,12 @@ def _goal(route):
     return {} if route.keys() & {"upstreams", "redirect", "respond"} else {"upstream": "chat"}
 
 
-def routes_of(*routes, upstreams=None, load=lambda number: 0, drained=(), **keys) -> Routes:
+def routes_of(*routes, upstreams=None, standing=None, drained=(), secret=b"", **keys) -> Routes:
     """The routes that a worker makes of :func:`config_of`."""
     config = config_of(routes, upstreams, **keys)
     registry = Registry(100, 100)
     registry.admit(config)
-    return Routes(Settings.of(config), registry, load, drained)
+    return Routes(Settings.of(config), registry, standing or FakeStanding(), drained, secret)
 
 
 def found(routes: Routes, path="/", host="chat.example.com", subprotocols=()) -> str | None:

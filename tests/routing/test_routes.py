@@ -11,6 +11,7 @@ from gateway.routing.registry import Registry
 from gateway.routing.routes import MAX_KNOWN, MAX_KNOWN_BYTES, NoRoute, Routes
 
 from ..protocol.heads import request_head
+from .standing import FakeStanding
 from .tables import config_of, found, routes_of
 
 
@@ -97,8 +98,8 @@ def test_backends_keep_their_numbers_over_a_reload():
     registry.admit(first)
     second = config_of([{"name": "new"}, {}], {"chat": {"backends": ["c:1", "b:1"]}, "other": {"backends": ["b:1"]}})
     registry.admit(second)
-    old = Routes(Settings.of(first), registry, lambda number: 0)
-    new = Routes(Settings.of(second), registry, lambda number: 0)
+    old = Routes(Settings.of(first), registry, FakeStanding())
+    new = Routes(Settings.of(second), registry, FakeStanding())
     assert [(t.label, t.number, t.weight) for t in old.upstreams["chat"].targets] == [("a:1", 0, 1), ("b:1", 1, 3)]
     assert [(t.label, t.number) for t in new.upstreams["chat"].targets] == [("c:1", 2), ("b:1", 1)]
     assert [(t.label, t.number, t.upstream) for t in new.upstreams["other"].targets] == [("b:1", 3, "other")]
@@ -107,7 +108,7 @@ def test_backends_keep_their_numbers_over_a_reload():
 
 def test_a_configuration_that_the_registry_was_not_shown():
     with pytest.raises(ValueError, match="is not in list"):
-        Routes(Settings.of(config_of([{}])), Registry(100, 100), lambda number: 0)
+        Routes(Settings.of(config_of([{}])), Registry(100, 100), FakeStanding())
 
 
 # --- what was found is kept -------------------------------------------------------------------------------------------

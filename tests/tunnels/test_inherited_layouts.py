@@ -10,6 +10,7 @@ import pytest
 
 from gateway.tunnels.moving.mirrors import Mirrors
 from gateway.tunnels.table.conversion import CannotConvert
+from gateway.tunnels.table.fields import defaults
 from gateway.tunnels.table.layout import DIRTY, ID, LIVE, STATE, T_GAPS_SUM_NS, TOTALS, W_HIGH_ROWS
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
@@ -55,6 +56,21 @@ def test_a_table_that_all_have_left(high: int, room: int) -> None:
     assert table.cells[table.totals_at(0, 1) + T_GAPS_SUM_NS] == 5
     slice_ = Slice(table, 0)
     assert slice_.rows_in_use == table.live(1) == 3
+    table.close()
+
+
+def test_a_table_from_before_cookies_were_signed_gets_a_secret() -> None:
+    old = Table.create(1, 4)
+    own = old.description
+    names = {name: place for name, place in own.header.names.items() if "SECRET" not in name}
+    older = replace(own, version=4, header=replace(own.header, names=names))
+    fd = translated(old, older, defaults)
+    old.close()
+    table = Mirrors.inherit(fd, 4, lambda: NAMES).table
+    again = Mirrors.inherit(os.dup(table.fd), 4, lambda: NAMES).table
+    assert len(set(table.secret())) > 4
+    assert again.secret() == table.secret()
+    again.close()
     table.close()
 
 

@@ -49,8 +49,10 @@ def test_everything_is_counted_once_all_the_way(transition: Begin) -> None:
     old.cells[old.worker(1) + W_LAST_ID] = 77
     old.cells[old.worker(1) + W_ADOPTED] = 3
     old.cells[old.backend_at(0, 2) + B_CONNECT_NS] = -5
+    secret = old.secret()
     made = transition(rig)
     table, expected = made.table, [1000, 0]
+    assert table.secret() == secret
     assert table.cells[H_STARTED_UNIX_NS] == 12345
     assert table.cells[table.worker(1) + W_LAST_ID] == 77
     assert not table.is_up(2)

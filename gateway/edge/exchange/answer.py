@@ -10,6 +10,7 @@ from gateway.edge.exchange.sides import BACKEND, NOT_NOW
 from gateway.edge.exchange.upload import Upload
 from gateway.edge.known_answers import KnownAnswer
 from gateway.edge.refused import Refused
+from gateway.edge.stickiness import with_cookie
 from gateway.protocol.answers import ResponseReader
 from gateway.protocol.bodies import BadBody, Dechunker, UntilClose
 from gateway.protocol.heads import BadResponse
@@ -159,11 +160,16 @@ class Answer(Upload):
             and not shared.config.draining
         )
         changes = request.route.answer_changes
-        if keeps and request.head.http11 and known.is_plain and at and changes is None:
+        sticky = request.upstream.sticky is not None
+        if keeps and request.head.http11 and known.is_plain and at and not sticky and changes is None:
             out = data if end == len(data) else data[:end]
         else:
             payload = data[at:end] if not isinstance(body, Dechunker) else b"".join(data[a:b] for a, b in body.slices)
-            out = known.head_for(request.head.http11, keeps, changes) + payload
+            head = known.head_for(request.head.http11, keeps, changes)
+            if sticky:
+                assert self._backend is not None
+                head = with_cookie(head, request, self._backend.target)
+            out = head + payload
         if complete:
             self._body = None
             self._complete = True

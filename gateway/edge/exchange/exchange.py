@@ -12,6 +12,7 @@ from gateway.edge.exchange.sides import BACKEND, CLIENT, GATEWAY, HEAD
 from gateway.edge.pool import BackendConnection
 from gateway.edge.proxied import header_for
 from gateway.edge.refused import Refused
+from gateway.edge.stickiness import key_of
 from gateway.edge.to_backend import request_to_backend
 from gateway.observe.backends import DIAL, POOL, REQUEST
 from gateway.observe.requests import CLIENT_CLOSED_REQUEST, Logged
@@ -77,12 +78,13 @@ class Exchange(Answer):
             pinned is not None
             and pinned.target.upstream == upstream.name
             and pinned.proxy_protocol == upstream.proxy_protocol
+            and (pinned.is_authenticated or not upstream.is_keyed)
             and shared.pool.claim(pinned, shared.relay.now, self._repeatable)
         ):
             self._count(pinned.target.number)
             self._use(pinned, POOL)
             return
-        attempts = self._attempts = Attempts(upstream, shared.addresses.of, brief=True)
+        attempts = self._attempts = self._new_attempts()
         attempt = attempts.next()
         if attempt is None or self.chosen(attempt):
             self._dial_backend(attempt)
@@ -111,12 +113,27 @@ class Exchange(Answer):
         self._count(target.number)
         # A second attempt at the same backend is one after a connection that turned out to be closed. A connection that
         # begins with a client's address is for that client alone: it is not in the pool.
-        if not self._reused and self._request.upstream.proxy_protocol is None:
+        if self._reused:
+            return True
+        proxy_protocol = self._request.upstream.proxy_protocol
+        if proxy_protocol is None:
             connection = shared.pool.take(target, shared.relay.now, self._repeatable)
-            if connection is not None:
-                self._use(connection, POOL)
-                return False
+        else:
+            connection = self._client.pinned
+            if connection is not None and not (
+                connection.target == target
+                and connection.proxy_protocol == proxy_protocol
+                and shared.pool.claim(connection, shared.relay.now, self._repeatable)
+            ):
+                connection = None
+        if connection is not None:
+            self._use(connection, POOL)
+            return False
         return True
+
+    def _new_attempts(self) -> Attempts:
+        key = key_of(self._request, self._shared.config.trust)
+        return Attempts(self._request.upstream, self._shared.addresses.of, key, brief=True)
 
     def _count(self, backend: int) -> None:
         """Have the table count the request at a backend. :param backend: its number"""
@@ -213,7 +230,7 @@ class Exchange(Answer):
         self._to_backend = b""  # else the new connection would get that, too
         if attempt is None or self._attempts is None:  # it was a pinned one
             self._client.pinned = None
-            self._attempts = Attempts(self._request.upstream, self._shared.addresses.of, brief=True)
+            self._attempts = self._new_attempts()
             attempt = None
         self._dial_backend(attempt)
 

@@ -18,3 +18,7 @@ class Target:
     weight: int
     label: str
     """its address as metrics show it"""
+    max_tunnels: int = 0
+    """how many tunnels it may have, over all workers; 0 for any number"""
+    backup: bool = False
+    """whether it is used only while no other backend can be"""

@@ -8,20 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from gateway.routing.balancing.target import Target
+
 
 class Turns:
     """Whose turn it is among some that are numbered from 0."""
 
-    __slots__ = ("_credit", "_weights")
+    __slots__ = ("_credit", "_targets")
 
-    def __init__(self, weights: Sequence[int]) -> None:
-        self._weights = weights
-        self._credit = [0] * len(weights)
+    def __init__(self) -> None:
+        self._targets: Sequence[Target] = ()
+        self._credit: list[int] = []
 
-    def take(self, candidates: Iterable[int]) -> int:
-        """Return the candidate whose turn it is; -1 if there are none. Others neither earn nor pay."""
+    def use(self, targets: Sequence[Target]) -> None:
+        """Number these from now on. Those that were there before keep their credit."""
+        before = {target.number: credit for target, credit in zip(self._targets, self._credit, strict=True)}
+        self._targets = targets
+        self._credit = [before.get(target.number, 0) for target in targets]
+
+    def take(self, candidates: Iterable[int], weights: Sequence[int]) -> int:
+        """Return the candidate whose turn it is; -1 if there are none. Others neither earn nor pay.
+
+        :param weights: of all, by number
+        """
         credit = self._credit
-        weights = self._weights
         best = -1
         total = 0
         for i in candidates:

@@ -47,6 +47,9 @@ Names = Callable[[], tuple[int, int]]
 OF_ITS_OWN = frozenset({"H_WORKERS", "H_ROWS_PER_WORKER"})
 """Cells of the header that describe the table itself."""
 
+OF_THE_GATEWAY = frozenset({"H_SECRET_LOW", "H_SECRET_HIGH"})
+"""Cells of the header that a table from before they existed has no value for: those of the new table stay."""
+
 AT_ONCE = 256
 """Rows that are mirrored between two releases of the lock."""
 
@@ -243,8 +246,9 @@ class Mirrors:
         :raises CannotConvert: there is no room for all tunnels
         """
         header, _ = source.conversion.header.convert(source.foreign.block(source.foreign.description.header, 0))
+        known = source.foreign.description.header.names
         for name, (at, _) in self.table.description.header.names.items():
-            if name not in OF_ITS_OWN:
+            if name not in OF_ITS_OWN and (name in known or name not in OF_THE_GATEWAY):
                 self.table.cells[at] = header[at]
         for slot in range(self.table.slots):
             if slot in self._sources:

@@ -7,7 +7,7 @@ from gateway.protocol.headers cimport end_of_messages
 from gateway.tunnels.relay.kernel cimport Kernel
 from gateway.tunnels.relay.sealed cimport Sealed
 
-cdef int64_t CLOSING_NS, DIRTY, FD, HALF, HEADER_BYTES, HEADER_LENGTH, HELD, LARGEST_RECORD, OPEN
+cdef int64_t CLOSING_NS, COMPILED, DIRTY, FD, HALF, HEADER_BYTES, HEADER_LENGTH, HELD, LARGEST_RECORD, OPEN
 cdef int64_t PEEKED_BELOW, PEEKED_BYTES, REMAINING, SCANNER, SHORTEST_FRAME, SIDE_0, SIDE_CELLS, STATUS, TLS
 cdef int64_t USUAL_MESSAGE
 

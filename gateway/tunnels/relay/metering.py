@@ -24,6 +24,7 @@ from gateway.protocol.tls.content import (
 from gateway.protocol.tls.state import (
     HALF,
 )
+from gateway.tunnels.relay.kernel import COMPILED
 from gateway.tunnels.relay.sealed import (
     Sealed,
 )
@@ -64,6 +65,8 @@ class Metering(Sealed):
             self._relay(row, side, NOT_READ)
             return
         cells[row + DIRTY] = 1
+        if COMPILED:  # ready when the system call returns
+            kernel.prefetch(cells, row + SIDE_0 + (1 - side) * SIDE_CELLS)
         messages = max(self._allowed(here), 0)
         rest = cells[here + SCANNER + REMAINING]
         if not messages and not rest:  # since the event came

@@ -33,3 +33,5 @@ cdef class Reading(Metering):
     cdef void _read_nothing(self, int64_t row, int64_t side, Py_ssize_t got) except *
     @cython.locals(here=int64_t, gate=int64_t, stopped=int64_t)
     cdef void _pass_gate(self, int64_t row, int64_t side, Py_ssize_t got, int64_t totals) except *
+    @cython.locals(data="unsigned char[::1]", here=int64_t, rest=int64_t)
+    cdef bint _pass_limited_message(self, int64_t row, int64_t side, Py_ssize_t got, int64_t totals) except -1

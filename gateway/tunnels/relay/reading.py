@@ -272,6 +272,8 @@ class Reading(Metering):
         here = row + SIDE_0 + side * SIDE_CELLS
         if cells[here + HELD]:
             got = self._unhold(here, got)
+        elif self._pass_limited_message(row, side, got, totals):
+            return
         gate = cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE]
         if gate in (PONG_DUE, LIMITED):
             stopped = cells[here + SCANNER + STATUS]
@@ -289,3 +291,33 @@ class Reading(Metering):
             self._end_silence(row, side, True)
             self._pass_on(row, side, got, totals)
         self.served(row)
+
+    def _pass_limited_message(self, row: int, side: int, got: int, totals: int) -> bool:
+        """The usual case where frames are limited: a whole message in one short frame, as in :meth:`_relay`.
+
+        :returns: False if this is another one
+        """
+        cells = self.cells
+        data = self.kernel.data
+        here = row + SIDE_0 + side * SIDE_CELLS
+        rest = cells[here + SCANNER + REST]
+        if not (
+            rest
+            and SHORTEST <= got <= LONGEST
+            and data[1] - got == rest
+            and data[0] in (0x81, 0x82, 0xC1, 0xC2)
+            and got <= cells[here + FRAME_LIMIT]
+            and cells[row + SIDE_0 + (1 - side) * SIDE_CELLS + GATE] == LIMITED
+        ):
+            return False
+        if self.now - cells[here + LAST_NS] >= SECOND:
+            self._end_silence(row, side, True)
+        self._count(here, totals, got)
+        cells[totals + (data[0] & 0x0F)] += 1
+        cells[here + SCANNER + FRAMES] += 1
+        cells[here + SCANNER + DATA_AT] = self.now
+        if cells[here + MESSAGE_NS]:
+            self._charge(row, side, 1)
+        self._send(row, 1 - side, got)
+        self.served(row)
+        return True

@@ -28,6 +28,8 @@ HEADER: Defaults = {
     "H_ROWS_PER_WORKER": REQUIRED,
     "H_STARTED_UNIX_NS": 0,
     "H_KEPT": 0,
+    "H_SECRET_LOW": 0,  # a table that is converted to keeps its own
+    "H_SECRET_HIGH": 0,
 }
 WORKER: Defaults = {
     "W_PID": REQUIRED,

@@ -43,7 +43,9 @@ PAGE_CELLS = 4096 // CELL_BYTES
     H_ROWS_PER_WORKER,
     H_STARTED_UNIX_NS,
     H_KEPT,  # 1 while a restarted supervisor could resume: workers need not drain when theirs dies
-) = range(8)
+    H_SECRET_LOW,  # random bits, 63 in each, made with the first table of a gateway: they sign cookies
+    H_SECRET_HIGH,
+) = range(10)
 HEADER_CELLS = 4 * PAGE_CELLS  # which include the description of the layout
 
 # --- worker blocks ----------------------------------------------------------------------------------------------
@@ -154,14 +156,15 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
     PONG_NS,  # when the latest Pong for one came
     RTT_NS,  # how long it took; 0 before the first
     SILENCE_NS,  # longest silence of the connection before something sent to this side and not answered yet
-    HELD,  # bytes held back that may begin a Pong for the gateway, or a frame above FRAME_LIMIT
-    HELD_LOW,  # bytes 0 to 7 of them, little-endian
+    HELD_LOW,  # bytes 0 to 7 of those that are HELD, little-endian
     HELD_HIGH,  # bytes 8 to 13
     END_IDLE_NS,  # when the end began: how long this side had sent nothing
     END_QUIET_NS,  # ... how long its connection had been silent both ways
     END_QUEUED,  # ... how many bytes were pending for it
     TALKS,  # how often in a row this side spoke again before PING_AFTER_NS of silence
     OWN_CLOSE_CODE,  # code of the gateway's Close frame to this side; 0 for CLOSE_CODE_SENT
+    # A message touches these only where it is limited; a cache line begins here.
+    HELD,  # bytes held back that may begin a Pong for the gateway, or a frame above FRAME_LIMIT
     FRAME_LIMIT,  # most payload bytes of a frame from this side; NEVER if only messages are counted; 0 for no limits
     MESSAGE_NS,  # time that each message from this side costs it; 0 for no limit
     MESSAGE_BURST_NS,  # time that it may be ahead

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 import time
 from array import array
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,8 @@ from gateway.tunnels.table.layout import (
     CELL_BYTES,
     FREE,
     H_ROWS_PER_WORKER,
+    H_SECRET_HIGH,
+    H_SECRET_LOW,
     H_STARTED_UNIX_NS,
     H_WORKERS,
     HEADER_CELLS,
@@ -102,6 +105,8 @@ class Table:
             H_WORKERS: workers,
             H_ROWS_PER_WORKER: described.row.count,
             H_STARTED_UNIX_NS: time.time_ns(),
+            H_SECRET_LOW: secrets.randbits(63),
+            H_SECRET_HIGH: secrets.randbits(63),
         }
         for cell, value in header.items():
             os.pwrite(fd, value.to_bytes(CELL_BYTES, "little"), cell * CELL_BYTES)
@@ -125,6 +130,10 @@ class Table:
     def index_of(self, slot: int) -> int:
         """The index of the worker that a slot is for, from 0."""
         return slot % self.workers
+
+    def secret(self) -> bytes:
+        """126 random bits, the same for all processes of a gateway as long as it runs, upgrades included."""
+        return bytes(self.bytes[H_SECRET_LOW * CELL_BYTES : (H_SECRET_HIGH + 1) * CELL_BYTES])
 
     def other_slot(self, slot: int) -> int:
         """The slot of the worker that replaces the one in ``slot`` in an upgrade."""

@@ -171,6 +171,8 @@ async def test_rotated_keys():
 async def test_a_made_up_name_is_asked_for_seldom():
     asked = Asked(ONE)
     asked.wait(BY_TWO)
+    asked.use(ONE)
+    assert asked.verdicts == []  # other texts have changed, and this one is still being fetched
     asked.credentials.answered(URL)
     (refused,) = asked.verdicts
     assert isinstance(refused, Refused)

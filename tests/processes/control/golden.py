@@ -37,7 +37,14 @@ def settings() -> Settings:
                 {"match": {"path_regex": "^/x"}, "upstream": "quiet", "http": "reject"},
             ],
             {
-                "chat": {"backends": ["127.0.0.1:9001", {"address": "[::1]:9002", "weight": 2}]},
+                "chat": {"backends": ["127.0.0.1:9001", {"address": "[::1]:9002", "weight": 2, "max_tunnels": 9}]},
+                "hashed": {"backends": ["127.0.0.1:1"], "balance": "consistent_hash", "hash_on": "query:room"},
+                "sticky": {
+                    "backends": [{"address": "127.0.0.1:1", "drain": True}, {"address": "127.0.0.1:2"}],
+                    "balance": "sticky",
+                    "sticky": {"secret": "sixteen letters!", "ttl": "1h"},
+                    "slow_start": "off",
+                },
                 "quiet": {
                     "backends": ["unix:/run/quiet.sock"],
                     "balance": "round_robin",

@@ -7,6 +7,12 @@ from hypothesis import strategies as st
 
 from gateway.config import Address
 from gateway.routing.balancing import Policy, Target
+from gateway.routing.balancing.least_tunnels import LeastTunnels
+from gateway.routing.balancing.random_two import RandomTwo
+from gateway.routing.balancing.round_robin import RoundRobin
+from gateway.routing.balancing.weights import Weights
+
+from ..standing import FakeStanding
 
 WEIGHTS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
@@ -14,6 +20,29 @@ WEIGHTS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 def targets(*weights: int) -> list[Target]:
     """Backends with these weights, labelled and numbered from 0."""
     return [Target(i, "chat", Address("127.0.0.1", 9000 + i), weight, str(i)) for i, weight in enumerate(weights)]
+
+
+def least(targets: list[Target], standing=None, slow_ns: int = 0) -> LeastTunnels:
+    """``least_tunnels`` among these. :param standing: by default nothing has any load"""
+    standing = standing or FakeStanding()
+    policy = LeastTunnels(Weights(standing, slow_ns), standing)
+    policy.use(targets)
+    return policy
+
+
+def in_turn(targets: list[Target], standing=None, slow_ns: int = 0) -> RoundRobin:
+    """``round_robin`` among these."""
+    policy = RoundRobin(Weights(standing or FakeStanding(), slow_ns))
+    policy.use(targets)
+    return policy
+
+
+def two(targets: list[Target], standing=None, slow_ns: int = 0, random=None) -> RandomTwo:
+    """``random_two`` among these."""
+    standing = standing or FakeStanding()
+    policy = RandomTwo(Weights(standing, slow_ns), standing, random)
+    policy.use(targets)
+    return policy
 
 
 def picks(policy: Policy, count: int, **how) -> str:

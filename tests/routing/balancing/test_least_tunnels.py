@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.routing.balancing.least_tunnels import LeastTunnels
-
+from ..standing import FakeStanding
 from .backends import WEIGHTS, check_tried, picks, shares, targets
+from .backends import least as least_among
 
 LOADED = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 50)), min_size=1, max_size=6)
 
 
 def least(weights, load):
-    return LeastTunnels(targets(*weights), load.__getitem__)
+    return least_among(targets(*weights), FakeStanding(load))
 
 
 def fractions(backends):
@@ -53,9 +53,9 @@ def test_loads_are_compared_exactly():
 
 
 def test_none_and_one():
-    assert LeastTunnels([], lambda number: 0).pick() is None
+    assert least_among([]).pick() is None
     (only,) = targets(3)
-    policy = LeastTunnels([only], lambda number: 7)
+    policy = least_among([only], FakeStanding([7]))
     assert [policy.pick(), policy.pick(), policy.pick(None, (only,))] == [only, only, None]
 
 
@@ -85,8 +85,8 @@ def test_exactly_those_with_the_least_load_take_turns_by_weight(backends):
 
 @given(WEIGHTS, st.data())
 def test_what_was_tried_is_left_out(weights, data):
-    check_tried(lambda made: LeastTunnels(made, lambda number: 0), weights, data)
-    check_tried(lambda made: LeastTunnels(made, lambda number: number), weights, data, brief=True)
+    check_tried(least_among, weights, data)
+    check_tried(lambda made: least_among(made, FakeStanding(range(9))), weights, data, brief=True)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------
