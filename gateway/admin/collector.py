@@ -32,7 +32,7 @@ from prometheus_client.registry import Collector
 from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.live import LiveRow, live_rows
-from gateway.admin.state import GatewayState, is_up
+from gateway.admin.state import CHECK_RESULTS, EJECTION_RESULTS, GatewayState, is_up
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
 from gateway.config.credentials import is_url
@@ -137,8 +137,9 @@ class TableCollector(Collector):
         registry, config = self._state.registry, self._state.config
         counts: Counter[tuple[str, str]] = Counter()
         for route in config.routes:
-            for backend in config.upstreams[route.upstream].backends:
-                counts[route.name, str(backend.address)] = 0
+            for share in route.shares():
+                for backend in config.upstreams[share.name].backends:
+                    counts[route.name, str(backend.address)] = 0
         for (route_number, backend_number), count in Counter((row.route, row.backend) for row in rows).items():
             counts[registry.routes[route_number], registry.backends[backend_number][1]] += count
         metric = GaugeMetricFamily("gateway_tunnels", "Tunnels open now", labels=("route", "backend"))
@@ -267,9 +268,6 @@ class TableCollector(Collector):
             "Times the backend was ejected, or was not (prevented) as half of the backends were out already",
             labels=labels,
         )
-        for metric, counts in ((checks, self._state.health_checks), (ejections, self._state.ejections)):
-            for key, count in list(counts.items()):
-                metric.add_metric(key, count)
         for name, upstream in self._state.config.upstreams.items():
             for backend in upstream.backends:
                 address = str(backend.address)
@@ -277,6 +275,12 @@ class TableCollector(Collector):
                 idle.add_metric((name, address), self._state.table.idle_connections(number))
                 state = self._state.backend_states.get(number)
                 up.add_metric((name, address), is_up(self._state, number))
+                if upstream.health_check is not None:
+                    for result in CHECK_RESULTS:
+                        checks.add_metric((name, address, result), self._state.health_checks[name, address, result])
+                if upstream.eject is not None:
+                    for result in EJECTION_RESULTS:
+                        ejections.add_metric((name, address, result), self._state.ejections[name, address, result])
                 ejected.add_metric((name, address), state is not None and state.ejected_until_unix is not None)
                 drained.add_metric((name, address), backend.drain or number in self._state.drained_backends)
         yield up

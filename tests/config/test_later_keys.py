@@ -10,12 +10,6 @@ from .files import CONTRACT, complaints
 # Where a key would stand in the contract's example, the key, and what the contract has there.
 LATER: list[tuple[list[str | int], str, Any]] = [
     (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
-    (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
-    (["routes", 0, "match"], "query", {"v": "2"}),
-    (["routes", 0, "match"], "methods", ["GET"]),
-    (["routes", 0], "upstreams", [{"name": "chat", "weight": 9}]),
-    (["routes", 0], "rewrite", {"strip_prefix": "/ws"}),
-    (["routes", 0], "headers", {"remove": ["Cookie"]}),
 ]
 
 
