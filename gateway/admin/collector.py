@@ -132,6 +132,7 @@ class TableCollector(Collector):
         yield from self._configuration()
         yield from self._certificates()
         yield from self._credentials()
+        yield from self._rebalanced()
 
     def _tunnels(self, rows: list[LiveRow]) -> Metric:
         registry, config = self._state.registry, self._state.config
@@ -320,6 +321,16 @@ class TableCollector(Collector):
             errors.add_metric((certificate.file,), self._state.certificate_errors.get(certificate.file, 0))
         yield expiry
         yield errors
+
+    def _rebalanced(self) -> Iterator[Metric]:
+        tunnels = CounterMetricFamily(
+            "gateway_rebalanced_tunnels",
+            "Tunnels that a rebalance was to move from a backend: closed in their turn, or ended by themselves before",
+            labels=("upstream", "backend", "result"),
+        )
+        for labels, count in list(self._state.rebalanced.items()):
+            tunnels.add_metric(labels, count)
+        yield tunnels
 
     def _credentials(self) -> Iterator[Metric]:
         errors = CounterMetricFamily(

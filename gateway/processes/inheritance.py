@@ -98,6 +98,8 @@ class Inheritance:
     """a descriptor (``tunnels/quotas/``)"""
     key_sets: dict[str, str] = field(default_factory=dict)
     """those that were fetched last, by URL"""
+    rebalances: list[tuple[str, float, int, int, int, int, bool, float]] = field(default_factory=list)
+    """those under way (``rebalancing.py``)"""
     control: int = messages.VERSION
     form: int = FORM
 

@@ -41,6 +41,7 @@ from gateway.processes.control.messages import (
     Learned,
     Listen,
     Message,
+    Rebalance,
     Release,
     Released,
     ReopenLogs,
@@ -185,6 +186,8 @@ class Worker:
             self._drain(message, channel)
         elif isinstance(message, DrainBackends) and self._edge is not None:
             self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
+        elif isinstance(message, Rebalance) and self._edge is not None:
+            self._edge.rebalance(message.upstream, message.turns, message.close_code, message.settles_until_ns)
 
     async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config

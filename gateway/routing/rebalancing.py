@@ -36,6 +36,7 @@ class Tunnel(NamedTuple):
     is_websocket: bool
     is_leaving: bool
     """whether it is ending, or has its turn to be closed already"""
+    is_ending: bool = False
 
 
 class Share(NamedTuple):
