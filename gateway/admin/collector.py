@@ -32,6 +32,7 @@ from prometheus_client.registry import Collector
 from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.live import LiveRow, live_rows
+from gateway.admin.rebalances import CLOSED, ENDED
 from gateway.admin.state import GatewayState
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
@@ -328,7 +329,14 @@ class TableCollector(Collector):
             "Tunnels that a rebalance was to move from a backend: closed in their turn, or ended by themselves before",
             labels=("upstream", "backend", "result"),
         )
-        for labels, count in list(self._state.rebalanced.items()):
+        counts = {
+            (name, str(backend.address), result): 0
+            for name, upstream in self._state.config.upstreams.items()
+            for backend in upstream.backends
+            for result in (CLOSED, ENDED)
+        }
+        counts.update(self._state.rebalanced)
+        for labels, count in counts.items():
             tunnels.add_metric(labels, count)
         yield tunnels
 

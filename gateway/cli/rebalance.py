@@ -35,9 +35,9 @@ Rebalance = dict[str, Any]
 
 
 @click.command(
-    help="Move tunnels of the running gateway to the backends that ought to have them: those that a backend has beyond "
-    "its share, or under consistent_hash those whose key belongs elsewhere, are closed with code 1012, the longest idle "
-    "first, evenly spread over the period. Their clients connect again."
+    help="Move tunnels of the running gateway to the backends that ought to have them. Those that a backend has beyond "
+    "its share are closed with code 1012, the longest idle first, evenly spread over the period; under consistent_hash "
+    "those whose key belongs elsewhere. Their clients connect again."
 )
 @config_option
 @admin_option
