@@ -93,7 +93,7 @@ def shares(total: int, targets: Sequence[Target], has: Mapping[int, int]) -> dic
     """Divide tunnels by weight; backends get no more than their ``max_tunnels``. The sum is less if all are full.
 
     What is left after rounding down goes to the largest remainders, and among equal ones to backends that have more
-    already, so that no tunnel is moved for a remainder.
+    beyond that already, so that no tunnel is moved for a remainder.
 
     :param has: tunnels by number
     :returns: tunnels by number
@@ -114,7 +114,11 @@ def shares(total: int, targets: Sequence[Target], has: Mapping[int, int]) -> dic
     for target in left:
         found[target.number] = total * target.weight // weight
     rest = total - sum(found[target.number] for target in left)
-    by_remainder = sorted(left, key=lambda each: (total * each.weight % weight, has.get(each.number, 0)), reverse=True)
+
+    def claim(target: Target) -> tuple[int, int]:
+        return total * target.weight % weight, has.get(target.number, 0) - found[target.number]
+
+    by_remainder = sorted(left, key=claim, reverse=True)
     for target in by_remainder[:rest]:
         found[target.number] += 1
     return found

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import time
 from collections import Counter
 from typing import Any
@@ -13,9 +15,13 @@ import pytest
 import websockets
 
 from tests.conftest import Backends, StartGateway
+from tests.routing.tables import routes_of
 from tests.support.backends import Echo
+from tests.support.deadline import eventually
 from tests.support.gateway import COMMAND, Gateway, route
-from tests.support.process import run
+from tests.support.process import gone, run
+
+from .upgrades import upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
@@ -115,6 +121,11 @@ async def scaled_out(
     return gateway, four, found
 
 
+def assert_even(has: list[int], share: int) -> None:
+    """Workers that decide in the same moment may be off by one."""
+    assert all(abs(each - share) <= 1 for each in has), has
+
+
 def is_even(times: list[float], period: float, parts: int = 4) -> bool:
     """Whether each part of a period has its share of what happened, within 40 %."""
     first = times[0]
@@ -162,3 +173,145 @@ async def test_after_a_scale_out_each_backend_gets_its_share(
         assert (state["done"], state["error"], state["closed"], state["left"]) == (True, None, len(closes), 0)
         status, stdout, _ = await rebalance(gateway)
         assert (status, stdout) == (0, "chat: every tunnel is where it belongs")
+
+
+@pytest.mark.parametrize("balance", ["round_robin", "random_two", "sticky"])
+async def test_clients_come_back_to_where_the_fewest_are(
+    start_gateway: StartGateway, backends: Backends, balance: str
+) -> None:
+    gateway, four, clients = await scaled_out(start_gateway, backends, 40, balance=balance)
+    async with clients:
+        before = await spread(gateway, four)
+        status, _, stderr = await rebalance(gateway, "--period", "500ms")
+        assert (status, stderr) == (0, "")
+        await clients.back()
+        assert abs(len(clients.closes()) - sum(max(0, has - 10) for has in before)) <= 2
+        assert_even(await spread(gateway, four), 10)
+        if balance == "sticky":  # those that were moved have a cookie for where they are now
+            for client in clients.all:
+                assert client.socket is not None
+                await client.socket.close()
+            await eventually(lambda: all(len(client.closes) >= 1 for client in clients.all), "all to be closed")
+            await clients.back()
+            assert_even(await spread(gateway, four), 10)
+
+
+async def test_with_a_hash_just_the_keys_that_belong_elsewhere_move(
+    start_gateway: StartGateway, backends: Backends
+) -> None:
+    hashed = {"balance": "consistent_hash", "hash_on": "path"}
+    gateway, four, clients = await scaled_out(start_gateway, backends, 80, "/room/{}", **hashed)
+    addresses = [backend.address for backend in four]
+    new = routes_of({}, upstreams={"chat": {"backends": addresses, **hashed}}).upstreams["chat"]
+    async with clients:
+        before = {each["path"]: each["backend"] for each in (await gateway.api("tunnels"))["tunnels"]}
+        homes = {path: target.label for path in before if (target := new.pick(path.encode())) is not None}
+        elsewhere = {path for path in before if before[path] != homes[path]}
+        assert 20 < len(elsewhere) < 60
+        status, stdout, stderr = await rebalance(gateway, "--period", "1s")
+        assert (status, stderr) == (0, "")
+        assert f"closed {len(elsewhere)} tunnels in" in stdout
+        await clients.back()
+        closed = {f"/room/{at}" for at, client in enumerate(clients.all) if client.closes}
+        assert closed == elsewhere
+        assert {each["path"]: each["backend"] for each in (await gateway.api("tunnels"))["tunnels"]} == homes
+        # Something else is hashed from now on: nobody knows those keys.
+        gateway.write(config_of(four[:3], balance="consistent_hash", hash_on="header:X-Room"))
+        await gateway.reload()
+        status, stdout, stderr = await rebalance(gateway)
+        stays = sum(homes[path] != addresses[3] for path in homes)
+        assert (status, stdout) == (0, "chat: every tunnel is where it belongs")
+        assert stderr == f"chat: {stays} tunnels opened before what is hashed now was known of them, so they stay"
+
+
+async def test_it_begins_by_itself_after_a_scale_out(start_gateway: StartGateway, backends: Backends) -> None:
+    by_itself = {"rebalance": {"settle": "500ms", "period": "1s"}}
+    four = [await backends.echo() for _ in range(4)]
+    gateway = await start_gateway(config_of(four[:2], **by_itself))
+    async with Clients(gateway) as clients:
+        await clients.add(40)
+        await asyncio.sleep(2.5)  # nothing has come into service yet, and that takes some looks to be sure of
+        assert clients.closes() == []
+        gateway.write(config_of(four, **by_itself))
+        await gateway.reload()
+        await gateway.stderr.containing("came into service; rebalancing in 0.5 s")
+        await gateway.stderr.containing("rebalanced chat in")
+        await clients.back()
+        assert_even(await spread(gateway, four), 10)
+        [state] = await rebalances(gateway)
+        assert (state["automatic"], state["closed"], state["error"]) == (True, 20, None)
+
+
+async def test_it_goes_on_through_deaths_upgrades_and_reloads(start_gateway: StartGateway, backends: Backends) -> None:
+    gateway, four, clients = await scaled_out(start_gateway, backends, 100)
+    five = [*four, await backends.echo()]
+    async with clients:
+        moving = asyncio.create_task(rebalance(gateway, "--period", "6s"))
+        await eventually(lambda: len(clients.closes()) >= 5, "it to begin")
+        worker = (await gateway.api("status"))["workers"][0]["pid"]
+        gateway.tolerate("worker .* was killed by SIGKILL")
+        os.kill(worker, signal.SIGKILL)
+        await gone(worker)
+        await upgrade(gateway)
+        assert not moving.done()
+        gateway.write(config_of(five))
+        await gateway.reload()
+        status, stdout, stderr = await moving
+        assert (status, stderr) == (0, "")
+        assert "; cut short" not in stdout
+        await clients.back()
+        moved = [sum(code == 1012 for _, code in client.closes) for client in clients.all]
+        assert max(moved) == 1
+        has = await spread(gateway, five)
+        assert_even(has[:2], 20)
+        assert 0 < has[4] <= 20  # nobody is moved twice, so the others keep what they have got in the meantime
+        assert (await rebalance(gateway, "--period", "500ms"))[0] == 0
+        await clients.back()
+        assert_even(await spread(gateway, five), 20)
+        # What was opened in the very moment of the kill may be lost.
+        assert {code for _, code in clients.closes()} <= {1012, 1006}
+
+
+async def test_tunnels_that_end_by_themselves_count(start_gateway: StartGateway, backends: Backends) -> None:
+    gateway, four, clients = await scaled_out(start_gateway, backends, 40)
+    async with clients:
+        moving = asyncio.create_task(rebalance(gateway, "--period", "8s"))
+        await eventually(lambda: len(clients.closes()) >= 2, "it to begin")
+        gone_home = [client for client in clients.all if not client.closes][:30]
+        await asyncio.gather(*(client.close() for client in gone_home))
+        status, _, stderr = await moving
+        assert (status, stderr) == (0, "")
+        clients.all = [client for client in clients.all if client not in gone_home]
+        await clients.back()
+        assert len(clients.closes()) < 15
+        assert max(await spread(gateway, four)) <= 10
+
+
+async def test_a_second_one_takes_its_place_and_a_drain_ends_it(
+    start_gateway: StartGateway, backends: Backends
+) -> None:
+    gateway, four, clients = await scaled_out(start_gateway, backends, 20)
+    async with clients:
+        first = asyncio.create_task(rebalance(gateway, "--period", "10m"))
+        await gateway.stderr.containing("rebalancing chat: closing 10 tunnels over 600 s")
+        status, _, _ = await rebalance(gateway, "--period", "200ms")
+        assert status == 0
+        assert (await first)[0] == 1
+        assert "chat was cut short: another rebalance took its place" in (await first)[2]
+        await clients.back()
+        assert_even(await spread(gateway, four), 5)
+
+
+async def test_what_cannot_be_asked_for(start_gateway: StartGateway, backends: Backends) -> None:
+    gateway = await start_gateway(config_of([await backends.echo()]))
+    for options, complaint in (
+        (["--upstream", "chta"], 'there is no upstream "chta" (did you mean chat? there are: chat)'),
+        (["--period", "soon"], 'period is "soon" (seconds or a duration, such as 60, 90s or 5m)'),
+    ):
+        status, stdout, stderr = await rebalance(gateway, *options)
+        assert (status, stdout) == (2, "")
+        assert complaint in stderr
+    status, stdout, _ = await rebalance(gateway, "--json")
+    assert status == 0
+    [each] = json.loads(stdout)["upstreams"]
+    assert (each["done"], each["tunnels"]) == (True, 0)

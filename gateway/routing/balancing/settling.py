@@ -19,7 +19,7 @@ from gateway.routing.balancing.weights import Weights
 class Settling:
     """The backend with the fewest tunnels for its weight, which counts in full (no slow start).
 
-    A cookie still decides where its backend has no more than its share.
+    A cookie still decides where no other backend has fewer.
     """
 
     __slots__ = ("_least", "_standing", "_sticky")
@@ -45,5 +45,6 @@ class Settling:
         if named is None:
             return least
         tunnels = self._standing.tunnels
-        has_its_share = tunnels(named.number) * least.weight <= (tunnels(least.number) + 1) * named.weight
-        return named if has_its_share else least
+        # Not a single one more: a client that was closed because of it would get there again.
+        has_room = tunnels(named.number) * least.weight <= tunnels(least.number) * named.weight
+        return named if has_room else least
