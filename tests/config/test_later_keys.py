@@ -12,12 +12,6 @@ LATER: list[tuple[list[str | int], str, Any]] = [
     (["upstreams", "chat"], "health_check", {"path": "/healthz", "every": "5s"}),
     (["upstreams", "chat"], "eject", {"failures": 3}),
     (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
-    (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
-    (["routes", 0, "match"], "query", {"v": "2"}),
-    (["routes", 0, "match"], "methods", ["GET"]),
-    (["routes", 0], "upstreams", [{"name": "chat", "weight": 9}]),
-    (["routes", 0], "rewrite", {"strip_prefix": "/ws"}),
-    (["routes", 0], "headers", {"remove": ["Cookie"]}),
 ]
 
 
