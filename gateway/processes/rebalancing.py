@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from gateway.admin.movable import movable_tunnels
 from gateway.admin.rebalances import CLOSED, ENDED, BackendShare, RebalanceAsked, RebalanceState
-from gateway.config.settings import Settings
 from gateway.processes.control.messages import Rebalance
 from gateway.processes.workers import Workers
 from gateway.protocol.closing import SERVICE_RESTART
@@ -155,6 +154,7 @@ class Rebalancing:
         self._runs: dict[str, _Run] = {}
         self._upstreams: dict[str, Upstream] = {}
         self._of: tuple[object, object] = (None, None)
+        """what the upstreams were made of"""
         self._looking: set[asyncio.Future[Plan]] = set()
         self._seen: dict[str, frozenset[int]] = {}
         self._due: dict[str, float] = {}
@@ -183,7 +183,11 @@ class Rebalancing:
     def resume(self, left: Iterable[Sequence[Any]]) -> None:
         """Go on with what the supervisor before has begun."""
         for each in left:
-            run = Left(*each)
+            try:
+                run = Left(*each)
+            except TypeError:  # another version of the program wrote it
+                log.warning("a rebalance under way cannot be resumed: %s", each)
+                continue
             state = RebalanceState(run.upstream, self._balance(run.upstream), run.period_seconds, run.automatic)
             state.closed, state.ended, state.started_unix = run.closed, run.ended, run.started_unix
             self._start(_Run(state, run.until_ns, run.before_ns))
@@ -225,18 +229,19 @@ class Rebalancing:
     # --- after a scale-out --------------------------------------------------------------------------------------------
 
     def _watch(self, now: float) -> None:
-        if self._state.stopping:
-            return
-        upstreams = self._all()
-        settings = self._workers.config.upstreams
-        for name in self._seen.keys() - {name for name, each in settings.items() if each.rebalance is not None}:
+        asked = {
+            name: upstream.rebalance
+            for name, upstream in self._workers.config.upstreams.items()
+            if upstream.rebalance is not None
+        }
+        for name in self._seen.keys() - asked.keys():
             del self._seen[name]
             self._due.pop(name, None)
-        for name, upstream in upstreams.items():
-            rebalance = settings[name].rebalance
-            if rebalance is None:
-                continue
-            in_service = frozenset(target.number for target in upstream.candidates())
+        if not asked or self._state.stopping:
+            return
+        upstreams = self._all()
+        for name, rebalance in asked.items():
+            in_service = frozenset(target.number for target in upstreams[name].candidates())
             before = self._seen.get(name)
             self._seen[name] = in_service
             if before is not None and (added := in_service - before):
@@ -309,7 +314,9 @@ class Rebalancing:
             if now_ns > run.until_ns + OVERTIME_SECONDS * NS:
                 state.error = f"{state.left} tunnels did not close in time"
                 return
-            turns = run.take(planned.moves, now_ns, int(look_seconds * NS))
+            running = self._workers.running
+            movable = tuple(tunnel for tunnel in planned.moves if tunnel.slot in running)
+            turns = run.take(movable, now_ns, int(look_seconds * NS))
             self._send(upstream, turns, now_ns)
             await asyncio.sleep(look_seconds)
         state.error = "the gateway is shutting down"
@@ -347,14 +354,13 @@ class Rebalancing:
 
     def _all(self) -> dict[str, Upstream]:
         """The upstreams of the configuration in force, as workers have them."""
-        config, drained = self._workers.config, self._state.drained_backends
-        if self._of[0] is not config or self._of[1] is not drained:
-            settings = Settings.of(config, self._workers.certificates, self._workers.credentials)
+        settings, drained = self._workers.settings(), frozenset(self._state.drained_backends)
+        if self._of != (settings.upstreams, drained):
             self._upstreams = {
                 name: Upstream(name, settings, self._state.registry, self._standing, drained)
                 for name in settings.upstreams
             }
-            self._of = (config, drained)
+            self._of = (settings.upstreams, drained)
         return self._upstreams
 
 

@@ -147,6 +147,8 @@ class Supervisor:
             if opened.before is None:
                 # After a resume or upgrade, tunnels and clients are waiting, and the names are known from before.
                 await self._resolving.first_answers(FIRST_ANSWERS_SECONDS)
+            else:
+                self._rebalancing.resume(opened.before.rebalances)
             if inherited is None:
                 ready = self._workers.start()
                 serving = asyncio.create_task(self._serve_admin())
@@ -163,8 +165,6 @@ class Supervisor:
             watches.append(asyncio.create_task(self._credentials.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
             watches.append(asyncio.create_task(self._rebalancing.watch()))
-            if inherited is not None:
-                self._rebalancing.resume(inherited.rebalances)
             await self._serve_orders()
             orderly = True
         finally:
@@ -315,7 +315,11 @@ class Supervisor:
                 self._save()
                 order.done(drains)
             elif order.name == REBALANCE and order.rebalance is not None:
-                order.done(await self._rebalancing.order(order.rebalance))
+                try:
+                    order.done(await self._rebalancing.order(order.rebalance))
+                except Exception as error:
+                    log.exception("the rebalance could not be planned")
+                    order.refuse(f"it could not be planned: {error}")
             elif order.name == "USR1":
                 self._workers.send_to_all(ReopenLogs())
             elif order.name == "USR2":
@@ -443,6 +447,7 @@ class Supervisor:
             quotas=opened.quotas.fd,
             key_sets=self._credentials.key_sets.texts,
             rebalances=[*self._rebalancing.left()],
+            rebalanced=[(*labels, count) for labels, count in list(state.rebalanced.items())],
         )
 
     # --- start and exit ----------------------------------------------------------------------------------------------
