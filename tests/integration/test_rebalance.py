@@ -21,6 +21,7 @@ from tests.support.deadline import eventually
 from tests.support.gateway import COMMAND, Gateway, route
 from tests.support.process import gone, run
 
+from .services import MakeService
 from .upgrades import upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
@@ -315,3 +316,24 @@ async def test_what_cannot_be_asked_for(start_gateway: StartGateway, backends: B
     assert status == 0
     [each] = json.loads(stdout)["upstreams"]
     assert (each["done"], each["tunnels"]) == (True, 0)
+
+
+async def test_the_next_supervisor_goes_on(make_service: MakeService, backends: Backends) -> None:
+    four = [await backends.echo() for _ in range(4)]
+    service = make_service()
+    gateway = await service.start(config_of(four[:2]))
+    async with Clients(gateway) as clients:
+        await clients.add(60)
+        gateway.write(config_of(four))
+        await gateway.reload()
+        await service.stored(60)
+        status, _ = await gateway.post("rebalance?period=6s")
+        assert status == 202
+        await eventually(lambda: len(clients.closes()) >= 5, "it to begin")
+        await service.die()
+        gateway = await service.start({**gateway.config, **config_of(four)})
+        over = gateway.stderr.containing("rebalanced chat in", seconds=30)
+        assert ", 0 ended by themselves; " in await over
+        await clients.back()
+        assert_even(await spread(gateway, four), 15)
+        assert max(sum(code == 1012 for _, code in client.closes) for client in clients.all) == 1
