@@ -20,7 +20,7 @@ from gateway.admin.keepalive import keepalive_now
 from gateway.admin.limited import limited_clients
 from gateway.admin.live import LiveRow, live_rows, still_holds
 from gateway.admin.rebalances import rebalance
-from gateway.admin.state import DrainState, GatewayState
+from gateway.admin.state import BackendState, DrainState, GatewayState, is_up
 from gateway.admin.totals import blocks_of
 from gateway.build import relay_build
 from gateway.config.address import Address, parse_backend
@@ -335,7 +335,7 @@ def _buckets(idle: IdleDistribution) -> list[Json]:
 
 
 def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
-    """Return all configured upstreams with their backends. ``up``: the latest attempt to connect succeeded."""
+    """Return all configured upstreams with their backends. ``up``: by health checks; without, the last connection."""
     counts = Counter(row.backend for row in rows)
     found: list[Json] = []
     for name, upstream in state.config.upstreams.items():
@@ -346,7 +346,8 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
             backends.append(
                 {
                     "address": address,
-                    "up": state.table.is_up(number),
+                    "up": is_up(state, number),
+                    **_health(state.backend_states.get(number)),
                     "drained": backend.drain or number in state.drained_backends,
                     "weight": backend.weight,
                     "max_tunnels": backend.max_tunnels,
@@ -356,6 +357,20 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
             )
         found.append({"name": name, "balance": upstream.balance, "backends": backends})
     return found
+
+
+def _health(found: BackendState | None) -> Object:
+    """Return whether a backend is in service.
+
+    ``health`` is ``unknown``, ``up`` or ``down``; None without health checks. ``since`` is when that or its ejection
+    changed last, and ``reason`` why; None for never. ``ejected_until`` is None unless it is ejected.
+    """
+    return {
+        "health": None if found is None else found.health,
+        "since": None if found is None else found.since_unix,
+        "reason": None if found is None else found.reason,
+        "ejected_until": None if found is None else found.ejected_until_unix,
+    }
 
 
 def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:

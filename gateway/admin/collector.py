@@ -33,7 +33,7 @@ from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.live import LiveRow, live_rows
 from gateway.admin.rebalances import CLOSED, ENDED
-from gateway.admin.state import GatewayState
+from gateway.admin.state import GatewayState, is_up
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
 from gateway.config.credentials import is_url
@@ -243,7 +243,7 @@ class TableCollector(Collector):
     def _backends(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "gateway_backend_up",
-            "1 if the latest attempt to connect to the backend succeeded, or there was none yet",
+            "1 unless the backend is down by its health checks; without those, if the latest connection succeeded",
             labels=("upstream", "backend"),
         )
         drained = GaugeMetricFamily(
@@ -256,15 +256,37 @@ class TableCollector(Collector):
             "Idle connections to the backend, kept for plain requests",
             labels=("upstream", "backend"),
         )
+        ejected = GaugeMetricFamily(
+            "gateway_backend_ejected",
+            "1 while the backend gets nothing new because requests or handshakes failed there",
+            labels=("upstream", "backend"),
+        )
+        labels = ("upstream", "backend", "result")
+        checks = CounterMetricFamily(
+            "gateway_backend_health_checks", "Health checks of the backend: passed, failed or timeout", labels=labels
+        )
+        ejections = CounterMetricFamily(
+            "gateway_backend_ejections",
+            "Times the backend was ejected, or was not (prevented) as half of the backends were out already",
+            labels=labels,
+        )
+        for metric, counts in ((checks, self._state.health_checks), (ejections, self._state.ejections)):
+            for key, count in list(counts.items()):
+                metric.add_metric(key, count)
         for name, upstream in self._state.config.upstreams.items():
             for backend in upstream.backends:
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
                 idle.add_metric((name, address), self._state.table.idle_connections(number))
-                up.add_metric((name, address), self._state.table.is_up(number))
+                state = self._state.backend_states.get(number)
+                up.add_metric((name, address), is_up(self._state, number))
+                ejected.add_metric((name, address), state is not None and state.ejected_until_unix is not None)
                 drained.add_metric((name, address), backend.drain or number in self._state.drained_backends)
         yield up
         yield drained
+        yield ejected
+        yield checks
+        yield ejections
         yield idle
 
     def _drains(self, rows: list[LiveRow]) -> Iterator[Metric]:

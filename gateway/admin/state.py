@@ -67,6 +67,20 @@ class CredentialState:
     """what is wrong with it; then what was there before is in use"""
 
 
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """Whether a backend is in service."""
+
+    health: Literal["unknown", "up", "down"] | None
+    """by its health checks; None if there are none"""
+    since_unix: float | None
+    """when it changed last; None for never"""
+    reason: str | None
+    """of that change"""
+    ejected_until_unix: float | None
+    """None unless it is ejected"""
+
+
 @dataclass
 class DrainState:
     """A drain: of the whole gateway, or of one backend."""
@@ -78,6 +92,8 @@ class DrainState:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """set when the last tunnel has ended or the drain was cut short; only used when the whole gateway drains"""
     cut_short: bool = False
+    by_health: bool = False
+    """whether a backend drains because it is down, and until it is up"""
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -129,6 +145,12 @@ class GatewayState:
     """how often a file of users or keys could not be used, by path"""
     key_set_fetches: Counter[tuple[str, bool]] = field(default_factory=Counter)
     """how often a route's key set was fetched, by the route's name and whether that succeeded"""
+    backend_states: dict[int, BackendState] = field(default_factory=dict)
+    """by number: those of the configuration"""
+    health_checks: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """by upstream, backend and result: ``passed``, ``failed`` or ``timeout``"""
+    ejections: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """by upstream, backend and result: ``ejected``, or ``prevented`` as too few would be left"""
     slots: list[int] = field(default_factory=list)
     """each worker's slot, by its index"""
     quotas: Quotas | None = None
@@ -176,3 +198,14 @@ class GatewayState:
         self.refresh(False)
         upgrading = self.upgrade is not None and self.upgrade.ok is None
         return not self.stopping and (upgrading or any(worker.ready for worker in self.workers))
+
+
+def is_up(state: GatewayState, backend: int) -> bool:
+    """Whether a backend is up by its health checks; without those, whether the latest connection to it succeeded.
+
+    :param backend: its number
+    """
+    found = state.backend_states.get(backend)
+    if found is not None and found.health is not None:
+        return found.health != "down"
+    return state.table.is_up(backend)

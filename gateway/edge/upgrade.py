@@ -143,6 +143,7 @@ class Upgrade:
         if self._dial is not None:
             self._dial.late()
         else:
+            self._count_failure()
             self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
 
     def shut_down(self) -> None:
@@ -236,7 +237,14 @@ class Upgrade:
             assert self._attempt is not None
             # With TLS 1.3 that is how it refuses a client's certificate, or wants one.
             self._shared.backends.connect_failed(self._attempt[0], "refused_by_backend")
+        else:
+            self._count_failure()
         self._refuse(Refused(502, text, "connect_error"))
+
+    def _count_failure(self) -> None:
+        """The backend has failed the handshake, which may eject it. Answers of 5xx are counted by the exchange."""
+        if self._attempt is not None:
+            self._shared.backends.failed(self._attempt[0])
 
     # --- the answer ---------------------------------------------------------------------------------------------------
 
@@ -267,6 +275,7 @@ class Upgrade:
                     return
                 head = reader.feed(b"")
         except BadResponse as error:
+            self._count_failure()
             self._refuse(Refused(502, f"the backend's answer is {error}", "refused_by_backend"))
             return
         if head is None:
@@ -277,6 +286,7 @@ class Upgrade:
         assert request.upgrade is not None
         refusal = refusal_of_101(head, request.upgrade, request.key)
         if refusal is not None:
+            self._count_failure()
             self._refuse(Refused(502, f"the backend's 101 is not valid: {refusal}", "refused_by_backend"))
             return
         answer = switch_to_client(head, request.route.answer_changes)

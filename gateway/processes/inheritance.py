@@ -96,6 +96,8 @@ class Inheritance:
     """IP addresses by backend name"""
     quotas: int = -1
     """a descriptor (``tunnels/quotas/``)"""
+    drained_by_health: list[int] = field(default_factory=list)
+    """those of ``drained_backends`` that drain because they are down"""
     key_sets: dict[str, str] = field(default_factory=dict)
     """those that were fetched last, by URL"""
     rebalances: list[tuple[str, float, int, int, int, int, bool, float]] = field(default_factory=list)
@@ -190,7 +192,10 @@ class Inheritance:
         state.rebalanced.update({(upstream, backend, result): n for upstream, backend, result, n in self.rebalanced})
         for number, period, tunnels, started_unix, _ in self.drained_backends:
             began = time.monotonic() - max(0.0, time.time() - started_unix)
-            state.drained_backends[number] = DrainState(period, tunnels, started_unix, _started=began)
+            by_health = number in self.drained_by_health
+            state.drained_backends[number] = DrainState(
+                period, tunnels, started_unix, by_health=by_health, _started=began
+            )
 
     def check(self, config: Config) -> None:
         """:raises CannotInherit: the configuration changes something that an upgrade cannot change"""

@@ -16,6 +16,7 @@ from gateway.config.schema import Address, Config
 from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import DrainBackends, Unlisten
 from gateway.processes.credentials import CredentialWatch
+from gateway.processes.health import BackendsHealth
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.resolving import Resolving
 from gateway.processes.workers import Workers
@@ -43,6 +44,7 @@ class Reloading:
         resolving: Resolving,
         watch: CertificateWatch,
         credentials: CredentialWatch,
+        health: BackendsHealth,
         path: str,
         read: Callable[[str], Config],
     ) -> None:
@@ -55,6 +57,7 @@ class Reloading:
         self._resolving = resolving
         self._watch = watch
         self._credentials = credentials
+        self._health = health
         self._path = path
         self._read = read
         self._state = workers.state
@@ -116,6 +119,7 @@ class Reloading:
             self._watch.use(certificates)
             self._credentials.use(credentials)
             state.config = config
+            self._health.use(config)
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
 
@@ -141,12 +145,24 @@ class Reloading:
             self._workers.send_to_all(Unlisten(address))
 
     def _still_drained(self, config: Config) -> dict[int, DrainState]:
-        """Return the drained backends that a configuration does not have: those that it has go back into service."""
+        """Return the drained backends that a configuration does not have: those that it has go back into service.
+
+        Except for those that are drained because they are down: for as long as they are, and that is what it wants.
+        """
         configured = {
-            (name, str(each.address)) for name, upstream in config.upstreams.items() for each in upstream.backends
+            (name, str(each.address)): upstream.health_check
+            for name, upstream in config.upstreams.items()
+            for each in upstream.backends
         }
-        drained = self._state.drained_backends
-        return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
+
+        def stays(number: int, drain: DrainState) -> bool:
+            backend = self._registry.backends[number]
+            if backend not in configured:
+                return True
+            check = configured[backend]
+            return drain.by_health and check is not None and check.on_down == "drain"
+
+        return {number: drain for number, drain in self._state.drained_backends.items() if stays(number, drain)}
 
 
 def _refuse_what_needs_a_restart(old: Config, new: Config, max_tunnels: int) -> None:

@@ -30,6 +30,7 @@ from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.credentials import CredentialWatch
 from gateway.processes.fdstore import DescriptorStore
+from gateway.processes.health import BackendsHealth
 from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.keeping import SEND_SECONDS
 from gateway.processes.limits import raise_descriptor_limit
@@ -103,6 +104,7 @@ class Supervisor:
         self._resolving: Resolving
         self._certificates: CertificateWatch
         self._credentials: CredentialWatch
+        self._health: BackendsHealth
         self._reloading: Reloading
         self._rebalancing: Rebalancing
         self._succession: Succession
@@ -182,6 +184,7 @@ class Supervisor:
             for watch in watches:
                 watch.cancel()
             await self._credentials.close()
+            await self._health.close()
             for store in self._workers.stores:
                 if keeping is not None and orderly:
                     store.end()
@@ -224,9 +227,11 @@ class Supervisor:
             self._fail,
             1 if before is None else before.generation + 1,
         )
-        self._resolving = Resolving(self._workers.resolved, None if before is None else before.names)
+        self._health = BackendsHealth(self.state, self._workers)
+        self._workers.on_failures = self._health.failed
+        self._resolving = Resolving(self._resolved, None if before is None else before.names)
         self._resolving.use(self._config.backend_addresses())
-        self._certificates = CertificateWatch(self.state, self._workers.use_certificates)
+        self._certificates = CertificateWatch(self.state, self._use_certificates)
         self._certificates.use(certificates)
         known = {} if before is None else before.key_sets
         self._credentials = CredentialWatch(
@@ -245,6 +250,7 @@ class Supervisor:
             self._resolving,
             self._certificates,
             self._credentials,
+            self._health,
             self._path,
             self._reload_config,
         )
@@ -257,10 +263,21 @@ class Supervisor:
             self.state.slots = opened.slots
         for slot, tunnels in opened.tunnels.items():
             self._workers.stores[slot].restore(tunnels)
+        self._health.use(self._config)
         if keeping is not None:
             self._workers.inherited = [keeping.lifeline]
             self._workers.on_change = self._save_soon
             opened.mirrors.on_settled = self._save
+
+    def _resolved(self, names: dict[str, tuple[str, ...]]) -> None:
+        """Names of backends have other addresses."""
+        self._workers.resolved(names)
+        self._health.use_names(names)
+
+    def _use_certificates(self, certificates: Certificates) -> None:
+        """Certificates were renewed."""
+        self._workers.use_certificates(certificates)
+        self._health.use_certificates()
 
     # --- what must outlive this process ------------------------------------------------------------------------------
 
@@ -448,6 +465,7 @@ class Supervisor:
             key_sets=self._credentials.key_sets.texts,
             rebalances=[*self._rebalancing.left()],
             rebalanced=[(*labels, count) for labels, count in list(state.rebalanced.items())],
+            drained_by_health=[number for number, drain in state.drained_backends.items() if drain.by_health],
         )
 
     # --- start and exit ----------------------------------------------------------------------------------------------

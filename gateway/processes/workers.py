@@ -30,6 +30,7 @@ from gateway.processes.control.messages import (
     Drain,
     Drained,
     Failed,
+    Failures,
     KeysFetched,
     KeysWanted,
     Learned,
@@ -158,6 +159,8 @@ class Workers:
         """called when the state that a later supervisor needs has changed"""
         self.on_keys_wanted: Callable[[str], None] = lambda url: None
         """called with the URL of a key set that lacks a key"""
+        self.on_failures: Callable[[Mapping[int, int]], None] = lambda counts: None
+        """called with the failures of backends that a worker reports, by number"""
         self._receiving: set[asyncio.Task[None]] = set()
         self._listeners = listeners
         self._environment = environment
@@ -410,6 +413,8 @@ class Workers:
             self._share(message, worker)
         elif isinstance(message, KeysWanted):
             self.on_keys_wanted(message.source)
+        elif isinstance(message, Failures):
+            self.on_failures(message.counts)
         elif isinstance(message, Drained):
             worker.drained = True
             self.progress.set()

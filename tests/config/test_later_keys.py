@@ -9,8 +9,6 @@ from .files import CONTRACT, complaints
 
 # Where a key would stand in the contract's example, the key, and what the contract has there.
 LATER: list[tuple[list[str | int], str, Any]] = [
-    (["upstreams", "chat"], "health_check", {"path": "/healthz", "every": "5s"}),
-    (["upstreams", "chat"], "eject", {"failures": 3}),
     (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
 ]
 

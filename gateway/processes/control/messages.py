@@ -109,6 +109,12 @@ class Rebalance(NamedTuple):
     """until then, new tunnels go where the fewest are, so that nobody comes back; 0 where keys are hashed"""
 
 
+class KeepBackends(NamedTuple):
+    """To a worker: these backends are in service again; leave their tunnels alone."""
+
+    backends: frozenset[int]
+
+
 class Stop(NamedTuple):
     """To a worker: exit at once."""
 
@@ -141,6 +147,13 @@ class KeysWanted(NamedTuple):
 
     source: str
     """URL"""
+
+
+class Failures(NamedTuple):
+    """From a worker: how often backends have failed since its last message like this."""
+
+    counts: dict[int, int]
+    """by number; only of upstreams that eject backends"""
 
 
 class Drained(NamedTuple):
@@ -218,6 +231,7 @@ ToWorker = (
     | Drain
     | DrainBackends
     | Rebalance
+    | KeepBackends
     | UseCertificates
     | UseCredentials
     | KeysFetched
@@ -231,7 +245,7 @@ ToWorker = (
     | Resume
     | Retire
 )
-FromWorker = Configured | Failed | Drained | Learned | KeysWanted | Released | TakenOver | Retired
+FromWorker = Configured | Failed | Failures | Drained | Learned | KeysWanted | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
 ABOUT_DESCRIPTORS = (Listen, Released, TakeOver, Accept, Retire)
 """Messages that carry their ``fd``."""
