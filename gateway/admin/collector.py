@@ -32,6 +32,7 @@ from prometheus_client.registry import Collector
 from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.live import LiveRow, live_rows
+from gateway.admin.rebalances import CLOSED, ENDED
 from gateway.admin.state import CHECK_RESULTS, EJECTION_RESULTS, GatewayState, is_up
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
@@ -132,6 +133,7 @@ class TableCollector(Collector):
         yield from self._configuration()
         yield from self._certificates()
         yield from self._credentials()
+        yield from self._rebalanced()
 
     def _tunnels(self, rows: list[LiveRow]) -> Metric:
         registry, config = self._state.registry, self._state.config
@@ -346,6 +348,23 @@ class TableCollector(Collector):
             errors.add_metric((certificate.file,), self._state.certificate_errors.get(certificate.file, 0))
         yield expiry
         yield errors
+
+    def _rebalanced(self) -> Iterator[Metric]:
+        tunnels = CounterMetricFamily(
+            "gateway_rebalanced_tunnels",
+            "Tunnels that a rebalance was to move from a backend: closed in their turn, or ended by themselves before",
+            labels=("upstream", "backend", "result"),
+        )
+        counts = {
+            (name, str(backend.address), result): 0
+            for name, upstream in self._state.config.upstreams.items()
+            for backend in upstream.backends
+            for result in (CLOSED, ENDED)
+        }
+        counts.update(self._state.rebalanced)
+        for labels, count in counts.items():
+            tunnels.add_metric(labels, count)
+        yield tunnels
 
     def _credentials(self) -> Iterator[Metric]:
         errors = CounterMetricFamily(

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from gateway.admin.rebalances import RebalanceState
 from gateway.tunnels.table.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
@@ -135,6 +136,10 @@ class GatewayState:
     """of the whole gateway, which then exits"""
     drained_backends: dict[int, DrainState] = field(default_factory=dict)
     """by number: backends that get nothing new"""
+    rebalances: dict[str, RebalanceState] = field(default_factory=dict)
+    """by upstream: the latest, which may be under way"""
+    rebalanced: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """tunnels that were to be moved, by upstream, backend and what became of them"""
     upgrade: UpgradeState | None = None
     """the latest upgrade"""
     certificates: list[CertificateState] = field(default_factory=list)

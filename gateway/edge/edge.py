@@ -185,6 +185,15 @@ class Edge:
         self.owner.drain_backends(backends, period_seconds, code)
         self._drop_idle()
 
+    def rebalance(self, upstream: str, turns: Iterable[tuple[int, int]], code: int, settles_until_ns: int) -> None:
+        """Close tunnels in their turn, and send new ones of the upstream where the fewest are until then.
+
+        :param turns: ids of tunnels, and when each is closed (``CLOCK_MONOTONIC``)
+        """
+        if settles_until_ns and (found := self.config.routes.upstreams.get(upstream)) is not None:
+            found.settle(settles_until_ns)
+        self.owner.close_in_turn(dict(turns), code)
+
     def keep_backends(self, backends: frozenset[int]) -> None:
         """Backends that were drained are in service again."""
         self.owner.keep_backends(backends)

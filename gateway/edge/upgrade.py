@@ -98,6 +98,7 @@ class Upgrade:
         "_backend_fd",
         "_client",
         "_dial",
+        "_hash_key",
         "_over",
         "_reader",
         "_request",
@@ -119,6 +120,7 @@ class Upgrade:
         """that the backend was dialled with"""
         self._reader: ResponseReader | None = None
         self._unsent = b""
+        self._hash_key = 0
         self._row = -1
         self._over = False
 
@@ -127,7 +129,10 @@ class Upgrade:
         shared = self._shared
         request = self._request
         upstream = request.upstream
-        attempts = Attempts(upstream, shared.addresses.of, key_of(request, shared.config.trust))
+        key = key_of(request, shared.config.trust)
+        if upstream.hashes:
+            self._hash_key = upstream.hash_key(key)
+        attempts = Attempts(upstream, shared.addresses.of, key)
         head = upgrade_to_backend(request, shared.config)
         preamble = header_for(upstream, request.peer, self._client.fd)
         dial = self._dial = Dial(shared.dialler, self, attempts, head, request.route.limits.connect_ns, preamble)
@@ -353,6 +358,7 @@ class Upgrade:
             now_ns,
             expires_ns=expires_ns,
             expiry_code=code,
+            hash_key=self._hash_key,
         )
         if client.is_full:
             client.is_full = False

@@ -100,6 +100,10 @@ class Inheritance:
     """those of ``drained_backends`` that drain because they are down"""
     key_sets: dict[str, str] = field(default_factory=dict)
     """those that were fetched last, by URL"""
+    rebalances: list[tuple[str, float, int, int, int, int, bool, float]] = field(default_factory=list)
+    """those under way (``rebalancing.py``)"""
+    rebalanced: list[tuple[str, str, str, int]] = field(default_factory=list)
+    """tunnels that were to be moved, by upstream, backend and result"""
     control: int = messages.VERSION
     form: int = FORM
 
@@ -185,6 +189,7 @@ class Inheritance:
         state.started_unix = self.started_unix
         state.last_reload_unix = time.time()
         state.worker_restarts = self.worker_restarts
+        state.rebalanced.update({(upstream, backend, result): n for upstream, backend, result, n in self.rebalanced})
         for number, period, tunnels, started_unix, _ in self.drained_backends:
             began = time.monotonic() - max(0.0, time.time() - started_unix)
             by_health = number in self.drained_by_health

@@ -37,7 +37,8 @@ from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket
 from gateway.processes.notify import Notifier, describe
 from gateway.processes.opening import Opened, inherit, open_all
-from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
+from gateway.processes.orders import DRAIN_BACKENDS, FATAL, REBALANCE, Order, Orders
+from gateway.processes.rebalancing import Rebalancing
 from gateway.processes.reloading import Reloading
 from gateway.processes.resolving import Resolving
 from gateway.processes.resumption import StillServed
@@ -105,6 +106,7 @@ class Supervisor:
         self._credentials: CredentialWatch
         self._health: BackendsHealth
         self._reloading: Reloading
+        self._rebalancing: Rebalancing
         self._succession: Succession
         self.state: GatewayState
         self._notifier = Notifier(os.environ, lambda: describe(self.state))
@@ -147,6 +149,8 @@ class Supervisor:
             if opened.before is None:
                 # After a resume or upgrade, tunnels and clients are waiting, and the names are known from before.
                 await self._resolving.first_answers(FIRST_ANSWERS_SECONDS)
+            else:
+                self._rebalancing.resume(opened.before.rebalances)
             if inherited is None:
                 ready = self._workers.start()
                 serving = asyncio.create_task(self._serve_admin())
@@ -162,6 +166,7 @@ class Supervisor:
             watches.append(asyncio.create_task(self._certificates.run()))
             watches.append(asyncio.create_task(self._credentials.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
+            watches.append(asyncio.create_task(self._rebalancing.watch()))
             await self._serve_orders()
             orderly = True
         finally:
@@ -171,6 +176,7 @@ class Supervisor:
             self._succession.cancel()
             self._orders.close("the gateway is shutting down")
             self._resolving.close()
+            await self._rebalancing.close()
             keeping = opened.keeping
             if keeping is not None and not orderly:
                 keeping.journal.close()  # leave the stored state as it is for the next supervisor
@@ -248,6 +254,7 @@ class Supervisor:
             self._path,
             self._reload_config,
         )
+        self._rebalancing = Rebalancing(self._workers, self._save)
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
             before.apply_to(self.state)
@@ -324,6 +331,12 @@ class Supervisor:
                 drains = self._drain_backends(order.backends)
                 self._save()
                 order.done(drains)
+            elif order.name == REBALANCE and order.rebalance is not None:
+                try:
+                    order.done(await self._rebalancing.order(order.rebalance))
+                except Exception as error:
+                    log.exception("the rebalance could not be planned")
+                    order.refuse(f"it could not be planned: {error}")
             elif order.name == "USR1":
                 self._workers.send_to_all(ReopenLogs())
             elif order.name == "USR2":
@@ -450,6 +463,8 @@ class Supervisor:
             names={name: list(addresses) for name, addresses in self._resolving.known().items()},
             quotas=opened.quotas.fd,
             key_sets=self._credentials.key_sets.texts,
+            rebalances=[*self._rebalancing.left()],
+            rebalanced=[(*labels, count) for labels, count in list(state.rebalanced.items())],
             drained_by_health=[number for number, drain in state.drained_backends.items() if drain.by_health],
         )
 

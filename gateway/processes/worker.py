@@ -43,6 +43,7 @@ from gateway.processes.control.messages import (
     Learned,
     Listen,
     Message,
+    Rebalance,
     Release,
     Released,
     ReopenLogs,
@@ -187,6 +188,8 @@ class Worker:
             self._drain(message, channel)
         elif isinstance(message, DrainBackends) and self._edge is not None:
             self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
+        elif isinstance(message, Rebalance) and self._edge is not None:
+            self._edge.rebalance(message.upstream, message.turns, message.close_code, message.settles_until_ns)
         elif isinstance(message, KeepBackends) and self._edge is not None:
             self._edge.keep_backends(message.backends)
 

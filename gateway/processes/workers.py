@@ -381,10 +381,15 @@ class Workers:
         drain = None
         if self.state.drain is not None:
             drain = Drain(self.state.drain.seconds_left, self.config.drain.close_code)
-        settings = Settings.of(self.config, self.certificates, self.credentials)
-        settings = settings._replace(credentials=self._texts())
-        worker.channel.send(Configure(self.generation, settings, self.state.registry, drained, drain, takes_over))
+        worker.channel.send(
+            Configure(self.generation, self.settings(), self.state.registry, drained, drain, takes_over)
+        )
         return await answer
+
+    def settings(self) -> Settings:
+        """Return the configuration in force as workers get it."""
+        settings = Settings.of(self.config, self.certificates, self.credentials)
+        return settings._replace(credentials=self._texts())
 
     async def _receive_from(self, worker: WorkerProcess) -> None:
         while (message := await worker.channel.receive()) is not None:

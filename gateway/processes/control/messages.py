@@ -98,6 +98,17 @@ class DrainBackends(NamedTuple):
     close_code: int
 
 
+class Rebalance(NamedTuple):
+    """To a worker: tunnels of an upstream move to where they belong; close these in their turn."""
+
+    upstream: str
+    turns: tuple[tuple[int, int], ...]
+    """ids of this worker's tunnels, and when each is closed (``CLOCK_MONOTONIC``, nanoseconds)"""
+    close_code: int
+    settles_until_ns: int
+    """until then, new tunnels go where the fewest are, so that nobody comes back; 0 where keys are hashed"""
+
+
 class KeepBackends(NamedTuple):
     """To a worker: these backends are in service again; leave their tunnels alone."""
 
@@ -219,6 +230,7 @@ ToWorker = (
     | Resolved
     | Drain
     | DrainBackends
+    | Rebalance
     | KeepBackends
     | UseCertificates
     | UseCredentials

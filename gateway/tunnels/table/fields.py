@@ -93,6 +93,7 @@ ROW: Defaults = {
     "TRUNCATED": 0,
     "EXPIRES_NS": NEVER,
     "EXPIRY_CODE": 0,
+    "HASH_KEY": 0,
 }
 SIDE: Defaults = {
     "FD": -1,  # rewritten, as is INTEREST

@@ -138,7 +138,8 @@ ROUTE_CELLS = T_FAULTS + 1  # whole cache lines
     TRUNCATED,  # sides whose TLS stream ended without close_notify: the sum of 1 << side
     EXPIRES_NS,  # when the client's credentials expire, and the tunnel with them; NEVER for not
     EXPIRY_CODE,  # close code for the client then; 0 for SERVICE_RESTART
-) = range(26)
+    HASH_KEY,  # what consistent_hash went by when the tunnel opened (routing/upstream.py); 0 for nothing
+) = range(27)
 SIDE_0 = 32  # the client's fields
 SIDE_CELLS = 56
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:

@@ -73,6 +73,7 @@ def samples() -> list[Message]:
         messages.Resolved({"chat.internal": ("192.0.2.1", "fe80::1%2")}),
         drain,
         messages.DrainBackends(frozenset((1, 3)), 30.0, 1012),
+        messages.Rebalance("chat", ((5, 1_000_000_000), (6, 2_000_000_000)), 1012, 3_000_000_000),
         messages.UseCertificates(
             (Listener(Address("::1", 8443), TLS, True), Listener(Address("::1", 8080), None, False)),
             {"sealed": UpstreamTls("CAs", "chat.internal", "certificate", "key", True)},
