@@ -97,7 +97,7 @@ def known_only(items: Iterable[tuple[str, _Value]], names: Collection[str]) -> d
 
 
 def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
-    """Return a backend's numbers: one per upstream that it is in, or was in since the gateway started.
+    """Return a backend's numbers: one per upstream that it is in, or was in and still has tunnels of.
 
     :raises BadQuery: there is no such backend
     """
@@ -186,7 +186,7 @@ def _route(name: str, registry: Registry) -> str:
 
 
 def _backend(text: str, registry: Registry) -> str:
-    addresses = list(dict.fromkeys(address for _, address in registry.backends))
+    addresses = registry.addresses()
     try:
         address = str(parse_backend(text))
     except BadValue as error:
@@ -324,7 +324,7 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
     found: list[Json] = []
     for name, upstream in state.config.upstreams.items():
         backends: list[Json] = []
-        for backend in upstream.backends:
+        for backend in state.backends_of(name):
             address = str(backend.address)
             number = state.registry.backend(name, address)
             backends.append(

@@ -137,7 +137,7 @@ class TableCollector(Collector):
         registry, config = self._state.registry, self._state.config
         counts: Counter[tuple[str, str]] = Counter()
         for route in config.routes:
-            for backend in config.upstreams[route.upstream].backends:
+            for backend in self._state.backends_of(route.upstream):
                 counts[route.name, str(backend.address)] = 0
         for (route_number, backend_number), count in Counter((row.route, row.backend) for row in rows).items():
             counts[registry.routes[route_number], registry.backends[backend_number][1]] += count
@@ -253,8 +253,8 @@ class TableCollector(Collector):
             "Idle connections to the backend, kept for plain requests",
             labels=("upstream", "backend"),
         )
-        for name, upstream in self._state.config.upstreams.items():
-            for backend in upstream.backends:
+        for name in self._state.config.upstreams:
+            for backend in self._state.backends_of(name):
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
                 idle.add_metric((name, address), self._state.table.idle_connections(number))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from gateway.config.settings_balancing import Backend
 from gateway.tunnels.table.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ class GatewayState:
     """of the whole gateway, which then exits"""
     drained_backends: dict[int, DrainState] = field(default_factory=dict)
     """by number: backends that get nothing new"""
+    discovered: dict[str, tuple[Backend, ...]] = field(default_factory=dict)
+    """backends that were discovered, beside those that are configured, by upstream"""
     upgrade: UpgradeState | None = None
     """the latest upgrade"""
     certificates: list[CertificateState] = field(default_factory=list)
@@ -131,6 +134,10 @@ class GatewayState:
     refresh: Callable[[bool], object] = lambda rows: None
     """brings the table up to date before it is read, and if the argument is true also its rows: after an upgrade, old
     workers may still write another table (``tunnels/moving/mirrors.py``)"""
+
+    def backends_of(self, upstream: str) -> tuple[Backend, ...]:
+        """The backends of a configured upstream now: those of its configuration, then those that were discovered."""
+        return (*map(Backend.of, self.config.upstreams[upstream].backends), *self.discovered.get(upstream, ()))
 
     def __post_init__(self) -> None:
         if not self.slots:

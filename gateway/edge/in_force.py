@@ -70,8 +70,7 @@ class InForce:
         """
         trust = Trust(settings.trusted_proxies)
         access = self._access_of(settings, registry, trust)
-        self.registry.routes[:] = registry.routes
-        self.registry.backends[:] = registry.backends
+        self.registry.use(registry)
         self._use_routes(settings, drained_backends)
         self.trust = trust
         self.access = access

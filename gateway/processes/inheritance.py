@@ -16,9 +16,11 @@ from typing import Any
 from gateway.admin.state import DrainState, GatewayState
 from gateway.config.schema import Config
 from gateway.processes.control import messages
+from gateway.routing.registry import Registry
 from gateway.tunnels.learning.learning import Key, State
 from gateway.tunnels.moving.adoption import Connections
 from gateway.tunnels.moving.mirrors import Mirrors, Names
+from gateway.tunnels.table.layout import MAX_BACKENDS, MAX_ROUTES
 
 FORM = 1
 """Format version of the state; a program reads no other. A key may be added without a new version if programs that
@@ -98,8 +100,15 @@ class Inheritance:
     """a descriptor (``tunnels/quotas/``)"""
     key_sets: dict[str, str] = field(default_factory=dict)
     """those that were fetched last, by URL"""
+    generations: list[int] = field(default_factory=list)
+    """of the numbers of ``backends``"""
     control: int = messages.VERSION
     form: int = FORM
+
+    @property
+    def registry(self) -> Registry:
+        """The numbers of routes and backends."""
+        return Registry(MAX_ROUTES, MAX_BACKENDS, self.routes, self.backends, self.generations)
 
     def descriptors(self) -> list[int]:
         """Return all descriptors in it."""

@@ -90,8 +90,7 @@ class Supervisor:
         self._inheritance = inheritance
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         if inheritance is not None:
-            self._registry.routes[:] = inheritance.routes
-            self._registry.backends[:] = inheritance.backends
+            self._registry.use(inheritance.registry)
         self._registry.admit(config)
         self._orders = Orders()
         self._replacing: asyncio.Task[None] | None = None
@@ -418,6 +417,7 @@ class Supervisor:
             generation=workers.generation,
             routes=self._registry.routes,
             backends=self._registry.backends,
+            generations=self._registry.generations,
             learned=list(workers.learned.items()),
             started_unix=state.started_unix,
             last_reload_unix=state.last_reload_unix,

@@ -191,8 +191,7 @@ class Worker:
         if config.keeps_secrets:
             forbid_core_dumps()
         if self._edge is None:
-            self._registry.routes[:] = message.registry.routes
-            self._registry.backends[:] = message.registry.backends
+            self._registry.use(message.registry)
             self._log_config = config.access_log
             self._acceptors.check(config)
             kept = self._deposits.inherited()
