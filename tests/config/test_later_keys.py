@@ -11,7 +11,6 @@ from .files import CONTRACT, complaints
 LATER: list[tuple[list[str | int], str, Any]] = [
     (["upstreams", "chat"], "health_check", {"path": "/healthz", "every": "5s"}),
     (["upstreams", "chat"], "eject", {"failures": 3}),
-    (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
     (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
     (["routes", 0, "match"], "query", {"v": "2"}),
     (["routes", 0, "match"], "methods", ["GET"]),
