@@ -322,9 +322,10 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
     """Return all configured upstreams with their backends. ``up``: the latest attempt to connect succeeded."""
     counts = Counter(row.backend for row in rows)
     found: list[Json] = []
-    for name, upstream in state.config.upstreams.items():
+    config = state.config
+    for name, upstream in config.upstreams.items():
         backends: list[Json] = []
-        for backend in state.backends_of(name):
+        for backend in state.backends_of(config, name):
             address = str(backend.address)
             number = state.registry.backend(name, address)
             backends.append(
@@ -338,7 +339,17 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
                     "tunnels": counts[number],
                 }
             )
-        found.append({"name": name, "balance": upstream.balance, "backends": backends})
+        discovery = state.discoveries.get(name)
+        found.append(
+            {
+                "name": name,
+                "balance": upstream.balance,
+                "discovery": None
+                if discovery is None
+                else {"source": discovery.source, "error": discovery.error, "answered": discovery.unix},
+                "backends": backends,
+            }
+        )
     return found
 
 

@@ -137,7 +137,7 @@ class TableCollector(Collector):
         registry, config = self._state.registry, self._state.config
         counts: Counter[tuple[str, str]] = Counter()
         for route in config.routes:
-            for backend in self._state.backends_of(route.upstream):
+            for backend in self._state.backends_of(config, route.upstream):
                 counts[route.name, str(backend.address)] = 0
         for (route_number, backend_number), count in Counter((row.route, row.backend) for row in rows).items():
             counts[registry.routes[route_number], registry.backends[backend_number][1]] += count
@@ -253,8 +253,9 @@ class TableCollector(Collector):
             "Idle connections to the backend, kept for plain requests",
             labels=("upstream", "backend"),
         )
-        for name in self._state.config.upstreams:
-            for backend in self._state.backends_of(name):
+        config = self._state.config
+        for name in config.upstreams:
+            for backend in self._state.backends_of(config, name):
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
                 idle.add_metric((name, address), self._state.table.idle_connections(number))
@@ -263,6 +264,15 @@ class TableCollector(Collector):
         yield up
         yield drained
         yield idle
+        errors = CounterMetricFamily(
+            "gateway_discovery_errors",
+            "Attempts to find backends of the upstream that failed; the last answer stays in use",
+            labels=("upstream",),
+        )
+        for name, upstream in config.upstreams.items():
+            if upstream.discover is not None:
+                errors.add_metric((name,), self._state.discovery_errors[name])
+        yield errors
 
     def _drains(self, rows: list[LiveRow]) -> Iterator[Metric]:
         state = self._state

@@ -67,6 +67,17 @@ class CredentialState:
     """what is wrong with it; then what was there before is in use"""
 
 
+@dataclass(frozen=True, slots=True)
+class DiscoveryState:
+    """How an upstream's backends are found."""
+
+    source: str
+    error: str | None
+    """why the latest attempt failed; then the last answer stays in use"""
+    unix: float | None
+    """when there was an answer last; None before the first of this process"""
+
+
 @dataclass
 class DrainState:
     """A drain: of the whole gateway, or of one backend."""
@@ -115,6 +126,10 @@ class GatewayState:
     """by number: backends that get nothing new"""
     discovered: dict[str, tuple[Backend, ...]] = field(default_factory=dict)
     """backends that were discovered, beside those that are configured, by upstream"""
+    discoveries: dict[str, DiscoveryState] = field(default_factory=dict)
+    """by upstream; only those that find backends"""
+    discovery_errors: Counter[str] = field(default_factory=Counter)
+    """how often backends of an upstream could not be found"""
     upgrade: UpgradeState | None = None
     """the latest upgrade"""
     certificates: list[CertificateState] = field(default_factory=list)
@@ -135,9 +150,12 @@ class GatewayState:
     """brings the table up to date before it is read, and if the argument is true also its rows: after an upgrade, old
     workers may still write another table (``tunnels/moving/mirrors.py``)"""
 
-    def backends_of(self, upstream: str) -> tuple[Backend, ...]:
-        """The backends of a configured upstream now: those of its configuration, then those that were discovered."""
-        return (*map(Backend.of, self.config.upstreams[upstream].backends), *self.discovered.get(upstream, ()))
+    def backends_of(self, config: Config, upstream: str) -> tuple[Backend, ...]:
+        """The backends of an upstream now: those that the configuration lists, then those that were discovered.
+
+        :param config: as :attr:`config` was when a reader began, since a reload may change that meanwhile
+        """
+        return (*map(Backend.of, config.upstreams[upstream].backends), *self.discovered.get(upstream, ()))
 
     def __post_init__(self) -> None:
         if not self.slots:

@@ -16,6 +16,7 @@ from typing import Any
 from gateway.admin.state import DrainState, GatewayState
 from gateway.config.schema import Config
 from gateway.processes.control import messages
+from gateway.processes.sources import Answers, from_plain
 from gateway.routing.registry import Registry
 from gateway.tunnels.learning.learning import Key, State
 from gateway.tunnels.moving.adoption import Connections
@@ -102,6 +103,8 @@ class Inheritance:
     """those that were fetched last, by URL"""
     generations: list[int] = field(default_factory=list)
     """of the numbers of ``backends``"""
+    discovered: Any = field(default_factory=list)
+    """backends that were discovered last (``sources.py``)"""
     control: int = messages.VERSION
     form: int = FORM
 
@@ -186,6 +189,14 @@ class Inheritance:
         except (KeyError, TypeError, ValueError) as error:
             raise CannotInherit(f"the saved state is incomplete: {error}") from None
         return inherited
+
+    def answers(self) -> Answers:
+        """Backends that were discovered last; none if another program has written them in a form of its own."""
+        try:
+            return from_plain(self.discovered)
+        except ValueError as error:
+            log.warning("the backends that were discovered last are lost: %s", error)
+            return {}
 
     def apply_to(self, state: GatewayState) -> None:
         """Set the gateway's state to what it was before."""

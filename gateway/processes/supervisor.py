@@ -29,17 +29,20 @@ from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.credentials import CredentialWatch
+from gateway.processes.discovering import Discovering
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.keeping import SEND_SECONDS
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket
 from gateway.processes.notify import Notifier, describe
+from gateway.processes.numbering import Numbering
 from gateway.processes.opening import Opened, inherit, open_all
 from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
 from gateway.processes.reloading import Reloading
 from gateway.processes.resolving import Resolving
 from gateway.processes.resumption import StillServed
+from gateway.processes.sources import to_plain
 from gateway.processes.succession import Succession
 from gateway.processes.workers import Workers
 from gateway.routing.registry import Registry
@@ -99,6 +102,8 @@ class Supervisor:
         self._opened: Opened
         self._workers: Workers
         self._resolving: Resolving
+        self._discovering: Discovering
+        self._numbering: Numbering
         self._certificates: CertificateWatch
         self._credentials: CredentialWatch
         self._reloading: Reloading
@@ -143,7 +148,10 @@ class Supervisor:
             relying = await self._keep()
             if opened.before is None:
                 # After a resume or upgrade, tunnels and clients are waiting, and the names are known from before.
-                await self._resolving.first_answers(FIRST_ANSWERS_SECONDS)
+                await asyncio.gather(
+                    self._resolving.first_answers(FIRST_ANSWERS_SECONDS),
+                    self._discovering.first_answers(FIRST_ANSWERS_SECONDS),
+                )
             if inherited is None:
                 ready = self._workers.start()
                 serving = asyncio.create_task(self._serve_admin())
@@ -158,6 +166,7 @@ class Supervisor:
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
             watches.append(asyncio.create_task(self._certificates.run()))
             watches.append(asyncio.create_task(self._credentials.run()))
+            watches.append(asyncio.create_task(self._numbering.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
             await self._serve_orders()
             orderly = True
@@ -167,6 +176,7 @@ class Supervisor:
                     task.cancel()
             self._succession.cancel()
             self._orders.close("the gateway is shutting down")
+            self._discovering.close()
             self._resolving.close()
             keeping = opened.keeping
             if keeping is not None and not orderly:
@@ -218,7 +228,8 @@ class Supervisor:
             1 if before is None else before.generation + 1,
         )
         self._resolving = Resolving(self._workers.resolved, None if before is None else before.names)
-        self._resolving.use(self._config.backend_addresses())
+        self._discovering = Discovering(self._workers, self._resolving, None if before is None else before.answers())
+        self._numbering = Numbering(self.state, self._discovering.keys)
         self._certificates = CertificateWatch(self.state, self._workers.use_certificates)
         self._certificates.use(certificates)
         known = {} if before is None else before.key_sets
@@ -235,6 +246,7 @@ class Supervisor:
         self._reloading = Reloading(
             self._workers,
             opened.listeners,
+            self._discovering,
             self._resolving,
             self._certificates,
             self._credentials,
@@ -244,6 +256,8 @@ class Supervisor:
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
             before.apply_to(self.state)
+        self._discovering.use(self._config)
+        if before is not None:
             self._workers.learned.update(before.learned)
         if opened.slots is not None:
             self.state.slots = opened.slots
@@ -433,6 +447,7 @@ class Supervisor:
             names={name: list(addresses) for name, addresses in self._resolving.known().items()},
             quotas=opened.quotas.fd,
             key_sets=self._credentials.key_sets.texts,
+            discovered=to_plain(self._discovering.answers()),
         )
 
     # --- start and exit ----------------------------------------------------------------------------------------------

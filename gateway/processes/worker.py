@@ -52,6 +52,7 @@ from gateway.processes.control.messages import (
     TakenOver,
     TakeOver,
     Unlisten,
+    UseBackends,
     UseCertificates,
     UseCredentials,
 )
@@ -175,6 +176,9 @@ class Worker:
                 self._edge.use_ways(self._edge.ways.prepare(message.upstreams))
                 self._edge.tls.use(prepared)
                 self._acceptors.use(self._edge, message.listen)
+        elif isinstance(message, UseBackends):
+            if self._edge is not None:
+                self._edge.use_backends(message.upstreams, message.registry, message.drained_backends)
         elif isinstance(message, UseCredentials):
             if self._edge is not None:
                 self._edge.credentials.use(message.texts)

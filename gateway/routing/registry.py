@@ -118,8 +118,6 @@ class Vacancies:
         :param referred: numbers that a configuration, a discovered backend, a tunnel or a request refers to
         :param now: clock in seconds
         """
-        vacant = {
-            number for number, key in enumerate(registry.backends) if key != FREE and number not in referred
-        }
+        vacant = {number for number, key in enumerate(registry.backends) if key != FREE and number not in referred}
         self._since = {number: self._since.get(number, now) for number in vacant}
         return sorted(number for number, since in self._since.items() if now - since >= self._rest)
