@@ -295,6 +295,8 @@ def _routes(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
             {
                 "name": route.name,
                 "upstream": route.upstream,
+                "upstreams": [{"name": share.name, "weight": share.weight} for share in route.shares()],
+                "answer": own.status if (own := route.redirect or route.respond) is not None else None,
                 "tunnels": distribution.tunnels,
                 "idle": _buckets(distribution),
                 "keepalive": {name: _keepalive(state, route, side) for side, name in enumerate(SIDES)},

@@ -137,8 +137,9 @@ class TableCollector(Collector):
         registry, config = self._state.registry, self._state.config
         counts: Counter[tuple[str, str]] = Counter()
         for route in config.routes:
-            for backend in self._state.backends_of(config, route.upstream):
-                counts[route.name, str(backend.address)] = 0
+            for share in route.shares():
+                for backend in self._state.backends_of(config, share.name):
+                    counts[route.name, str(backend.address)] = 0
         for (route_number, backend_number), count in Counter((row.route, row.backend) for row in rows).items():
             counts[registry.routes[route_number], registry.backends[backend_number][1]] += count
         metric = GaugeMetricFamily("gateway_tunnels", "Tunnels open now", labels=("route", "backend"))

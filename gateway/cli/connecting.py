@@ -105,8 +105,13 @@ class Trying:
         }
         """by upstream: as it is configured, and without verification"""
         self._seconds = dict.fromkeys(self.settings.upstreams, config.timeouts.connect) | {
-            upstream: max(route.timeouts.connect for route in self.settings.routes if route.upstream == upstream)
-            for upstream in {route.upstream for route in self.settings.routes}
+            share.name: max(
+                route.timeouts.connect
+                for route in self.settings.routes
+                if share.name in [other.name for other in route.upstreams]
+            )
+            for route in self.settings.routes
+            for share in route.upstreams
         }
         """by upstream: how long an attempt may take"""
 

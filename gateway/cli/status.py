@@ -79,8 +79,18 @@ def _routes(routes: list[dict[str, Any]]) -> Table:
     for route in routes:
         silent = sum(bucket["tunnels"] for bucket in route["idle"] if bucket["le"] is None or bucket["le"] > 60)
         pinged = (_pinged(route["keepalive"][side]) for side in ("client", "backend"))
-        rows.add_row(plain(route["name"]), plain(route["upstream"]), str(route["tunnels"]), str(silent), *pinged)
+        rows.add_row(plain(route["name"]), plain(_goal(route)), str(route["tunnels"]), str(silent), *pinged)
     return rows
+
+
+def _goal(route: dict[str, Any]) -> str:
+    """Format where a route's requests go: an upstream, shares of several, or a status that it answers itself."""
+    if route["answer"] is not None:
+        return f"answers {route['answer']}"
+    if route["upstream"] is not None:
+        return str(route["upstream"])
+    total = sum(share["weight"] for share in route["upstreams"])
+    return ", ".join(f"{share['name']} {100 * share['weight'] / total:.3g} %" for share in route["upstreams"])
 
 
 def _pinged(keepalive: dict[str, float | None]) -> str:

@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 MAX_BYTES = 4 << 20
 """Tens of thousands of users."""
 
-_ARGON2 = re.compile(r"\$argon2(id|i|d)\$v=\d+\$m=\d+,t=\d+,p=\d+\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
-_BCRYPT = re.compile(r"\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}")
+_ARGON2 = re.compile(r"\$argon2(?:id|i|d)\$v=\d+\$m=(\d{1,9}),t=(\d{1,9}),p=\d{1,3}\$[A-Za-z0-9+/]+\$[A-Za-z0-9+/]+")
+_BCRYPT = re.compile(r"\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{53}")
+_MOST_COST = 15
+"""Of bcrypt: each step doubles the time, and this one takes about 2 s."""
+
+_MOST_PASSES, _MOST_KIB = 32, 1 << 20
+"""Of argon2."""
+
 _USERS_HINT = "lines such as those of `htpasswd -nB NAME`: name:$2y$…"
 _KEYS_HINT = 'a JSON object with a list of "keys" (RFC 7517 section 5)'
 
@@ -52,8 +58,15 @@ def parse_users(text: str) -> dict[str, str]:
         name, colon, digest = line.partition(":")
         if not colon or not name:
             raise BadValue(f"line {number} is not name:hash", _USERS_HINT)
-        if not _ARGON2.fullmatch(digest) and not _BCRYPT.fullmatch(digest):
+        if (bcrypt := _BCRYPT.fullmatch(digest)) is not None:
+            is_slow = int(bcrypt[1]) > _MOST_COST
+        elif (argon2 := _ARGON2.fullmatch(digest)) is not None:
+            is_slow = int(argon2[1]) > _MOST_KIB or int(argon2[2]) > _MOST_PASSES
+        else:
             raise BadValue(f"line {number}: the hash of {quoted(name)} is neither of argon2 nor bcrypt", _USERS_HINT)
+        if is_slow:
+            hint = f"a cost of {_MOST_COST} at most for bcrypt; {_MOST_PASSES} passes and 1 GiB for argon2"
+            raise BadValue(f"line {number}: checking a password of {quoted(name)} takes too long", hint)
         if name in users:
             raise BadValue(f"line {number}: {quoted(name)} is there already", "one line for each user")
         users[name] = digest

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from gateway.config.address import Address
 from gateway.config.certificates import doubts_about, read_pair
 from gateway.config.errors import BadValue
+from gateway.config.reach import slow_expressions, unreachable, useless
 from gateway.config.schema import Config
 from gateway.config.section import Conflict
 from gateway.config.targets import read_targets
@@ -16,8 +17,11 @@ _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 
 def doubts(config: Config) -> Iterator[Conflict]:
     """Yield a warning for each backend that is one of the gateway's own listeners, for each unverified upstream, for
-    each cookie of two upstreams, for each certificate of a listener that is not valid now, or not for long, and for
-    weak credentials. Reads the certificates."""
+    each cookie of two upstreams, for each certificate of a listener that is not valid now, or not for long, for weak
+    credentials, for each route that no request reaches, and for expressions that may take long. Reads the
+    certificates."""
+    for check in (unreachable, useless, slow_expressions):
+        yield from check(config.routes)
     for index, route in enumerate(config.routes):
         if route.auth is not None and route.auth.jwt is not None:
             for key, doubt in route.auth.jwt.doubts():

@@ -8,13 +8,21 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, PlainValidator, WithJsonSchema
 
 from gateway.config.errors import BadValue
+from gateway.config.field_names import FIELD_NAME_SCHEMA, FieldValue, parse_field_name, spelled_twice
 from gateway.config.hostnames import check_hostname, check_ipv6
-from gateway.config.names import Token
-from gateway.config.section import Conflict, Section
+from gateway.config.names import Token, check_token
+from gateway.config.section import Conflict, Section, value_of
 from gateway.config.words import choices, found, quoted
 
 _PATH_KEYS = ("path", "path_exact", "path_regex")
 _ANY_SUBDOMAIN = "*."
+_NEVER_SENT_ON = frozenset(
+    (
+        *("connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te"),
+        *("transfer-encoding", "content-length", "trailer"),
+    )
+)
+"""Fields of one connection, and those that frame a message: a backend is not sent what was matched."""
 
 # RFC 3986 3.3: the characters of a path, as sent in a request.
 _PATH = re.compile(r"/([A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
@@ -80,6 +88,37 @@ def check_regex(value: object) -> str:
     return value
 
 
+def _check_field(value: object) -> str:
+    lower = value.lower() if isinstance(value, str) else ""
+    if lower == "host":
+        raise BadValue("Host is matched by `hosts`", "`hosts` in place of it")
+    if lower == "sec-websocket-protocol":
+        raise BadValue("subprotocols are matched by `subprotocols`", "`subprotocols` in place of it")
+    return parse_field_name(value, _NEVER_SENT_ON, "X-Tier")
+
+
+def _check_parameter(value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise BadValue(f"expected the name of a parameter, found {found(value)}", 'such as v, or "1" in quotes')
+    return value
+
+
+def _check_parameter_value(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadValue(f"expected text, found {found(value)}", 'in quotes, "…", anything is text')
+    return value
+
+
+def check_method(text: str) -> str:
+    """Check a method (RFC 9110 section 9.1) and return it. :raises BadValue: it is none, or no request has it"""
+    check_token(text)
+    if text != text.upper():
+        raise BadValue(f"{quoted(text)} is not a method: case matters", text.upper())
+    if text == "CONNECT":
+        raise BadValue("CONNECT is for forward proxies, and always refused", "another method")
+    return text
+
+
 Path = Annotated[
     str | None,
     PlainValidator(check_path),
@@ -87,6 +126,10 @@ Path = Annotated[
 ]
 Regex = Annotated[str | None, PlainValidator(check_regex), WithJsonSchema({"type": "string", "format": "regex"})]
 HostPattern = Annotated[str, AfterValidator(check_host_pattern)]
+Method = Annotated[str, AfterValidator(check_method)]
+_Field = Annotated[str, PlainValidator(_check_field), WithJsonSchema(FIELD_NAME_SCHEMA)]
+_Parameter = Annotated[str, PlainValidator(_check_parameter), WithJsonSchema({"type": "string", "minLength": 1})]
+_ParameterValue = Annotated[str, PlainValidator(_check_parameter_value), WithJsonSchema({"type": "string"})]
 
 
 class Match(Section):
@@ -106,9 +149,28 @@ class Match(Section):
         description="WebSocket subprotocols of which the client has to offer one; absent: any",
     )
 
+    headers: dict[_Field, FieldValue] = Field(
+        default_factory=dict,
+        description="Header fields that a request must have, with their exact values; several lines of one are joined"
+        " by `, `",
+    )
+    query: dict[_Parameter, _ParameterValue] = Field(
+        default_factory=dict,
+        description="Parameters that its query must have, with their exact values, both decoded; of a repeated one each"
+        " must have the value",
+    )
+    methods: tuple[Method, ...] = Field(
+        default=(),
+        min_length=1,
+        description="Methods, of which it must have one; a WebSocket handshake is a GET; absent: any",
+    )
+
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield every path condition except the first."""
+        """Yield every path condition except the first, and fields that are named twice."""
+        headers = value_of(written, "headers")
+        if isinstance(headers, Mapping):
+            yield from spelled_twice(headers, ("headers",))
         given = [key for key in _PATH_KEYS if key in written]
         for key in given[1:]:
             yield Conflict((key,), BadValue(f"`{given[0]}` matches the path already", f"one of {choices(_PATH_KEYS)}"))

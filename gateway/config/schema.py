@@ -22,24 +22,28 @@ from gateway.config.discovery import Discover
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
+from gateway.config.field_changes import AnswerFields, RequestFields
 from gateway.config.heads import Heads, Underscores
 from gateway.config.keepalive import Keepalive, KeepaliveOverrides, KeepaliveSide, misfits_on_routes
 from gateway.config.limits import Limits
 from gateway.config.listener_tls import CertificatePair, ListenerTls
 from gateway.config.matching import HostPattern, Match
 from gateway.config.names import Name
-from gateway.config.routes import Route
+from gateway.config.own_answers import Redirect, Respond
+from gateway.config.rewriting import RegexRewrite, Rewrite
+from gateway.config.routes import Route, Share, unknown_upstreams
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.timeouts import TimeoutOverrides, Timeouts
 from gateway.config.upstream_tls import UpstreamTls
 from gateway.config.upstreams import Backend, BackendAddress, OnLoss, Pool, Upstream
 from gateway.config.urls import address_of
-from gateway.config.words import found, known, number, quoted
+from gateway.config.words import found, number, quoted
 
 __all__ = [
     "AccessLog",
     "Address",
     "Admin",
+    "AnswerFields",
     "Auth",
     "Backend",
     "BackendAddress",
@@ -61,7 +65,13 @@ __all__ = [
     "Match",
     "OnLoss",
     "Pool",
+    "Redirect",
+    "RegexRewrite",
+    "RequestFields",
+    "Respond",
+    "Rewrite",
     "Route",
+    "Share",
     "Sticky",
     "TimeoutOverrides",
     "Timeouts",
@@ -257,7 +267,9 @@ class Config(Section):
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
         """Yield unknown upstreams, conflicts in keepalives, and duplicate names and addresses."""
-        yield from _unknown_upstreams(written)
+        upstreams = written.get("upstreams")
+        if isinstance(upstreams, Mapping):  # otherwise report that mistake, not each route that refers to an upstream
+            yield from unknown_upstreams(written.get("routes"), upstreams)
         yield from misfits_on_routes(written)
         yield from _headers_from_nobody(written)
         yield from contradictions(written.get("routes"))
@@ -266,17 +278,6 @@ class Config(Section):
         ]
         yield from repeated(((key, name) for key, name in names if isinstance(name, str)), _named_twice)
         yield from repeated(_listen_addresses(written), _listened_twice)
-
-
-def _unknown_upstreams(written: Mapping[str, object]) -> Iterator[Conflict]:
-    upstreams = written.get("upstreams")
-    if not isinstance(upstreams, Mapping):
-        return  # report that mistake, not each route that refers to an upstream
-    for index, route in items_of(written.get("routes")):
-        name = value_of(route, "upstream")
-        if isinstance(name, str) and name not in upstreams:
-            error = BadValue(f"there is no upstream {quoted(name)}", known(name, upstreams, "there are"))
-            yield Conflict(("routes", index, "upstream"), error)
 
 
 def _headers_from_nobody(written: Mapping[str, object]) -> Iterator[Conflict]:

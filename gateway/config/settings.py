@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from gateway.config.address import Address
 from gateway.config.settings_access import Access, Auth, Basic, ForwardAuth, Jwt, Rate, RouteLimits
 from gateway.config.settings_balancing import Backend, Sticky
+from gateway.config.settings_routes import FieldChanges, Match, OwnAnswer, Rewrite, Share
 
 if TYPE_CHECKING:
     from gateway.config import schema
@@ -28,6 +29,7 @@ __all__ = [
     "Basic",
     "Certificate",
     "Drain",
+    "FieldChanges",
     "ForwardAuth",
     "Heads",
     "Jwt",
@@ -35,11 +37,14 @@ __all__ = [
     "Listener",
     "ListenerTls",
     "Match",
+    "OwnAnswer",
     "Pool",
     "Rate",
+    "Rewrite",
     "Route",
     "RouteLimits",
     "Settings",
+    "Share",
     "Sticky",
     "Timeouts",
     "Upstream",
@@ -213,27 +218,18 @@ class Upstream(NamedTuple):
         )
 
 
-class Match(NamedTuple):
-    """The conditions of a route; a request must meet all that are given."""
-
-    hosts: tuple[str, ...]
-    path: str | None
-    path_exact: str | None
-    path_regex: str | None
-    subprotocols: tuple[str, ...]
-
-    @classmethod
-    def of(cls, match: schema.Match) -> Match:
-        """Convert the conditions of a route."""
-        return cls(match.hosts, match.path, match.path_exact, match.path_regex, match.subprotocols)
-
-
 class Route(NamedTuple):
     """Where matching requests go, and which upgrades are allowed."""
 
     name: str
     match: Match
-    upstream: str
+    upstreams: tuple[Share, ...]
+    """one or more; none if the route answers itself"""
+    answer: OwnAnswer | None
+    rewrite: Rewrite | None
+    headers: FieldChanges | None
+    """toward backends"""
+    answer_headers: FieldChanges | None
     upgrades: tuple[str, ...]
     http: Literal["proxy", "reject"]
     timeouts: Timeouts
@@ -249,7 +245,11 @@ class Route(NamedTuple):
         return cls(
             name=route.name,
             match=Match.of(route.match),
-            upstream=route.upstream,
+            upstreams=tuple(Share(share.name, share.weight) for share in route.shares()),
+            answer=OwnAnswer.of(route),
+            rewrite=Rewrite.of(route.rewrite),
+            headers=FieldChanges.of(route.headers),
+            answer_headers=FieldChanges.of(route.answer_headers),
             upgrades=route.upgrades,
             http=route.http,
             timeouts=Timeouts.of(config.timeouts_of(route)),

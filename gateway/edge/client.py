@@ -16,6 +16,7 @@ from gateway.edge.access.granted import Granted
 from gateway.edge.answering import Answering
 from gateway.edge.checking import Checking
 from gateway.edge.exchange.exchange import Exchange
+from gateway.edge.own_answers import further_fields, own_answer
 from gateway.edge.refusal import refusal_bytes
 from gateway.edge.refused import Refused
 from gateway.edge.request import Request, examine
@@ -287,6 +288,12 @@ class Client:
         """Serve a request that may come in. :raises Refused: it is not served. :raises BadHead: nor is its framing"""
         if self._clients.config.draining:
             raise Refused(503, "this gateway is shutting down", "unavailable", request.route)
+        if request.route.answer is not None:
+            answer = own_answer(request, request.route.answer)
+            self._clients.refusals.answered(request, answer.status, len(answer.body or b""))
+            self._served = True
+            self.answer(answer, self._may_stay(request.head))
+            return
         if request.upgrade is not None:
             self._upgrade(request)
             return
@@ -352,7 +359,7 @@ class Client:
             keep,
             head is not None and head.method == b"HEAD",
             head is None or head.http11,
-            refused.fields,
+            further_fields(refused),
             refused.body,
         )
         sent = self.wire.write(self.fd, data)
@@ -419,12 +426,17 @@ class Client:
                 refusals.unserved(head, self.peer, refused.route, status, reason, result, started_ns)
             else:
                 refusals.refused(request, status, reason, result)
-            if not requested_upgrades(head) and b"sec-websocket-key" not in head.first:
-                tokens = head.tokens(b"connection") if b"connection" in head.first else []
-                asked = b"close" not in tokens if head.http11 else b"keep-alive" in tokens
-                # What is left of a body that nobody wants would only be read to be thrown away.
-                keep = asked and status != 400 and not has_body(head) and not clients.config.draining
+            keep = status != 400 and self._may_stay(head)
         self.answer(refused, keep)
+
+    def _may_stay(self, head: RequestHead) -> bool:
+        """Whether another request may follow one that no backend gets."""
+        if requested_upgrades(head) or b"sec-websocket-key" in head.first:
+            return False
+        tokens = head.tokens(b"connection") if b"connection" in head.first else []
+        asked = b"close" not in tokens if head.http11 else b"keep-alive" in tokens
+        # What is left of a body that nobody wants would only be read to be thrown away.
+        return asked and not has_body(head) and not self._clients.config.draining
 
     def close_if_idle(self) -> bool:
         """Close the connection unless a request is under way, or is about to come. :returns: whether it is closed"""

@@ -13,6 +13,7 @@ from gateway.edge.forwarding import lines_to_backend
 
 if TYPE_CHECKING:
     from gateway.protocol.heads import RequestHead
+    from gateway.routing.changes import Changes
 
 MAX_KNOWN = 1024
 MAX_BYTES = 4096
@@ -25,7 +26,7 @@ _BOUND_SCHEMES = (b"ntlm", b"negotiate", b"kerberos")
 class Facts:
     """What is known of a block of fields."""
 
-    __slots__ = ("keep_alive", "lines", "pins")
+    __slots__ = ("changed", "keep_alive", "lines", "pins")
 
     def __init__(self, head: RequestHead, underscores: bool) -> None:
         """:param underscores: whether fields with ``_`` in their names go on"""
@@ -34,6 +35,8 @@ class Facts:
         """whether the client means to ask for more on this connection"""
         self.lines = lines_to_backend(head, underscores)
         """the fields that a backend is sent as they came, with CRLF behind each"""
+        self.changed: tuple[Changes, bytes] | None = None
+        """the lines as a route changes them; of the route that has asked last"""
         self.pins = head.first.get(b"authorization", b"").lower().startswith(_BOUND_SCHEMES)
         """whether its credentials are good for the backend's connection that first sees them, and for that alone"""
 
@@ -46,6 +49,7 @@ class NoFacts(Facts):
     def __init__(self) -> None:
         self.keep_alive = False
         self.lines = b""
+        self.changed = None
         self.pins = False
 
 

@@ -15,6 +15,7 @@ from gateway.protocol.fields import (
 if TYPE_CHECKING:
     from gateway.edge.trust import Peer
     from gateway.protocol.heads import RequestHead, ResponseHead
+    from gateway.routing.changes import Changes
 
 OURS = frozenset(
     (
@@ -81,12 +82,22 @@ def loop_mark(gateway_id: int) -> bytes:
 # --- to the client ----------------------------------------------------------------------------------------------------
 
 
-def switch_to_client(head: ResponseHead) -> bytes:
-    """The head of a 101 as the client is sent it. Length fields have no business there (RFC 9110 section 8.6)."""
-    if head.raw.startswith(b"HTTP/1.1 ") and only_upgrade_is_hop_by_hop(head) and b"content-length" not in head.first:
+def switch_to_client(head: ResponseHead, changes: Changes | None = None) -> bytes:
+    """The head of a 101 as the client is sent it. Length fields have no business there (RFC 9110 section 8.6).
+
+    :param changes: of its fields, by the configuration
+    """
+    if (
+        changes is None
+        and head.raw.startswith(b"HTTP/1.1 ")
+        and only_upgrade_is_hop_by_hop(head)
+        and b"content-length" not in head.first
+    ):
         return head.raw
     dropped = hop_by_hop(head) - {b"connection", b"upgrade"} | {b"content-length", b"transfer-encoding"}
-    return head_bytes(_status_line(head), head.lines(dropped))
+    if changes is None:
+        return head_bytes(_status_line(head), head.lines(dropped))
+    return head_bytes(_status_line(head), head.lines(dropped | changes.dropped_from(head)) + _set_lines(changes))
 
 
 def interim_to_client(head: ResponseHead) -> bytes:
@@ -94,14 +105,20 @@ def interim_to_client(head: ResponseHead) -> bytes:
     return head_bytes(_status_line(head), answer_lines(head, b"GET", True))
 
 
-def answer_to_client(head: ResponseHead, method: bytes, http11: bool, option: bytes = b"") -> bytes:
+def answer_to_client(
+    head: ResponseHead, method: bytes, http11: bool, option: bytes = b"", changes: Changes | None = None
+) -> bytes:
     """The head of a final answer as the client is sent it.
 
     :param method: that of the request
     :param http11: whether the client speaks HTTP/1.1
     :param option: for its connection: ``close``, ``keep-alive`` or nothing
+    :param changes: of its fields, by the configuration
     """
-    return head_bytes(_status_line(head), answer_lines(head, method, http11, option))
+    if changes is None:
+        return head_bytes(_status_line(head), answer_lines(head, method, http11, option))
+    lines = answer_lines(head, method, http11, option, changes.dropped_from(head))
+    return head_bytes(_status_line(head), lines + _set_lines(changes))
 
 
 _OF_ONE_HOP = frozenset(
@@ -124,6 +141,10 @@ def goes_as_it_came(head: ResponseHead, method: bytes) -> bool:
         return False
     # A status is followed by a space, with a reason phrase behind it or not (RFC 9112 section 4).
     return _OF_ONE_HOP.isdisjoint(first) and head.raw.startswith(b"HTTP/1.1 ") and head.raw[12:13] == b" "
+
+
+def _set_lines(changes: Changes) -> list[bytes]:
+    return [b"%b: %b" % field for field in changes.fields]
 
 
 def _status_line(head: ResponseHead) -> bytes:

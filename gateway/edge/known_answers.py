@@ -13,9 +13,11 @@ from gateway.protocol.framing import answer_body
 
 if TYPE_CHECKING:
     from gateway.protocol.heads import ResponseHead
+    from gateway.routing.changes import Changes
 
 MAX_KNOWN = 512
 MAX_BYTES = 2048
+MAX_MADE = 32
 KEEP_ALIVE_MARGIN_NS = 1_000_000_000
 """By which a connection is given up before its backend would close it (``Keep-Alive: timeout``)."""
 
@@ -59,7 +61,7 @@ class KnownAnswer:
         """whether the client can see where it ends"""
         self._source = head
         self._method = method
-        self._made: dict[tuple[bool, bool], bytes] = {}
+        self._made: dict[tuple[bool, bool, Changes | None], bytes] = {}
         self.is_plain = goes_as_it_came(head, method)
         """whether a client of HTTP/1.1 that stays is sent the head as it came"""
         tokens = head.tokens(b"connection") if b"connection" in head.first else []
@@ -85,18 +87,22 @@ class KnownAnswer:
             return Chunked(padded=True)
         return UntilClose() if self._framing == UNTIL_CLOSE else None
 
-    def head_for(self, http11: bool, keeps: bool) -> bytes:
+    def head_for(self, http11: bool, keeps: bool, changes: Changes | None = None) -> bytes:
         """The head as a client is sent it.
 
         :param http11: whether the client speaks HTTP/1.1
         :param keeps: whether its connection stays open
+        :param changes: of its fields, by the configuration
         """
-        if self.is_plain and http11 and keeps:
+        if self.is_plain and http11 and keeps and changes is None:
             return self._source.raw
-        made = self._made.get((http11, keeps))
+        made = self._made.get((http11, keeps, changes))
         if made is None:
+            if len(self._made) >= MAX_MADE:
+                self._made.clear()  # of configurations that were in force before
             option = b"close" if not keeps else b"" if http11 else b"keep-alive"
-            made = self._made[http11, keeps] = answer_to_client(self._source, self._method, http11, option)
+            made = answer_to_client(self._source, self._method, http11, option, changes)
+            self._made[http11, keeps, changes] = made
         return made
 
 

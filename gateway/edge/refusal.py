@@ -35,7 +35,7 @@ def refusal_bytes(
     if keep and not http11:
         options.append(b"keep-alive")
     if body is not None:
-        pass  # it is another server's answer, which has all fields that it needs
+        pass  # it is an answer that has all fields that it needs: an auth server's, or the configuration's
     elif status == HTTPStatus.UPGRADE_REQUIRED:
         fields += [(b"Sec-WebSocket-Version", b"13"), (b"Upgrade", b"websocket")]
         options.append(b"Upgrade")

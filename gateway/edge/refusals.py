@@ -68,6 +68,15 @@ class Refusals:
             None,
         )
 
+    def answered(self, request: Request, status: int, body_bytes: int) -> None:
+        """Report a request that its route answers itself: a plain one, whatever it has asked for.
+
+        :param body_bytes: of the answer
+        """
+        head = request.head
+        sent = 0 if head.method == b"HEAD" else body_bytes
+        self._plain(head, request.client, request, request.route.name, status, None, request.started_ns, sent)
+
     def _plain(
         self,
         head: RequestHead,
@@ -75,8 +84,9 @@ class Refusals:
         request: Request | None,
         route: str | None,
         status: int,
-        reason: str,
+        reason: str | None,
         started_ns: int,
+        body_bytes: int = 0,
     ) -> None:
         self.requests.ended(
             Logged(
@@ -93,7 +103,7 @@ class Refusals:
                 None,
                 reason,
                 0,
-                0,
+                body_bytes,
                 None,
                 (time.monotonic_ns() - started_ns) / 1e9,
             )

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from gateway.edge.access.granted import Granted
     from gateway.edge.in_force import InForce
     from gateway.edge.trust import Peer
+    from gateway.routing.rewriting import Rewritten
     from gateway.routing.routes import Route
+    from gateway.routing.upstream import Upstream
 
 MAX_REQUEST_ID = 128
 
@@ -38,12 +40,15 @@ class Request:
     facts: Facts
     """what its fields say"""
     target: bytes
-    """as the backend is sent it: in origin form"""
+    """in origin form; the backend is sent this, unless it is rewritten"""
+    rewritten: Rewritten | None
+    """what the backend is sent in place of its path"""
     peer: Peer
     client: str
     host: str
     path: str
     route: Route
+    upstream: Upstream
     upgrade: bytes | None
     """the protocol to upgrade to, in lower case; None for plain HTTP"""
     key: bytes | None
@@ -68,7 +73,7 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
     wants = requested_upgrades(head) if b"upgrade" in head.first else []
     route = None
     try:
-        route, host, path = config.routes.find(head)
+        route, host, path, rewritten = config.routes.find(head)
         target = origin_form(head.target, head.method)
         upgrade = key = None
         for protocol in wants:
@@ -95,15 +100,22 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
     facts = NO_FACTS if upgrade is not None else head.facts
     if facts is None:
         facts = head.facts = Facts(head, config.underscores)
+    client = config.trust.client_of(peer, head)
+    upstream = route.upstream
+    if upstream is None:
+        assert route.shares is not None
+        upstream = route.shares.of(config.trust.address_of(client))
     return Request(
         head,
         facts,
         target,
+        rewritten,
         peer,
-        config.trust.client_of(peer, head),
+        client,
         host,
         path,
         route,
+        upstream,
         upgrade,
         key,
         _request_id(head, peer),

@@ -92,7 +92,7 @@ def fill_row(
             if keepalive.adaptive:
                 network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
                 intervals.begin(row, side, network, now_ns)
-    cells[row + ON_LOSS_CODE] = route.upstream.on_loss_code
+    cells[row + ON_LOSS_CODE] = request.upstream.on_loss_code
     slice_.write_texts(
         row,
         {

@@ -15,7 +15,7 @@ def key_of(request: Request, trust: Trust) -> bytes | None:
 
     A request that lacks what ``hash_on`` names goes by its client's address, which all of them have.
     """
-    upstream = request.route.upstream
+    upstream = request.upstream
     found = b"" if upstream.key_of is None else upstream.key_of(request.head, request.target)
     if found or not upstream.hashes:
         return found or None
@@ -29,11 +29,11 @@ def with_cookie(head: bytes, request: Request, target: Target) -> bytes:
     :param head: as it is sent without
     :param target: the backend that has answered
     """
-    sticky = request.route.upstream.sticky
+    sticky = request.upstream.sticky
     if sticky is None:
         return head
-    assert request.route.upstream.key_of is not None
-    value = request.route.upstream.key_of(request.head, request.target)
+    assert request.upstream.key_of is not None
+    value = request.upstream.key_of(request.head, request.target)
     line = sticky.set_cookie(value, target, _is_secure(request))
     return head[:-2] + line + head[-2:] if line else head
 

@@ -14,20 +14,25 @@ if TYPE_CHECKING:
     from gateway.edge.in_force import InForce
     from gateway.edge.request import Request
     from gateway.protocol.heads import Field, RequestHead
+    from gateway.routing.changes import Changes
 
 
 def request_to_backend(request: Request, config: InForce) -> bytes:
     """The head of a plain request as the backend is sent it."""
     head = request.head
     granted = request.granted
-    if granted is None or not _changes(granted, head):
+    changes = request.route.changes
+    if changes is not None:
+        lines = _changed_lines(request, changes, config)
+    elif granted is None or not _changes(granted, head):
         lines = request.facts.lines
     else:
         changed = _changed_by(granted, head)
         lines = lines_to_backend(head, config.underscores, changed)
         lines += b"".join([b"%b: %b\r\n" % (name.title(), value) for name, value in granted.replaced.items() if value])
-    if b"host" not in head.first:  # one of HTTP/1.0; nginx sends its upstream's name, too
-        lines = b"Host: %b\r\n%b" % (request.route.upstream.name.encode(), lines)
+    if b"host" not in head.first and (changes is None or not changes.host):
+        # One of HTTP/1.0; nginx sends its upstream's name, too.
+        lines = b"Host: %b\r\n%b" % (request.upstream.name.encode(), lines)
     return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (
         head.method,
         _target(request),
@@ -43,8 +48,10 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     granted = request.granted
     target = _target(request)
     is_changed = granted is not None and _changes(granted, head)
+    changes = request.route.changes
     if (
         not is_changed
+        and changes is None
         and only_upgrade_is_hop_by_hop(head)
         and head.first[b"upgrade"].lower() == request.upgrade
         and OURS.isdisjoint(head.first)
@@ -58,13 +65,15 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     if granted is not None and is_changed:
         dropped |= _changed_by(granted, head)
         replaced = granted.replaced
+    if changes is not None:
+        dropped |= changes.dropped_from(head)
     unclear = unclear_names(head, config.underscores)
-    fields: list[Field] = []
+    fields: list[Field] = [(b"Host", changes.host)] if changes is not None and changes.host else []
     written = set()
     for lower, field in zip(head.names, head.fields, strict=True):
         if lower in unclear:
             continue
-        if lower in replaced:
+        if lower in replaced and (changes is None or lower not in changes.names):
             if lower not in written and replaced[lower]:
                 written.add(lower)
                 fields.append((field[0], replaced[lower]))
@@ -79,12 +88,39 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
             elif value.lower() != request.upgrade:
                 value = request.upgrade or b""
             fields.append((name, value))
+    if changes is not None:
+        fields += changes.fields
     return b"%b%b\r\n" % (request_bytes(head.method, target, fields)[:-2], ours)
 
 
 def _target(request: Request) -> bytes:
     granted = request.granted
-    return request.target if granted is None or granted.target is None else granted.target
+    target = request.target if granted is None or granted.target is None else granted.target
+    return target if request.rewritten is None else request.rewritten.of(target)
+
+
+def _changed_lines(request: Request, changes: Changes, config: InForce) -> bytes:
+    """The fields of a plain request whose route changes some. What credentials have changed is changed, too."""
+    head = request.head
+    granted = request.granted
+    is_changed = granted is not None and _changes(granted, head)
+    known = request.facts.changed
+    if known is not None and known[0] is changes and not is_changed:
+        return known[1]
+    dropped = changes.dropped_from(head)
+    replaced: list[bytes] = []
+    if granted is not None and is_changed:
+        dropped |= _changed_by(granted, head)
+        replaced = [
+            b"%b: %b\r\n" % (name.title(), value)
+            for name, value in granted.replaced.items()
+            if value and name not in changes.names
+        ]
+    host = b"Host: %b\r\n" % changes.host if changes.host else b""
+    lines = b"".join((host, lines_to_backend(head, config.underscores, dropped), *replaced, changes.lines))
+    if not is_changed:
+        request.facts.changed = (changes, lines)
+    return lines
 
 
 def _changes(granted: Granted, head: RequestHead) -> bool:

@@ -126,7 +126,7 @@ class Upgrade:
         """Dial."""
         shared = self._shared
         request = self._request
-        upstream = request.route.upstream
+        upstream = request.upstream
         attempts = Attempts(upstream, shared.addresses.of, key_of(request, shared.config.trust))
         head = upgrade_to_backend(request, shared.config)
         preamble = header_for(upstream, request.peer, self._client.fd)
@@ -250,7 +250,7 @@ class Upgrade:
         accept = accept_of(request.key) if reader is None and request.key is not None else b""
         if accept:
             subprotocol = shared.accepted.subprotocol(data, accept)
-            if subprotocol is not None and (subprotocol or not self._marker()):
+            if subprotocol is not None and (subprotocol or not self._marker()) and request.route.answer_changes is None:
                 self._accept(data, subprotocol, b"")
                 return
         try:
@@ -274,7 +274,7 @@ class Upgrade:
         if refusal is not None:
             self._refuse(Refused(502, f"the backend's 101 is not valid: {refusal}", "refused_by_backend"))
             return
-        answer = switch_to_client(head)
+        answer = switch_to_client(head, request.route.answer_changes)
         subprotocol = head.first.get(b"sec-websocket-protocol", b"")
         if not subprotocol and (marker := self._marker()):
             answer = b"%bSec-WebSocket-Protocol: %b\r\n\r\n" % (answer[:-2], marker)

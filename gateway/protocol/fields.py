@@ -61,7 +61,9 @@ def request_lines(head: RequestHead, without: frozenset[bytes] = frozenset()) ->
     return head.lines((hop_by_hop(head) - {b"transfer-encoding"}) | without)
 
 
-def answer_lines(head: ResponseHead, method: bytes, http11: bool, connection: bytes = b"") -> list[bytes]:
+def answer_lines(
+    head: ResponseHead, method: bytes, http11: bool, connection: bytes = b"", further: frozenset[bytes] = frozenset()
+) -> list[bytes]:
     """The lines of fields with which an answer goes on to a client.
 
     Content-Length and Transfer-Encoding go out of a 1xx and a 204 (RFC 9110 section 8.6, RFC 9112 section 6.1). Where
@@ -71,6 +73,7 @@ def answer_lines(head: ResponseHead, method: bytes, http11: bool, connection: by
     :param method: that of the request
     :param http11: whether the client speaks HTTP/1.1. To one of HTTP/1.0 a body goes without chunks
     :param connection: an option for the client's connection, ``close`` or ``keep-alive``
+    :param further: lower-case names of further fields to leave out
     """
     status = head.status
     first = head.first
@@ -82,7 +85,7 @@ def answer_lines(head: ResponseHead, method: bytes, http11: bool, connection: by
         dropped |= _FRAMING
     elif http11 and method != b"HEAD" and status != 304:
         dropped -= {b"transfer-encoding"}
-    lines = head.lines(dropped)
+    lines = head.lines(dropped | further if further else dropped)
     if upgrade:
         connection = connection + b", Upgrade" if connection else b"Upgrade"
     if connection:

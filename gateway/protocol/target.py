@@ -145,6 +145,18 @@ def normal_path(path: bytes) -> str:
     return _merged(path).decode("latin-1")
 
 
+def rejoined_path(path: bytes) -> bytes:
+    """Return the one spelling of a path that was put together of parts of another.
+
+    :raises BadHead: with status 400, where it is none any more: escapes were cut, or there are dot segments to any
+        server, by which it would lead elsewhere than it was put
+    """
+    normal = _merged(_decoded(path))
+    if _DOT_SEGMENT_TO_SOME.search(normal) or _DOT_SEGMENT.search(normal):
+        raise BadHead(400, "the path has a dot segment once it is rewritten")
+    return normal
+
+
 def other_paths(path: bytes) -> set[str]:
     """Return to what else some servers resolve the dot segments of a path that :func:`normal_path` accepts.
 

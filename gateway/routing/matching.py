@@ -2,7 +2,8 @@
 
 Matching sees a :class:`Subject`, which is made of an :class:`Asked` and nothing else; and that is the key under which
 :class:`gateway.routing.routes.Routes` keeps what it has found. So a matcher that looks at something more has to have it
-added to :class:`Asked` first, and no request can get the route of another one that differs in it.
+added to :class:`Asked` first, and no request can get the route of another one that differs in it. What only some
+configurations look at is in :class:`gateway.routing.further.Further`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import NamedTuple
 from gateway.config.settings import Match
 from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.target import normal_path, same_authority, split_target
+from gateway.routing.further import NOTHING_FURTHER, Further, Looks
 
 
 class Asked(NamedTuple):
@@ -24,27 +26,31 @@ class Asked(NamedTuple):
     path: bytes
     subprotocols: tuple[bytes, ...]
     """values of Sec-WebSocket-Protocol"""
+    further: Further = NOTHING_FURTHER
+    """what else any route looks at"""
 
     @classmethod
-    def by(cls, head: RequestHead) -> Asked:
+    def by(cls, head: RequestHead, looks: Looks | None = None) -> Asked:
         """Return what a request asks for.
 
+        :param looks: what routes look at in :class:`Further`; None for nothing
         :raises BadHead: with status 400: its target is malformed, or names another host than Host (RFC 9112 section
             3.2.2): a server that looks at one would serve another site than one that looks at the other
         """
-        scheme, authority, path, _query = split_target(head.target, head.method)
+        scheme, authority, path, query = split_target(head.target, head.method)
         host = head.first.get(b"host")
         if host is None:
             host = authority or b""  # of HTTP/1.0
         elif authority is not None and not same_authority(scheme, authority, host):
             raise BadHead(400, "the request target and Host name different hosts")
+        further = NOTHING_FURTHER if looks is None else looks.at(head, query)
         if b"sec-websocket-protocol" in head.first:
-            return cls(host, path, tuple(head.values(b"sec-websocket-protocol")))
-        return cls(host, path, ())
+            return cls(host, path, tuple(head.values(b"sec-websocket-protocol")), further)
+        return cls(host, path, (), further)
 
     def size(self) -> int:
         """Return how many bytes it has."""
-        return len(self.host) + len(self.path) + sum(map(len, self.subprotocols))
+        return len(self.host) + len(self.path) + sum(map(len, self.subprotocols)) + self.further.size()
 
 
 class Subject(NamedTuple):
@@ -56,6 +62,7 @@ class Subject(NamedTuple):
     """normalised, see :func:`gateway.protocol.target.normal_path`"""
     subprotocols: tuple[str, ...]
     """those that the client offers"""
+    further: Further = NOTHING_FURTHER
 
     @classmethod
     def of(cls, asked: Asked) -> Subject:
@@ -63,7 +70,7 @@ class Subject(NamedTuple):
 
         :raises BadHead: with status 400, where its path can be read in two ways
         """
-        return cls(_host_of(asked.host), normal_path(asked.path), tuple(_tokens(asked.subprotocols)))
+        return cls(_host_of(asked.host), normal_path(asked.path), tuple(_tokens(asked.subprotocols)), asked.further)
 
 
 def _host_of(field: bytes) -> str:
@@ -80,9 +87,16 @@ def _tokens(values: tuple[bytes, ...]) -> list[str]:
 Condition = Callable[[Subject], bool]
 
 
-def condition_of(match: Match) -> Condition | None:
-    """Return what a request must pass to match; None where every request does."""
-    parts = [part for part in (_host_condition(match), _path_condition(match), _subprotocol_condition(match)) if part]
+def condition_of(match: Match, looks: Looks | None = None) -> Condition | None:
+    """Return what a request must pass to match; None where every request does.
+
+    :param looks: made of this match, too
+    """
+    made = [_host_condition(match), _path_condition(match), _subprotocol_condition(match)]
+    further = None if looks is None else looks.condition(match)
+    if further is not None:
+        made.append(lambda subject: further(subject.further))
+    parts = [part for part in made if part]
     if not parts:
         return None
     if len(parts) == 1:

@@ -16,6 +16,7 @@ from gateway.routing.matching import Subject, condition_of
 
 if TYPE_CHECKING:
     from gateway.config.settings import Access, Match, Route
+    from gateway.routing.further import Looks
 
 _ESCAPE = re.compile("%[0-9a-f]{2}")
 
@@ -23,8 +24,9 @@ _ESCAPE = re.compile("%[0-9a-f]{2}")
 class Spellings:
     """The routes of a configuration, to those that read paths in another way."""
 
-    def __init__(self, routes: Sequence[Route]) -> None:
-        self._conditions = [(condition_of(_in_lower_case(route.match)), route.access) for route in routes]
+    def __init__(self, routes: Sequence[Route], looks: Looks | None = None) -> None:
+        """:param looks: made of the routes' matches"""
+        self._conditions = [(condition_of(_in_lower_case(route.match), looks), route.access) for route in routes]
         self._has_rules = any(route.access is not None for route in routes)
 
     def is_evasive(self, subject: Subject, access: Access | None) -> bool:

@@ -135,3 +135,13 @@ class Upstream:
         if self.sticky is not None:
             self.sticky.use(in_service)
             self._policies.insert(0, self.sticky)
+
+
+class _Nowhere(Upstream):
+    """That of a route that answers itself: no request is sent there."""
+
+    def __init__(self) -> None:
+        self.name = "-"
+
+
+NOWHERE = _Nowhere()

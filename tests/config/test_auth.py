@@ -120,6 +120,8 @@ def test_users():
         ("ann", "line 1 is not name:hash"),
         (":x", "line 1 is not name:hash"),
         ("ann:secret", "neither of argon2 nor bcrypt"),
+        (f"ann:$2y$31${'a' * 53}", "takes too long"),
+        (f"ann:$argon2id$v=19$m=9999999,t=3,p=4$c2FsdHNhbHQ${'h' * 43}", "takes too long"),
         ("ann:$apr1$abc$def", "neither of argon2 nor bcrypt"),
         (f"ann:{BCRYPT}\nann:{BCRYPT}", 'line 2: "ann" is there already'),
     ],

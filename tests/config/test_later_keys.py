@@ -11,12 +11,6 @@ from .files import CONTRACT, complaints
 LATER: list[tuple[list[str | int], str, Any]] = [
     (["upstreams", "chat"], "health_check", {"path": "/healthz", "every": "5s"}),
     (["upstreams", "chat"], "eject", {"failures": 3}),
-    (["routes", 0, "match"], "headers", {"X-Tier": "gold"}),
-    (["routes", 0, "match"], "query", {"v": "2"}),
-    (["routes", 0, "match"], "methods", ["GET"]),
-    (["routes", 0], "upstreams", [{"name": "chat", "weight": 9}]),
-    (["routes", 0], "rewrite", {"strip_prefix": "/ws"}),
-    (["routes", 0], "headers", {"remove": ["Cookie"]}),
 ]
 
 

@@ -37,7 +37,7 @@ def test_a_missing_key_is_reported_at_what_lacks_it():
         "gateway.yaml:1:1: upstreams: this key is required (add it: Groups of backends, by name)",
         "gateway.yaml:1:10: listen[0].address: this key is required"
         " (add it: host:port, [::]:port or unix:/path to accept clients on)",
-        "gateway.yaml:3:5: routes[0].upstream: this key is required (add it: Name of the upstream that requests go to)",
+        "gateway.yaml:3:5: routes[0]: nothing says what requests get (one of upstream, upstreams, redirect or respond)",
         "gateway.yaml:4:5: routes[1].name: this key is required"
         " (add it: Unique name, the `route` label of every metric)",
     ]

@@ -32,7 +32,9 @@ def _completed(text: str) -> str:
     """A part of a configuration, with what it lacks."""
     part = yaml.safe_load(text)
     more: dict[str, Any] = {"listen": [{"address": "127.0.0.1:8080"}]}
-    names = {route["upstream"] for route in part.get("routes", [])} | set(part.get("upstreams", {})) or {"any"}
+    used = {share["name"] for route in part.get("routes", []) for share in route.get("upstreams", [])}
+    used |= {route["upstream"] for route in part.get("routes", []) if "upstream" in route}
+    names = used | set(part.get("upstreams", {})) or {"any"}
     more["upstreams"] = {name: {"backends": ["127.0.0.1:9001"]} for name in sorted(names)}
     more["routes"] = [{"name": "any", "upstream": min(names)}]
     return text + yaml.safe_dump({key: value for key, value in more.items() if key not in part})
@@ -125,6 +127,14 @@ def test_every_key_is_documented_and_no_other() -> None:
     assert set(_documented_keys()) == set(_schema_keys())
 
 
+_IN_WORDS = {"routes[].respond.body": "empty"} | dict.fromkeys(
+    (
+        *(f"routes[].{key}" for key in ("upstream", "upstreams", "redirect", "respond")),
+        *(f"routes[].{key}" for key in ("rewrite", "headers", "answer_headers")),
+        *(f"routes[].rewrite.{key}" for key in ("strip_prefix", "add_prefix", "regex")),
+    ),
+    "none",
+)
 OF_THEIR_OWN = {"upstreams.NAME.hash_on": "client_ip"}
 """Keys without a default in the schema, as they may be there only beside another one."""
 
@@ -134,6 +144,8 @@ def test_defaults_are_as_documented() -> None:
     for key, said in _documented_keys().items():
         if schema[key]["required"]:
             expected = "required"
+        elif key in _IN_WORDS:
+            expected = _IN_WORDS[key]
         elif key.startswith("routes[].timeouts."):
             expected = "of `timeouts`"
         elif key.startswith("routes[].keepalive."):
@@ -255,3 +267,9 @@ def _anchors(page: Path) -> set[str]:
     """Anchors as GitHub makes them from headings."""
     titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_what_the_threat_model_calls_a_test_is_there() -> None:
+    named = set(re.findall(r"`(tests/[^`]+)`", (ROOT / "docs" / "security.md").read_text()))
+    assert named
+    assert {name for name in named if not (ROOT / name).exists()} == set()

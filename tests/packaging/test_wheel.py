@@ -46,6 +46,7 @@ BUILT = ("*.so", "__pycache__")
 COMPILED = {
     "gateway/edge/tls/callback",
     "gateway/protocol/bodies",
+    "gateway/protocol/headers",
     "gateway/protocol/pings",
     "gateway/protocol/scanner",
     "gateway/protocol/tls/protection",
@@ -55,6 +56,8 @@ COMPILED = {
     "gateway/tunnels/relay/ending",
     "gateway/tunnels/relay/failing",
     "gateway/tunnels/relay/kernel",
+    "gateway/tunnels/relay/limiting",
+    "gateway/tunnels/relay/metering",
     "gateway/tunnels/relay/pinging",
     "gateway/tunnels/relay/reading",
     "gateway/tunnels/relay/relay",

@@ -41,7 +41,12 @@ class Log:
 def worker():
     table = Table.create(1, 16)
     made = Worker(0, table, None, SimpleNamespace(relay=None), SimpleNamespace(close=lambda: None), None)
-    made._edge = SimpleNamespace(log=Log(), batch=SimpleNamespace(flush=lambda: None), close_idle=lambda: False)
+    made._edge = SimpleNamespace(
+        log=Log(),
+        batch=SimpleNamespace(flush=lambda: None),
+        config=SimpleNamespace(close=lambda: None),
+        close_idle=lambda: False,
+    )
     yield made
     table.close()
 

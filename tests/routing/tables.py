@@ -16,10 +16,14 @@ def config_of(routes, upstreams=None, **keys) -> Config:
     document = {
         "listen": [{"address": "127.0.0.1:8080"}],
         "upstreams": upstreams or {"chat": {"backends": ["127.0.0.1:9001", "127.0.0.1:9002"]}},
-        "routes": [{"name": f"r{i}", "upstream": "chat"} | route for i, route in enumerate(routes)],
+        "routes": [{"name": f"r{i}", **_goal(route), **route} for i, route in enumerate(routes)],
         **keys,
     }
     return parse(json.dumps(document), "gateway.yaml", {})
+
+
+def _goal(route):
+    return {} if route.keys() & {"upstreams", "redirect", "respond"} else {"upstream": "chat"}
 
 
 def routes_of(*routes, upstreams=None, standing=None, drained=(), secret=b"", **keys) -> Routes:

@@ -136,6 +136,9 @@ def test_whatever_matching_looks_at_is_part_of_the_key():
         "path_exact": "path",
         "path_regex": "path",
         "subprotocols": "subprotocols",
+        "headers": "further",
+        "query": "further",
+        "methods": "further",
     }
     assert set(Match._fields) == set(conditions)
     assert set(Asked._fields) == set(Subject._fields) == set(conditions.values())

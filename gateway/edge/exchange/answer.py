@@ -159,12 +159,13 @@ class Answer(Upload):
             and self._upload is None
             and not shared.config.draining
         )
-        sticky = request.route.upstream.sticky is not None
-        if keeps and request.head.http11 and known.is_plain and at and not sticky:
+        changes = request.route.answer_changes
+        sticky = request.upstream.sticky is not None
+        if keeps and request.head.http11 and known.is_plain and at and not sticky and changes is None:
             out = data if end == len(data) else data[:end]
         else:
             payload = data[at:end] if not isinstance(body, Dechunker) else b"".join(data[a:b] for a, b in body.slices)
-            head = known.head_for(request.head.http11, keeps)
+            head = known.head_for(request.head.http11, keeps, changes)
             if sticky:
                 assert self._backend is not None
                 head = with_cookie(head, request, self._backend.target)

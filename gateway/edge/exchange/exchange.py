@@ -73,7 +73,7 @@ class Exchange(Answer):
         if self._upload is not None:
             self._watch_client()
         pinned = self._client.pinned
-        upstream = request.route.upstream
+        upstream = request.upstream
         if (
             pinned is not None
             and pinned.target.upstream == upstream.name
@@ -115,7 +115,7 @@ class Exchange(Answer):
         # begins with a client's address is for that client alone: it is not in the pool.
         if self._reused:
             return True
-        proxy_protocol = self._request.route.upstream.proxy_protocol
+        proxy_protocol = self._request.upstream.proxy_protocol
         if proxy_protocol is None:
             connection = shared.pool.take(target, shared.relay.now, self._repeatable)
         else:
@@ -133,7 +133,7 @@ class Exchange(Answer):
 
     def _new_attempts(self) -> Attempts:
         key = key_of(self._request, self._shared.config.trust)
-        return Attempts(self._request.route.upstream, self._shared.addresses.of, key, brief=True)
+        return Attempts(self._request.upstream, self._shared.addresses.of, key, brief=True)
 
     def _count(self, backend: int) -> None:
         """Have the table count the request at a backend. :param backend: its number"""
@@ -148,10 +148,10 @@ class Exchange(Answer):
     def _dial_backend(self, attempt: Attempt | None) -> None:
         """:param attempt: the one to begin with, where it is chosen already"""
         assert self._attempts is not None
-        route, peer = self._request.route, self._request.peer
-        preamble = header_for(route.upstream, peer, self._client.fd)
+        request = self._request
+        preamble = header_for(request.upstream, request.peer, self._client.fd)
         dial = self._dial = Dial(
-            self._shared.dialler, self, self._attempts, self._load, route.limits.connect_ns, preamble
+            self._shared.dialler, self, self._attempts, self._load, request.route.limits.connect_ns, preamble
         )
         dial.start(attempt)
 
@@ -166,7 +166,7 @@ class Exchange(Answer):
         self._reused = False
         self._attempt = attempt
         self._backend = BackendConnection(shared.pool, fd, way, attempt[0], attempt[2], shared.relay.now)
-        self._backend.proxy_protocol = self._request.route.upstream.proxy_protocol
+        self._backend.proxy_protocol = self._request.upstream.proxy_protocol
         self._backend_mode = HEAD
         shared.poller.read(fd, self._answer_came, known)
         shared.backends.used(attempt[0], REQUEST, DIAL)
@@ -301,7 +301,7 @@ class Exchange(Answer):
         client = self._client
         known = self._known
         assert known is not None
-        upstream = self._request.route.upstream
+        upstream = self._request.upstream
         config = shared.config
         reusable = (
             reusable

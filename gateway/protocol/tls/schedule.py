@@ -116,9 +116,13 @@ def next_keys(cells: array[int] | memoryview[int], at: int, direction: int) -> N
     algorithm = HASHES[suite]
     size = HASH_BYTES[algorithm]
     here = at + direction
-    start = 8 * (here + SECRET)
-    old = bytes(memoryview(cells).cast("B")[start : start + size])
-    put_keys(cells, here, suite, expand_label(algorithm, old, b"traffic upd", size))
+    # By cells, as all writing to rows: a test kills the process between any two of them.
+    old = array("q", (cells[here + SECRET + n] for n in range(size // 8))).tobytes()
+    fresh = array("q", _EMPTY)
+    put_keys(fresh, IN, suite, expand_label(algorithm, old, b"traffic upd", size))
+    for cell, width in ((SECRET, size), (KEY, KEY_BYTES[suite]), (IV, IV_BYTES)):
+        width = -(-width // 8)
+        cells[here + cell : here + cell + width] = fresh[IN + cell : IN + cell + width]
     cells[here + SEQ] = 0
 
 

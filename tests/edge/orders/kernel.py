@@ -141,9 +141,17 @@ class FakeKernel:
 
     def recv(self, fd: int) -> int:
         sock = self._of("recv", fd)
-        if sock is None:
-            return -EBADF
-        data = sock.receive(self.receive_bytes)
+        return -EBADF if sock is None else self._into_buffer(sock.receive(self.receive_bytes))
+
+    def recv_part(self, fd: int, most: int) -> int:
+        sock = self._of("recv_part", fd)
+        return -EBADF if sock is None else self._into_buffer(sock.receive(most))
+
+    def peek(self, fd: int, most: int) -> int:
+        sock = self._of("peek", fd)
+        return -EBADF if sock is None else self._into_buffer(sock.peek(most))
+
+    def _into_buffer(self, data: bytes | int) -> int:
         if isinstance(data, int):
             return -data
         self.buffer[: len(data)] = data

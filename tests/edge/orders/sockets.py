@@ -196,6 +196,10 @@ class Socket:
         error, self.error = self.error, 0
         return error
 
+    def peek(self, most: int) -> bytes | int:
+        """As :meth:`receive`, but what is there stays."""
+        return bytes(self.inbox[:most]) if self.inbox and not self.connecting else self.receive(most)
+
     def receive(self, most: int) -> bytes | int:
         if self.connecting:
             return EAGAIN

@@ -1,0 +1,51 @@
+"""Header fields that a route sets and removes, prepared for heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
+
+from gateway.config import settings
+
+if TYPE_CHECKING:
+    from gateway.protocol.heads import Field, Head
+
+
+class Changes(NamedTuple):
+    """What changes in a head."""
+
+    names: frozenset[bytes]
+    """of fields that are set or removed, in lower case"""
+    fields: tuple[Field, ...]
+    """that are set, but for Host"""
+    lines: bytes
+    """the same, with CRLF behind each"""
+    host: bytes
+    """the value of Host; empty if it stays"""
+
+    @classmethod
+    def of(cls, changes: settings.FieldChanges) -> Changes:
+        """Prepare what a configuration says."""
+        fields = [(name.encode(), value.encode()) for name, value in changes.set]
+        host = b"".join(value for name, value in fields if name.lower() == b"host")
+        others = tuple(field for field in fields if field[0].lower() != b"host")
+        names = frozenset(name.lower() for name, _ in fields) | {name.lower().encode() for name in changes.remove}
+        return cls(names, others, b"".join([b"%b: %b\r\n" % field for field in others]), host)
+
+    def dropped_from(self, head: Head) -> frozenset[bytes]:
+        """Return the names of a head's fields that go no further.
+
+        CGI and its kind read ``X_Env`` as ``X-Env``, so a client's own of that spelling counts, too.
+        """
+        if b"_" not in b"".join(head.first):
+            return self.names
+        return self.names | {name for name in head.first if b"_" in name and name.replace(b"_", b"-") in self.names}
+
+    def added_to(self, fields: Iterable[Field]) -> list[Field]:
+        """Return what is set that ``fields`` do not have."""
+        given = {name.lower() for name, _ in fields}
+        return [field for field in self.fields if field[0].lower() not in given]
+
+    def applied_to(self, fields: Iterable[Field]) -> list[Field]:
+        """Return ``fields`` with all changes."""
+        return [*(field for field in fields if field[0].lower() not in self.names), *self.fields]
