@@ -101,7 +101,9 @@ def _parse_tls(value: object) -> object:
 class Upstream(Section):
     """Interchangeable backends."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": ["backends"]}, {"required": ["discover"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={"if": {"not": {"required": ["discover"]}}, "then": {"required": ["backends"]}}
+    )
 
     backends: tuple[
         Annotated[Backend, BeforeValidator(_from_address, json_schema_input_type=BackendAddress | Backend)],

@@ -97,7 +97,7 @@ class Discovering:
     def use(self, *configs: Config) -> None:
         """Find the backends of exactly these configurations from now on, and look up their names."""
         self._configs = configs
-        wanted = set(sources_of(*configs).values())
+        wanted = {source for config in configs for source in sources_of(config).values()}
         for source in self._known.keys() - wanted:
             known = self._known.pop(source)
             if known.asking is not None:
@@ -265,7 +265,8 @@ class Discovering:
         self._show()
 
     def _failed(self, source: Source, known: _Known, error: str) -> None:
-        upstreams = [name for name, each in sources_of(*self._configs).items() if each == source]
+        found = (sources_of(config).items() for config in self._configs)
+        upstreams = sorted({name for items in found for name, each in items if each == source})
         if known.error is None:
             instead = (
                 f"its last {len(known.backends)} backends stay in use"
@@ -326,15 +327,18 @@ class Discovering:
         self._applied = sources
         state.discovered = now
         self._show()
-        self._change_drains(gone)
+        new = self._change_drains(gone)
         if changed:
             lists = {name: workers.backends_of(config, name) for name in changed}
             workers.send_to_all(UseBackends(lists, state.registry, frozenset(state.drained_backends)))
-            self._drain(gone & state.drained_backends.keys())
+            self._drain(new)
             workers.on_change()
 
-    def _change_drains(self, gone: set[int]) -> None:
-        """Count backends that are gone as drained, and those that have come back as in service."""
+    def _change_drains(self, gone: set[int]) -> set[int]:
+        """Count backends that are gone as drained, and those that have come back as in service.
+
+        :returns: those that were not drained before
+        """
         state = self._state
         keys = self.keys()
         drained = state.drained_backends
@@ -351,6 +355,7 @@ class Discovering:
             state.drained_backends = {number: each for number, each in drained.items() if number not in back} | {
                 number: DrainState(period, state.table.live(number)) for number in new
             }
+        return new
 
     def _drain(self, gone: set[int]) -> None:
         """Close the tunnels of backends that are gone, over the drain period."""

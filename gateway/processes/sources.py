@@ -58,11 +58,10 @@ Answers = dict[Source, tuple[Backend, ...]]
 _FORM = form_of(list[tuple[Source, tuple[Backend, ...]]])
 
 
-def sources_of(*configs: Config) -> dict[str, Source]:
+def sources_of(config: Config) -> dict[str, Source]:
     """The sources of upstreams, by their names."""
     return {
         name: Source.of(upstream.discover)
-        for config in configs
         for name, upstream in config.upstreams.items()
         if upstream.discover is not None
     }

@@ -44,13 +44,18 @@ async def gateway(
     tls = {"certificates": [authority.issue("gateway.test").section]}
     users = authority.directory / "users"
     users.write_text("")
+    targets = authority.directory / "targets.json"
+    targets.write_text('[{"targets": ["127.0.0.1:1"]}]')
     tokens = {"keys": "http://127.0.0.1:1/", "algorithms": ["RS256"]}
     secure = f"127.0.0.1:{free_port()}"
     gateway = await start_shared_gateway(
         {
             "listen": [{"address": f"127.0.0.1:{free_port()}"}, {"address": secure, "tls": tls}],
             "keepalive": {"client": {"ping_after": "adaptive"}},
-            "upstreams": {"web": {"backends": [web.address]}, "gone": {"backends": ["127.0.0.1:1"]}},
+            "upstreams": {
+                "web": {"backends": [web.address]},
+                "gone": {"backends": ["127.0.0.1:1"], "discover": {"file": str(targets)}},
+            },
             "routes": [
                 route("gone", "gone"),
                 route("limited", "web", limits={"handshakes_per_second": {"per_client": 0.001}}),
