@@ -51,6 +51,7 @@ __all__ = [
     "UpstreamTls",
     "backends_tls_of",
     "listeners_of",
+    "tls_of",
 ]
 
 
@@ -213,7 +214,7 @@ class Upstream(NamedTuple):
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
-            tls=None if certificates is None else _tls_of(upstream, certificates),
+            tls=None if certificates is None else tls_of(upstream, certificates),
             proxy_protocol=upstream.proxy_protocol,
         )
 
@@ -344,11 +345,11 @@ def listeners_of(config: schema.Config, certificates: Certificates | None = None
 
 def backends_tls_of(config: schema.Config, certificates: Certificates) -> dict[str, UpstreamTls]:
     """Convert the TLS of upstreams that have it, by their names."""
-    found = {name: _tls_of(upstream, certificates) for name, upstream in config.upstreams.items()}
+    found = {name: tls_of(upstream, certificates) for name, upstream in config.upstreams.items()}
     return {name: tls for name, tls in found.items() if tls is not None}
 
 
-def _tls_of(upstream: schema.Upstream, certificates: Certificates) -> UpstreamTls | None:
+def tls_of(upstream: schema.Upstream, certificates: Certificates) -> UpstreamTls | None:
     """Convert the TLS of an upstream; None if it has none.
 
     Backends that DNS finds by a name are known by addresses, but their certificates have the name.

@@ -90,6 +90,8 @@ class Discovering:
         self._held = 0
         self._crowded = False
         """whether the table has no numbers left for some backends"""
+        self.on_change: Callable[[Config], None] = lambda config: None
+        """called with the configuration in force when other backends are"""
         workers.discovered = self.current_of
 
     # --- configuration ------------------------------------------------------------------------------------------------
@@ -329,6 +331,7 @@ class Discovering:
         self._show()
         new = self._change_drains(gone)
         if changed:
+            self.on_change(config)
             lists = {name: workers.backends_of(config, name) for name in changed}
             workers.send_to_all(UseBackends(lists, state.registry, frozenset(state.drained_backends)))
             self._drain(new)

@@ -15,14 +15,14 @@ import pytest_asyncio
 from websockets.asyncio.client import ClientConnection
 
 from tests.conftest import Backends, StartGateway
-from tests.support.backends import Echo
+from tests.support.backends import Echo, Script
 from tests.support.deadline import eventually, within
 from tests.support.dns_server import DnsServer
 from tests.support.files import rewrite
 from tests.support.gateway import Gateway, route
 from tests.support.memory import open_descriptors
 from tests.support.ports import free_port
-from tests.support.raw import handshake
+from tests.support.raw import Connection, handshake, request
 
 from .clients import clients_of
 from .upgrades import upgrade
@@ -255,6 +255,53 @@ async def test_a_file_that_is_rewritten_again_and_again(
         lambda: [open_descriptors(pid) <= count for pid, count in zip(pids, descriptors, strict=True)] == [True, True],
         "descriptors to be closed",
     )
+
+
+async def test_idle_connections_to_a_backend_that_is_gone_are_closed(
+    start_gateway: StartGateway, backends: Backends, tmp_path: Path
+) -> None:
+    """And a request in flight to it is answered, when nothing else is there to answer."""
+    one, two = await backends.scripted(), await backends.scripted()
+    ended: asyncio.Queue[str] = asyncio.Queue()
+    slow = asyncio.Event()
+
+    def answering(name: str) -> Script:
+        async def script(connection: Connection) -> None:
+            while await connection.reader.read(65536):
+                if slow.is_set():
+                    await within(gone.wait(), "the backend to be gone")
+                await connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n" + name.encode())
+            ended.put_nowait(name)
+
+        return script
+
+    gone = asyncio.Event()
+    for name, backend in (("one", one), ("two", two)):
+        backend.plays(answering(name))
+    targets = tmp_path / "targets.json"
+    write_targets(targets, [one.address])
+    config = config_of({"file": str(targets)}, drain={"period": "1s"})
+    del config["upstreams"]["chat"]["pool"]
+    gateway = await start_gateway(config)
+    client, waiting = await gateway.connect(), await gateway.connect()
+    await client.send(request())
+    assert (await client.answer()).text == "one"
+    slow.set()
+    await waiting.send(request())
+    await gateway.until(lambda s: s.value("gateway_http_requests", route="all") == 1, "the request in flight")
+    await client.send(request())  # takes a connection of its own
+    await gateway.until(lambda s: s.value("gateway_http_requests", route="all") == 2, "both")
+    write_targets(targets, [two.address])
+    await found(gateway, two.address)
+    slow.clear()
+    gone.set()
+    for each in (waiting, client):
+        assert (await each.answer()).text == "one"
+    assert [await within(ended.get(), "the end of an idle connection") for _ in range(2)] == ["one", "one"]
+    for each in (waiting, client):
+        await each.send(request())
+        assert (await each.answer()).text == "two"
+        await each.close()
 
 
 async def test_tunnels_that_are_kept_and_backends_that_are_listed_too(
