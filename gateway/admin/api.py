@@ -19,7 +19,8 @@ from gateway.admin.idle import IDLE_BUCKETS_SECONDS, IdleDistribution, idle_by_r
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.limited import limited_clients
 from gateway.admin.live import LiveRow, live_rows, still_holds
-from gateway.admin.state import DrainState, GatewayState
+from gateway.admin.rebalances import rebalance
+from gateway.admin.state import BackendState, DrainState, GatewayState, is_up
 from gateway.admin.totals import blocks_of
 from gateway.build import relay_build
 from gateway.config.address import Address, parse_backend
@@ -105,6 +106,23 @@ def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
     return frozenset(number for number, (_, each) in enumerate(registry.backends) if each == address)
 
 
+def upstream_name(name: str, config: Config) -> str:
+    """Return the name of an upstream. :raises BadQuery: there is none with this name"""
+    if name not in config.upstreams:
+        raise BadQuery(f"there is no upstream {quoted(name)} ({known(name, list(config.upstreams), 'there are')})")
+    return name
+
+
+def seconds(name: str, text: str) -> float:
+    """Return a parameter in seconds, given as a number or as a duration. :raises BadQuery: it is neither"""
+    if _SECONDS.fullmatch(text):
+        return float(text)
+    try:
+        return parse_duration(text)
+    except BadValue:
+        raise BadQuery(f"{name} is {quoted(text)} (seconds or a duration, such as 60, 90s or 5m)") from None
+
+
 def status(state: GatewayState) -> Object:
     """``GET /api/v1/status``: the gateway, its configuration, and its tunnels by worker, route and backend."""
     state.refresh(True)
@@ -140,6 +158,7 @@ def status(state: GatewayState) -> Object:
         "routes": _routes(state, rows),
         "upstreams": _upstreams(state, rows),
         "drained_backends": _drained_backends(state, rows),
+        "rebalances": [rebalance(each) for each in state.rebalances.values()],
         "certificates": _certificates(state),
         "credentials": _credentials(state),
         "limited": _limited(state),
@@ -197,12 +216,7 @@ def _backend(text: str, registry: Registry) -> str:
 
 
 def _idle_over(text: str) -> float:
-    if _SECONDS.fullmatch(text):
-        return float(text)
-    try:
-        return parse_duration(text)
-    except BadValue:
-        raise BadQuery(f"idle_over is {quoted(text)} (seconds or a duration, such as 60, 90s or 5m)") from None
+    return seconds("idle_over", text)
 
 
 def _limit(text: str) -> int:
@@ -321,7 +335,7 @@ def _buckets(idle: IdleDistribution) -> list[Json]:
 
 
 def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
-    """Return all configured upstreams with their backends. ``up``: the latest attempt to connect succeeded."""
+    """Return all configured upstreams with their backends. ``up``: by health checks; without, the last connection."""
     counts = Counter(row.backend for row in rows)
     found: list[Json] = []
     config = state.config
@@ -333,7 +347,8 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
             backends.append(
                 {
                     "address": address,
-                    "up": state.table.is_up(number),
+                    "up": is_up(state, number),
+                    **_health(state.backend_states.get(number)),
                     "drained": backend.drain or number in state.drained_backends,
                     "weight": backend.weight,
                     "max_tunnels": backend.max_tunnels,
@@ -353,6 +368,20 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
             }
         )
     return found
+
+
+def _health(found: BackendState | None) -> Object:
+    """Return whether a backend is in service.
+
+    ``health`` is ``unknown``, ``up`` or ``down``; None without health checks. ``since`` is when that or its ejection
+    changed last, and ``reason`` why; None for never. ``ejected_until`` is None unless it is ejected.
+    """
+    return {
+        "health": None if found is None else found.health,
+        "since": None if found is None else found.since_unix,
+        "reason": None if found is None else found.reason,
+        "ejected_until": None if found is None else found.ejected_until_unix,
+    }
 
 
 def _drained_backends(state: GatewayState, rows: list[LiveRow]) -> list[Json]:

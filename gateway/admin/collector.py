@@ -32,7 +32,8 @@ from prometheus_client.registry import Collector
 from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.live import LiveRow, live_rows
-from gateway.admin.state import GatewayState
+from gateway.admin.rebalances import CLOSED, ENDED
+from gateway.admin.state import GatewayState, is_up
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
 from gateway.config.credentials import is_url
@@ -132,6 +133,7 @@ class TableCollector(Collector):
         yield from self._configuration()
         yield from self._certificates()
         yield from self._credentials()
+        yield from self._rebalanced()
 
     def _tunnels(self, rows: list[LiveRow]) -> Metric:
         registry, config = self._state.registry, self._state.config
@@ -241,7 +243,7 @@ class TableCollector(Collector):
     def _backends(self) -> Iterator[Metric]:
         up = GaugeMetricFamily(
             "gateway_backend_up",
-            "1 if the latest attempt to connect to the backend succeeded, or there was none yet",
+            "1 unless the backend is down by its health checks; without those, if the latest connection succeeded",
             labels=("upstream", "backend"),
         )
         drained = GaugeMetricFamily(
@@ -255,15 +257,37 @@ class TableCollector(Collector):
             labels=("upstream", "backend"),
         )
         config = self._state.config
+        ejected = GaugeMetricFamily(
+            "gateway_backend_ejected",
+            "1 while the backend gets nothing new because requests or handshakes failed there",
+            labels=("upstream", "backend"),
+        )
+        labels = ("upstream", "backend", "result")
+        checks = CounterMetricFamily(
+            "gateway_backend_health_checks", "Health checks of the backend: passed, failed or timeout", labels=labels
+        )
+        ejections = CounterMetricFamily(
+            "gateway_backend_ejections",
+            "Times the backend was ejected, or was not (prevented) as half of the backends were out already",
+            labels=labels,
+        )
+        for metric, counts in ((checks, self._state.health_checks), (ejections, self._state.ejections)):
+            for key, count in list(counts.items()):
+                metric.add_metric(key, count)
         for name in config.upstreams:
             for backend in self._state.backends_of(config, name):
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
                 idle.add_metric((name, address), self._state.table.idle_connections(number))
-                up.add_metric((name, address), self._state.table.is_up(number))
+                state = self._state.backend_states.get(number)
+                up.add_metric((name, address), is_up(self._state, number))
+                ejected.add_metric((name, address), state is not None and state.ejected_until_unix is not None)
                 drained.add_metric((name, address), backend.drain or number in self._state.drained_backends)
         yield up
         yield drained
+        yield ejected
+        yield checks
+        yield ejections
         yield idle
         errors = CounterMetricFamily(
             "gateway_discovery_errors",
@@ -331,6 +355,24 @@ class TableCollector(Collector):
             errors.add_metric((certificate.file,), self._state.certificate_errors.get(certificate.file, 0))
         yield expiry
         yield errors
+
+    def _rebalanced(self) -> Iterator[Metric]:
+        tunnels = CounterMetricFamily(
+            "gateway_rebalanced_tunnels",
+            "Tunnels that a rebalance was to move from a backend: closed in their turn, or ended by themselves before",
+            labels=("upstream", "backend", "result"),
+        )
+        config = self._state.config
+        counts = {
+            (name, str(backend.address), result): 0
+            for name in config.upstreams
+            for backend in self._state.backends_of(config, name)
+            for result in (CLOSED, ENDED)
+        }
+        counts.update(self._state.rebalanced)
+        for labels, count in counts.items():
+            tunnels.add_metric(labels, count)
+        yield tunnels
 
     def _credentials(self) -> Iterator[Metric]:
         errors = CounterMetricFamily(

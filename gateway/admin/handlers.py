@@ -1,14 +1,16 @@
 """The paths of the admin API that change something: reload, drain, upgrade, stop. The supervisor carries them out
 (``operations.py``).
 
-===================== ====================================================================================
-``POST …/v1/reload``  read the configuration again, like ``HUP``; answers when that is done or refused
-``POST …/v1/drain``   drain and exit, like ``TERM``, or drain one ``backend``; answers at once, or with
-                      ``wait`` when the last tunnel has ended
-``POST …/v1/upgrade`` replace the program with the one that is installed now, like ``USR2``; answers when that has
-                      succeeded or failed
-``POST …/v1/stop``    exit at once, like ``INT``
-===================== ====================================================================================
+======================== =====================================================================================
+``POST …/v1/reload``     read the configuration again, like ``HUP``; answers when that is done or refused
+``POST …/v1/drain``      drain and exit, like ``TERM``, or drain one ``backend``; answers at once, or with
+                         ``wait`` when the last tunnel has ended
+``POST …/v1/rebalance`` move tunnels to the backends that ought to have them: of one ``upstream`` or of all, over
+                         a ``period``, or with ``dry_run`` only plan that; answers at once
+``POST …/v1/upgrade``    replace the program with the one that is installed now, like ``USR2``; answers when that has
+                         succeeded or failed
+``POST …/v1/stop``       exit at once, like ``INT``
+======================== =====================================================================================
 
 Parameters come from the query or from a JSON object in the body. Pages of other web sites cannot use these paths
 (``origin.py``).
@@ -25,10 +27,14 @@ from aiohttp import web
 
 from gateway.admin import api
 from gateway.admin.operations import NotDone, Operations
+from gateway.admin.rebalances import RebalanceAsked, rebalance
 from gateway.admin.state import DrainState, GatewayState
 
 LOOK_SECONDS = 0.1
 """How often to check a backend's tunnels while a client waits for the last one to end."""
+
+DEFAULT_PERIOD = "2m"
+"""Over which a rebalance closes tunnels."""
 
 MAX_BODY_BYTES = 64 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,6 +54,7 @@ class Handlers:
         return [
             web.post("/api/v1/reload", self.reload),
             web.post("/api/v1/drain", self.drain),
+            web.post("/api/v1/rebalance", self.rebalance),
             web.post("/api/v1/upgrade", self.upgrade),
             web.post("/api/v1/stop", self.stop),
         ]
@@ -95,6 +102,15 @@ class Handlers:
                 "seconds": round(drains[0].seconds, 3),
             },
         )
+
+    async def rebalance(self, request: web.Request) -> web.Response:
+        asked = await _asked(request, "upstream", "period", "dry_run")
+        upstream = None if "upstream" not in asked else api.upstream_name(str(asked["upstream"]), self._state.config)
+        period = api.seconds("period", str(asked.get("period", DEFAULT_PERIOD)))
+        dry_run = _flag("dry_run", asked.get("dry_run", False))
+        found = await self._operations.rebalance(RebalanceAsked(upstream, period, dry_run))
+        upstreams: list[api.Json] = [rebalance(each) for each in found]
+        return _answer(200 if dry_run else 202, {"dry_run": dry_run, "period": period, "upstreams": upstreams})
 
     async def _until_drained(self, drain: DrainState) -> None:
         await drain.over.wait()

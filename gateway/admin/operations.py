@@ -7,6 +7,7 @@ import json
 import socket
 from typing import Protocol
 
+from gateway.admin.rebalances import RebalanceAsked, RebalanceState
 from gateway.admin.state import DrainState, UpgradeState
 
 
@@ -25,6 +26,12 @@ class Operations(Protocol):
 
     async def drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
         """Start to drain backends, by number. :raises NotDone: the gateway is shutting down"""
+
+    async def rebalance(self, asked: RebalanceAsked) -> list[RebalanceState]:
+        """Begin to move tunnels to where they belong, or only plan that. :raises NotDone: the gateway is shutting down
+
+        :returns: for each upstream, in order
+        """
 
     async def upgrade(self, connection: int) -> None:
         """Replace this program with the one that is installed now, which then answers the client. Does not return.

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from gateway.admin.rebalances import RebalanceState
 from gateway.config.settings_balancing import Backend
 from gateway.tunnels.table.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UNIX_NS
 
@@ -78,6 +79,20 @@ class DiscoveryState:
     """when there was an answer last; None before the first of this process"""
 
 
+@dataclass(frozen=True, slots=True)
+class BackendState:
+    """Whether a backend is in service."""
+
+    health: Literal["unknown", "up", "down"] | None
+    """by its health checks; None if there are none"""
+    since_unix: float | None
+    """when it changed last; None for never"""
+    reason: str | None
+    """of that change"""
+    ejected_until_unix: float | None
+    """None unless it is ejected"""
+
+
 @dataclass
 class DrainState:
     """A drain: of the whole gateway, or of one backend."""
@@ -89,6 +104,8 @@ class DrainState:
     over: asyncio.Event = field(default_factory=asyncio.Event)
     """set when the last tunnel has ended or the drain was cut short; only used when the whole gateway drains"""
     cut_short: bool = False
+    by_health: bool = False
+    """whether a backend drains because it is down, and until it is up"""
     _started: float = field(default_factory=time.monotonic)
 
     @property
@@ -130,6 +147,10 @@ class GatewayState:
     """by upstream; only those that find backends"""
     discovery_errors: Counter[str] = field(default_factory=Counter)
     """how often backends of an upstream could not be found"""
+    rebalances: dict[str, RebalanceState] = field(default_factory=dict)
+    """by upstream: the latest, which may be under way"""
+    rebalanced: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """tunnels that were to be moved, by upstream, backend and what became of them"""
     upgrade: UpgradeState | None = None
     """the latest upgrade"""
     certificates: list[CertificateState] = field(default_factory=list)
@@ -142,6 +163,12 @@ class GatewayState:
     """how often a file of users or keys could not be used, by path"""
     key_set_fetches: Counter[tuple[str, bool]] = field(default_factory=Counter)
     """how often a route's key set was fetched, by the route's name and whether that succeeded"""
+    backend_states: dict[int, BackendState] = field(default_factory=dict)
+    """by number: those of the configuration"""
+    health_checks: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """by upstream, backend and result: ``passed``, ``failed`` or ``timeout``"""
+    ejections: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """by upstream, backend and result: ``ejected``, or ``prevented`` as too few would be left"""
     slots: list[int] = field(default_factory=list)
     """each worker's slot, by its index"""
     quotas: Quotas | None = None
@@ -196,3 +223,14 @@ class GatewayState:
         self.refresh(False)
         upgrading = self.upgrade is not None and self.upgrade.ok is None
         return not self.stopping and (upgrading or any(worker.ready for worker in self.workers))
+
+
+def is_up(state: GatewayState, backend: int) -> bool:
+    """Whether a backend is up by its health checks; without those, whether the latest connection to it succeeded.
+
+    :param backend: its number
+    """
+    found = state.backend_states.get(backend)
+    if found is not None and found.health is not None:
+        return found.health != "down"
+    return state.table.is_up(backend)

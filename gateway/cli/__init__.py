@@ -25,6 +25,7 @@ COMMANDS = {
     "reload": "Make the running gateway reload its configuration.",
     "upgrade": "Replace the running gateway with the program that is installed now.",
     "drain": "Close the tunnels of the running gateway, or of one backend, over time.",
+    "rebalance": "Move tunnels to the backends that ought to have them.",
     "stop": "Stop the running gateway at once.",
 }
 

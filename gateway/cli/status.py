@@ -105,10 +105,21 @@ def _backends(upstreams: list[dict[str, Any]]) -> Table:
     rows = _titled("upstream", "backend", "state", "weight", "tunnels")
     for upstream in upstreams:
         for backend in upstream["backends"]:
-            state = Text("up", style="green") if backend["up"] else Text("down", style="red")
+            state = _backend_state(backend)
             address = plain(backend["address"])
             rows.add_row(plain(upstream["name"]), address, state, str(backend["weight"]), str(backend["tunnels"]))
     return rows
+
+
+def _backend_state(backend: dict[str, Any]) -> Text:
+    """Whether it is in service, and why it is not."""
+    why = backend.get("reason")
+    text = f": {visible(why)}" if why else ""
+    if not backend["up"]:
+        return Text(f"down{text}", style="red")
+    if backend.get("ejected_until") is not None:
+        return Text(f"ejected until {_time(backend['ejected_until'])}{text}", style="red")
+    return Text("up", style="green")
 
 
 def _certificates(certificates: list[dict[str, Any]]) -> Table:

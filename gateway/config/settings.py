@@ -192,6 +192,8 @@ class Upstream(NamedTuple):
     """None unless it is ``sticky``"""
     slow_start: float | None
     """seconds; None for full weights at once"""
+    ejects: bool
+    """whether workers count failures of its backends"""
     connect_retries: int
     loss_close_code: int | None
     """sent to a client when its backend vanishes; None for no Close frame"""
@@ -211,6 +213,7 @@ class Upstream(NamedTuple):
             hash_bound=upstream.hash_bound,
             sticky=Sticky.of(upstream),
             slow_start=upstream.slow_start,
+            ejects=upstream.eject is not None,
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,

@@ -13,6 +13,8 @@ from gateway.config.closecodes import CloseCode
 from gateway.config.discovery import Discover
 from gateway.config.durations import Duration, DurationOrOff, is_off
 from gateway.config.errors import BadValue, KeyPath
+from gateway.config.health import EjectOrOff, HealthCheckOrOff
+from gateway.config.rebalancing import Rebalance, parse_rebalance
 from gateway.config.section import Conflict, Section, items_of, repeated, value_of
 from gateway.config.upstream_tls import UpstreamTls
 from gateway.config.words import found
@@ -135,6 +137,24 @@ class Upstream(Section):
         default="30s",
         validate_default=True,
         description="How long the weight of a backend grows that has come (back) into service; off: not at all",
+    )
+    rebalance: Annotated[
+        Rebalance | None,
+        BeforeValidator(parse_rebalance, json_schema_input_type=Rebalance | Literal["off", False]),
+    ] = Field(
+        default="off",
+        validate_default=True,
+        description="Whether tunnels move to a backend that has come into service; off: `gateway rebalance` moves them",
+    )
+    health_check: HealthCheckOrOff = Field(
+        default="off",
+        validate_default=True,
+        description="How backends are checked: `{path: /healthz}`, tcp, websocket, or off",
+    )
+    eject: EjectOrOff = Field(
+        default="off",
+        validate_default=True,
+        description="After which failures a backend gets nothing for a while; true: 3 within 10s, for 30s; or off",
     )
     connect_retries: Annotated[int, Strict()] = Field(
         default=2,

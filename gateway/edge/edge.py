@@ -37,6 +37,7 @@ from gateway.edge.wire.tls import TlsStream, TlsWire
 from gateway.observe.backends import Backends
 from gateway.observe.batch import Batch
 from gateway.observe.ends import Ends
+from gateway.observe.failures import Failures
 from gateway.observe.handshakes import Handshakes
 from gateway.observe.requests import Requests
 from gateway.observe.tls import TlsHandshakes
@@ -87,6 +88,7 @@ class Edge:
         self.loop = loop
         self.descriptors = descriptors
         self.batch = Batch(loop)
+        self.failures = Failures(loop)
         self.addresses = Addresses()
         self.credentials = Credentials(ask_for)
         self.limiting = Limiting(quotas.share(slice_.slot), slice_, events, self.batch)
@@ -115,7 +117,7 @@ class Edge:
         reports = TlsHandshakes(events, self.batch, self.handshakes)
         self.ways = Ways(wire, self.tls_wire, key_log)
         secures = Secures(poller, self.tls_wire, turns, reports)
-        dialler = Dialler(poller, descriptors, Backends(events, self.batch, slice_), self.ways, secures)
+        dialler = Dialler(poller, descriptors, Backends(events, self.batch, slice_, self.failures), self.ways, secures)
         self.pool = Pool(poller, loop, slice_.idle_connections)
         exchanges = Exchanges(poller, wire, self.config, dialler, self.addresses, self.pool, slice_, self.requests)
         upgrades = Upgrades(
@@ -158,6 +160,7 @@ class Edge:
         """
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
         self.credentials.use(config.credentials)
+        self.failures.use(config.upstreams)
         self.config.use(config, registry, drained_backends)
         self.limiting.use(config, registry, self.config.trust)
         self.owner.use(self.config.routes)
@@ -196,6 +199,20 @@ class Edge:
         self.config.drain_backends(backends)
         self.owner.drain_backends(backends, period_seconds, code)
         self._drop_idle()
+
+    def rebalance(self, upstream: str, turns: Iterable[tuple[int, int]], code: int, settles_until_ns: int) -> None:
+        """Close tunnels in their turn, and send new ones of the upstream where the fewest are until then.
+
+        :param turns: ids of tunnels, and when each is closed (``CLOCK_MONOTONIC``)
+        """
+        if settles_until_ns and (found := self.config.routes.upstreams.get(upstream)) is not None:
+            found.settle(settles_until_ns)
+        self.owner.close_in_turn(dict(turns), code)
+
+    def keep_backends(self, backends: frozenset[int]) -> None:
+        """Backends that were drained are in service again."""
+        self.owner.keep_backends(backends)
+        self.config.keep_backends(backends)
 
     def use_ways(self, prepared: dict[str, tuple[UpstreamTls, Way]]) -> None:
         """Connect to backends like this from now on. :param prepared: by ``ways.prepare``"""

@@ -137,6 +137,10 @@ class InForce:
         """Send backends nothing new from now on. :param backends: their numbers"""
         self._use_routes(self.settings, self.drained_backends | backends)
 
+    def keep_backends(self, backends: frozenset[int]) -> None:
+        """Send backends requests again. :param backends: their numbers"""
+        self._use_routes(self.settings, self.drained_backends - backends)
+
     def _use_routes(self, settings: Settings, drained_backends: frozenset[int]) -> None:
         self.drained_backends = drained_backends
         self.routes = Routes(settings, self.registry, self._standing, drained_backends, self._secret)

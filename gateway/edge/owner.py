@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from gateway.tunnels.learning.intervals import Intervals, News
 from gateway.tunnels.learning.learning import Bounds
 from gateway.tunnels.table.layout import B_LIVE, BACKEND, FD, ID, LIVE, NEVER, PACED_NS, SIDE_0, SIDE_CELLS, STATE
-from gateway.tunnels.upkeep.pacing import TURN_SECONDS, Losses, cancel_drain, plan_drain
+from gateway.tunnels.upkeep.pacing import TURN_SECONDS, Losses, cancel_drain, give_turns, plan_drain
 from gateway.tunnels.upkeep.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
 
 if TYPE_CHECKING:
@@ -131,6 +131,11 @@ class Owner:
     def drain_backends(self, backends: frozenset[int], period_seconds: float, code: int) -> None:
         """Close the tunnels of some backends, one after another over a period. :param backends: their numbers"""
         self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code, backends))
+
+    def close_in_turn(self, turns: Mapping[int, int], code: int) -> None:
+        """Close some tunnels, each when its turn comes. :param turns: their ids, and the clock then"""
+        if turns and not self.draining:
+            self._pace(give_turns(self.slice, turns, code))
 
     def keep_backends(self, backends: frozenset[int]) -> None:
         """Backends are in service again: close no more of their tunnels."""

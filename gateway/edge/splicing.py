@@ -15,6 +15,7 @@ from gateway.tunnels.table.layout import (
     EXPIRES_NS,
     EXPIRY_CODE,
     FRAME_LIMIT,
+    HASH_KEY,
     IDLE_NS,
     KIND,
     LIFETIME_NS,
@@ -63,6 +64,7 @@ def fill_row(
     *,
     expires_ns: int = NEVER,
     expiry_code: int = 0,
+    hash_key: int = 0,
 ) -> None:
     """Write into its row what the request and its route say of a tunnel.
 
@@ -70,6 +72,7 @@ def fill_row(
     :param now_ns: ``CLOCK_MONOTONIC``
     :param expires_ns: when the client's credentials expire, and the tunnel with them (``CLOCK_MONOTONIC``)
     :param expiry_code: close code for the client then; 0 for 1012
+    :param hash_key: what ``consistent_hash`` went by; 0 for nothing
     """
     cells = slice_.cells
     route = request.route
@@ -83,6 +86,7 @@ def fill_row(
     cells[row + LIFETIME_NS] = limits.max_lifetime_ns
     cells[row + EXPIRES_NS] = expires_ns
     cells[row + EXPIRY_CODE] = expiry_code
+    cells[row + HASH_KEY] = hash_key
     if is_websocket:
         _limit(cells, row, limits)
         for side, keepalive in enumerate(route.keepalive):

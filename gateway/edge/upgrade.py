@@ -98,6 +98,7 @@ class Upgrade:
         "_backend_fd",
         "_client",
         "_dial",
+        "_hash_key",
         "_over",
         "_reader",
         "_request",
@@ -119,6 +120,7 @@ class Upgrade:
         """that the backend was dialled with"""
         self._reader: ResponseReader | None = None
         self._unsent = b""
+        self._hash_key = 0
         self._row = -1
         self._over = False
 
@@ -127,7 +129,10 @@ class Upgrade:
         shared = self._shared
         request = self._request
         upstream = request.upstream
-        attempts = Attempts(upstream, shared.addresses.of, key_of(request, shared.config.trust))
+        key = key_of(request, shared.config.trust)
+        if upstream.hashes:
+            self._hash_key = upstream.hash_key(key)
+        attempts = Attempts(upstream, shared.addresses.of, key)
         head = upgrade_to_backend(request, shared.config)
         preamble = header_for(upstream, request.peer, self._client.fd)
         dial = self._dial = Dial(shared.dialler, self, attempts, head, request.route.limits.connect_ns, preamble)
@@ -138,6 +143,7 @@ class Upgrade:
         if self._dial is not None:
             self._dial.late()
         else:
+            self._count_failure()
             self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
 
     def shut_down(self) -> None:
@@ -231,7 +237,14 @@ class Upgrade:
             assert self._attempt is not None
             # With TLS 1.3 that is how it refuses a client's certificate, or wants one.
             self._shared.backends.connect_failed(self._attempt[0], "refused_by_backend")
+        else:
+            self._count_failure()
         self._refuse(Refused(502, text, "connect_error"))
+
+    def _count_failure(self) -> None:
+        """The backend has failed the handshake, which may eject it. Answers of 5xx are counted by the exchange."""
+        if self._attempt is not None:
+            self._shared.backends.failed(self._attempt[0])
 
     # --- the answer ---------------------------------------------------------------------------------------------------
 
@@ -262,6 +275,7 @@ class Upgrade:
                     return
                 head = reader.feed(b"")
         except BadResponse as error:
+            self._count_failure()
             self._refuse(Refused(502, f"the backend's answer is {error}", "refused_by_backend"))
             return
         if head is None:
@@ -272,6 +286,7 @@ class Upgrade:
         assert request.upgrade is not None
         refusal = refusal_of_101(head, request.upgrade, request.key)
         if refusal is not None:
+            self._count_failure()
             self._refuse(Refused(502, f"the backend's 101 is not valid: {refusal}", "refused_by_backend"))
             return
         answer = switch_to_client(head, request.route.answer_changes)
@@ -343,6 +358,7 @@ class Upgrade:
             now_ns,
             expires_ns=expires_ns,
             expiry_code=code,
+            hash_key=self._hash_key,
         )
         if client.is_full:
             client.is_full = False

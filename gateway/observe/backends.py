@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from gateway.observe.batch import Batch
     from gateway.observe.events import Events
+    from gateway.observe.failures import Failures
     from gateway.routing.balancing import Target
     from gateway.tunnels.table.slice import Slice
 
@@ -21,13 +22,17 @@ DIAL, POOL = "dial", "pool"
 class Backends:
     """Counts the connections of one worker."""
 
-    def __init__(self, events: Events, batch: Batch, slice_: Slice) -> None:
+    def __init__(self, events: Events, batch: Batch, slice_: Slice, failures: Failures) -> None:
+        """:param failures: collects those of backends that may be ejected"""
         self._events = events
         self._batch = batch
         self._slice = slice_
+        self.failed = failures.count
+        """counts a failed handshake or request; those to connect are counted here"""
 
     def connect_failed(self, target: Target, reason: str) -> None:
         """Count a failed attempt to connect. :param reason: one of a few words, since it is a label"""
+        self.failed(target)
         self._events.connect_errors.labels(target.upstream, target.label, reason).inc()
         self._slice.note_connect(target.number, False, time.monotonic_ns())
 

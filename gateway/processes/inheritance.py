@@ -99,12 +99,18 @@ class Inheritance:
     """IP addresses by backend name"""
     quotas: int = -1
     """a descriptor (``tunnels/quotas/``)"""
+    drained_by_health: list[int] = field(default_factory=list)
+    """those of ``drained_backends`` that drain because they are down"""
     key_sets: dict[str, str] = field(default_factory=dict)
     """those that were fetched last, by URL"""
     generations: list[int] = field(default_factory=list)
     """of the numbers of ``backends``"""
     discovered: Any = field(default_factory=list)
     """backends that were discovered last (``sources.py``)"""
+    rebalances: list[tuple[str, float, int, int, int, int, bool, float]] = field(default_factory=list)
+    """those under way (``rebalancing.py``)"""
+    rebalanced: list[tuple[str, str, str, int]] = field(default_factory=list)
+    """tunnels that were to be moved, by upstream, backend and result"""
     control: int = messages.VERSION
     form: int = FORM
 
@@ -203,9 +209,13 @@ class Inheritance:
         state.started_unix = self.started_unix
         state.last_reload_unix = time.time()
         state.worker_restarts = self.worker_restarts
+        state.rebalanced.update({(upstream, backend, result): n for upstream, backend, result, n in self.rebalanced})
         for number, period, tunnels, started_unix, _ in self.drained_backends:
             began = time.monotonic() - max(0.0, time.time() - started_unix)
-            state.drained_backends[number] = DrainState(period, tunnels, started_unix, _started=began)
+            by_health = number in self.drained_by_health
+            state.drained_backends[number] = DrainState(
+                period, tunnels, started_unix, by_health=by_health, _started=began
+            )
 
     def check(self, config: Config) -> None:
         """:raises CannotInherit: the configuration changes something that an upgrade cannot change"""

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway.admin.operations import NotDone
+from gateway.admin.rebalances import RebalanceAsked, RebalanceState
 from gateway.admin.state import DrainState
 
 DRAIN_BACKENDS = "drain backends"
+REBALANCE = "rebalance"
 FATAL = "fatal"
 """The gateway cannot go on."""
 
@@ -23,6 +25,7 @@ class Order:
     """numbers of the backends to drain"""
     answer: asyncio.Future[Any] | None = None
     """done once the order is done or begun; None if no client waits for that"""
+    rebalance: RebalanceAsked | None = None
     connection: int | None = None
     """descriptor of the waiting client's connection, if the answer may have to come from the next program"""
 
@@ -81,15 +84,25 @@ class Orders:
         drains: list[DrainState] = await self._done(DRAIN_BACKENDS, backends)
         return drains
 
+    async def rebalance(self, asked: RebalanceAsked) -> list[RebalanceState]:
+        states: list[RebalanceState] = await self._done(REBALANCE, rebalance=asked)
+        return states
+
     async def stop(self) -> None:
         await self._done("INT")
 
     async def upgrade(self, connection: int) -> None:
         await self._done("USR2", connection=connection)
 
-    async def _done(self, name: str, backends: frozenset[int] = frozenset(), connection: int | None = None) -> Any:
+    async def _done(
+        self,
+        name: str,
+        backends: frozenset[int] = frozenset(),
+        connection: int | None = None,
+        rebalance: RebalanceAsked | None = None,
+    ) -> Any:
         if self._closed is not None:
             raise NotDone(self._closed)
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.put_nowait(Order(name, backends, answer, connection))
+        self._queue.put_nowait(Order(name, backends, answer, rebalance, connection))
         return await answer

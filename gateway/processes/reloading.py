@@ -17,6 +17,7 @@ from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import DrainBackends, Unlisten
 from gateway.processes.credentials import CredentialWatch
 from gateway.processes.discovering import Discovering
+from gateway.processes.health import BackendsHealth
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.resolving import Resolving
 from gateway.processes.workers import Workers
@@ -45,6 +46,7 @@ class Reloading:
         resolving: Resolving,
         watch: CertificateWatch,
         credentials: CredentialWatch,
+        health: BackendsHealth,
         path: str,
         read: Callable[[str], Config],
     ) -> None:
@@ -58,6 +60,7 @@ class Reloading:
         self._resolving = resolving
         self._watch = watch
         self._credentials = credentials
+        self._health = health
         self._path = path
         self._read = read
         self._state = workers.state
@@ -120,6 +123,7 @@ class Reloading:
             self._watch.use(certificates)
             self._credentials.use(credentials)
             state.config = config
+            self._health.use(config)
             state.last_reload_unix = time.time()
             log.info("reloaded %s", self._path)
 
@@ -145,12 +149,24 @@ class Reloading:
             self._workers.send_to_all(Unlisten(address))
 
     def _still_drained(self, config: Config) -> dict[int, DrainState]:
-        """Return the drained backends that a configuration does not have: those that it has go back into service."""
+        """Return the drained backends that a configuration does not have: those that it has go back into service.
+
+        Except for those that are drained because they are down: for as long as they are, and that is what it wants.
+        """
         configured = {
-            (name, str(each.address)) for name in config.upstreams for each in self._workers.backends_of(config, name)
+            (name, str(each.address)): upstream.health_check
+            for name, upstream in config.upstreams.items()
+            for each in self._workers.backends_of(config, name)
         }
-        drained = self._state.drained_backends
-        return {number: drain for number, drain in drained.items() if self._registry.backends[number] not in configured}
+
+        def stays(number: int, drain: DrainState) -> bool:
+            backend = self._registry.backends[number]
+            if backend not in configured:
+                return True
+            check = configured[backend]
+            return drain.by_health and check is not None and check.on_down == "drain"
+
+        return {number: drain for number, drain in self._state.drained_backends.items() if stays(number, drain)}
 
 
 def _refuse_what_needs_a_restart(old: Config, new: Config, max_tunnels: int) -> None:

@@ -31,6 +31,7 @@ from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.credentials import CredentialWatch
 from gateway.processes.discovering import Discovering
 from gateway.processes.fdstore import DescriptorStore
+from gateway.processes.health import BackendsHealth
 from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.keeping import SEND_SECONDS
 from gateway.processes.limits import raise_descriptor_limit
@@ -38,7 +39,8 @@ from gateway.processes.listening import CannotListen, forget_unix_socket
 from gateway.processes.notify import Notifier, describe
 from gateway.processes.numbering import Numbering
 from gateway.processes.opening import Opened, inherit, open_all
-from gateway.processes.orders import DRAIN_BACKENDS, FATAL, Order, Orders
+from gateway.processes.orders import DRAIN_BACKENDS, FATAL, REBALANCE, Order, Orders
+from gateway.processes.rebalancing import Rebalancing
 from gateway.processes.reloading import Reloading
 from gateway.processes.resolving import Resolving
 from gateway.processes.resumption import StillServed
@@ -106,7 +108,9 @@ class Supervisor:
         self._numbering: Numbering
         self._certificates: CertificateWatch
         self._credentials: CredentialWatch
+        self._health: BackendsHealth
         self._reloading: Reloading
+        self._rebalancing: Rebalancing
         self._succession: Succession
         self.state: GatewayState
         self._notifier = Notifier(os.environ, lambda: describe(self.state))
@@ -152,6 +156,8 @@ class Supervisor:
                     self._resolving.first_answers(FIRST_ANSWERS_SECONDS),
                     self._discovering.first_answers(FIRST_ANSWERS_SECONDS),
                 )
+            else:
+                self._rebalancing.resume(opened.before.rebalances)
             if inherited is None:
                 ready = self._workers.start()
                 serving = asyncio.create_task(self._serve_admin())
@@ -168,6 +174,7 @@ class Supervisor:
             watches.append(asyncio.create_task(self._credentials.run()))
             watches.append(asyncio.create_task(self._numbering.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
+            watches.append(asyncio.create_task(self._rebalancing.watch()))
             await self._serve_orders()
             orderly = True
         finally:
@@ -178,6 +185,7 @@ class Supervisor:
             self._orders.close("the gateway is shutting down")
             self._discovering.close()
             self._resolving.close()
+            await self._rebalancing.close()
             keeping = opened.keeping
             if keeping is not None and not orderly:
                 keeping.journal.close()  # leave the stored state as it is for the next supervisor
@@ -185,6 +193,7 @@ class Supervisor:
             for watch in watches:
                 watch.cancel()
             await self._credentials.close()
+            await self._health.close()
             for store in self._workers.stores:
                 if keeping is not None and orderly:
                     store.end()
@@ -227,10 +236,13 @@ class Supervisor:
             self._fail,
             1 if before is None else before.generation + 1,
         )
-        self._resolving = Resolving(self._workers.resolved, None if before is None else before.names)
+        self._health = BackendsHealth(self.state, self._workers)
+        self._workers.on_failures = self._health.failed
+        self._resolving = Resolving(self._resolved, None if before is None else before.names)
         self._discovering = Discovering(self._workers, self._resolving, None if before is None else before.answers())
+        self._discovering.on_change = self._health.use
         self._numbering = Numbering(self.state, self._discovering.keys)
-        self._certificates = CertificateWatch(self.state, self._workers.use_certificates)
+        self._certificates = CertificateWatch(self.state, self._use_certificates)
         self._certificates.use(certificates)
         known = {} if before is None else before.key_sets
         self._credentials = CredentialWatch(
@@ -250,9 +262,11 @@ class Supervisor:
             self._resolving,
             self._certificates,
             self._credentials,
+            self._health,
             self._path,
             self._reload_config,
         )
+        self._rebalancing = Rebalancing(self._workers, self._save)
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
             before.apply_to(self.state)
@@ -263,10 +277,21 @@ class Supervisor:
             self.state.slots = opened.slots
         for slot, tunnels in opened.tunnels.items():
             self._workers.stores[slot].restore(tunnels)
+        self._health.use(self._config)
         if keeping is not None:
             self._workers.inherited = [keeping.lifeline]
             self._workers.on_change = self._save_soon
             opened.mirrors.on_settled = self._save
+
+    def _resolved(self, names: dict[str, tuple[str, ...]]) -> None:
+        """Names of backends have other addresses."""
+        self._workers.resolved(names)
+        self._health.use_names(names)
+
+    def _use_certificates(self, certificates: Certificates) -> None:
+        """Certificates were renewed."""
+        self._workers.use_certificates(certificates)
+        self._health.use_certificates()
 
     # --- what must outlive this process ------------------------------------------------------------------------------
 
@@ -320,6 +345,12 @@ class Supervisor:
                 drains = self._drain_backends(order.backends)
                 self._save()
                 order.done(drains)
+            elif order.name == REBALANCE and order.rebalance is not None:
+                try:
+                    order.done(await self._rebalancing.order(order.rebalance))
+                except Exception as error:
+                    log.exception("the rebalance could not be planned")
+                    order.refuse(f"it could not be planned: {error}")
             elif order.name == "USR1":
                 self._workers.send_to_all(ReopenLogs())
             elif order.name == "USR2":
@@ -448,6 +479,9 @@ class Supervisor:
             quotas=opened.quotas.fd,
             key_sets=self._credentials.key_sets.texts,
             discovered=to_plain(self._discovering.answers()),
+            rebalances=[*self._rebalancing.left()],
+            rebalanced=[(*labels, count) for labels, count in list(state.rebalanced.items())],
+            drained_by_health=[number for number, drain in state.drained_backends.items() if drain.by_health],
         )
 
     # --- start and exit ----------------------------------------------------------------------------------------------

@@ -35,12 +35,15 @@ from gateway.processes.control.messages import (
     DrainBackends,
     Drained,
     Failed,
+    Failures,
     Forget,
+    KeepBackends,
     KeysFetched,
     KeysWanted,
     Learned,
     Listen,
     Message,
+    Rebalance,
     Release,
     Released,
     ReopenLogs,
@@ -189,6 +192,10 @@ class Worker:
             self._drain(message, channel)
         elif isinstance(message, DrainBackends) and self._edge is not None:
             self._edge.drain_backends(message.backends, message.period_seconds, message.close_code)
+        elif isinstance(message, Rebalance) and self._edge is not None:
+            self._edge.rebalance(message.upstream, message.turns, message.close_code, message.settles_until_ns)
+        elif isinstance(message, KeepBackends) and self._edge is not None:
+            self._edge.keep_backends(message.backends)
 
     async def _configure(self, message: Configure, channel: Channel) -> None:
         config = message.config
@@ -213,6 +220,7 @@ class Worker:
             edge.tls.use(edge.prepare(config.listen))
             edge.ways.use(edge.ways.prepare(config.upstreams_with_tls()))
             edge.owner.on_learned = self._send_learned
+            edge.failures.report = self._report_failures
             edge.addresses.use(self._names)
             self._edge = edge
             self._adopt(edge, kept)  # before the loop runs again: the edge assumes that it owns all rows of the slice
@@ -245,6 +253,11 @@ class Worker:
         """Report what this worker has learned about network paths, for the other workers."""
         assert self._channel is not None
         self._channel.send(Learned(news))
+
+    def _report_failures(self, counts: dict[int, int]) -> None:
+        """Report failures of backends, by number; the supervisor decides what follows."""
+        assert self._channel is not None
+        self._channel.send(Failures(counts))
 
     def _want_keys(self, url: str) -> None:
         """Have the supervisor fetch a key set that lacks a key."""

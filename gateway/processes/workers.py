@@ -30,6 +30,7 @@ from gateway.processes.control.messages import (
     Drain,
     Drained,
     Failed,
+    Failures,
     KeysFetched,
     KeysWanted,
     Learned,
@@ -160,6 +161,8 @@ class Workers:
         """called when the state that a later supervisor needs has changed"""
         self.on_keys_wanted: Callable[[str], None] = lambda url: None
         """called with the URL of a key set that lacks a key"""
+        self.on_failures: Callable[[Mapping[int, int]], None] = lambda counts: None
+        """called with the failures of backends that a worker reports, by number"""
         self._receiving: set[asyncio.Task[None]] = set()
         self._listeners = listeners
         self._environment = environment
@@ -380,14 +383,19 @@ class Workers:
         drain = None
         if self.state.drain is not None:
             drain = Drain(self.state.drain.seconds_left, self.config.drain.close_code)
+        worker.channel.send(
+            Configure(self.generation, self.settings(), self.state.registry, drained, drain, takes_over)
+        )
+        return await answer
+
+    def settings(self) -> Settings:
+        """Return the configuration in force as workers get it."""
         settings = Settings.of(self.config, self.certificates, self.credentials)
         upstreams = {
             name: upstream._replace(backends=self.backends_of(self.config, name))
             for name, upstream in settings.upstreams.items()
         }
-        settings = settings._replace(credentials=self._texts(), upstreams=upstreams)
-        worker.channel.send(Configure(self.generation, settings, self.state.registry, drained, drain, takes_over))
-        return await answer
+        return settings._replace(credentials=self._texts(), upstreams=upstreams)
 
     async def _receive_from(self, worker: WorkerProcess) -> None:
         while (message := await worker.channel.receive()) is not None:
@@ -411,6 +419,8 @@ class Workers:
             self._share(message, worker)
         elif isinstance(message, KeysWanted):
             self.on_keys_wanted(message.source)
+        elif isinstance(message, Failures):
+            self.on_failures(message.counts)
         elif isinstance(message, Drained):
             worker.drained = True
             self.progress.set()

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from functools import partial
+from zlib import crc32
 
 from gateway.config.settings import Settings
 from gateway.config.settings import Upstream as UpstreamSettings
 from gateway.routing.balancing import Key, Policy, Standing, Target, policy_of
+from gateway.routing.balancing.consistent_hash import ConsistentHash
 from gateway.routing.balancing.keys import KeyOf, cookie, key_of
+from gateway.routing.balancing.rendezvous import bucket_of
+from gateway.routing.balancing.settling import Settling
 from gateway.routing.balancing.sticky import Sticky
 from gateway.routing.limits import nanoseconds
 from gateway.routing.registry import Registry
+
+_BUCKET_BITS = 17
+"""Of a hash key, as rows hold it: the lowest are the key's bucket plus 1. The rest says what was hashed."""
 
 
 class Upstream:
@@ -76,6 +83,7 @@ class Upstream:
         elif settings.sticky is not None:
             self.sticky = Sticky(name, self.targets, settings.sticky, self._secret)
             self.key_of = partial(cookie, self.sticky.cookie)
+        self._hash_tag = crc32((settings.hash_on or "").encode()) << _BUCKET_BITS
         self.is_keyed = self.hashes or self.sticky is not None
         """whether two requests of one connection may have to go to different backends"""
         self._seen: int | None = None
@@ -83,6 +91,8 @@ class Upstream:
         self._primary = policy_of(settings, [target for target in self.targets if not target.backup], standing)
         self._backup = policy_of(settings, [target for target in self.targets if target.backup], standing)
         self._policies: list[Policy] = []
+        self._settling: list[Policy] = []
+        self._settling_until_ns = 0
 
     def pick(self, key: Key | None = None, tried: Collection[Target] = (), *, brief: bool = False) -> Target | None:
         """Return the backend to try next; None if none is left that is in service and has room.
@@ -98,7 +108,13 @@ class Upstream:
         if changed != self._seen:
             self._look()
             self._seen = changed
-        for policy in self._policies:
+        policies = self._policies
+        if self._settling_until_ns and not brief:
+            if standing.now_ns() < self._settling_until_ns:
+                policies = self._settling
+            else:
+                self.settle(0)
+        for policy in policies:
             left_out = tried
             while (target := policy.pick(key, left_out, brief=brief)) is not None:
                 if not target.max_tunnels or brief or standing.tunnels(target.number) < target.max_tunnels:
@@ -114,6 +130,57 @@ class Upstream:
         if all(each.max_tunnels and tunnels(each.number) >= each.max_tunnels for each in self._in_service):
             return "all backends are full (max_tunnels)"
         return "no backend"
+
+    # --- moving tunnels to where they belong -------------------------------------------------------------------------
+
+    def settle(self, until_ns: int) -> None:
+        """Send new tunnels where the fewest are for a while, so that those that were moved do not come back.
+
+        Keys that are hashed have a place of their own, and go there as ever.
+
+        :param until_ns: ``CLOCK_MONOTONIC``; 0 to go by the policy again
+        """
+        if self.hashes:
+            return
+        if until_ns and not self._settling:
+            self._settling = [Settling(self._standing, self.sticky), Settling(self._standing, None)]
+            self._seen = None
+        elif not until_ns:
+            self._settling = []
+        self._settling_until_ns = until_ns
+
+    def candidates(self) -> list[Target]:
+        """Where tunnels belong now: the backends in service, or the backups if no other one is."""
+        self._refresh()
+        primary = [target for target in self._in_service if not target.backup]
+        return primary or self._in_service
+
+    def backups(self) -> list[Target]:
+        """The backups in service while they are not needed, except for what the others have no room for."""
+        self._refresh()
+        backup = [target for target in self._in_service if target.backup]
+        return backup if len(backup) < len(self._in_service) else []
+
+    def hash_key(self, key: Key | None) -> int:
+        """What a row says of a key that was hashed, for :meth:`bucket_in`."""
+        return self._hash_tag | bucket_of(key if isinstance(key, bytes) else (key or "").encode()) + 1
+
+    def bucket_in(self, hash_key: int) -> int | None:
+        """The bucket of a row's key; None if nothing was hashed, or something else than now."""
+        bucket = hash_key - self._hash_tag - 1
+        return bucket if 0 <= bucket < 1 << (_BUCKET_BITS - 1) else None
+
+    def hashing(self) -> ConsistentHash | None:
+        """The policy that knows where keys belong now; None if keys are not hashed."""
+        self._refresh()
+        policy = self._primary if any(not target.backup for target in self._in_service) else self._backup
+        return policy if isinstance(policy, ConsistentHash) else None
+
+    def _refresh(self) -> None:
+        changed = self._standing.changed()
+        if changed != self._seen:
+            self._look()
+            self._seen = changed
 
     def _look(self) -> None:
         """Find out which backends are in service.
@@ -132,6 +199,8 @@ class Upstream:
         self._primary.use(primary)
         self._backup.use(backup)
         self._policies = [self._primary, self._backup] if backup else [self._primary]
+        for settling, candidates in zip(self._settling, (primary, backup), strict=False):
+            settling.use(candidates)
         if self.sticky is not None:
             self.sticky.use(in_service)
             self._policies.insert(0, self.sticky)

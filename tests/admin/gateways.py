@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from gateway.admin.operations import NotDone
+from gateway.admin.rebalances import BackendShare, RebalanceAsked, RebalanceState
 from gateway.admin.state import DrainState, GatewayState
 from gateway.config import parse
 from gateway.protocol.scanner_state import FRAMES
@@ -146,6 +147,11 @@ class FakeOperations:
         drains = {backend: DrainState(30.0, self._state.table.live(backend)) for backend in backends}
         self._state.drained_backends |= drains
         return list(drains.values())
+
+    async def rebalance(self, asked: RebalanceAsked) -> list[RebalanceState]:
+        self._tell(f"rebalance {asked.upstream} over {asked.period_seconds:g} s, dry_run {asked.dry_run}")
+        backends = (BackendShare("127.0.0.1:9001", 8, 5, 3),)
+        return [RebalanceState("chat", "least_tunnels", asked.period_seconds, left=3, backends=backends)]
 
     async def stop(self) -> None:
         self._tell("stop")

@@ -13,7 +13,10 @@ from gateway.tunnels.table.layout import ID, PONG_NS, SCANNER, SIDE_0, SIDE_CELL
 
 from .gateways import CONFIG, NS, FakeGateway
 
-PLAIN = {"max_tunnels": None, "backup": False}
+PLAIN = {
+    **dict.fromkeys(("max_tunnels", "health", "since", "reason", "ejected_until")),
+    "backup": False,
+}
 """of a backend without options"""
 
 

@@ -68,6 +68,38 @@ async def test_drain_answers_at_once(admin):
     assert answer == {"done": False, "tunnels": 1, "period": 30.0, "seconds": answer["seconds"]}
 
 
+async def test_a_rebalance(admin):
+    status, answer = await admin.post("rebalance")
+    assert (status, answer["dry_run"], answer["period"]) == (202, False, 120.0)
+    [each] = answer["upstreams"]
+    assert (each["upstream"], each["tunnels"], each["left"], each["done"]) == ("chat", 3, 3, False)
+    assert each["backends"] == [{"address": "127.0.0.1:9001", "tunnels": 8, "share": 5, "surplus": 3}]
+    assert (await admin.post("rebalance?upstream=chat&period=90s&dry_run=true"))[0] == 200
+    assert (await admin.post("rebalance", {"upstream": "feed", "period": 1.5, "dry_run": False}))[0] == 202
+    assert admin.told == [
+        "rebalance None over 120 s, dry_run False",
+        "rebalance chat over 90 s, dry_run True",
+        "rebalance feed over 1.5 s, dry_run False",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("query", "what"),
+    [
+        ("upstream=chta", 'there is no upstream "chta" (did you mean chat?'),
+        ("period=soon", 'period is "soon" (seconds or a duration'),
+        ("period=-1", 'period is "-1" (seconds or a duration'),
+        ("dry_run=maybe", "dry_run is maybe (true or false)"),
+        ("backend=a:1", 'unknown parameter "backend"'),
+    ],
+)
+async def test_a_rebalance_that_cannot_be(admin, query, what):
+    status, answer = await admin.post(f"rebalance?{query}")
+    assert status == 400
+    assert what in answer["error"]
+    assert admin.told == []
+
+
 @pytest.mark.parametrize("wait", ["drain?wait=true", "drain?wait=1"])
 async def test_drain_may_be_waited_for(admin, wait):
     asking = asyncio.create_task(admin.post(wait))

@@ -132,6 +132,19 @@ def test_a_cookie_that_cannot_be(sticky, what):
     assert what in complaint(f"balance: sticky, sticky: {sticky}")
 
 
+def test_rebalance():
+    def rebalance_of(body):
+        return config_of(with_chat(body)).upstreams["chat"].rebalance
+
+    assert rebalance_of("balance: sticky") is None
+    assert rebalance_of("rebalance: off") is None
+    assert (rebalance_of("rebalance: {}").settle, rebalance_of("rebalance: {}").period) == (30.0, 120.0)
+    assert rebalance_of("rebalance: {settle: 5s, period: 10m}").period == 600.0
+    assert "expected a mapping or off, found true" in complaint("rebalance: true")
+    assert "unknown key" in complaint("rebalance: {after: 5s}")
+    assert "expected a duration" in complaint("rebalance: {settle: 5}")
+
+
 def test_slow_start():
     assert settings_of("slow_start: 2m").slow_start == 120.0
     assert settings_of("slow_start: off").slow_start is None

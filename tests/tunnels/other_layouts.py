@@ -15,7 +15,7 @@ from gateway.tunnels.table.fields import ESSENTIAL, VALUES, defaults
 from gateway.tunnels.table.layout import W_HIGH_ROWS
 from gateway.tunnels.table.table import Table
 
-SECTIONS = ("worker", "backend", "totals", "row", "session")
+SECTIONS = ("worker", "backend", "totals", "states", "row", "session")
 Defaults = Callable[[str], Mapping[str, int | None]]
 
 
@@ -69,6 +69,10 @@ def translated(table: Table, to: Description, default: Defaults, names: tuple[in
     header, _ = conversion.header.convert(foreign.block(foreign.description.header, 0))
     for at, _ in to.header.names.values():
         os.pwrite(fd, header[at].to_bytes(CELL_BYTES, "little"), at * CELL_BYTES)
+    for n in range(names[1]):
+        assert conversion.states is not None
+        block, _ = conversion.states.convert(foreign.block(foreign.description.states, 0, n))
+        _write(fd, to.states.block(0, n), block)
     for slot in range(to.slots):
         for section, blocks, number in (
             ("worker", conversion.worker, 1),

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.protocol.tls.state import FIELDS, SESSION_CELLS
 from gateway.tunnels.table import fields, layout
 from gateway.tunnels.table.conversion import CannotConvert, Conversion, Foreign
-from gateway.tunnels.table.description import NO_SESSIONS, Description, Section
+from gateway.tunnels.table.description import NOTHING, Description, Section
 from gateway.tunnels.table.fields import ESSENTIAL, REQUIRED, defaults, describe
 from gateway.tunnels.table.layout import SIDE_0, SIDE_CELLS, SIDES
 from gateway.tunnels.table.table import Table
@@ -101,7 +101,8 @@ def test_each_cell_has_a_name_and_a_default_or_a_reason_to_have_none() -> None:
     known: list[str] = []
     cells |= {*FIELDS}
     of_rows = (fields.ROW, fields.SIDE, fields.SCANNER, fields.SESSION)
-    for group in (fields.HEADER, fields.WORKER, fields.BACKEND, fields.TOTALS, fields.ROUTE_TOTALS, *of_rows):
+    of_totals = (fields.TOTALS, fields.ROUTE_TOTALS)
+    for group in (fields.HEADER, fields.WORKER, fields.BACKEND, fields.BACKEND_STATE, *of_totals, *of_rows):
         known += group
     assert {"STATE", "T_GAPS", "W_PID", "STATUS"} <= cells
     assert set(known) == cells
@@ -114,7 +115,7 @@ def test_what_is_essential_or_has_named_values_is_a_cell_of_a_row() -> None:
     assert names >= fields.VALUES.keys()
 
 
-@pytest.mark.parametrize("section", ["header", "worker", "backend", "totals", "row", "session"])
+@pytest.mark.parametrize("section", ["header", "worker", "backend", "totals", "states", "row", "session"])
 def test_no_two_cells_are_in_one_place(section: str) -> None:
     found: Section = getattr(OWN, section)
     places = [at + n for at, size in found.names.values() for n in range(size)]
@@ -291,7 +292,7 @@ def before_tls() -> Description:
     names = [name for name in OWN.row.names if bare(name) in ("TLS", "TRUNCATED")]
     values = {name: each for name, each in OWN.values.items() if name not in ("VERSION", "SUITE", "ROLE")}
     essential = ESSENTIAL - {bare(name) for name in OWN.session.names} - {"TLS"}
-    plain = replace(without(OWN, "row", *names), version=3, session=NO_SESSIONS, values=values, essential=essential)
+    plain = replace(without(OWN, "row", *names), version=3, session=NOTHING, values=values, essential=essential)
     assert b"session" not in plain.dump()
     return Description.load(plain.dump())
 

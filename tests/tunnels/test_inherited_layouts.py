@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from array import array
 from dataclasses import replace
 from random import Random
 
@@ -11,7 +12,17 @@ import pytest
 from gateway.tunnels.moving.mirrors import Mirrors
 from gateway.tunnels.table.conversion import CannotConvert
 from gateway.tunnels.table.fields import defaults
-from gateway.tunnels.table.layout import DIRTY, ID, LIVE, STATE, T_GAPS_SUM_NS, TOTALS, W_HIGH_ROWS
+from gateway.tunnels.table.layout import (
+    DIRTY,
+    H_STATES,
+    ID,
+    LIVE,
+    STATE,
+    STATE_CELLS,
+    T_GAPS_SUM_NS,
+    TOTALS,
+    W_HIGH_ROWS,
+)
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
 
@@ -71,6 +82,24 @@ def test_a_table_from_before_cookies_were_signed_gets_a_secret() -> None:
     assert len(set(table.secret())) > 4
     assert again.secret() == table.secret()
     again.close()
+    table.close()
+
+
+def test_states_of_backends_are_carried_on() -> None:
+    """The same for a table of another layout, where they stand elsewhere."""
+    old = Table.create(1, 4)
+    for number in range(NAMES[1]):
+        at = old.state_at(number)
+        old.cells[at : at + STATE_CELLS] = array("q", range(10 * number + 1, 10 * number + 1 + STATE_CELLS))
+    old.cells[H_STATES] = 17
+    theirs, default = other(old.description, Random(7), drop=False)
+    fd = translated(old, theirs, default, NAMES)
+    table = Mirrors.inherit(fd, 4, lambda: NAMES).table
+    assert table.cells[H_STATES] == 17
+    for number in range(NAMES[1]):
+        at, before = table.state_at(number), old.state_at(number)
+        assert table.cells[at : at + STATE_CELLS].tolist() == old.cells[before : before + STATE_CELLS].tolist()
+    old.close()
     table.close()
 
 

@@ -10,8 +10,11 @@ from gateway.tunnels.table.layout import (
     BACKEND,
     CLOSING_NS,
     DEADLINE_NS,
+    ID,
+    KIND,
     LIVE,
     NEVER,
+    OPAQUE,
     PACED_CODE,
     PACED_NS,
     RESERVED,
@@ -19,7 +22,7 @@ from gateway.tunnels.table.layout import (
 )
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
-from gateway.tunnels.upkeep.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, cancel_drain, plan_drain
+from gateway.tunnels.upkeep.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, cancel_drain, give_turns, plan_drain
 
 from .harness import NS, Rig
 from .wire import close_frames, closing
@@ -117,6 +120,28 @@ def test_a_second_plan_takes_the_firsts_place(table: Table) -> None:
     plan_drain(slice_, NOW, 3600 * NS, 1012)
     assert plan_drain(slice_, NOW, 0, 1012) == NOW
     assert turns(table) == [0] * 10
+
+
+def test_single_tunnels_get_turns(table: Table) -> None:
+    slices = fill(table, 4, 1)
+    rows = list(table.rows(0))
+    ids = [table.cells[row + ID] for row in rows]
+    given = {ids[0]: NOW + 5 * NS, ids[2]: NOW + 3 * NS, 1 << 40: NOW}
+    assert give_turns(slices[0], given, 1012) == NOW + 5 * NS
+    assert [table.cells[row + PACED_NS] for row in rows] == [NOW + 5 * NS, 0, NOW + 3 * NS, 0]
+    assert [table.cells[row + DEADLINE_NS] for row in rows] == [NOW + 5 * NS, NEVER, NOW + 3 * NS, NEVER]
+    assert table.cells[rows[0] + PACED_CODE] == 1012
+    assert give_turns(slices[1], {ids[1]: NOW}, 1012) == 0  # another worker's
+
+
+def test_what_cannot_have_a_turn_gets_none(table: Table) -> None:
+    (slice_,) = fill(table, 3)
+    ending, paced, opaque = rows = list(table.rows())
+    table.cells[ending + CLOSING_NS] = NOW - 1
+    table.cells[paced + PACED_NS] = NOW + 1
+    table.cells[opaque + KIND] = OPAQUE
+    assert give_turns(slice_, {table.cells[row + ID]: NOW + 9 for row in rows}, 1012) == 0
+    assert turns(table) == [1]
 
 
 def test_the_sweep_closes_those_whose_turn_has_come(rig: Rig) -> None:

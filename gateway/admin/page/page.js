@@ -178,8 +178,10 @@ function showUpstreams(status) {
     setText(item.querySelector(".item-head .count"), plural(upstream.backends.reduce((sum, backend) => sum + backend.tunnels, 0), "tunnel"));
     keyed(item.querySelector("tbody"), upstream.backends, (backend) => backend.address, makeBackend, (row, backend) => {
       const [, state, weight, tunnels] = row.children;
-      state.firstElementChild.className = `state ${backend.up ? "good" : "bad"}`;
-      setText(state.firstElementChild, backend.up ? "up" : "down");
+      const ejected = backend.ejected_until !== null && backend.ejected_until !== undefined;
+      state.firstElementChild.className = `state ${backend.up && !ejected ? "good" : "bad"}`;
+      state.firstElementChild.title = backend.reason || "";
+      setText(state.firstElementChild, !backend.up ? "down" : ejected ? "ejected" : "up");
       setText(weight, count(backend.weight));
       setText(tunnels, count(backend.tunnels));
     });

@@ -121,6 +121,7 @@ class Answer(Upload):
                 raise BadResponse("a switch of protocols that nobody asked for")
             known = KnownAnswer.of(head, request.head.method)
         except BadResponse as error:
+            self._count_failure()
             self._refuse(Refused(502, f"the backend's answer is {error}", "refused_by_backend"))
             return
         if not is_head:
@@ -136,6 +137,8 @@ class Answer(Upload):
         self._known = known
         self._status = known.status
         self._first_byte_ns = shared.clock()
+        if known.status >= 500:
+            self._count_failure()
         body = self._body = known.framer()
         end = at
         if body is not None:
@@ -145,6 +148,7 @@ class Answer(Upload):
                 end = body.scan(data, at, len(data))
             except BadBody:
                 self._status = self._first_byte_ns = 0
+                self._count_failure()
                 self._refuse(
                     Refused(502, "the backend's answer is malformed: its body's framing", "refused_by_backend")
                 )
@@ -184,6 +188,11 @@ class Answer(Upload):
         if not self._over:
             self._touch()
             self._watch_backend(body=True)
+
+    def _count_failure(self) -> None:
+        """The backend has failed the request, which may eject it."""
+        if self._backend is not None:
+            self._shared.backends.failed(self._backend.target)
 
     def _whole_answer_written(self, sent: int) -> None:
         """:param sent: what the client's socket took of an answer that came whole, or a negative errno"""

@@ -247,6 +247,8 @@ class Exchange(Answer):
             why = f"ended TLS: {alert}"
             if not self._reused:  # with TLS 1.3 that is how it refuses a client's certificate, or wants one
                 self._shared.backends.connect_failed(backend.target, "refused_by_backend")
+        elif not self._reused:  # a used connection may have been closed before the request came
+            self._count_failure()
         self._refuse(Refused(502, f"the backend {why}", "connect_error"), BACKEND, "reset" if error else "fin")
 
     def _client_failed(self, error: int) -> None:
@@ -265,10 +267,14 @@ class Exchange(Answer):
         elif self._to_client:
             self._cut(CLIENT, "write_stall")
         elif self._to_backend:
+            if not self._answers():
+                self._count_failure()
             self._too_late(504, "the backend does not take the request", BACKEND, "write_stall")
         elif self._upload is not None:
             self._too_late(408, "the request's body did not come in time", CLIENT, "timeout")
         else:
+            if not self._answers():
+                self._count_failure()
             self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
 
     def shut_down(self) -> None:

@@ -108,6 +108,23 @@ class UseBackends(NamedTuple):
     """numbers of the backends that get nothing new"""
 
 
+class Rebalance(NamedTuple):
+    """To a worker: tunnels of an upstream move to where they belong; close these in their turn."""
+
+    upstream: str
+    turns: tuple[tuple[int, int], ...]
+    """ids of this worker's tunnels, and when each is closed (``CLOCK_MONOTONIC``, nanoseconds)"""
+    close_code: int
+    settles_until_ns: int
+    """until then, new tunnels go where the fewest are, so that nobody comes back; 0 where keys are hashed"""
+
+
+class KeepBackends(NamedTuple):
+    """To a worker: these backends are in service again; leave their tunnels alone."""
+
+    backends: frozenset[int]
+
+
 class Stop(NamedTuple):
     """To a worker: exit at once."""
 
@@ -140,6 +157,13 @@ class KeysWanted(NamedTuple):
 
     source: str
     """URL"""
+
+
+class Failures(NamedTuple):
+    """From a worker: how often backends have failed since its last message like this."""
+
+    counts: dict[int, int]
+    """by number; only of upstreams that eject backends"""
 
 
 class Drained(NamedTuple):
@@ -217,6 +241,8 @@ ToWorker = (
     | Drain
     | DrainBackends
     | UseBackends
+    | Rebalance
+    | KeepBackends
     | UseCertificates
     | UseCredentials
     | KeysFetched
@@ -230,7 +256,7 @@ ToWorker = (
     | Resume
     | Retire
 )
-FromWorker = Configured | Failed | Drained | Learned | KeysWanted | Released | TakenOver | Retired
+FromWorker = Configured | Failed | Failures | Drained | Learned | KeysWanted | Released | TakenOver | Retired
 Message = ToWorker | FromWorker
 ABOUT_DESCRIPTORS = (Listen, Released, TakeOver, Accept, Retire)
 """Messages that carry their ``fd``."""

@@ -72,15 +72,23 @@ class ConsistentHash:
 
         :param bucket: as :func:`gateway.routing.balancing.rendezvous.bucket_of` says
         """
-        for place in self._order.order(bucket):
-            if (target := self._places[place + 1]) is not None:
+        choices = self._order.top(bucket)
+        while choices:
+            if (target := self._places[choices & _CHOICE]) is not None:
                 return target
-        return None
+            choices >>= CHOICE_BITS
+        return next((each for place in self._order.order(bucket) if (each := self._places[place + 1])), None)
 
-    def _has_room(self, target: Target) -> bool:
-        """Whether a backend may get one more."""
-        load = self._standing.load(target.number)
+    def may_have(self, target: Target, load: int, total: int) -> bool:
+        """Whether a backend may get one more.
+
+        :param load: that it has
+        :param total: load of all candidates
+        """
         if self._bound is None or load < SPARE:
             return True
-        share = sum(self._loads.now()) * target.weight
-        return (load - SPARE) * self._weight * 1000 < self._bound * share
+        return (load - SPARE) * self._weight * 1000 < self._bound * total * target.weight
+
+    def _has_room(self, target: Target) -> bool:
+        load = self._standing.load(target.number)
+        return load < SPARE or self.may_have(target, load, sum(self._loads.now()))

@@ -250,6 +250,7 @@ class Mirrors:
         for name, (at, _) in self.table.description.header.names.items():
             if name not in OF_ITS_OWN and (name in known or name not in OF_THE_GATEWAY):
                 self.table.cells[at] = header[at]
+        self._copy_states(source)
         for slot in range(self.table.slots):
             if slot in self._sources:
                 continue
@@ -274,6 +275,16 @@ class Mirrors:
                 if (cell := self._copy_row(source, slot, number, to, keys=True)) is not None:
                     self.unknown[cell] += 1
             self.table.cells[self.table.worker(slot) + W_HIGH_ROWS] = len(rows)
+
+    def _copy_states(self, source: _Source) -> None:
+        """Copy the states of backends, which belong to no slot."""
+        old, new, blocks = source.foreign.description.states, self.table.description.states, source.conversion.states
+        if blocks is None:
+            return
+        for number in range(min(self._names()[1], old.count)):
+            block, _ = blocks.convert(source.foreign.block(old, 0, number))
+            at = new.block(0, number)
+            self.table.cells[at : at + new.cells] = array("q", block)
 
     def _copy_blocks(self, source: _Source, slot: int) -> None:
         """Copy everything but the rows."""

@@ -129,6 +129,8 @@ class Conversion:
         self.worker = _Blocks(old, new, "worker", default("worker"))
         self.backend = _Blocks(old, new, "backend", default("backend"))
         self.totals = _Blocks(old, new, "totals", default("totals"))
+        self.states = _Blocks(old, new, "states", default("states")) if old.states.cells else None
+        """of backends; None if the old layout has none"""
         self._row = _Blocks(old, new, "row", default("row"))
         self._session = _Blocks(old, new, "session", default("session")) if old.session.cells else None
         self._texts = [

@@ -59,6 +59,8 @@ class Description:
     worker: Section
     backend: Section
     totals: Section
+    states: Section
+    """one block for each backend, of no slot; without cells in a table from before health checks"""
     row: Section
     session: Section
     """blocks as many as rows, each with the sessions of a row's sides; without cells in a table from before TLS"""
@@ -82,7 +84,7 @@ class Description:
         found: dict[str, Any] = {"form": FORM, "essential": sorted(self.essential)}
         for name in _SECTIONS:
             section = getattr(self, name)
-            if section == NO_SESSIONS:
+            if section == NOTHING:
                 continue
             found[name] = {
                 "at": section.at,
@@ -114,8 +116,9 @@ class Description:
                 worker=_section(found["worker"]),
                 backend=_section(found["backend"]),
                 totals=_section(found["totals"]),
+                states=_section(found["states"]) if "states" in found else NOTHING,
                 row=_section(found["row"]),
-                session=_section(found["session"]) if "session" in found else NO_SESSIONS,
+                session=_section(found["session"]) if "session" in found else NOTHING,
                 texts={name: _place(place) for name, place in found["texts"].items()},
                 values={
                     cell: {name: _whole(value, -(2**63)) for name, value in names.items()}
@@ -134,7 +137,7 @@ class Description:
     def _check(self) -> None:
         """:raises Undescribed: a part lies outside of what contains it"""
         for section in (getattr(self, name) for name in _SECTIONS if name != "session"):
-            if section.end(1 if section is self.header else self.slots) > self.row.end(self.slots):
+            if section.end(1 if section in (self.header, self.states) else self.slots) > self.row.end(self.slots):
                 raise Undescribed("the table's description is damaged: a section lies behind the last one")
         for section in (getattr(self, name) for name in _SECTIONS):
             for at, size in section.names.values():
@@ -155,8 +158,9 @@ class Description:
                     raise Undescribed(f"the table's description is damaged: {name} has not as many cells as buckets")
 
 
-_SECTIONS = ("header", "worker", "backend", "totals", "row", "session")
-NO_SESSIONS = Section(0, 0, 0, {})
+_SECTIONS = ("header", "worker", "backend", "totals", "states", "row", "session")
+NOTHING = Section(0, 0, 0, {})
+"""A section that a table does not have."""
 
 
 def write(fd: int, description: Description, most_bytes: int) -> None:

@@ -30,6 +30,7 @@ HEADER: Defaults = {
     "H_KEPT": 0,
     "H_SECRET_LOW": 0,  # a table that is converted to keeps its own
     "H_SECRET_HIGH": 0,
+    "H_STATES": 0,
 }
 WORKER: Defaults = {
     "W_PID": REQUIRED,
@@ -43,6 +44,9 @@ WORKER: Defaults = {
     "W_ADOPTED": 0,
 }
 BACKEND: Defaults = {"B_LIVE": REQUIRED, "B_CONNECT_NS": 0, "B_REQUESTS": 0, "B_IDLE": 0}
+BACKEND_STATE: Defaults = {"S_HEALTH": 0, "S_EJECTED_NS": 0, "S_RETURNED_NS": 0, "S_SINCE_UNIX_NS": 0}
+"""Of a backend over all slots. The supervisor finds out again what a table does not say."""
+
 TOTALS: Defaults = {
     "T_FRAMES": 0,
     "T_BYTES": 0,
@@ -89,6 +93,7 @@ ROW: Defaults = {
     "TRUNCATED": 0,
     "EXPIRES_NS": NEVER,
     "EXPIRY_CODE": 0,
+    "HASH_KEY": 0,
 }
 SIDE: Defaults = {
     "FD": -1,  # rewritten, as is INTEREST
@@ -210,7 +215,8 @@ def describe(workers: int, rows_per_worker: int) -> Description:
     worker = Section(layout.HEADER_CELLS, layout.WORKER_CELLS, 1, _cells(WORKER))
     backend = Section(worker.end(slots), layout.BACKEND_CELLS, layout.MAX_BACKENDS, _cells(BACKEND))
     of_routes = Section(backend.end(slots), layout.ROUTE_CELLS, layout.MAX_ROUTES, totals)
-    rows = Section(of_routes.end(slots), layout.ROW_CELLS, rows_per_worker, row)
+    states = Section(of_routes.end(slots), layout.STATE_CELLS, layout.MAX_BACKENDS, _cells(BACKEND_STATE))
+    rows = Section(states.end(1), layout.ROW_CELLS, rows_per_worker, row)
     sessions = Section(
         -(-rows.end(slots) // layout.PAGE_CELLS) * layout.PAGE_CELLS,
         layout.SESSIONS_CELLS,
@@ -230,6 +236,7 @@ def describe(workers: int, rows_per_worker: int) -> Description:
         worker=worker,
         backend=backend,
         totals=of_routes,
+        states=states,
         row=rows,
         session=sessions,
         texts=texts,
@@ -247,7 +254,7 @@ def defaults(section: str) -> dict[str, int | None]:
         return {**ROW, **_of_sides(SIDE), **_of_sides(SCANNER)}
     if section == "session":
         return _of_sides(SESSION)
-    return dict({"header": HEADER, "worker": WORKER, "backend": BACKEND}[section])
+    return dict({"header": HEADER, "worker": WORKER, "backend": BACKEND, "states": BACKEND_STATE}[section])
 
 
 def _of_sides(cells: Defaults) -> dict[str, int | None]:

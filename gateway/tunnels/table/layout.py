@@ -2,7 +2,8 @@
 
 The table is a run of 64-bit cells in one ``memfd``, mapped by the supervisor and by all workers::
 
-    header | a block per slot | a block per slot and backend | totals per slot and route | rows | sessions
+    header | a block per slot | a block per slot and backend | totals per slot and route | states of backends | rows |
+    sessions
 
 A worker runs in a *slot*. Each worker has two, since the old and the new one run side by side during an upgrade.
 
@@ -45,7 +46,8 @@ PAGE_CELLS = 4096 // CELL_BYTES
     H_KEPT,  # 1 while a restarted supervisor could resume: workers need not drain when theirs dies
     H_SECRET_LOW,  # random bits, 63 in each, made with the first table of a gateway: they sign cookies
     H_SECRET_HIGH,
-) = range(10)
+    H_STATES,  # raised after each change of a backend's state
+) = range(11)
 HEADER_CELLS = 4 * PAGE_CELLS  # which include the description of the layout
 
 # --- worker blocks ----------------------------------------------------------------------------------------------
@@ -71,6 +73,15 @@ MAX_BACKENDS = 4096
     B_IDLE,  # pooled connections to it that no request is using
 ) = range(4)
 BACKEND_CELLS = 4
+
+# --- states of backends: one block for each, written by the supervisor only ------------------------------------------
+(
+    S_HEALTH,  # by health checks: HEALTH_UNKNOWN, HEALTH_UP or HEALTH_DOWN
+    S_EJECTED_NS,  # until when it is ejected for its failures; 0 for not
+    S_RETURNED_NS,  # when it came (back) into service, for slow start; 0 for long ago
+    S_SINCE_UNIX_NS,  # when its health or its ejection changed last; 0 for never
+) = range(4)
+STATE_CELLS = 4
 
 # --- totals by worker and route, for metrics; they only grow, except for one gauge ----------------------------------
 MAX_ROUTES = 1024
@@ -127,7 +138,8 @@ ROUTE_CELLS = T_FAULTS + 1  # whole cache lines
     TRUNCATED,  # sides whose TLS stream ended without close_notify: the sum of 1 << side
     EXPIRES_NS,  # when the client's credentials expire, and the tunnel with them; NEVER for not
     EXPIRY_CODE,  # close code for the client then; 0 for SERVICE_RESTART
-) = range(26)
+    HASH_KEY,  # what consistent_hash went by when the tunnel opened (routing/upstream.py); 0 for nothing
+) = range(27)
 SIDE_0 = 32  # the client's fields
 SIDE_CELLS = 56
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:
@@ -197,6 +209,7 @@ CLIENT, BACKEND_SIDE, GATEWAY = 0, 1, 2
 SIDES = ("client", "backend")
 INITIATORS = ("client", "backend", "gateway")
 
+HEALTH_UNKNOWN, HEALTH_UP, HEALTH_DOWN = 0, 1, 2
 FREE, RESERVED, LIVE = 0, 1, 2
 RELEASED = 3  # the worker stopped serving the tunnel, so that another can resume it in a row of its own
 COUNTED = 4  # the tunnel has ended and is counted; the row stays while the previous worker's row says RELEASED

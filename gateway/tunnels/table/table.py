@@ -40,6 +40,7 @@ from gateway.tunnels.table.layout import (
     SIDE_0,
     SIDE_CELLS,
     STATE,
+    STATE_CELLS,
     T_CUTOFF_NS,
     T_FAULTS,
     T_INTERVAL_NS,
@@ -88,6 +89,7 @@ class Table:
         self.rows_per_worker = found.row.count
         self._backends_at = found.backend.at
         self._totals_at = found.totals.at
+        self._states_at = found.states.at
         self._rows_at = found.row.at
         self._sessions_at = found.session.at
         self._backend_blocks = range(self._backends_at, found.backend.end(found.slots), _BACKENDS_CELLS)
@@ -143,6 +145,10 @@ class Table:
     def backend_at(self, slot: int, backend: int) -> int:
         """The first cell of a worker's block for a backend."""
         return self._backends_at + (slot * MAX_BACKENDS + backend) * BACKEND_CELLS
+
+    def state_at(self, backend: int) -> int:
+        """The first cell of a backend's state, which the supervisor writes."""
+        return self._states_at + backend * STATE_CELLS
 
     def live(self, backend: int) -> int:
         """Tunnels to a backend, those in their handshake included, across all workers."""

@@ -6,10 +6,10 @@ Clients that are all closed at once all reconnect at once. Each row holds its tu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from gateway.tunnels.table.layout import BACKEND, CLOSING_NS, DEADLINE_NS, KIND, OPAQUE, PACED_CODE, PACED_NS
+from gateway.tunnels.table.layout import BACKEND, CLOSING_NS, DEADLINE_NS, ID, KIND, OPAQUE, PACED_CODE, PACED_NS
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
 
@@ -58,6 +58,26 @@ def cancel_drain(slice_: Slice, backends: Collection[int]) -> None:
         for row in _meant(slice_.table, slice_.slot, backends):
             if _takes_turns(cells, row):
                 cells[row + PACED_NS] = 0
+
+
+def give_turns(slice_: Slice, turns: Mapping[int, int], code: int) -> int:
+    """Schedule the close of some WebSocket tunnels; return the clock of the last. Those that are ending, or have their
+    turn already, are left alone.
+
+    :param turns: ids of tunnels, and the clock at which each is closed
+    :param code: close code for both sides
+    """
+    cells = slice_.cells
+    last = 0
+    for row in slice_.table.rows(slice_.slot):
+        when = turns.get(cells[row + ID])
+        if when is None or cells[row + CLOSING_NS] or cells[row + PACED_NS] or cells[row + KIND] == OPAQUE:
+            continue
+        cells[row + PACED_CODE] = code
+        cells[row + PACED_NS] = when
+        cells[row + DEADLINE_NS] = min(cells[row + DEADLINE_NS], when)
+        last = max(last, when)
+    return last
 
 
 def _takes_turns(cells: memoryview[int], row: int) -> bool:

@@ -76,12 +76,14 @@ def samples() -> list[Message]:
         messages.UseBackends(
             {"chat": (Backend(Address("127.0.0.1", 9001), 2, 9, True, False),)}, registry, frozenset((3, 1))
         ),
+        messages.Rebalance("chat", ((5, 1_000_000_000), (6, 2_000_000_000)), 1012, 3_000_000_000),
         messages.UseCertificates(
             (Listener(Address("::1", 8443), TLS, True), Listener(Address("::1", 8080), None, False)),
             {"sealed": UpstreamTls("CAs", "chat.internal", "certificate", "key", True)},
         ),
         messages.UseCredentials({"/etc/gateway/users": "ann:hash", "https://auth.example/keys": '{"keys": []}'}),
         messages.KeysFetched("https://auth.example/keys"),
+        messages.KeepBackends(frozenset({2})),
         messages.Stop(),
         messages.ReopenLogs(),
         messages.Learned([((1, 0, 7), state)]),
@@ -94,6 +96,7 @@ def samples() -> list[Message]:
         messages.Configured(3),
         messages.Failed(4, "the access log cannot be opened: é"),
         messages.KeysWanted("https://auth.example/keys"),
+        messages.Failures({3: 2}),
         messages.Drained(),
         messages.Released(messages.NO_DESCRIPTOR),
         messages.TakenOver((1, 1 << 48 | 2)),
