@@ -33,7 +33,7 @@ from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.live import LiveRow, live_rows
 from gateway.admin.rebalances import CLOSED, ENDED
-from gateway.admin.state import GatewayState, is_up
+from gateway.admin.state import CHECK_RESULTS, EJECTION_RESULTS, GatewayState, is_up
 from gateway.admin.totals import blocks_of, summed
 from gateway.build import relay_build
 from gateway.config.credentials import is_url
@@ -271,9 +271,6 @@ class TableCollector(Collector):
             "Times the backend was ejected, or was not (prevented) as half of the backends were out already",
             labels=labels,
         )
-        for metric, counts in ((checks, self._state.health_checks), (ejections, self._state.ejections)):
-            for key, count in list(counts.items()):
-                metric.add_metric(key, count)
         for name in config.upstreams:
             for backend in self._state.backends_of(config, name):
                 address = str(backend.address)
@@ -281,6 +278,12 @@ class TableCollector(Collector):
                 idle.add_metric((name, address), self._state.table.idle_connections(number))
                 state = self._state.backend_states.get(number)
                 up.add_metric((name, address), is_up(self._state, number))
+                if upstream.health_check is not None:
+                    for result in CHECK_RESULTS:
+                        checks.add_metric((name, address, result), self._state.health_checks[name, address, result])
+                if upstream.eject is not None:
+                    for result in EJECTION_RESULTS:
+                        ejections.add_metric((name, address, result), self._state.ejections[name, address, result])
                 ejected.add_metric((name, address), state is not None and state.ejected_until_unix is not None)
                 drained.add_metric((name, address), backend.drain or number in self._state.drained_backends)
         yield up

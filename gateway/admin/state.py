@@ -68,6 +68,13 @@ class CredentialState:
     """what is wrong with it; then what was there before is in use"""
 
 
+CHECK_RESULTS = ("passed", "failed", "timeout")
+"""Of health checks."""
+
+EJECTION_RESULTS = ("ejected", "prevented")
+"""``prevented``: a backend stayed in service, as too few would have been left."""
+
+
 @dataclass(frozen=True, slots=True)
 class DiscoveryState:
     """How an upstream's backends are found."""
@@ -166,9 +173,9 @@ class GatewayState:
     backend_states: dict[int, BackendState] = field(default_factory=dict)
     """by number: those of the configuration"""
     health_checks: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """by upstream, backend and result: ``passed``, ``failed`` or ``timeout``"""
+    """by upstream, backend and one of ``CHECK_RESULTS``"""
     ejections: Counter[tuple[str, str, str]] = field(default_factory=Counter)
-    """by upstream, backend and result: ``ejected``, or ``prevented`` as too few would be left"""
+    """by upstream, backend and one of ``EJECTION_RESULTS``"""
     slots: list[int] = field(default_factory=list)
     """each worker's slot, by its index"""
     quotas: Quotas | None = None

@@ -165,6 +165,10 @@ def test_defaults_are_as_documented() -> None:
             expected = "any"
         elif key == "upstreams.NAME.backends[].max_tunnels":
             expected = "any number"
+        elif key == "upstreams.NAME.health_check.host":
+            expected = "the backend's address"
+        elif key.startswith("upstreams.NAME.health_check.") and "default" not in schema[key]:
+            expected = "none"
         elif key == "upstreams.NAME.sticky.secret":
             expected = "the gateway's own"
         elif key == "admin.token" or ((".tls." in key or key == "listen[].tls") and "default" not in schema[key]):

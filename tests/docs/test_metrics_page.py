@@ -53,7 +53,7 @@ async def gateway(
             "listen": [{"address": f"127.0.0.1:{free_port()}"}, {"address": secure, "tls": tls}],
             "keepalive": {"client": {"ping_after": "adaptive"}},
             "upstreams": {
-                "web": {"backends": [web.address]},
+                "web": {"backends": [web.address], "health_check": "tcp", "eject": True},
                 "gone": {"backends": ["127.0.0.1:1"], "discover": {"file": str(targets)}},
             },
             "routes": [

@@ -17,6 +17,7 @@ from tests.support.moody import CLOSES, ERRORS, GOOD, HANGS, RESETS, Moody
 from tests.support.raw import Connection, handshake, request
 
 from .clients import tunnel
+from .upgrades import upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
@@ -235,3 +236,35 @@ async def test_one_that_comes_and_goes(start_gateway: StartGateway, backends: Ba
         server = flapping._server = await asyncio.start_server(flapping._accepted, host, int(port))
         await is_up(gateway, some[2], True)
         assert {status for status, _ in [await ask(gateway) for _ in range(6)]} == {200}
+
+
+async def test_an_upgrade_keeps_states(start_gateway: StartGateway, backends: Backends) -> None:
+    """Health, ejections that run on, and drains that end when the backend is up again."""
+    some = await moody(backends, 2)
+    check = {**CHECK, "on_down": "drain"}
+    eject = {"failures": 1, "within": "10s", "for": "1h"}
+    config = config_of(some, {"health_check": check})
+    other = Moody(await backends.scripted())
+    config["upstreams"]["other"] = {"backends": [some[1].address, other.address], "eject": eject, "connect_retries": 0}
+    config["routes"].insert(0, route("other", "other"))
+    gateway = await start_gateway(config)
+    some[0].mood = other.mood = ERRORS
+    await is_up(gateway, some[0], False)
+
+    async def ejected() -> bool:
+        await ask(gateway, "/other")
+        return (await gateway.scrape()).value("gateway_backend_ejected", backend=other.address) == 1
+
+    await until(ejected)
+    before = (await state_of(gateway, some[0]))["since"]
+    await upgrade(gateway)
+    state = await state_of(gateway, some[0])
+    assert (state["health"], state["since"], state["drained"]) == ("down", before, True)
+    assert (await gateway.scrape()).value("gateway_backend_ejected", backend=other.address) == 1
+    assert {await ask(gateway, path) for path in ("/", "/other") for _ in range(4)} == {
+        (200, f"ready {some[1].address}")
+    }
+    some[0].mood = GOOD
+    await is_up(gateway, some[0], True)
+    assert not (await state_of(gateway, some[0]))["drained"]
+    assert len({text for _, text in [await ask(gateway) for _ in range(4)]}) == 2
