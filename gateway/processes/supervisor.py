@@ -158,6 +158,9 @@ class Supervisor:
                 )
             else:
                 self._rebalancing.resume(opened.before.rebalances)
+            # Those that were found by now are as old as those that are configured: none has to start slowly.
+            self._health.use(self._config)
+            self._discovering.on_change = self._health.use
             if inherited is None:
                 ready = self._workers.start()
                 serving = asyncio.create_task(self._serve_admin())
@@ -240,7 +243,6 @@ class Supervisor:
         self._workers.on_failures = self._health.failed
         self._resolving = Resolving(self._resolved, None if before is None else before.names)
         self._discovering = Discovering(self._workers, self._resolving, None if before is None else before.answers())
-        self._discovering.on_change = self._health.use
         self._numbering = Numbering(self.state, self._discovering.keys)
         self._certificates = CertificateWatch(self.state, self._use_certificates)
         self._certificates.use(certificates)
@@ -277,7 +279,6 @@ class Supervisor:
             self.state.slots = opened.slots
         for slot, tunnels in opened.tunnels.items():
             self._workers.stores[slot].restore(tunnels)
-        self._health.use(self._config)
         if keeping is not None:
             self._workers.inherited = [keeping.lifeline]
             self._workers.on_change = self._save_soon

@@ -57,7 +57,7 @@ def host(echo: Echo) -> str:
 
 def config_of(discover: dict[str, Any], balance: str = "round_robin", **keys: Any) -> dict[str, Any]:
     return {
-        "upstreams": {"chat": {"discover": discover, "balance": balance, "pool": "off"}},
+        "upstreams": {"chat": {"discover": discover, "balance": balance, "pool": "off", "slow_start": "off"}},
         "routes": [route("all", "chat", "/")],
         **keys,
     }
@@ -232,6 +232,7 @@ async def test_a_file_that_is_rewritten_again_and_again(
     (backend,) = await found(gateway, echo.address)
     assert (backend["weight"], backend["tunnels"]) == (2, 20)
     pids = (gateway.process.pid, *await gateway.worker_pids())
+    await eventually(lambda: open_descriptors(gateway.process.pid) > 40, "the supervisor to have those of all tunnels")
     descriptors = [open_descriptors(pid) for pid in pids]
     for number in range(1, 100 if SOAK else 6):
         write_targets(targets, [echo.address, f"127.9.9.{number}:{9000 + number}"])
@@ -331,3 +332,34 @@ async def test_tunnels_that_are_kept_and_backends_that_are_listed_too(
     assert (static.open, one.open, two.open) == (9, 5, 2)
     for client in (*clients, *more):
         await lives(client)
+
+
+async def test_health_checks_and_slow_start_of_backends_that_are_found(
+    start_gateway: StartGateway, backends: Backends, tmp_path: Path
+) -> None:
+    """One that is there at the start gets its share at once, one that comes later grows into it."""
+    static, one, two = await backends.echo(), await backends.echo(), await backends.echo()
+    targets = tmp_path / "targets.json"
+    write_targets(targets, [one.address])
+    config = config_of({"file": str(targets)})
+    config["upstreams"]["chat"] |= {
+        "backends": [static.address],
+        "slow_start": "10m",
+        "health_check": {"tcp": True, "every": "200ms", "unhealthy_after": 1},
+    }
+    gateway = await start_gateway(config)
+    await clients_of(gateway, 10)
+    assert (static.open, one.open) == (5, 5)
+    dead = f"127.0.0.1:{free_port()}"
+    gateway.tolerate("is down")
+    write_targets(targets, [one.address, two.address, dead])
+    await found(gateway, static.address, one.address, two.address, dead)
+    await gateway.until(
+        lambda s: (
+            s.value("gateway_backend_up", backend=dead) == 0 and s.value("gateway_backend_up", backend=two.address) == 1
+        ),
+        "the checks",
+    )
+    await clients_of(gateway, 10)
+    assert two.open <= 1
+    await gateway.until(lambda s: s.value("gateway_backend_connect_errors_total") == 0, "no request for what is down")
