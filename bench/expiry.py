@@ -92,7 +92,7 @@ def _closed(clients: dict[int, socket.socket], expires: int) -> collections.Coun
             client = clients.pop(descriptor)
             data = client.recv(4096)
             if data[:1] == b"\x88" and int.from_bytes(data[2:4], "big") == 4401:
-                closed[int(((time.time() - expires) // 1)] += 1
+                closed[int((time.time() - expires) // 1)] += 1
                 client.sendall(b"\x88\x82\0\0\0\0" + data[2:4])
             epoll.unregister(descriptor)
             client.close()
