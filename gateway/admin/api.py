@@ -98,7 +98,7 @@ def known_only(items: Iterable[tuple[str, _Value]], names: Collection[str]) -> d
 
 
 def backend_numbers(text: str, registry: Registry) -> frozenset[int]:
-    """Return a backend's numbers: one per upstream that it is in, or was in since the gateway started.
+    """Return a backend's numbers: one per upstream that it is in, or was in and still has tunnels of.
 
     :raises BadQuery: there is no such backend
     """
@@ -205,7 +205,7 @@ def _route(name: str, registry: Registry) -> str:
 
 
 def _backend(text: str, registry: Registry) -> str:
-    addresses = list(dict.fromkeys(address for _, address in registry.backends))
+    addresses = registry.addresses()
     try:
         address = str(parse_backend(text))
     except BadValue as error:
@@ -338,9 +338,10 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
     """Return all configured upstreams with their backends. ``up``: by health checks; without, the last connection."""
     counts = Counter(row.backend for row in rows)
     found: list[Json] = []
-    for name, upstream in state.config.upstreams.items():
+    config = state.config
+    for name, upstream in config.upstreams.items():
         backends: list[Json] = []
-        for backend in upstream.backends:
+        for backend in state.backends_of(config, name):
             address = str(backend.address)
             number = state.registry.backend(name, address)
             backends.append(
@@ -355,7 +356,17 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
                     "tunnels": counts[number],
                 }
             )
-        found.append({"name": name, "balance": upstream.balance, "backends": backends})
+        discovery = state.discoveries.get(name)
+        found.append(
+            {
+                "name": name,
+                "balance": upstream.balance,
+                "discovery": None
+                if discovery is None
+                else {"source": discovery.source, "error": discovery.error, "answered": discovery.unix},
+                "backends": backends,
+            }
+        )
     return found
 
 

@@ -140,7 +140,7 @@ class TableCollector(Collector):
         counts: Counter[tuple[str, str]] = Counter()
         for route in config.routes:
             for share in route.shares():
-                for backend in config.upstreams[share.name].backends:
+                for backend in self._state.backends_of(config, share.name):
                     counts[route.name, str(backend.address)] = 0
         for (route_number, backend_number), count in Counter((row.route, row.backend) for row in rows).items():
             counts[registry.routes[route_number], registry.backends[backend_number][1]] += count
@@ -256,6 +256,7 @@ class TableCollector(Collector):
             "Idle connections to the backend, kept for plain requests",
             labels=("upstream", "backend"),
         )
+        config = self._state.config
         ejected = GaugeMetricFamily(
             "gateway_backend_ejected",
             "1 while the backend gets nothing new because requests or handshakes failed there",
@@ -270,8 +271,8 @@ class TableCollector(Collector):
             "Times the backend was ejected, or was not (prevented) as half of the backends were out already",
             labels=labels,
         )
-        for name, upstream in self._state.config.upstreams.items():
-            for backend in upstream.backends:
+        for name, upstream in config.upstreams.items():
+            for backend in self._state.backends_of(config, name):
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
                 idle.add_metric((name, address), self._state.table.idle_connections(number))
@@ -291,6 +292,15 @@ class TableCollector(Collector):
         yield checks
         yield ejections
         yield idle
+        errors = CounterMetricFamily(
+            "gateway_discovery_errors",
+            "Attempts to find backends of the upstream that failed; the last answer stays in use",
+            labels=("upstream",),
+        )
+        for name, upstream in config.upstreams.items():
+            if upstream.discover is not None:
+                errors.add_metric((name,), self._state.discovery_errors[name])
+        yield errors
 
     def _drains(self, rows: list[LiveRow]) -> Iterator[Metric]:
         state = self._state
@@ -355,10 +365,11 @@ class TableCollector(Collector):
             "Tunnels that a rebalance was to move from a backend: closed in their turn, or ended by themselves before",
             labels=("upstream", "backend", "result"),
         )
+        config = self._state.config
         counts = {
             (name, str(backend.address), result): 0
-            for name, upstream in self._state.config.upstreams.items()
-            for backend in upstream.backends
+            for name in config.upstreams
+            for backend in self._state.backends_of(config, name)
             for result in (CLOSED, ENDED)
         }
         counts.update(self._state.rebalanced)

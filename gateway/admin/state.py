@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from gateway.admin.rebalances import RebalanceState
+from gateway.config.settings_balancing import Backend
 from gateway.tunnels.table.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UNIX_NS
 
 if TYPE_CHECKING:
@@ -75,6 +76,17 @@ EJECTION_RESULTS = ("ejected", "prevented")
 
 
 @dataclass(frozen=True, slots=True)
+class DiscoveryState:
+    """How an upstream's backends are found."""
+
+    source: str
+    error: str | None
+    """why the latest attempt failed; then the last answer stays in use"""
+    unix: float | None
+    """when there was an answer last; None before the first of this process"""
+
+
+@dataclass(frozen=True, slots=True)
 class BackendState:
     """Whether a backend is in service."""
 
@@ -136,6 +148,12 @@ class GatewayState:
     """of the whole gateway, which then exits"""
     drained_backends: dict[int, DrainState] = field(default_factory=dict)
     """by number: backends that get nothing new"""
+    discovered: dict[str, tuple[Backend, ...]] = field(default_factory=dict)
+    """backends that were discovered, beside those that are configured, by upstream"""
+    discoveries: dict[str, DiscoveryState] = field(default_factory=dict)
+    """by upstream; only those that find backends"""
+    discovery_errors: Counter[str] = field(default_factory=Counter)
+    """how often backends of an upstream could not be found"""
     rebalances: dict[str, RebalanceState] = field(default_factory=dict)
     """by upstream: the latest, which may be under way"""
     rebalanced: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -165,6 +183,13 @@ class GatewayState:
     refresh: Callable[[bool], object] = lambda rows: None
     """brings the table up to date before it is read, and if the argument is true also its rows: after an upgrade, old
     workers may still write another table (``tunnels/moving/mirrors.py``)"""
+
+    def backends_of(self, config: Config, upstream: str) -> tuple[Backend, ...]:
+        """The backends of an upstream now: those that the configuration lists, then those that were discovered.
+
+        :param config: as :attr:`config` was when a reader began, since a reload may change that meanwhile
+        """
+        return (*map(Backend.of, config.upstreams[upstream].backends), *self.discovered.get(upstream, ()))
 
     def __post_init__(self) -> None:
         if not self.slots:

@@ -104,5 +104,5 @@ def misfits(written: Mapping[str, object]) -> Iterator[Conflict]:
                 (key,), BadKey(f"has no effect with `balance: {balance}`", f"`balance: {needed}`, or no `{key}`")
             )
     backends = [backend for _, backend in items_of(value_of(written, "backends"))]
-    if backends and all(value_of(backend, "backup") is True for backend in backends):
+    if backends and "discover" not in written and all(value_of(backend, "backup") is True for backend in backends):
         yield Conflict(("backends",), BadValue("all backends are `backup`", "at least one that is not"))

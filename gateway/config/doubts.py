@@ -9,6 +9,7 @@ from gateway.config.errors import BadValue
 from gateway.config.reach import slow_expressions, unreachable, useless
 from gateway.config.schema import Config
 from gateway.config.section import Conflict
+from gateway.config.targets import read_targets
 
 _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 """Wildcard addresses and their IP version. Connecting to one reaches this machine."""
@@ -38,6 +39,12 @@ def doubts(config: Config) -> Iterator[Conflict]:
             message = "warning: certificates of backends are not verified: anyone on the way can read and change all"
             hint = "true, with `ca` for the backends' own CA and `server_name` for the name in their certificates"
             yield Conflict(("upstreams", name, "tls", "verify"), BadValue(message, hint))
+        if upstream.discover is not None and upstream.discover.file is not None:
+            try:
+                read_targets(upstream.discover.file)
+            except BadValue as error:
+                message = f"warning: {error.message}; until it can be used, it adds no backends"
+                yield Conflict(("upstreams", name, "discover", "file"), BadValue(message, error.hint))
         for index, backend in enumerate(upstream.backends):
             for listener in config.listen:
                 if leads_to(backend.address, listener.address):

@@ -18,6 +18,7 @@ from gateway.config.auth_basic import Basic
 from gateway.config.auth_forward import ForwardAuth
 from gateway.config.auth_jwt import Jwt
 from gateway.config.balancing import Sticky
+from gateway.config.discovery import Discover
 from gateway.config.drain import Drain
 from gateway.config.durations import is_off
 from gateway.config.errors import BadValue, KeyPath
@@ -49,6 +50,7 @@ __all__ = [
     "Basic",
     "CertificatePair",
     "Config",
+    "Discover",
     "Drain",
     "ForwardAuth",
     "Heads",
@@ -237,7 +239,7 @@ class Config(Section):
         return route.timeouts.over(self.timeouts)
 
     def backend_addresses(self) -> list[Address]:
-        """Return the addresses that workers connect to: those of all backends and auth servers."""
+        """Return the addresses that workers connect to: those of auth servers and of all backends that are listed."""
         backends = [backend.address for upstream in self.upstreams.values() for backend in upstream.backends]
         asked = [route.auth.forward for route in self.routes if route.auth is not None]
         return backends + [address_of(server.url) for server in asked if server is not None]

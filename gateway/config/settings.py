@@ -51,6 +51,7 @@ __all__ = [
     "UpstreamTls",
     "backends_tls_of",
     "listeners_of",
+    "tls_of",
 ]
 
 
@@ -205,7 +206,6 @@ class Upstream(NamedTuple):
     @classmethod
     def of(cls, upstream: schema.Upstream, certificates: Certificates | None = None) -> Upstream:
         """Convert an upstream. :param certificates: needed where it has TLS"""
-        tls = upstream.tls
         return cls(
             backends=tuple(map(Backend.of, upstream.backends)),
             balance=upstream.balance,
@@ -217,7 +217,7 @@ class Upstream(NamedTuple):
             connect_retries=upstream.connect_retries,
             loss_close_code=upstream.on_loss.close_code if upstream.on_loss else None,
             pool=Pool(upstream.pool.idle, upstream.pool.size) if upstream.pool else None,
-            tls=None if tls is None or certificates is None else certificates.settings_of_upstream(tls),
+            tls=None if certificates is None else tls_of(upstream, certificates),
             proxy_protocol=upstream.proxy_protocol,
         )
 
@@ -348,11 +348,21 @@ def listeners_of(config: schema.Config, certificates: Certificates | None = None
 
 def backends_tls_of(config: schema.Config, certificates: Certificates) -> dict[str, UpstreamTls]:
     """Convert the TLS of upstreams that have it, by their names."""
-    return {
-        name: certificates.settings_of_upstream(upstream.tls)
-        for name, upstream in config.upstreams.items()
-        if upstream.tls is not None
-    }
+    found = {name: tls_of(upstream, certificates) for name, upstream in config.upstreams.items()}
+    return {name: tls for name, tls in found.items() if tls is not None}
+
+
+def tls_of(upstream: schema.Upstream, certificates: Certificates) -> UpstreamTls | None:
+    """Convert the TLS of an upstream; None if it has none.
+
+    Backends that DNS finds by a name are known by addresses, but their certificates have the name.
+    """
+    if upstream.tls is None:
+        return None
+    tls = certificates.settings_of_upstream(upstream.tls)
+    if tls.server_name is None and upstream.discover is not None and not upstream.backends:
+        tls = tls._replace(server_name=upstream.discover.name)
+    return tls
 
 
 def _read_certificates(config: schema.Config) -> Certificates | None:

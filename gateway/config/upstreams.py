@@ -4,11 +4,13 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PlainValidator, Strict, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
 
+from gateway.config import discovery
 from gateway.config.address import ADDRESS_JSON_SCHEMA, Address, parse_backend
 from gateway.config.balancing import Balance, HashBound, HashOn, Sticky, misfits
 from gateway.config.closecodes import CloseCode
+from gateway.config.discovery import Discover
 from gateway.config.durations import Duration, DurationOrOff, is_off
 from gateway.config.errors import BadValue, KeyPath
 from gateway.config.health import EjectOrOff, HealthCheckOrOff
@@ -101,10 +103,21 @@ def _parse_tls(value: object) -> object:
 class Upstream(Section):
     """Interchangeable backends."""
 
+    model_config = ConfigDict(
+        json_schema_extra={"if": {"not": {"required": ["discover"]}}, "then": {"required": ["backends"]}}
+    )
+
     backends: tuple[
         Annotated[Backend, BeforeValidator(_from_address, json_schema_input_type=BackendAddress | Backend)],
         ...,
-    ] = Field(min_length=1, description="Servers, each an address or a mapping with an address and a weight")
+    ] = Field(
+        default_factory=tuple,
+        min_length=1,
+        description="Servers, each an address or a mapping with an address and a weight",
+    )
+    discover: Discover | None = Field(
+        default=None, description="Where more backends are found while the gateway runs: DNS or a file"
+    )
     balance: Balance = Field(
         default="least_tunnels",
         description="How a backend is chosen: each in turn; the one with the fewest tunnels and requests; the less"
@@ -187,8 +200,9 @@ class Upstream(Section):
 
     @classmethod
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
-        """Yield backends with the same address as an earlier one, those without a name to verify, and keys that have no
-        effect."""
+        """Yield the absence of backends, backends with the same address as an earlier one, those without a name to
+        verify, and keys that have no effect."""
+        yield from discovery.misfits(written)
         yield from misfits(written)
         yield from _without_name(written)
         yield from repeated(_addresses(written), _listed_twice)

@@ -45,7 +45,7 @@ from gateway.tunnels.table.layout import H_STARTED_UNIX_NS
 from gateway.tunnels.table.standing import TableStanding
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Listener, ListenerTls, Settings, UpstreamTls
+    from gateway.config.settings import Backend, Listener, ListenerTls, Settings, UpstreamTls
     from gateway.edge.descriptors import Descriptors
     from gateway.edge.listener import Accept
     from gateway.edge.tls.names import ServerNames
@@ -178,6 +178,21 @@ class Edge:
             return not known or any(address == connection.address for _, address in known)
 
         self.pool.keep_only(still_there)
+
+    def use_backends(
+        self, upstreams: Mapping[str, tuple[Backend, ...]], registry: Registry, drained_backends: frozenset[int]
+    ) -> None:
+        """Choose among other backends from now on. Tunnels and requests in flight are not touched.
+
+        :param upstreams: those that have other backends now
+        :param registry: has numbers for all of them
+        :param drained_backends: numbers of those that get nothing new
+        """
+        self.owner.keep_backends(self.config.drained_backends - drained_backends)
+        reused = self.config.use_backends(upstreams, registry, drained_backends)
+        self._drop_idle()
+        if reused:
+            self.pool.keep_only(lambda connection: connection.target.number not in reused)
 
     def drain_backends(self, backends: frozenset[int], period_seconds: float, code: int) -> None:
         """Send backends nothing new from now on, and close their tunnels, one after another over a period."""

@@ -12,7 +12,9 @@ from gateway.edge.trust import Trust
 from gateway.routing.routes import Routes
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Auth, Settings
+    from collections.abc import Mapping
+
+    from gateway.config.settings import Auth, Backend, Settings
     from gateway.edge.access.method import Method
     from gateway.edge.access.services import Services
     from gateway.routing.balancing import Standing
@@ -70,8 +72,7 @@ class InForce:
         """
         trust = Trust(settings.trusted_proxies)
         access = self._access_of(settings, registry, trust)
-        self.registry.routes[:] = registry.routes
-        self.registry.backends[:] = registry.backends
+        self.registry.use(registry)
         self._use_routes(settings, drained_backends)
         self.trust = trust
         self.access = access
@@ -107,6 +108,25 @@ class InForce:
         self._methods = methods
         return access
 
+    def use_backends(
+        self, upstreams: Mapping[str, tuple[Backend, ...]], registry: Registry, drained_backends: frozenset[int]
+    ) -> frozenset[int]:
+        """Choose among other backends, as of :meth:`Edge.use_backends`. Requests on their way do so, too.
+
+        :returns: numbers that belonged to other backends before
+        """
+        reused = self.registry.use(registry)
+        known = self.settings.upstreams
+        changed = {name: known[name]._replace(backends=each) for name, each in upstreams.items() if name in known}
+        self.settings = self.settings._replace(upstreams={**known, **changed})
+        for name, settings in changed.items():
+            self.routes.upstreams[name].use(settings, self.registry, drained_backends)
+        if drained_backends == self.drained_backends:
+            self._note_in_service()
+        else:
+            self._use_routes(self.settings, drained_backends)
+        return reused
+
     def close(self) -> None:
         """Let go of what access rules use: no request comes any more."""
         for method in self._methods.values():
@@ -124,5 +144,8 @@ class InForce:
     def _use_routes(self, settings: Settings, drained_backends: frozenset[int]) -> None:
         self.drained_backends = drained_backends
         self.routes = Routes(settings, self.registry, self._standing, drained_backends, self._secret)
+        self._note_in_service()
+
+    def _note_in_service(self) -> None:
         upstreams = self.routes.upstreams.values()
         self.in_service = frozenset(target.number for upstream in upstreams for target in upstream.targets)

@@ -59,6 +59,8 @@ class Ended(NamedTuple):
     texts: bytes
     at_ns: int
     at_unix: float
+    backend: str
+    """its address: the number may be another backend's by the time of the report"""
 
 
 TUNNEL_END = Form(
@@ -106,7 +108,8 @@ class Ends:
     def remember(self, row: int) -> Ended:
         """Copy what is to be reported while the row still holds it."""
         cells, texts = self._table.snapshot(row)
-        return Ended(cells, texts, time.monotonic_ns(), time.time())
+        _, backend = self._registry.backends[cells[BACKEND]]
+        return Ended(cells, texts, time.monotonic_ns(), time.time(), backend)
 
     def report(self, ended: Ended, log: AccessLog) -> None:
         """Count an ended tunnel and log it."""
@@ -139,7 +142,7 @@ class Ends:
             request_id,
             client,
             route,
-            self._registry.backends[cells[BACKEND]][1],
+            ended.backend,
             host,
             path,
             subprotocol or None,

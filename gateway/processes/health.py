@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gateway.admin.state import BackendState, DrainState, GatewayState
 from gateway.config.health import HealthCheck
 from gateway.config.schema import Config, Upstream
+from gateway.config.settings import tls_of
 from gateway.processes.control.messages import DrainBackends, KeepBackends
 from gateway.processes.probes import Checkable, CheckFailed
 from gateway.processes.probing import Probing
@@ -91,7 +92,7 @@ class BackendsHealth:
         found: dict[int, _Backend] = {}
         for name, upstream in config.upstreams.items():
             rule = _rule_of(upstream)
-            for each in upstream.backends:
+            for each in self._workers.backends_of(config, name):
                 number = registry.backend(name, str(each.address))
                 backend = self._backends.pop(number, None) or self._new(number, name, str(each.address))
                 backend.drain, backend.check, backend.rule = each.drain, upstream.health_check, rule
@@ -119,8 +120,8 @@ class BackendsHealth:
         for name, upstream in workers.config.upstreams.items():
             if upstream.health_check is None:
                 continue
-            tls = None if upstream.tls is None else workers.certificates.settings_of_upstream(upstream.tls)
-            for each in upstream.backends:
+            tls = tls_of(upstream, workers.certificates)
+            for each in workers.backends_of(workers.config, name):
                 number = self._state.registry.backend(name, str(each.address))
                 if number in self._backends:
                     yield (

@@ -16,9 +16,12 @@ from typing import Any
 from gateway.admin.state import DrainState, GatewayState
 from gateway.config.schema import Config
 from gateway.processes.control import messages
+from gateway.processes.sources import Answers, from_plain
+from gateway.routing.registry import Registry
 from gateway.tunnels.learning.learning import Key, State
 from gateway.tunnels.moving.adoption import Connections
 from gateway.tunnels.moving.mirrors import Mirrors, Names
+from gateway.tunnels.table.layout import MAX_BACKENDS, MAX_ROUTES
 
 FORM = 1
 """Format version of the state; a program reads no other. A key may be added without a new version if programs that
@@ -100,12 +103,21 @@ class Inheritance:
     """those of ``drained_backends`` that drain because they are down"""
     key_sets: dict[str, str] = field(default_factory=dict)
     """those that were fetched last, by URL"""
+    generations: list[int] = field(default_factory=list)
+    """of the numbers of ``backends``"""
+    discovered: Any = field(default_factory=list)
+    """backends that were discovered last (``sources.py``)"""
     rebalances: list[tuple[str, float, int, int, int, int, bool, float]] = field(default_factory=list)
     """those under way (``rebalancing.py``)"""
     rebalanced: list[tuple[str, str, str, int]] = field(default_factory=list)
     """tunnels that were to be moved, by upstream, backend and result"""
     control: int = messages.VERSION
     form: int = FORM
+
+    @property
+    def registry(self) -> Registry:
+        """The numbers of routes and backends."""
+        return Registry(MAX_ROUTES, MAX_BACKENDS, self.routes, self.backends, self.generations)
 
     def descriptors(self) -> list[int]:
         """Return all descriptors in it."""
@@ -183,6 +195,14 @@ class Inheritance:
         except (KeyError, TypeError, ValueError) as error:
             raise CannotInherit(f"the saved state is incomplete: {error}") from None
         return inherited
+
+    def answers(self) -> Answers:
+        """Backends that were discovered last; none if another program has written them in a form of its own."""
+        try:
+            return from_plain(self.discovered)
+        except ValueError as error:
+            log.warning("the backends that were discovered last are lost: %s", error)
+            return {}
 
     def apply_to(self, state: GatewayState) -> None:
         """Set the gateway's state to what it was before."""

@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from gateway.config.address import parse_listen
@@ -259,12 +259,12 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
 
 def _readmit(registry: Registry, before: Inheritance, config: Config) -> None:
     """Number names as the previous supervisor did. :raises RegistryFull: there is no room for new names"""
-    routes, backends = registry.routes[:], registry.backends[:]
-    registry.routes[:], registry.backends[:] = before.routes, before.backends
+    kept = replace(registry, routes=registry.routes[:], backends=registry.backends[:])
+    registry.use(before.registry)
     try:
         registry.admit(config)
     except RegistryFull:
-        registry.routes[:], registry.backends[:] = routes, backends
+        registry.use(kept)
         raise
 
 

@@ -16,6 +16,7 @@ from gateway.config.schema import Address, Config
 from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import DrainBackends, Unlisten
 from gateway.processes.credentials import CredentialWatch
+from gateway.processes.discovering import Discovering
 from gateway.processes.health import BackendsHealth
 from gateway.processes.listening import CannotListen, Listeners
 from gateway.processes.resolving import Resolving
@@ -41,6 +42,7 @@ class Reloading:
         self,
         workers: Workers,
         listeners: Listeners,
+        discovering: Discovering,
         resolving: Resolving,
         watch: CertificateWatch,
         credentials: CredentialWatch,
@@ -54,6 +56,7 @@ class Reloading:
         """
         self._workers = workers
         self._listeners = listeners
+        self._discovering = discovering
         self._resolving = resolving
         self._watch = watch
         self._credentials = credentials
@@ -79,7 +82,7 @@ class Reloading:
             state.last_reload_error = str(error)
             log.error("reload failed; the current configuration stays in force:\n%s", error)
             return
-        with self._watch.held(), self._credentials.held():
+        with self._watch.held(), self._credentials.held(), self._discovering.held():
             await self._apply(config, certificates, credentials, new)
 
     async def _apply(
@@ -93,10 +96,11 @@ class Reloading:
         state, workers = self._state, self._workers
         before, drained = workers.config, state.drained_backends
         certificates_before, credentials_before = workers.certificates, workers.credentials
-        self._resolving.use([*before.backend_addresses(), *config.backend_addresses()])
+        self._discovering.use(before, config)
         self._credentials.fetch_too(credentials)
         await asyncio.gather(
             self._resolving.first_answers(NEW_NAMES_SECONDS),
+            self._discovering.first_answers(NEW_NAMES_SECONDS),
             self._credentials.key_sets.first_attempts(NEW_KEYS_SECONDS),
         )
         self._listeners.add(new)
@@ -108,14 +112,14 @@ class Reloading:
         if failures:
             log.error("reload failed; restoring the previous configuration: %s", state.last_reload_error)
             await workers.configure_all(before, drained, certificates_before, credentials_before)
-            self._resolving.use(before.backend_addresses())
+            self._discovering.use(before)
             self._credentials.use(credentials_before)
             self._unlisten(new)
             for number, drain in drained.items():  # drains in progress go on
                 workers.send_to_all(DrainBackends(frozenset((number,)), drain.seconds_left, before.drain.close_code))
         else:
             self._unlisten(self._listeners.sockets.keys() - {listener.address for listener in config.listen})
-            self._resolving.use(config.backend_addresses())
+            self._discovering.use(config)
             self._watch.use(certificates)
             self._credentials.use(credentials)
             state.config = config
@@ -152,7 +156,7 @@ class Reloading:
         configured = {
             (name, str(each.address)): upstream.health_check
             for name, upstream in config.upstreams.items()
-            for each in upstream.backends
+            for each in self._workers.backends_of(config, name)
         }
 
         def stays(number: int, drain: DrainState) -> bool:

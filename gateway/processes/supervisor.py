@@ -29,6 +29,7 @@ from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.certificates import CertificateWatch
 from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.credentials import CredentialWatch
+from gateway.processes.discovering import Discovering
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.health import BackendsHealth
 from gateway.processes.inheritance import Inheritance, InheritedWorker
@@ -36,12 +37,14 @@ from gateway.processes.keeping import SEND_SECONDS
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket
 from gateway.processes.notify import Notifier, describe
+from gateway.processes.numbering import Numbering
 from gateway.processes.opening import Opened, inherit, open_all
 from gateway.processes.orders import DRAIN_BACKENDS, FATAL, REBALANCE, Order, Orders
 from gateway.processes.rebalancing import Rebalancing
 from gateway.processes.reloading import Reloading
 from gateway.processes.resolving import Resolving
 from gateway.processes.resumption import StillServed
+from gateway.processes.sources import to_plain
 from gateway.processes.succession import Succession
 from gateway.processes.workers import Workers
 from gateway.routing.registry import Registry
@@ -92,8 +95,7 @@ class Supervisor:
         self._inheritance = inheritance
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         if inheritance is not None:
-            self._registry.routes[:] = inheritance.routes
-            self._registry.backends[:] = inheritance.backends
+            self._registry.use(inheritance.registry)
         self._registry.admit(config)
         self._orders = Orders()
         self._replacing: asyncio.Task[None] | None = None
@@ -102,6 +104,8 @@ class Supervisor:
         self._opened: Opened
         self._workers: Workers
         self._resolving: Resolving
+        self._discovering: Discovering
+        self._numbering: Numbering
         self._certificates: CertificateWatch
         self._credentials: CredentialWatch
         self._health: BackendsHealth
@@ -148,9 +152,15 @@ class Supervisor:
             relying = await self._keep()
             if opened.before is None:
                 # After a resume or upgrade, tunnels and clients are waiting, and the names are known from before.
-                await self._resolving.first_answers(FIRST_ANSWERS_SECONDS)
+                await asyncio.gather(
+                    self._resolving.first_answers(FIRST_ANSWERS_SECONDS),
+                    self._discovering.first_answers(FIRST_ANSWERS_SECONDS),
+                )
             else:
                 self._rebalancing.resume(opened.before.rebalances)
+            # Those that were found by now are as old as those that are configured: none has to start slowly.
+            self._health.use(self._config)
+            self._discovering.on_change = self._health.use
             if inherited is None:
                 ready = self._workers.start()
                 serving = asyncio.create_task(self._serve_admin())
@@ -165,6 +175,7 @@ class Supervisor:
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
             watches.append(asyncio.create_task(self._certificates.run()))
             watches.append(asyncio.create_task(self._credentials.run()))
+            watches.append(asyncio.create_task(self._numbering.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
             watches.append(asyncio.create_task(self._rebalancing.watch()))
             await self._serve_orders()
@@ -175,6 +186,7 @@ class Supervisor:
                     task.cancel()
             self._succession.cancel()
             self._orders.close("the gateway is shutting down")
+            self._discovering.close()
             self._resolving.close()
             await self._rebalancing.close()
             keeping = opened.keeping
@@ -230,7 +242,8 @@ class Supervisor:
         self._health = BackendsHealth(self.state, self._workers)
         self._workers.on_failures = self._health.failed
         self._resolving = Resolving(self._resolved, None if before is None else before.names)
-        self._resolving.use(self._config.backend_addresses())
+        self._discovering = Discovering(self._workers, self._resolving, None if before is None else before.answers())
+        self._numbering = Numbering(self.state, self._discovering.keys)
         self._certificates = CertificateWatch(self.state, self._use_certificates)
         self._certificates.use(certificates)
         known = {} if before is None else before.key_sets
@@ -247,6 +260,7 @@ class Supervisor:
         self._reloading = Reloading(
             self._workers,
             opened.listeners,
+            self._discovering,
             self._resolving,
             self._certificates,
             self._credentials,
@@ -258,12 +272,13 @@ class Supervisor:
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
             before.apply_to(self.state)
+        self._discovering.use(self._config)
+        if before is not None:
             self._workers.learned.update(before.learned)
         if opened.slots is not None:
             self.state.slots = opened.slots
         for slot, tunnels in opened.tunnels.items():
             self._workers.stores[slot].restore(tunnels)
-        self._health.use(self._config)
         if keeping is not None:
             self._workers.inherited = [keeping.lifeline]
             self._workers.on_change = self._save_soon
@@ -448,6 +463,7 @@ class Supervisor:
             generation=workers.generation,
             routes=self._registry.routes,
             backends=self._registry.backends,
+            generations=self._registry.generations,
             learned=list(workers.learned.items()),
             started_unix=state.started_unix,
             last_reload_unix=state.last_reload_unix,
@@ -463,6 +479,7 @@ class Supervisor:
             names={name: list(addresses) for name, addresses in self._resolving.known().items()},
             quotas=opened.quotas.fd,
             key_sets=self._credentials.key_sets.texts,
+            discovered=to_plain(self._discovering.answers()),
             rebalances=[*self._rebalancing.left()],
             rebalanced=[(*labels, count) for labels, count in list(state.rebalanced.items())],
             drained_by_health=[number for number, drain in state.drained_backends.items() if drain.by_health],

@@ -55,6 +55,7 @@ from gateway.processes.control.messages import (
     TakenOver,
     TakeOver,
     Unlisten,
+    UseBackends,
     UseCertificates,
     UseCredentials,
 )
@@ -178,6 +179,9 @@ class Worker:
                 self._edge.use_ways(self._edge.ways.prepare(message.upstreams))
                 self._edge.tls.use(prepared)
                 self._acceptors.use(self._edge, message.listen)
+        elif isinstance(message, UseBackends):
+            if self._edge is not None:
+                self._edge.use_backends(message.upstreams, message.registry, message.drained_backends)
         elif isinstance(message, UseCredentials):
             if self._edge is not None:
                 self._edge.credentials.use(message.texts)
@@ -198,8 +202,7 @@ class Worker:
         if config.keeps_secrets:
             forbid_core_dumps()
         if self._edge is None:
-            self._registry.routes[:] = message.registry.routes
-            self._registry.backends[:] = message.registry.backends
+            self._registry.use(message.registry)
             self._log_config = config.access_log
             self._acceptors.check(config)
             kept = self._deposits.inherited()

@@ -21,7 +21,7 @@ from gateway.config.address import Address
 from gateway.config.certificates import Certificates
 from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
-from gateway.config.settings import Settings, backends_tls_of, listeners_of
+from gateway.config.settings import Backend, Settings, backends_tls_of, listeners_of
 from gateway.processes.children import InheritedChild, exit_status
 from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import (
@@ -148,6 +148,8 @@ class Workers:
         self.keepers: list[asyncio.Task[None]] = []
         self.learned: dict[Key, State] = {}
         """what workers have learned about network paths, latest last"""
+        self.discovered: Callable[[Config], dict[str, tuple[Backend, ...]]] = lambda config: {}
+        """returns the backends that were discovered for a configuration, by upstream"""
         self.names = Resolved({})
         """addresses of backend names"""
         self.progress = asyncio.Event()
@@ -389,7 +391,11 @@ class Workers:
     def settings(self) -> Settings:
         """Return the configuration in force as workers get it."""
         settings = Settings.of(self.config, self.certificates, self.credentials)
-        return settings._replace(credentials=self._texts())
+        upstreams = {
+            name: upstream._replace(backends=self.backends_of(self.config, name))
+            for name, upstream in settings.upstreams.items()
+        }
+        return settings._replace(credentials=self._texts(), upstreams=upstreams)
 
     async def _receive_from(self, worker: WorkerProcess) -> None:
         while (message := await worker.channel.receive()) is not None:
@@ -441,6 +447,11 @@ class Workers:
         self.names = Resolved(names)
         self.send_to_all(self.names)
         self.on_change()
+
+    def backends_of(self, config: Config, upstream: str) -> tuple[Backend, ...]:
+        """The backends of an upstream now: those that a configuration lists, then those that were discovered."""
+        found = self.discovered(config).get(upstream, ())
+        return (*map(Backend.of, config.upstreams[upstream].backends), *found)
 
     def use_certificates(self, certificates: Certificates) -> None:
         """Have all workers, and later ones, show and trust these certificates from now on."""

@@ -7,6 +7,7 @@ from functools import partial
 from zlib import crc32
 
 from gateway.config.settings import Settings
+from gateway.config.settings import Upstream as UpstreamSettings
 from gateway.routing.balancing import Key, Policy, Standing, Target, policy_of
 from gateway.routing.balancing.consistent_hash import ConsistentHash
 from gateway.routing.balancing.keys import KeyOf, cookie, key_of
@@ -46,6 +47,19 @@ class Upstream:
         """connections kept for each backend; 0 where each request gets a connection of its own"""
         self.proxy_protocol = settings.proxy_protocol
         """version of the PROXY header that begins each connection to a backend; None for no header"""
+        self.hashes = settings.balance == "consistent_hash"
+        """whether requests without a key are told apart by their clients' addresses"""
+        self._standing = standing
+        self._secret = secret
+        self.use(settings, registry, drained)
+
+    def use(self, settings: UpstreamSettings, registry: Registry, drained: Collection[int] = ()) -> None:
+        """Choose among the backends of these settings from now on. All else in them is as it was.
+
+        :param registry: has numbers for them
+        :param drained: numbers of backends that are left out
+        """
+        name, standing = self.name, self._standing
         self.targets = [
             Target(
                 number=number,
@@ -64,17 +78,14 @@ class Upstream:
         """names backends in cookies; None unless that is how they are chosen"""
         self.key_of: KeyOf | None = None
         """finds what a policy looks at in a request; None if it needs nothing, or the client's address"""
-        self.hashes = settings.balance == "consistent_hash"
-        """whether requests without a key are told apart by their clients' addresses"""
         if self.hashes:
             self.key_of = key_of(settings.hash_on or "client_ip")
         elif settings.sticky is not None:
-            self.sticky = Sticky(name, self.targets, settings.sticky, secret)
+            self.sticky = Sticky(name, self.targets, settings.sticky, self._secret)
             self.key_of = partial(cookie, self.sticky.cookie)
         self._hash_tag = crc32((settings.hash_on or "").encode()) << _BUCKET_BITS
         self.is_keyed = self.hashes or self.sticky is not None
         """whether two requests of one connection may have to go to different backends"""
-        self._standing = standing
         self._seen: int | None = None
         self._in_service: list[Target] = []
         self._primary = policy_of(settings, [target for target in self.targets if not target.backup], standing)

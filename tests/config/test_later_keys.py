@@ -8,9 +8,7 @@ import yaml
 from .files import CONTRACT, complaints
 
 # Where a key would stand in the contract's example, the key, and what the contract has there.
-LATER: list[tuple[list[str | int], str, Any]] = [
-    (["upstreams", "chat"], "discover", {"dns": "chat.internal:9001"}),
-]
+LATER: list[tuple[list[str | int], str, Any]] = [(["access_log"], "live_every", "10m")]
 
 
 @pytest.mark.parametrize(("place", "key", "value"), LATER, ids=lambda part: str(part)[:30])

@@ -40,7 +40,7 @@ def test_whatever_the_file_may_say_is_the_supervisors_or_is_sent():
         ("Backend", set(), set()),
         ("UpstreamTls", set(), set()),
         ("ListenerTls", set(), set()),
-        ("Upstream", {"on_loss", "rebalance", "health_check", "eject"}, {"loss_close_code", "ejects"}),
+        ("Upstream", {"on_loss", "discover", "rebalance", "health_check", "eject"}, {"loss_close_code", "ejects"}),
         ("Match", set(), set()),
         (
             "Route",

@@ -127,8 +127,13 @@ def test_every_key_is_documented_and_no_other() -> None:
     assert set(_documented_keys()) == set(_schema_keys())
 
 
-_IN_WORDS = {"routes[].respond.body": "empty"} | dict.fromkeys(
+_IN_WORDS = {
+    "routes[].respond.body": "empty",
+    "upstreams.NAME.backends": "required without `discover`",
+    "upstreams.NAME.discover.server": "the system's",
+} | dict.fromkeys(
     (
+        *(f"upstreams.NAME.{key}" for key in ("discover", "discover.dns", "discover.srv", "discover.file")),
         *(f"routes[].{key}" for key in ("upstream", "upstreams", "redirect", "respond")),
         *(f"routes[].{key}" for key in ("rewrite", "headers", "answer_headers")),
         *(f"routes[].rewrite.{key}" for key in ("strip_prefix", "add_prefix", "regex")),

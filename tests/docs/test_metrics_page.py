@@ -44,6 +44,8 @@ async def gateway(
     tls = {"certificates": [authority.issue("gateway.test").section]}
     users = authority.directory / "users"
     users.write_text("")
+    targets = authority.directory / "targets.json"
+    targets.write_text('[{"targets": ["127.0.0.1:1"]}]')
     tokens = {"keys": "http://127.0.0.1:1/", "algorithms": ["RS256"]}
     secure = f"127.0.0.1:{free_port()}"
     gateway = await start_shared_gateway(
@@ -52,7 +54,7 @@ async def gateway(
             "keepalive": {"client": {"ping_after": "adaptive"}},
             "upstreams": {
                 "web": {"backends": [web.address], "health_check": "tcp", "eject": True},
-                "gone": {"backends": ["127.0.0.1:1"]},
+                "gone": {"backends": ["127.0.0.1:1"], "discover": {"file": str(targets)}},
             },
             "routes": [
                 route("gone", "gone"),

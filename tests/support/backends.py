@@ -42,6 +42,7 @@ class Echo:
         compression: str | None = None,
         sock: socket.socket | None = None,
         tls: ssl.SSLContext | None = None,
+        port: int | None = None,
     ) -> Echo:
         """Start one.
 
@@ -60,7 +61,7 @@ class Echo:
             return cls(await websockets.asyncio.server.unix_serve(_echo, path, **options), f"unix:{path}")
         if sock is not None:
             return cls(await serve(_echo, sock=sock, **options), f"[{host}]:{sock.getsockname()[1]}")
-        port = free_port(host)
+        port = port or free_port(host)
         return cls(await serve(_echo, host, port, **options), f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     @property

@@ -13,7 +13,10 @@ from contextlib import closing
 import pytest
 
 from gateway.tunnels.table.layout import (
+    B_CONNECT_NS,
+    B_IDLE,
     B_LIVE,
+    B_REQUESTS,
     BACKEND,
     CAUSE,
     DEADLINE_NS,
@@ -372,3 +375,28 @@ def test_what_is_no_table_at_all_is_refused(size: int) -> None:
         os.ftruncate(fd, size)
         with pytest.raises(ValueError, match="not a table"):
             Table(fd)
+
+
+# --- numbers of backends ----------------------------------------------------------------------------------------------
+
+
+def test_what_refers_to_a_backends_number(table: Table) -> None:
+    """Rows in whatever state, in any slot, and what workers count."""
+    assert table.backends_in_use() == set()
+    reserved, live = taken(Slice(table, 0), backend=3), taken(Slice(table, 3), backend=MAX_BACKENDS - 1)
+    table.cells[live + STATE] = LIVE
+    for slot, cell, backend in ((1, B_REQUESTS, 5), (2, B_IDLE, 6)):
+        table.cells[table.backend_at(slot, backend) + cell] = 1
+    table.cells[table.backend_at(0, 7) + B_CONNECT_NS] = -5  # the past alone does not count
+    assert table.backends_in_use() == {3, 5, 6, MAX_BACKENDS - 1}
+    Slice(table, 0).release(reserved)
+    assert table.backends_in_use() == {5, 6, MAX_BACKENDS - 1}
+
+
+def test_a_backend_that_is_forgotten_leaves_nothing_to_the_next_one(table: Table) -> None:
+    for slot in range(table.slots):
+        Slice(table, slot).note_connect(2, False, 77)
+        Slice(table, slot).note_connect(1, False, 77)
+        Slice(table, slot).note_connect(3, False, 77)
+    table.forget_backend(2)
+    assert [table.is_up(backend) for backend in (1, 2, 3)] == [False, True, False]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from gateway.config.address import Address
-from gateway.config.settings import Listener, Settings, UpstreamTls
+from gateway.config.settings import Backend, Listener, Settings, UpstreamTls
 from gateway.routing.registry import Registry
 from gateway.tunnels.learning.intervals import News
 
@@ -96,6 +96,16 @@ class DrainBackends(NamedTuple):
     backends: frozenset[int]
     period_seconds: float
     close_code: int
+
+
+class UseBackends(NamedTuple):
+    """To a worker: these upstreams have other backends from now on. Tunnels and requests in flight go on."""
+
+    upstreams: dict[str, tuple[Backend, ...]]
+    """all backends of the upstreams that have changed"""
+    registry: Registry
+    drained_backends: frozenset[int]
+    """numbers of the backends that get nothing new"""
 
 
 class Rebalance(NamedTuple):
@@ -230,6 +240,7 @@ ToWorker = (
     | Resolved
     | Drain
     | DrainBackends
+    | UseBackends
     | Rebalance
     | KeepBackends
     | UseCertificates

@@ -21,6 +21,7 @@ from gateway.tunnels.table.layout import (
     B_IDLE,
     B_LIVE,
     B_REQUESTS,
+    BACKEND,
     BACKEND_CELLS,
     CELL_BYTES,
     FREE,
@@ -257,6 +258,32 @@ class Table:
             cells[at + B_REQUESTS] = cells[at + B_IDLE] = 0
         for route in range(routes):
             cells[self.totals_at(slot, route) + T_REQUESTS] = 0
+
+    # --- numbers of backends ------------------------------------------------------------------------------------------
+
+    def backends_in_use(self) -> set[int]:
+        """Numbers of backends that a row of any slot or a worker's counters refer to."""
+        cells = self.cells
+        found: set[int] = set()
+        for slot in range(self.slots):
+            first = self.first_row(slot)
+            end = first + cells[self.worker(slot) + W_HIGH_ROWS] * ROW_CELLS
+            states, backends = cells[first + STATE : end : ROW_CELLS], cells[first + BACKEND : end : ROW_CELLS]
+            if first < end:
+                found.update(n for state, n in zip(states.tolist(), backends.tolist(), strict=True) if state != FREE)
+        for block in self._backend_blocks:
+            # Read through the descriptor: reading a page through the mapping allocates it.
+            read = memoryview(os.pread(self.fd, _BACKENDS_CELLS * CELL_BYTES, block * CELL_BYTES)).cast("q")
+            for cell in (B_LIVE, B_REQUESTS, B_IDLE):
+                found.update(n for n, value in enumerate(read[cell::BACKEND_CELLS].tolist()) if value)
+        return found
+
+    def forget_backend(self, backend: int) -> None:
+        """Zero everything about a backend whose number is given to another one. No worker knows it any more."""
+        empty = memoryview(bytes(BACKEND_CELLS * CELL_BYTES)).cast("q")
+        for slot in range(self.slots):
+            at = self.backend_at(slot, backend)
+            self.cells[at : at + BACKEND_CELLS] = empty
 
     # --- sessions -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from gateway.config.address import Address
-from gateway.config.settings import Certificate, Listener, ListenerTls, Settings, UpstreamTls
+from gateway.config.settings import Backend, Certificate, Listener, ListenerTls, Settings, UpstreamTls
 from gateway.processes.control import messages
 from gateway.processes.control.messages import Message
 from gateway.processes.control.wire import pack
@@ -65,7 +65,7 @@ def samples() -> list[Message]:
     """One of each message."""
     drain = messages.Drain(30.0, 1012)
     state = State(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-    registry = Registry(9, 9, ["r0", "r1"], [("chat", "127.0.0.1:9001")])
+    registry = Registry(9, 9, ["r0", "r1"], [("chat", "127.0.0.1:9001")], [1])
     return [
         messages.Listen(Address("::1", 8080), messages.NO_DESCRIPTOR),
         messages.Unlisten(Address(path="/run/gateway.sock")),
@@ -73,6 +73,9 @@ def samples() -> list[Message]:
         messages.Resolved({"chat.internal": ("192.0.2.1", "fe80::1%2")}),
         drain,
         messages.DrainBackends(frozenset((1, 3)), 30.0, 1012),
+        messages.UseBackends(
+            {"chat": (Backend(Address("127.0.0.1", 9001), 2, 9, True, False),)}, registry, frozenset((3, 1))
+        ),
         messages.Rebalance("chat", ((5, 1_000_000_000), (6, 2_000_000_000)), 1012, 3_000_000_000),
         messages.UseCertificates(
             (Listener(Address("::1", 8443), TLS, True), Listener(Address("::1", 8080), None, False)),

@@ -1,0 +1,85 @@
+"""Where backends are found: one name server's answer to one question, or one file; and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from gateway.config.address import Address
+from gateway.config.settings_balancing import Backend
+from gateway.processes.control.plain import form_of
+
+if TYPE_CHECKING:
+    from gateway.config.schema import Config, Discover
+
+
+class Source(NamedTuple):
+    """Where backends are found. Upstreams that find theirs in the same way share one."""
+
+    kind: Literal["dns", "srv", "file"]
+    name: str
+    """of a host, of SRV records, or of a file"""
+    port: int
+    """of backends that have no other; 0 for none"""
+    every: float
+    """seconds between two questions at most"""
+    server: Address | None
+    """the name server; None for those of the system"""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}:{self.port}" if self.port else f"{self.kind} {self.name}"
+
+    @classmethod
+    def of(cls, discover: Discover) -> Source:
+        """The source of an upstream's configuration."""
+        if discover.dns is not None:
+            assert discover.dns.host is not None
+            assert discover.dns.port is not None
+            return cls("dns", discover.dns.host, discover.dns.port, discover.every, discover.server)
+        if discover.srv is not None:
+            return cls("srv", discover.srv, 0, discover.every, discover.server)
+        assert discover.file is not None
+        return cls("file", discover.file, 0, 0, None)
+
+
+class Found(NamedTuple):
+    """What a name server has answered."""
+
+    backends: tuple[Backend, ...]
+    ttl: float
+    """seconds"""
+
+
+class NotFound(Exception):
+    """A source cannot be asked, or names no backend; ``str()`` says why."""
+
+
+Answers = dict[Source, tuple[Backend, ...]]
+_FORM = form_of(list[tuple[Source, tuple[Backend, ...]]])
+
+
+def sources_of(config: Config) -> dict[str, Source]:
+    """The sources of upstreams, by their names."""
+    return {
+        name: Source.of(upstream.discover)
+        for name, upstream in config.upstreams.items()
+        if upstream.discover is not None
+    }
+
+
+def to_plain(answers: Answers) -> Any:
+    """Return answers as plain data for JSON."""
+    return _FORM.encoded(list(answers.items()))
+
+
+def from_plain(data: Any) -> Answers:
+    """Read what :func:`to_plain` has made. :raises ValueError: it is of another form"""
+    return dict(_FORM.decoded(data))
+
+
+def in_order(backends: Iterable[Backend]) -> tuple[Backend, ...]:
+    """Return backends in an order that does not depend on that of an answer, each address once: the first one's."""
+    found: dict[Address, Backend] = {}
+    for backend in backends:
+        found.setdefault(backend.address, backend)
+    return tuple(sorted(found.values(), key=lambda backend: str(backend.address)))
