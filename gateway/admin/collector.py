@@ -271,7 +271,7 @@ class TableCollector(Collector):
             "Times the backend was ejected, or was not (prevented) as half of the backends were out already",
             labels=labels,
         )
-        for name in config.upstreams:
+        for name, upstream in config.upstreams.items():
             for backend in self._state.backends_of(config, name):
                 address = str(backend.address)
                 number = self._state.registry.backend(name, address)
