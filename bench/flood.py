@@ -22,9 +22,9 @@ from bench.proxies import REPOSITORY
 SECONDS = 4.0
 START_SECONDS = 20.0
 PAUSE_SECONDS = 0.001
-_REQUEST = (
+REQUEST = (
     "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{fields}\r\n"
 )
 _ANSWER = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -46,7 +46,11 @@ routes:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as name, _backend() as backend, _gateway(Path(name), backend) as port:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        _backend() as backend,
+        running_gateway(Path(name), _CONFIGURATION, backend) as port,
+    ):
         for what, path in (("no flood", ""), ("flood, limited", "/limited"), ("flood, no limit", "/free")):
             with _flood(port, path):
                 trips = _round_trips(port)
@@ -82,10 +86,11 @@ def _answer(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def _gateway(directory: Path, backend: int) -> Iterator[int]:
+def running_gateway(directory: Path, configuration: str, backend: int) -> Iterator[int]:
+    """Run a gateway until the end of the block. :returns: its port"""
     port = free_port()
     file = directory / "gateway.yaml"
-    file.write_text(_CONFIGURATION.format(port=port, admin=free_port(), backend=backend))
+    file.write_text(configuration.format(port=port, admin=free_port(), backend=backend))
     process = subprocess.Popen([sys.executable, "-m", "gateway", "run", "-c", file], cwd=REPOSITORY, stderr=-3)
     try:
         _wait_for(port)
@@ -140,7 +145,7 @@ def _round_trips(port: int) -> list[float]:
 def _open(port: int, path: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", port))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sendall(_REQUEST.format(path=path).encode())
+    connection.sendall(REQUEST.format(path=path, fields="").encode())
     if not _head(connection).startswith(b"HTTP/1.1 101 "):
         raise SystemExit("bench: no upgrade passed")
     return connection
