@@ -87,6 +87,7 @@ def test_status_says_what_runs_and_what_it_does(gateway):
         {
             "name": "chat",
             "balance": "round_robin",
+            "discovery": None,
             "backends": [
                 {"address": "127.0.0.1:9001", "up": True, "drained": False, "weight": 1, **PLAIN, "tunnels": 2},
                 {"address": "chat2.internal:9001", "up": False, "drained": False, "weight": 2, **PLAIN, "tunnels": 0},
@@ -95,6 +96,7 @@ def test_status_says_what_runs_and_what_it_does(gateway):
         {
             "name": "feed",
             "balance": "least_tunnels",
+            "discovery": None,
             "backends": [
                 {"address": "unix:/run/feed.sock", "up": True, "drained": False, "weight": 1, **PLAIN, "tunnels": 1}
             ],
