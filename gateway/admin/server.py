@@ -110,6 +110,7 @@ class _Admin:
         app.router.add_get("/api/v1/status", self.status)
         app.router.add_get("/api/v1/tunnels", self.tunnels)
         app.router.add_get("/api/v1/limited", self.limited)
+        app.router.add_get("/api/v1/history", self.history)
         app.router.add_routes(self._handlers.routes())
         for name, body in pages.items():
             app.router.add_get("/" if name == "index.html" else f"/{name}", self._file(name, body))
@@ -138,6 +139,10 @@ class _Admin:
 
     async def limited(self, _: web.Request) -> web.Response:
         return _json(await self._in_thread(lambda: _encoded(api.limited(self._state))))
+
+    async def history(self, _: web.Request) -> web.Response:
+        answer = self._state.history.answer()  # not in a thread: it changes on this one
+        return _json(await self._in_thread(lambda: _encoded(answer)))
 
     def _file(self, name: str, body: bytes) -> Handler:
         content_type = _TYPES[name[name.rindex(".") :]]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from gateway.admin.history import History
 from gateway.admin.rebalances import RebalanceState
 from gateway.config.settings_balancing import Backend
 from gateway.tunnels.table.layout import W_ADOPTED, W_PID, W_READY, W_STARTED_UNIX_NS
@@ -158,6 +159,8 @@ class GatewayState:
     """by upstream: the latest, which may be under way"""
     rebalanced: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """tunnels that were to be moved, by upstream, backend and what became of them"""
+    history: History = field(default_factory=History)
+    """tunnels of each backend, over the last hour"""
     upgrade: UpgradeState | None = None
     """the latest upgrade"""
     certificates: list[CertificateState] = field(default_factory=list)

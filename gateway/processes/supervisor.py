@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from gateway.admin.history import keep_history
 from gateway.admin.state import DrainState, GatewayState
 from gateway.build import relay_build
 from gateway.config import BadValue, load
@@ -177,6 +178,7 @@ class Supervisor:
             watches.append(asyncio.create_task(self._credentials.run()))
             watches.append(asyncio.create_task(self._numbering.run()))
             watches.append(asyncio.create_task(self._notifier.keep_reporting()))
+            watches.append(asyncio.create_task(keep_history(self.state)))
             watches.append(asyncio.create_task(self._rebalancing.watch()))
             await self._serve_orders()
             orderly = True

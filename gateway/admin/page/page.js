@@ -6,6 +6,10 @@ import { byId, bytes, count, duration, element, interval, keyed, plural, roundTr
 const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
 const ROWS = 200;
+const HISTORY_EVERY_MS = 30_000;
+const CHART_WIDTH = 120;
+const CHART_HEIGHT = 24;
+const SVG = "http://www.w3.org/2000/svg";
 
 class TokenNeeded extends Error {
   constructor(wasGiven) {
@@ -16,6 +20,8 @@ class TokenNeeded extends Error {
 let timer = null;
 let asking = false;
 let lastAnswer = null;
+let history = { times: [], backends: [] };
+let historyAt = -Infinity;
 
 async function ask(path) {
   const token = sessionStorage.getItem("token");
@@ -36,6 +42,10 @@ async function refresh() {
     if (byId("route").value) query.set("route", byId("route").value);
     if (byId("idle-over").value) query.set("idle_over", byId("idle-over").value);
     const [status, live] = await Promise.all([ask("api/v1/status"), ask(`api/v1/tunnels?${query}`)]);
+    if (performance.now() - historyAt > HISTORY_EVERY_MS) {
+      history = await ask("api/v1/history");
+      historyAt = performance.now();
+    }
     lastAnswer = new Date();
     byId("token-form").hidden = true;
     // The browser sends no token where a link leads.
@@ -172,31 +182,56 @@ function short(seconds) {
 }
 
 function showUpstreams(status) {
-  const most = Math.max(...status.upstreams.flatMap((upstream) => upstream.backends.map((backend) => backend.tunnels)), 1);
+  const most = new Map(status.upstreams.map((upstream) => [upstream.name, Math.max(1, ...upstream.backends.map((backend) => backend.tunnels))]));
+  for (const backend of history.backends) {
+    if (most.has(backend.upstream)) most.set(backend.upstream, Math.max(most.get(backend.upstream), ...backend.tunnels));
+  }
+  const past = new Map(history.backends.map((backend) => [`${backend.upstream} ${backend.address}`, backend.tunnels]));
   keyed(byId("upstreams"), status.upstreams, (upstream) => upstream.name, makeUpstream, (item, upstream) => {
     setText(item.querySelector(".item-head .note"), upstream.balance.replace("_", " "));
     setText(item.querySelector(".item-head .count"), plural(upstream.backends.reduce((sum, backend) => sum + backend.tunnels, 0), "tunnel"));
     keyed(item.querySelector("tbody"), upstream.backends, (backend) => backend.address, makeBackend, (row, backend) => {
-      const [, state, weight, tunnels] = row.children;
+      const [, state, weight, chart, tunnels] = row.children;
       const ejected = backend.ejected_until !== null && backend.ejected_until !== undefined;
       state.firstElementChild.className = `state ${backend.up && !ejected ? "good" : "bad"}`;
       state.firstElementChild.title = backend.reason || "";
       setText(state.firstElementChild, !backend.up ? "down" : ejected ? "ejected" : "up");
       setText(weight, count(backend.weight));
       setText(tunnels, count(backend.tunnels));
+      const counts = [...(past.get(`${upstream.name} ${backend.address}`) ?? []), backend.tunnels];
+      drawChart(chart.firstElementChild, counts, most.get(upstream.name));
     });
   });
 }
 
 function makeUpstream(upstream) {
   const head = element("div", "item-head", null, element("h3", "", upstream.name), element("span", "note"), element("span", "count"));
-  const titles = element("tr", "", null, element("th", "", "Backend"), element("th", "", "State"), element("th", "number", "Weight"), element("th", "number", "Tunnels"));
+  const titles = element("tr", "", null, element("th", "", "Backend"), element("th", "", "State"), element("th", "number", "Weight"), element("th", "", "Last hour"), element("th", "number", "Tunnels"));
   const table = element("table", "upstream-table", null, element("thead", "", null, titles), element("tbody"));
   return element("div", "item", null, head, table);
 }
 
 function makeBackend(backend) {
-  return element("tr", "", null, element("td", "code", backend.address), element("td", "", null, element("span")), element("td", "number"), element("td", "number"));
+  return element("tr", "", null, element("td", "code", backend.address), element("td", "", null, element("span")), element("td", "number"), element("td", "", null, makeChart()), element("td", "number"));
+}
+
+function makeChart() {
+  const chart = document.createElementNS(SVG, "svg");
+  chart.setAttribute("class", "chart");
+  chart.setAttribute("viewBox", `0 0 ${CHART_WIDTH} ${CHART_HEIGHT}`);
+  chart.setAttribute("role", "img");
+  chart.append(document.createElementNS(SVG, "path"));
+  return chart;
+}
+
+// Backends of an upstream have one scale, so that their charts can be compared.
+function drawChart(chart, counts, most) {
+  const points = counts.length === 1 ? [counts[0], counts[0]] : counts;
+  const step = CHART_WIDTH / (points.length - 1);
+  const line = points.map((value, index) => `${(index * step).toFixed(1)} ${(CHART_HEIGHT - 1 - (value / most) * (CHART_HEIGHT - 2)).toFixed(1)}`);
+  const path = `M${line.join("L")}L${CHART_WIDTH} ${CHART_HEIGHT}L0 ${CHART_HEIGHT}Z`;
+  if (chart.firstElementChild.getAttribute("d") !== path) chart.firstElementChild.setAttribute("d", path);
+  chart.setAttribute("aria-label", `between ${count(Math.min(...counts))} and ${plural(Math.max(...counts), "tunnel")} in the last hour`);
 }
 
 function showCertificates(status) {
