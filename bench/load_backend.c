@@ -115,19 +115,33 @@ static void accept_all(int listener) {
     }
 }
 
+/* Listens on several addresses of loopback, so that proxies can have as many backends. */
+#define ADDRESSES 16
+
+static void listen_on_all(int *port) {
+    struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t size = sizeof address;
+    for (uint32_t i = 0; i < ADDRESSES; i++) {
+        int listener = loopback_socket();
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK + i);
+        if (bind(listener, (struct sockaddr *)&address, size) || listen(listener, 4096)) {
+            fail("listen: %s", strerror(errno));
+        }
+        getsockname(listener, (struct sockaddr *)&address, &size);
+        watch(epoll, EPOLL_CTL_ADD, listener, EPOLLIN, (uint32_t)listener);
+    }
+    *port = ntohs(address.sin_port);
+}
+
 void run_backend(void) {
     struct rlimit limit;
     getrlimit(RLIMIT_NOFILE, &limit);
     connections = allocate(limit.rlim_cur * sizeof *connections);
-    int listener = loopback_socket();
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t size = sizeof address;
-    if (bind(listener, (struct sockaddr *)&address, size) || listen(listener, 4096)) fail("listen: %s", strerror(errno));
-    getsockname(listener, (struct sockaddr *)&address, &size);
+    int port;
     epoll = epoll_create1(EPOLL_CLOEXEC);
-    watch(epoll, EPOLL_CTL_ADD, listener, EPOLLIN, (uint32_t)listener);
+    listen_on_all(&port);
     watch(epoll, EPOLL_CTL_ADD, STDIN_FILENO, EPOLLIN, STDIN_FILENO);
-    printf("{\"port\": %d}\n", ntohs(address.sin_port));
+    printf("{\"port\": %d}\n", port);
     fflush(stdout);
     struct epoll_event events[256];
     for (;;) {
@@ -136,11 +150,11 @@ void run_backend(void) {
         for (int i = 0; i < count; i++) {
             int fd = (int)events[i].data.u32;
             if (fd == STDIN_FILENO) return;   /* whoever started it closed the pipe, or is gone */
-            if (fd == listener) {
-                accept_all(listener);
+            struct connection *c = connections[fd];
+            if (!c) {
+                accept_all(fd);
                 continue;
             }
-            struct connection *c = connections[fd];
             if (!(events[i].events & EPOLLOUT ? writable(fd, c) : readable(fd, c))) drop(fd);
         }
     }

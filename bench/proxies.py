@@ -291,8 +291,7 @@ admin:
   address: 127.0.0.1:{place.admin_port}
 access_log: {{path: "{place.directory}/access.log", format: json}}
 upstreams:
-  echo:
-    backends: ["127.0.0.1:{place.backend_port}"]
+{place.rules.upstreams(place.backend_port)}
 routes:
   - name: echo
     match: {{path: /}}

@@ -14,10 +14,25 @@ _OTHERS = ", ".join(f"10.{index}.0.0/16" for index in range(200))
 
 @dataclass(frozen=True)
 class Rules:
-    """`route` is YAML for the route, in flow style, with `{port}` for the gateway's; `fields` are lines of requests."""
+    """`route` is YAML for the route, in flow style, with `{port}` for the gateway's; `fields` are lines of requests.
+
+    `backends` are how many each of several upstreams has, with health checks; the first one is the route's.
+    """
 
     route: str = ""
     fields: str = ""
+    backends: tuple[int, ...] = ()
+
+    def upstreams(self, port: int) -> str:
+        """YAML of the upstreams. :param port: of the backend, which listens on 16 addresses of loopback"""
+        if not self.backends:
+            return f'  echo: {{backends: ["127.0.0.1:{port}"]}}'
+        lines = []
+        for index, count in enumerate(self.backends):
+            addresses = ", ".join(f'"127.0.0.{each + 1}:{port}"' for each in range(count))
+            check = "health_check: {tcp: true, every: 5s}"
+            lines.append(f"  {f'other-{index}' if index else 'echo'}: {{backends: [{addresses}], {check}}}")
+        return "\n".join(lines)
 
 
 def _token() -> str:
@@ -39,5 +54,6 @@ BY_TOKEN = Rules(
 PER_CLIENT = Rules(
     "limits: {handshakes_per_second: {per_client: 1000000, burst: 1000000}, tunnels_per_client: 100000}",
 )
+FIFTY_BACKENDS = Rules(backends=(13, 13, 12, 12))
 MESSAGES = Rules("limits: {messages_per_second: {per_tunnel: 1000000, burst: 1000000}}")
 FRAMES = Rules("limits: {frame_size: 1MiB}")

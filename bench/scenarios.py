@@ -7,7 +7,7 @@ from bench.burst import bursts
 from bench.plain import event_streams, requests
 from bench.proxies import NO_KEEPALIVE
 from bench.rest import at_rest
-from bench.rules import BY_ADDRESS_AND_ORIGIN, BY_TOKEN, FRAMES, MESSAGES, PER_CLIENT
+from bench.rules import BY_ADDRESS_AND_ORIGIN, BY_TOKEN, FIFTY_BACKENDS, FRAMES, MESSAGES, PER_CLIENT
 from bench.scenario import Metric, Scenario
 from bench.silence import PING_AFTER_SECONDS, idle, pinged
 from bench.tunnels import AT_A_TIME, handshakes, messages
@@ -207,6 +207,7 @@ SCENARIOS = [
             ("access", "Origin and an allow list of 201 networks", BY_ADDRESS_AND_ORIGIN),
             ("jwt", "a token of HS256", BY_TOKEN),
             ("limits", "two limits for each client", PER_CLIENT),
+            ("backends", "50 backends in 4 upstreams with health checks", FIFTY_BACKENDS),
         )
     ),
     *(

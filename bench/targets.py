@@ -76,6 +76,7 @@ TARGETS = [
     Target("gateway", "tls-burst-1000", "p99_us", "p99 beside 1,000 handshakes", 20_000, " us", ratio=False),
     Target("gateway", "handshake-access", "cpu_us", "CPU a handshake, Origin and allow list", 1.05, "x without"),
     Target("gateway", "handshake-jwt", "cpu_us", "CPU a handshake with a token of HS256", 1.4, "x without"),
+    Target("gateway", "handshake-backends", "cpu_us", "CPU a handshake, 50 backends", 1.05, "x one backend"),
     Target("gateway", "echo-64-100-messages", "cpu_us", "CPU a round trip, messages_per_second", 1.05, "x without"),
     Target("gateway", "rest-2-workers", "resident_mb", "memory of 2 workers at rest", 65, " MB", ratio=False),
 ]
