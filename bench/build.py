@@ -1,5 +1,6 @@
 """Compiles the load program, when its sources have changed: with TLS where OpenSSL's headers are installed."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -31,7 +32,7 @@ def build_load() -> Path:
     if program.exists() and program.stat().st_mtime > newest:
         return program
     BIN.mkdir(exist_ok=True)
-    fresh = program.with_suffix(".new")
+    fresh = program.with_suffix(f".{os.getpid()}")  # others may be building it, too
     options = [*FLAGS, *TLS_DEFINES * tls, "-o", str(fresh), *map(str, sources), *TLS_LIBRARIES * tls]
     result = subprocess.run([compiler, *options], capture_output=True, text=True)
     if result.returncode != 0:

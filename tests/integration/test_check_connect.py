@@ -57,7 +57,7 @@ async def check(directory: Path, upstreams: Config, **keys: Any) -> tuple[int, l
     config = {
         "listen": [{"address": f"127.0.0.1:{free_port()}"}],
         "upstreams": upstreams,
-        "routes": [{"name": name, "upstream": name} for name in upstreams],
+        "routes": [{"name": name, "match": {"path": f"/{name}"}, "upstream": name} for name in upstreams],
         **keys,
     }
     file.write_text(yaml.safe_dump(config, sort_keys=False))
