@@ -2,7 +2,7 @@
 
 A gateway cannot know whether a backend reads ``%2F`` as a slash, drops parameters (``/admin;x``) or ignores case, as
 Express does. To routes these are different paths (RFC 3986 sections 2.2 and 6.2.2.1); but where a rule depends on that,
-whoever knows the backend could choose the spelling that the rule does not see.
+a client that knows the backend could choose the spelling that the rule does not see.
 """
 
 from __future__ import annotations

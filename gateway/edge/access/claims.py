@@ -111,7 +111,7 @@ def field_lines(claims: dict[str, Any], forward: Sequence[tuple[str, str]]) -> b
         elif value.isprintable() and value == value.strip():
             text = value
         else:
-            # Whoever reads the field would see another text, perhaps that of somebody else.
+            # A backend would read another text in the field, perhaps another user's name.
             raise BadToken(f"the token's {claim} does not fit into a header field")
         lines += b"%b: %b\r\n" % (field.encode(), text.encode())
     return lines

@@ -257,7 +257,7 @@ def test_passwords_that_wait_are_bounded(rig):
     assert all(not verdicts for verdicts in of_one[:-1])
     for number in range(MOST_QUEUED - MOST_OF_A_SOURCE):
         assert rig.begin(field("ann", f"other{number}"), host=f"203.0.113.{number}")[0] == []
-    assert rig.begin(field("ann", "other0"), host="192.0.2.98")[0] == []  # it waits with the one before
+    assert rig.begin(field("ann", "other0"), host="192.0.2.98")[0] == []  # it waits with the previous one
     (refused,), _ = rig.begin(field("bob", "a:b"), host="192.0.2.99")
     assert refused.status == 503
     assert refused.result == "unavailable"
