@@ -111,8 +111,8 @@ async def test_dns_that_changes_under_live_tunnels(
     assert three.open >= 3
     # Tunnels of the backend that is gone are closed over the drain period; others live.
     await eventually(lambda: one.open == 0, "the tunnels to be closed")
+    await eventually(lambda: len(gateway.log_records(event="tunnel_end")) == len(of(old + fresh)[1]), "the lines")
     living, closed = of(old + fresh)
-    await eventually(lambda: len(gateway.log_records(event="tunnel_end")) == len(closed), "the lines")
     assert {(r["backend"], r["cause"]) for r in gateway.log_records(event="tunnel_end")} == {(one.address, "drain")}
     assert {client.close_code for client in closed} == {1012}
     for client in living:

@@ -27,6 +27,10 @@ from .upgrades import upgrade
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
+AGAIN_SECONDS = 0.05
+"""Between attempts to connect to a service that has died."""
+
+
 class Client:
     """Has a tunnel all the time: it connects again when that is closed."""
 
@@ -39,6 +43,13 @@ class Client:
         self.socket: websockets.ClientConnection | None = None
 
     async def _run(self) -> None:
+        """Connect again and again; where a service has just died, until the next one is there."""
+        while True:
+            with contextlib.suppress(OSError, websockets.exceptions.InvalidMessage):
+                await self._connect()
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _connect(self) -> None:
         headers: dict[str, str] = {}
         while True:
             async with websockets.connect(
