@@ -249,7 +249,7 @@ async def test_the_interval_climbs_where_nothing_cuts(runs: Runs) -> None:
 
 
 async def test_a_laptop_that_vanishes(start_gateway: StartGateway) -> None:
-    """And a server that does: the gateway lets go of both connections, and tells whoever is left."""
+    """And a server that does: the gateway lets go of both connections, and reports it to the side that is left."""
     async with AsyncExitStack() as stack:
         nat = await stack.enter_async_context(silent_nat(600))
         there = await places_at_a_nat(stack, nat)

@@ -1,4 +1,4 @@
-"""A record is one text or the other, whenever whoever writes it dies."""
+"""A record is one text or the other, whenever its writer dies."""
 
 from __future__ import annotations
 

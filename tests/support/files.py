@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Give a file another text. Whoever opens it finds the one or the other, and never a part."""
+    """Give a file another text. A reader finds the old text or the new one, never a part."""
     new = path.with_name(path.name + ".new")
     new.write_text(text)
     os.replace(new, path)

@@ -5,7 +5,7 @@
     async with name_server(tmp_path) as names:
         names.known["chat.internal"] = "127.0.0.1"
         gateway = await start_gateway(config, under=names.command())
-        names.silent = True                     # from now on it answers nothing, and whoever asks waits
+        names.silent = True                     # from now on it answers nothing, and questions wait
 
 Nothing outside of the namespace changes. Making one takes root: without it, tests that ask for one are skipped.
 """
