@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from gateway.observe.handshakes import Handshake
 from gateway.observe.requests import Logged
 from gateway.protocol.heads import RequestHead
 from gateway.protocol.websocket import requested_upgrades
@@ -53,15 +52,7 @@ class Refusals:
             self._plain(head, request.client, request, request.route.name, status, reason, request.started_ns)
             return
         self.handshakes.ended(
-            Handshake(
-                request.request_id,
-                request.client,
-                request.route.name,
-                request.host,
-                request.path,
-                request.started_ns,
-                request.user,
-            ),
+            request.logged(),
             result,
             status,
             reason,

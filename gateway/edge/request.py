@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from gateway.edge.facts import NO_FACTS, Facts
 from gateway.edge.refused import Refused
+from gateway.observe.handshakes import Handshake
 from gateway.protocol.heads import BadHead, RequestHead
 from gateway.protocol.target import origin_form
 from gateway.protocol.websocket import (
@@ -62,6 +63,12 @@ class Request:
     def user(self) -> str | None:
         """For logs: whom its credentials have shown."""
         return None if self.granted is None else self.granted.user
+
+    def logged(self) -> Handshake:
+        """What the log says of it, where it was to open a tunnel."""
+        return Handshake(
+            self.request_id, self.client, self.route.name, self.host, self.path, self.started_ns, self.user
+        )
 
 
 def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> Request:

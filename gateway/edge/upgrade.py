@@ -21,7 +21,6 @@ from gateway.edge.stickiness import key_of, with_cookie
 from gateway.edge.to_backend import upgrade_to_backend
 from gateway.observe.backends import DIAL, TUNNEL
 from gateway.observe.events import CLIENT_GONE
-from gateway.observe.handshakes import Handshake
 from gateway.protocol.answers import ResponseReader
 from gateway.protocol.heads import BadResponse
 from gateway.protocol.websocket import accept_of, refusal_of_101
@@ -453,15 +452,7 @@ class Upgrade:
     def _report(self, result: str, status: int | None, reason: str | None) -> None:
         request = self._request
         self._shared.handshakes.ended(
-            Handshake(
-                request.request_id,
-                request.client,
-                request.route.name,
-                request.host,
-                request.path,
-                request.started_ns,
-                request.user,
-            ),
+            request.logged(),
             result,
             status,
             reason,
