@@ -171,7 +171,7 @@ async def test_a_name_server_that_is_gone_and_back(
         await lives((await clients_of(gateway, 1))[0])
     names.records["chat.internal", "A"] = [host(two)]
     await found(gateway, two.address)
-    assert any("can be used again: 1 backends" in line for line in gateway.stderr.lines)
+    await gateway.stderr.containing("can be used again: 1 backends")
     await lives((await clients_of(gateway, 1))[0])
     assert two.open == 1
 
@@ -247,7 +247,7 @@ async def test_a_file_that_is_rewritten_again_and_again(
     assert len(await found(gateway, echo.address, f"127.9.9.{number}:{9000 + number}")) == 2
     write_targets(targets, [other.address])
     await found(gateway, other.address)
-    assert any("can be used again" in line for line in gateway.stderr.lines)
+    await gateway.stderr.containing("can be used again")
     await eventually(lambda: echo.open == 0, "the tunnels to be closed")
     await lives((await clients_of(gateway, 1))[0])
     assert other.open == 1

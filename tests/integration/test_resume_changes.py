@@ -91,7 +91,7 @@ async def test_what_cannot_be_carried_on_is_ended_with_a_close_frame(make_servic
         assert bytes(client) == frame(CLOSE, close(1012))
         assert len(backend) == 2 + 4 + 2
         assert backend[0] == 0x80 | CLOSE
-    assert "lost 10 tunnels" in "\n".join(successor.stderr.lines)
+    await successor.stderr.containing("lost 10 tunnels")
     assert not names & set(service.keeper.names)
     tunnels = await play.open_many(successor.address, 10)
     await service.stored(10)
