@@ -167,7 +167,7 @@ async def test_a_server_that_is_gone_for_long(
     await fetched(gateway, 1, "cannot connect")
     assert await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
     await eventually(
-        lambda: len([line for line in gateway.stderr.lines if "cannot be fetched" in line]) == 2, "a line of each program"
+        lambda: len([line for line in gateway.stderr.lines if "cannot be fetched" in line]) == 2, "a line each"
     )
 
     server.keys = keys("one", "two")
