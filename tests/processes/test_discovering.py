@@ -143,7 +143,7 @@ async def test_failures_are_logged_once_and_counted(scenes, caplog):
     assert said == [
         "discovery: upstream chat: dns chat.internal:1: no answer; there are none from before, and requests get 503"
         " unless others are configured",
-        "discovery: upstream chat: dns chat.internal:1: gone; its last 1 backends stay in use",
+        "discovery: upstream chat: dns chat.internal:1: gone; its last answer stays in use: 1 backend",
     ]
 
 
