@@ -20,7 +20,7 @@ from gateway.config.settings_balancing import Backend
 from gateway.processes.asking import ask
 from gateway.processes.control.messages import DrainBackends, UseBackends
 from gateway.processes.resolving import Resolving
-from gateway.processes.sources import Answers, Found, NotFound, Source, sources_of
+from gateway.processes.sources import Answers, Before, Found, NotFound, Source, sources_of
 from gateway.processes.target_files import TargetFiles
 from gateway.processes.workers import Workers
 from gateway.routing.registry import BackendKey, RegistryFull
@@ -62,7 +62,7 @@ class Discovering:
         workers: Workers,
         resolving: Resolving,
         before: Answers | None = None,
-        question: Callable[[Source, bool], Awaitable[Found]] = ask,
+        question: Callable[[Source, Before], Awaitable[Found]] = ask,
     ) -> None:
         """
         :param resolving: looks up backends that files list by name
@@ -212,9 +212,10 @@ class Discovering:
     # --- name servers and files ---------------------------------------------------------------------------------------
 
     async def _keep_asking(self, source: Source, known: _Known) -> None:
+        before = Before(known.backends)
         while True:
             try:
-                found = await self._question(source, known.backends is None)
+                found = await self._question(source, before)
             except NotFound as error:
                 self._failed(source, known, str(error))
                 seconds = min(source.every, RETRY_SECONDS)
@@ -223,7 +224,10 @@ class Discovering:
                 self._failed(source, known, str(error))
                 seconds = min(source.every, RETRY_SECONDS)
             else:
-                self._answered(source, known, found.backends)
+                self._answered(source, known, found.backends, found.mistake is None)
+                if found.mistake is not None:
+                    self._failed(source, known, found.mistake)
+                before.backends = found.backends
                 seconds = min(source.every, found.ttl)
             await asyncio.sleep(max(LEAST_SECONDS, seconds))
 
