@@ -42,11 +42,8 @@ def doubts(config: Config) -> Iterator[Conflict]:
             hint = "true, with `ca` for the backends' own CA and `server_name` for the name in their certificates"
             yield Conflict(("upstreams", name, "tls", "verify"), BadValue(message, hint))
         if upstream.discover is not None and upstream.discover.file is not None:
-            try:
-                read_targets(upstream.discover.file)
-            except BadValue as error:
-                message = f"warning: {error.message}; until it can be used, it adds no backends"
-                yield Conflict(("upstreams", name, "discover", "file"), BadValue(message, error.hint))
+            for doubt in _doubts_about_targets(upstream.discover.file):
+                yield Conflict(("upstreams", name, "discover", "file"), doubt)
         for index, backend in enumerate(upstream.backends):
             for listener in config.listen:
                 if leads_to(backend.address, listener.address):
@@ -54,6 +51,16 @@ def doubts(config: Config) -> Iterator[Conflict]:
                     hint = "the address of a server; requests that come back get 508"
                     yield Conflict(("upstreams", name, "backends", index, "address"), BadValue(message, hint))
                     break
+
+
+def _doubts_about_targets(path: str) -> Iterator[BadValue]:
+    try:
+        mistakes = read_targets(path).mistakes
+    except BadValue as error:
+        yield BadValue(f"warning: {path}: {error.message}; until it can be used, it adds no backends", error.hint)
+        return
+    for mistake in mistakes:
+        yield BadValue(f"warning: {path}: {mistake.message}; it is left out", mistake.hint)
 
 
 def _same_cookies(config: Config) -> Iterator[Conflict]:
