@@ -18,8 +18,8 @@ from tests.conftest import Backends, StartGateway
 from tests.routing.tables import routes_of
 from tests.support.backends import Echo
 from tests.support.deadline import eventually
-from tests.support.gateway import COMMAND, Gateway, route
-from tests.support.process import gone, run
+from tests.support.gateway import Gateway, command, route
+from tests.support.process import gone
 
 from .services import MakeService
 from .upgrades import upgrade
@@ -107,7 +107,7 @@ def config_of(backends: list[Echo], **upstream: Any) -> dict[str, Any]:
 
 
 async def rebalance(gateway: Gateway, *options: str) -> tuple[int, str, str]:
-    return await run([*COMMAND, "rebalance", "-c", gateway.file, *options], seconds=60)
+    return await command("rebalance", "-c", gateway.file, *options, seconds=60)
 
 
 async def rebalances(gateway: Gateway) -> list[dict[str, Any]]:

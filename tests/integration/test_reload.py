@@ -11,10 +11,9 @@ import pytest
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import SOAK, eventually
 from tests.support.frames import TEXT, frame, from_client
-from tests.support.gateway import COMMAND, Gateway, route, to_one
+from tests.support.gateway import Gateway, command, route, to_one
 from tests.support.memory import open_descriptors
 from tests.support.ports import free_port
-from tests.support.process import run
 from tests.support.raw import Connection, connect, eventually_refuses, handshake, refuses, request
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
@@ -268,7 +267,7 @@ async def test_a_listener_that_cannot_be_opened_changes_nothing(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         impossible = local(taken.getsockname()[1])
         listening(gateway, possible, impossible)
-        status, _, stderr = await run([*COMMAND, "reload", "-c", gateway.file])
+        status, _, stderr = await command("reload", "-c", gateway.file)
     assert status == 1
     assert f"cannot listen on {impossible}: Address already in use" in stderr
     assert (await gateway.api("status"))["listen"] == [before]
@@ -276,7 +275,7 @@ async def test_a_listener_that_cannot_be_opened_changes_nothing(
     assert await refuses(possible)
     await tunnel(open_connection, before)
 
-    status, stdout, _ = await run([*COMMAND, "reload", "-c", gateway.file])
+    status, stdout, _ = await command("reload", "-c", gateway.file)
     assert (status, stdout) == (0, "reloaded")
     await tunnel(open_connection, impossible)
     await tunnel(open_connection, possible)
@@ -351,7 +350,7 @@ async def test_reload_after_reload_under_traffic(
 ) -> None:
     """A hundred a minute: no tunnel is lost, no connection refused, and memory is flat."""
     echo, other = await backends.echo(), await backends.echo()
-    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)}, fresh=True)
     first, second = gateway.address, local()
     configs = [
         {

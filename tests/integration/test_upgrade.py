@@ -18,11 +18,11 @@ from gateway.tunnels.table.layout import DIRTY, PENDING, SIDE_0, SIDE_CELLS
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import SOAK, eventually, within
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
-from tests.support.gateway import COMMAND, NO_PINGS, to_one
+from tests.support.gateway import NO_PINGS, command, to_one
 from tests.support.memory import open_descriptors
 from tests.support.numbered import Play, Tunnel, get_busy
 from tests.support.pace import Pace
-from tests.support.process import children, gone, is_alive, run
+from tests.support.process import children, gone, is_alive
 from tests.support.raw import handshake, switching
 from tests.support.rest import table_of
 
@@ -258,7 +258,7 @@ async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) 
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})
     (tunnel,) = await play.open_many(gateway.address, 1)
     old = children(gateway.process.pid)
-    status, out, err = await run((*COMMAND, "upgrade", "-c", gateway.file), seconds=UPGRADE_SECONDS)
+    status, out, err = await command("upgrade", "-c", gateway.file, seconds=UPGRADE_SECONDS)
     assert (status, out, err) == (0, "upgraded", "")
     assert children(gateway.process.pid) != old
     async with aiohttp.ClientSession() as session, session.post(f"http://{gateway.admin}/api/v1/upgrade") as answer:
@@ -266,7 +266,7 @@ async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) 
         assert json.loads(await answer.text())["upgraded"] is True
     gateway.write(gateway.file.read_text() + "nonsense: 1\n")
     gateway.tolerate("upgrade failed")
-    status, out, err = await run((*COMMAND, "upgrade", "-c", gateway.file), seconds=UPGRADE_SECONDS)
+    status, out, err = await command("upgrade", "-c", gateway.file, seconds=UPGRADE_SECONDS)
     assert (status, out) == (1, "")
     assert "nonsense" in err
     assert err.endswith("\nnot upgraded")
@@ -277,7 +277,7 @@ async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) 
 async def test_what_was_drained_and_learned_is_kept(start_gateway: StartGateway, play: Play) -> None:
     """A backend that was drained gets nothing new from the new program, too."""
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})
-    status, _, err = await run((*COMMAND, "drain", "--backend", play.address, "-c", gateway.file))
+    status, _, err = await command("drain", "--backend", play.address, "-c", gateway.file)
     assert status == 0, err
     await upgrade(gateway)
     connection = await gateway.connect()

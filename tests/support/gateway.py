@@ -16,6 +16,7 @@ import aiohttp
 import yaml
 
 from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, within
+from tests.support.launcher import launcher
 from tests.support.memory import private_bytes
 from tests.support.netns import Namespace
 from tests.support.ports import free_port
@@ -27,6 +28,9 @@ from tests.support.scrape import Scrape
 COMMAND = (sys.executable, "-m", "gateway")
 NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
 """A gateway looks at none, but aiohttp reads all of the machine's when it is imported: a tenth of a start."""
+
+BASE_ENV = {"PYTHONWARNINGS": "default", **NO_CERTIFICATES}
+"""Of every gateway, beside the variables of the tests."""
 
 _ALARMING = re.compile(
     r"Traceback \(most recent|ResourceWarning|RuntimeWarning|Exception ignored|was never retrieved"
@@ -63,6 +67,18 @@ def complete(config: Mapping[str, Any]) -> Config:
     }
 
 
+async def command(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, seconds: float = 2 * DEADLINE_SECONDS
+) -> tuple[int, str, str]:
+    """Run a command of the gateway's command line to its end: exit status, stdout, stderr.
+
+    :param env: variables beside those of the tests
+    """
+    base = {**os.environ, **BASE_ENV}
+    process = await Process.launch(launcher(base), arguments, {**base, **(env or {})})
+    return await process.output(seconds)
+
+
 class Gateway:
     """One running gateway."""
 
@@ -94,6 +110,7 @@ class Gateway:
         descriptors: int | None = None,
         under: Sequence[str | Path] = (),
         pass_fds: Collection[int] = (),
+        fresh: bool = False,
     ) -> Gateway:
         """Run a gateway with this configuration.
 
@@ -103,18 +120,25 @@ class Gateway:
         :param namespace: where it runs; None for where the tests do
         :param under: a command that the gateway's is an argument of
         :param pass_fds: descriptors that this command gets, with the numbers that they have here
+        :param fresh: executed, not forked, so that its supervisor shares no memory with others
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
         file.write_text(yaml.safe_dump(whole, sort_keys=False))
-        limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
-        command = (*limited, *under, *COMMAND, "run", "-c", file)
-        process = await Process.start(
-            *(namespace.command(*command) if namespace else command),
-            env={"PYTHONWARNINGS": "default", **NO_CERTIFICATES, **(env or {})},
-            name="gateway",
-            pass_fds=pass_fds,
-        )
+        arguments = ("run", "-c", file)
+        base = {**os.environ, **BASE_ENV}
+        all_env = {**base, **(env or {})}
+        if not (fresh or under or pass_fds or namespace) and launcher(base).fits(all_env):
+            process = await Process.launch(launcher(base), arguments, all_env, descriptors)
+        else:
+            limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
+            whole_command = (*limited, *under, *COMMAND, *arguments)
+            process = await Process.start(
+                *(namespace.command(*whole_command) if namespace else whole_command),
+                env=all_env,
+                name="gateway",
+                pass_fds=pass_fds,
+            )
         gateway = cls(process, file, whole, namespace)
         if ready:
             try:
