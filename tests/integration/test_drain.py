@@ -11,7 +11,7 @@ from collections import Counter
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SCALE, SOAK, eventually, within
+from tests.support.deadline import SCALE, SOAK, eventually, turn, within
 from tests.support.frames import CLOSE, close, from_client, read_frame
 from tests.support.gateway import command, to_one
 from tests.support.pace import Pace
@@ -37,7 +37,7 @@ async def test_clients_are_closed_at_an_even_pace(start_gateway: StartGateway, b
     await asyncio.gather(*(client.send("hello") for client in clients))
     assert await asyncio.gather(*(client.recv() for client in clients)) == ["hello"] * TUNNELS
     ends = [asyncio.create_task(closed_at(client)) for client in clients]
-    await asyncio.sleep(0)  # all of them wait now
+    await turn()  # all of them wait now
     gc.freeze()  # what a collection of so many clients takes would show as a burst
     try:
         async with Pace() as pace:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SOAK, eventually
+from tests.support.deadline import SOAK, eventually, quiet_for, turn
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Gateway, command, route, to_one
 from tests.support.memory import open_descriptors
@@ -55,7 +55,7 @@ async def test_a_changed_route_takes_effect_and_busy_tunnels_go_on(
     assert (await gateway.logged(event="handshake", client=client.name))["backend"] == new.address
     await client.echoes(from_client(TEXT, b"new"), frame(TEXT, b"new"))
     while any(now < then + 2 for now, then in zip(rounds, at_reload, strict=True)):
-        await asyncio.sleep(0)
+        await turn()
         assert not any(task.done() for task in busy), "a tunnel was touched"
     stop.set()
     await asyncio.gather(*busy)
@@ -371,7 +371,7 @@ async def test_reload_after_reload_under_traffic(
             text = f"{index} {rounds[index]}".encode() * 100
             await clients[index].echoes(from_client(TEXT, text), frame(TEXT, text))
             rounds[index] += 1
-            await asyncio.sleep(0.01)
+            await quiet_for(0.01)
 
     async def keep_coming() -> None:
         nonlocal made
@@ -383,7 +383,7 @@ async def test_reload_after_reload_under_traffic(
             client.reset()
             await client.close()
             made += 1
-            await asyncio.sleep(0.01)
+            await quiet_for(0.01)
 
     busy = [asyncio.create_task(keep_busy(index)) for index in range(len(clients))]
     busy += [asyncio.create_task(keep_coming()) for _ in range(2)]
@@ -396,7 +396,7 @@ async def test_reload_after_reload_under_traffic(
         if number == RELOADS // 4:
             memory = await gateway.memory()
             descriptors = await descriptors_of(gateway)
-        await asyncio.sleep(PAUSE_SECONDS)
+        await quiet_for(PAUSE_SECONDS)
     at_the_end = list(rounds)
     await eventually(lambda: all(now > then for now, then in zip(rounds, at_the_end, strict=True)), "more rounds")
     stop.set()

@@ -16,7 +16,7 @@ import pytest
 
 from gateway.tunnels.table.layout import DIRTY, PENDING, SIDE_0, SIDE_CELLS
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SOAK, eventually, within
+from tests.support.deadline import SOAK, eventually, quiet_for, within
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
 from tests.support.gateway import NO_PINGS, command, to_one
 from tests.support.memory import open_descriptors
@@ -46,7 +46,7 @@ class Gaps:
         seen = {tunnel: (0, loop.time()) for tunnel in self.longest}
         looked = loop.time()
         while True:
-            await asyncio.sleep(0.005)
+            await quiet_for(0.005)
             now = loop.time()
             own = now - looked  # this process was busy itself
             looked = now
@@ -123,7 +123,7 @@ async def test_a_busy_tunnel_pauses_for_a_moment_only(start_gateway: StartGatewa
         tunnel.be_busy(0.005)
     await eventually(lambda: all(tunnel.progress > 10 for tunnel in busy), "traffic")
     before = Gaps(busy)
-    await asyncio.sleep(3)  # what the machine does to them anyway
+    await quiet_for(3)  # what the machine does to them anyway
     usual = before.p99()
     async with Pace() as pace:
         gaps = Gaps(busy)
@@ -295,7 +295,7 @@ async def test_signals_that_come_meanwhile(start_gateway: StartGateway, play: Pl
     for _ in range(40):
         gateway.process.signal(signal.SIGHUP)
         gateway.process.signal(signal.SIGUSR1)
-        await asyncio.sleep(0.1)
+        await quiet_for(0.1)
     assert (await status_of_upgrade(gateway, since))["ok"]
     await gateway.stderr.first(lambda line: line if "reloaded" in line else None, "a reload", start)
     assert tunnel.lives

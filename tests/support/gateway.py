@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -15,7 +14,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, eventually
 from tests.support.launcher import launcher
 from tests.support.memory import private_bytes
 from tests.support.netns import Namespace
@@ -225,14 +224,11 @@ class Gateway:
     async def until(self, true: Callable[[Scrape], object], what: str, seconds: float = DEADLINE_SECONDS) -> Scrape:
         """Scrape again and again until something is true of a scrape; return that one."""
 
-        async def scraping() -> Scrape:
+        async def scraped() -> Scrape | None:
             scrape = await self.scrape()
-            while not true(scrape):
-                await asyncio.sleep(PAUSE_SECONDS)  # the gateway is busy with what is waited for
-                scrape = await self.scrape()
-            return scrape
+            return scrape if true(scrape) else None
 
-        return await within(scraping(), what, seconds)
+        return await eventually(scraped, what, seconds)
 
     async def counts(self, before: Scrape, name: str, by: float = 1, **labels: str) -> Scrape:
         """Wait until a counter has gone up by just this much since ``before``."""
@@ -265,6 +261,15 @@ class Gateway:
         await stop_at_rest(self.process.pid, pid, in_store)
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    async def replaced(self, pid: int, index: int = 0) -> None:
+        """Wait until another worker serves in the place of one. :param index: its slot"""
+
+        async def serves() -> bool:
+            worker = (await self.api("status"))["workers"][index]
+            return worker["ready"] and worker["pid"] != pid
+
+        await eventually(serves, f"another worker in the place of {pid}")
 
     async def memory(self) -> int:
         """Private memory of all its processes, in bytes."""
