@@ -17,9 +17,8 @@ import yaml
 from tests.support.certificates import DAY, Authority
 from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.dns_server import DnsServer
-from tests.support.gateway import COMMAND, NO_CERTIFICATES, Config
+from tests.support.gateway import Config, command
 from tests.support.ports import free_port
-from tests.support.process import run
 from tests.support.tls_servers import V12, V13, Alerting, server
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
@@ -63,7 +62,7 @@ async def check(directory: Path, upstreams: Config, **keys: Any) -> tuple[int, l
         **keys,
     }
     file.write_text(yaml.safe_dump(config, sort_keys=False))
-    status, stdout, stderr = await run([*COMMAND, "check", "--connect", "-c", str(file)], env=NO_CERTIFICATES)
+    status, stdout, stderr = await command("check", "--connect", "-c", file)
     lines = stdout.splitlines()
     assert lines[0].startswith(f"{file}: ok: ")
     return status, lines[1:], stderr
@@ -229,7 +228,7 @@ async def test_no_verification(tmp_path: Path, authority: Authority, serve: Serv
 async def test_an_error_in_the_file_is_not_one_of_a_backend(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("listen: []\n")
-    status, stdout, _ = await run([*COMMAND, "check", "--connect", "-c", str(file)])
+    status, stdout, _ = await command("check", "--connect", "-c", file)
     assert (status, stdout) == (2, "")
 
 

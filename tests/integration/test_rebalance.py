@@ -18,9 +18,9 @@ from gateway.processes import record
 from tests.conftest import Backends, StartGateway
 from tests.routing.tables import routes_of
 from tests.support.backends import Echo
-from tests.support.deadline import eventually
-from tests.support.gateway import COMMAND, Gateway, route
-from tests.support.process import gone, run
+from tests.support.deadline import eventually, quiet_for
+from tests.support.gateway import Gateway, command, route
+from tests.support.process import gone
 
 from .services import MakeService, Service
 from .upgrades import upgrade
@@ -48,7 +48,7 @@ class Client:
         while True:
             with contextlib.suppress(OSError, websockets.exceptions.InvalidMessage):
                 await self._connect()
-            await asyncio.sleep(AGAIN_SECONDS)
+            await quiet_for(AGAIN_SECONDS)
 
     async def _connect(self) -> None:
         headers: dict[str, str] = {}
@@ -108,7 +108,7 @@ def config_of(backends: list[Echo], **upstream: Any) -> dict[str, Any]:
 
 
 async def rebalance(gateway: Gateway, *options: str) -> tuple[int, str, str]:
-    return await run([*COMMAND, "rebalance", "-c", gateway.file, *options], seconds=60)
+    return await command("rebalance", "-c", gateway.file, *options, seconds=60)
 
 
 async def rebalances(gateway: Gateway) -> list[dict[str, Any]]:
@@ -243,7 +243,7 @@ async def test_it_begins_by_itself_after_a_scale_out(start_gateway: StartGateway
     gateway = await start_gateway(config_of(four[:2], **by_itself))
     async with Clients(gateway) as clients:
         await clients.add(40)
-        await asyncio.sleep(2.5)  # nothing has come into service yet, and that takes some looks to be sure of
+        await quiet_for(2.5)  # nothing has come into service yet, and that takes some looks to be sure of
         assert clients.closes() == []
         gateway.write(config_of(four, **by_itself))
         await gateway.reload()
