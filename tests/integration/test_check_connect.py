@@ -338,7 +338,7 @@ async def test_sources_that_cannot_be_used(tmp_path: Path, serve: Serve) -> None
     assert lines[2] == f"silent: {listed}: {listed}: ok: connected"
     assert lines[3].startswith("silent: dns chat.internal:1: failed: ")
     assert "timed out" in lines[3] or "expired" in lines[3]
-    assert lines[4].startswith(f"file: file {tmp_path / 'broken.json'}: failed: {tmp_path / 'broken.json'}: is neither")
+    assert lines[4].startswith(f"file: file {tmp_path / 'broken.json'}: failed: is neither")
     assert status == 1
     assert stderr.splitlines()[-1] == (
         "4 sources of backends cannot be used: none: dns none.internal:1, empty: srv empty.internal,"
