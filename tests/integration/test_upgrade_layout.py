@@ -17,7 +17,7 @@ import pytest
 
 from gateway.tunnels.table.layout import VERSION
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import PAUSE_SECONDS, eventually
+from tests.support.deadline import PAUSE_SECONDS, eventually, quiet_for
 from tests.support.files import rewrite
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
 from tests.support.gateway import Gateway, route
@@ -33,6 +33,7 @@ from .upgrades import fails, of, serves_as_before, status_of_upgrade, upgrade
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 IDLE, BUSY = 200, 20
+LONG_PATH = "/pinged" + "/room" * 48  # more than fits into a row
 
 
 class Counters:
@@ -49,7 +50,7 @@ class Counters:
         while True:
             with contextlib.suppress(aiohttp.ClientError):  # the supervisor executes the other program
                 await self.look()
-            await asyncio.sleep(PAUSE_SECONDS)  # what is looked at needs the CPU, too
+            await quiet_for(PAUSE_SECONDS)  # what is looked at needs the CPU, too
 
     async def look(self) -> Scrape:
         """Scrape once more, when the scrape before has ended: two at once may end in either order.
@@ -89,7 +90,7 @@ async def pinged(gateway: Gateway, open_connection: Open, count: int) -> list[tu
     """Tunnels whose clients have been pinged, and have not answered; what was in the Ping."""
     clients = [await open_connection(gateway) for _ in range(count)]
     for client in clients:
-        await client.send(handshake("/pinged"))
+        await client.send(handshake(LONG_PATH))
         assert (await client.head()).status == 101
     found = []
     for client in clients:
@@ -181,6 +182,7 @@ async def test_there_and_back(
             assert scrape.value("gateway_backend_up") == 2
             found = {tunnel["path"] for tunnel in (await gateway.api("tunnels"))["tunnels"]}
             assert len(found) == IDLE + BUSY + len(cut) + 1
+            assert LONG_PATH in found
             descriptors.append(open_descriptors(pid) - 2 * open_tunnels)
     for tunnel in busy:
         tunnel.rest()
