@@ -37,7 +37,7 @@ HOLDINGS = {
     ),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
-        tls_wire ways _preambles credentials limiting failures
+        tls_wire ways _preambles credentials limiting failures counts
         """),
     "edge/owner.py Owner": words("""
         slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses
