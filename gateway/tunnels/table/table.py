@@ -329,12 +329,12 @@ class Table:
 
     def write_texts(self, row: int, packed: bytes) -> None:
         """Write the texts of a row that nobody reads yet, and that has none. :param packed: as :func:`texts.packed`"""
-        here, there = packed[:TEXT_BYTES], packed[TEXT_BYTES:]
-        self.cells[row + LONG_TEXTS] = len(there)  # first, so that they are wiped with the row
         at = (row + TEXT_CELL) * CELL_BYTES
-        self.bytes[at : at + len(here)] = here
-        if there:
+        if len(packed) > TEXT_BYTES:
+            there, packed = packed[TEXT_BYTES:], packed[:TEXT_BYTES]
+            self.cells[row + LONG_TEXTS] = len(there)  # first, so that they are wiped with the row
             self.write_long_texts(row, there)
+        self.bytes[at : at + len(packed)] = packed
 
     def write_long_texts(self, row: int, texts: bytes) -> None:
         """Write the long texts of a row whose ``LONG_TEXTS`` is set already."""
