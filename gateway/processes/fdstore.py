@@ -28,6 +28,7 @@ from typing import Protocol
 
 from gateway.observe.seldom import Seldom
 from gateway.processes.rights import Ancillary, close_all, connections_of, ids_in, without_closed
+from gateway.processes.stored import StoredConnections
 from gateway.tunnels.moving.adoption import Connections
 
 OPENED_AT_ONCE = 120
@@ -205,7 +206,7 @@ class DescriptorStore:
         self._loop = loop
         self._descriptors = descriptors
         self._keeper = keeper
-        self._kept: dict[int, Connections] = {}
+        self._kept = StoredConnections()
         self._sock: socket.socket | None = None
         self._to_hand_over: list[tuple[int, Connections]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -235,7 +236,7 @@ class DescriptorStore:
     def serve(self, sock: socket.socket) -> None:
         """Serve a new worker over a socket, which the store now owns: send it all stored tunnels, read its reports."""
         self._sock = sock
-        self._to_hand_over = list(self._kept.items())
+        self._to_hand_over = self._kept.items()
         self._loop.add_reader(sock, self._read, sock)
         self._loop.add_writer(sock, self._hand_over, sock)
 
@@ -253,11 +254,12 @@ class DescriptorStore:
             with contextlib.suppress(BlockingIOError):
                 while (received := _receive(self._sock)) is not None:
                     self._note(received)
-        return [(tunnel, self._kept.pop(tunnel)) for tunnel in ids if tunnel in self._kept]
+        found = ((tunnel, self._kept.pop(tunnel)) for tunnel in ids)
+        return [(tunnel, connections) for tunnel, connections in found if connections is not None]
 
     def kept(self) -> list[tuple[int, Connections]]:
         """Return all stored tunnels."""
-        return list(self._kept.items())
+        return self._kept.items()
 
     def restore(self, tunnels: Iterable[tuple[int, Connections]], sock: socket.socket | None = None) -> None:
         """Store tunnels again. :param sock: to the worker that already serves them, which is not sent them again"""
@@ -288,7 +290,7 @@ class DescriptorStore:
 
     def end(self) -> None:
         """Shut down and close all stored connections, even if another process has them open too."""
-        for connections in self._kept.values():
+        for _, connections in self._kept.items():
             for fd in connections:
                 with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
                     sock.shutdown(socket.SHUT_RDWR)
@@ -302,7 +304,7 @@ class DescriptorStore:
 
     def _drop(self, tunnel: int) -> None:
         """Close a tunnel's connections, if they are stored."""
-        connections = self._kept.pop(tunnel, None)
+        connections = self._kept.pop(tunnel)
         if connections is None:
             return
         if self._keeper is not None:

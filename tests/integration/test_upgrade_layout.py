@@ -33,6 +33,7 @@ from .upgrades import fails, of, serves_as_before, status_of_upgrade, upgrade
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 IDLE, BUSY = 200, 20
+LONG_PATH = "/pinged" + "/room" * 48  # more than fits into a row
 
 
 class Counters:
@@ -89,7 +90,7 @@ async def pinged(gateway: Gateway, open_connection: Open, count: int) -> list[tu
     """Tunnels whose clients have been pinged, and have not answered; what was in the Ping."""
     clients = [await open_connection(gateway) for _ in range(count)]
     for client in clients:
-        await client.send(handshake("/pinged"))
+        await client.send(handshake(LONG_PATH))
         assert (await client.head()).status == 101
     found = []
     for client in clients:
@@ -181,6 +182,7 @@ async def test_there_and_back(
             assert scrape.value("gateway_backend_up") == 2
             found = {tunnel["path"] for tunnel in (await gateway.api("tunnels"))["tunnels"]}
             assert len(found) == IDLE + BUSY + len(cut) + 1
+            assert LONG_PATH in found
             descriptors.append(open_descriptors(pid) - 2 * open_tunnels)
     for tunnel in busy:
         tunnel.rest()

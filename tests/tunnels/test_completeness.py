@@ -37,7 +37,7 @@ HOLDINGS = {
     ),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
-        tls_wire ways _preambles credentials limiting failures
+        tls_wire ways _preambles credentials limiting failures counts
         """),
     "edge/owner.py Owner": words("""
         slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses
@@ -97,7 +97,7 @@ def test_no_state_is_left_out() -> None:
     fixed_at_the_opening = words("""
         STATE ID ROUTE BACKEND TOTALS OPENED_NS OPENED_UNIX_NS KIND WRITE_STALL_NS CLOSE_NS IDLE_NS LIFETIME_NS FD
         MASKING PEER PING_AFTER_NS PONG_TIMEOUT_NS NETWORK ON_LOSS_CODE TLS EXPIRES_NS EXPIRY_CODE
-        HASH_KEY
+        HASH_KEY LONG_TEXTS
         """)
     found = {name.split()[-1] for name in touched if name}
     assert found | fixed_at_the_opening | ZERO_IN_A_CLEAN_ROW == IN_THE_ROW | REBUILT | ZERO_IN_A_CLEAN_ROW

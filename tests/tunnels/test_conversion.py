@@ -20,9 +20,8 @@ from gateway.tunnels.table.description import NOTHING, Description, Section
 from gateway.tunnels.table.fields import ESSENTIAL, REQUIRED, defaults, describe
 from gateway.tunnels.table.layout import SIDE_0, SIDE_CELLS, SIDES
 from gateway.tunnels.table.table import Table
-from gateway.tunnels.table.texts import texts_of
 
-from .other_layouts import bare, other
+from .other_layouts import bare, layout_5, other, sizes_of, texts_in
 from .row_cells import PACKAGE, numbered
 
 pytestmark = pytest.mark.either_build
@@ -65,25 +64,22 @@ def random_row(random: Random) -> list[int]:
 
 
 def with_texts(cells: list[int], random: Random) -> bytes:
-    """The whole row, with texts in it."""
-    row = bytearray(memoryview(layout_array(cells)).cast("B"))
-    for at, size in OWN.texts.values():
-        text = random.randbytes(random.choice([0, size, random.randrange(size + 1)]))
-        row[at : at + 2 + len(text)] = len(text).to_bytes(2, "little") + text
-    return bytes(row)
+    """The whole row, with texts in it, and behind it what of them is elsewhere."""
+    longest = random.random()  # in some rows all texts are short
+    texts = b""
+    for size in layout.TEXTS.values():
+        text = random.randbytes(int(longest * random.choice([0, size, random.randrange(size + 1)])))
+        texts += len(text).to_bytes(2, "little") + text
+    here, there = texts[: layout.TEXT_BYTES], texts[layout.TEXT_BYTES :]
+    cells = list(cells)
+    cells[layout.LONG_TEXTS] = len(there)
+    row = bytearray(layout_array(cells))
+    row[layout.TEXT_CELL * 8 : layout.TEXT_CELL * 8 + len(here)] = here
+    return bytes(row) + there + bytes(-len(there) % 8)
 
 
 def layout_array(cells: list[int]) -> bytes:
     return b"".join(cell.to_bytes(8, "little", signed=True) for cell in cells)
-
-
-def texts_in(description: Description, row: bytes) -> dict[str, bytes]:
-    found = {}
-    for name, (at, size) in description.texts.items():
-        length = int.from_bytes(row[at : at + 2], "little")
-        assert length <= size
-        found[name] = row[at + 2 : at + 2 + length]
-    return found
 
 
 # --- names ------------------------------------------------------------------------------------------------------------
@@ -134,9 +130,9 @@ def test_there_and_back_loses_nothing_that_both_have(random: Random) -> None:
     converted, unknown, is_tls = Conversion(OWN, theirs, default).row(1, 2, row)
     assert unknown is None
     assert is_tls == any(cells[OWN.row.names[f"{side} TLS"][0]] for side in SIDES)
-    assert len(converted) == theirs.row.cells
+    assert len(converted) >= theirs.row.cells
     for name, (at, _) in theirs.row.names.items():
-        if bare(name) in ("TOTALS", "PEER", "TLS"):
+        if bare(name) in ("TOTALS", "PEER", "TLS", "LONG_TEXTS"):
             continue
         if name in OWN.row.names:
             before = value_of(OWN, name, cells[OWN.row.names[name][0]])
@@ -146,20 +142,20 @@ def test_there_and_back_loses_nothing_that_both_have(random: Random) -> None:
     if "TOTALS" in theirs.row.names:
         assert converted[theirs.row.names["TOTALS"][0]] == theirs.totals.block(1, cells[layout.ROUTE])
     assert texts_in(theirs, converted.tobytes()) == {
-        name: text[: theirs.texts[name][1]] for name, text in texts_in(OWN, row).items()
+        name: text[: sizes_of(theirs)[name]] for name, text in texts_in(OWN, row).items()
     }
 
     back, unknown, is_tls_again = Conversion(theirs, OWN).row(1, 2, converted.tobytes())
     assert (unknown, is_tls_again) == (None, is_tls)
     expected = list(cells)
+    expected[layout.LONG_TEXTS] = back[layout.LONG_TEXTS]
     for name, (at, _) in OWN.row.names.items():
-        if name not in theirs.row.names and bare(name) != "TOTALS":
+        if name not in theirs.row.names and bare(name) not in ("TOTALS", "LONG_TEXTS"):
             expected[at] = defaults("row")[name] or 0
         if bare(name) == "PEER" and any(f"{side} PEER" not in theirs.row.names for side in SIDES):
             expected[at] = 0
     assert back.tolist()[: layout.TEXT_CELL] == expected[: layout.TEXT_CELL]
     assert texts_in(OWN, back.tobytes()) == texts_in(theirs, converted.tobytes())
-    texts_of(back.tobytes()[layout.TEXT_CELL * 8 :])
 
 
 @given(randoms)
@@ -374,15 +370,27 @@ def test_what_workers_say_of_themselves_is_kept(random: Random) -> None:
             assert again[at] == (block[at] if kept else defaults(section)[name]), name
 
 
-@pytest.mark.parametrize("name", OWN.texts)
+@pytest.mark.parametrize("name", layout.TEXTS)
 def test_a_length_that_cannot_be_is_cut_to_the_text(name: str) -> None:
     """A row that is read while it is written may have any."""
-    theirs = replace(OWN, texts={**OWN.texts, name: (OWN.texts[name][0], 5)})
-    row = bytearray(b"x" * layout.ROW_CELLS * 8)
-    at, _ = OWN.texts[name]
+    theirs = layout_5(OWN)
+    theirs = replace(theirs, texts={**theirs.texts, name: (theirs.texts[name][0], 5)})
+    row = bytearray(b"x" * theirs.row.cells * 8)
+    at, _ = theirs.texts[name]
     row[at : at + 2] = b"\xff\xff"
     converted = Conversion(theirs, OWN).row(0, 0, bytes(row)).cells.tobytes()
     assert texts_in(OWN, converted)[name] == b"xxxxx"
+
+
+@pytest.mark.parametrize("behind", [b"", b"y" * 8, b"y" * layout.LONG_TEXTS_CELLS * 8])
+def test_packed_lengths_that_cannot_be_are_cut(behind: bytes) -> None:
+    """All texts have any length, and the row any part of its long texts."""
+    row = b"\xff" * layout.ROW_CELLS * 8
+    converted = Conversion(OWN, OWN).row(0, 0, row + behind).cells
+    found = texts_in(OWN, converted.tobytes())
+    assert [len(found[name]) <= size for name, size in layout.TEXTS.items()] == [True] * len(layout.TEXTS)
+    assert found["client"] == b"\xff" * layout.TEXTS["client"]
+    assert 0 <= converted[layout.LONG_TEXTS] <= layout.LONG_TEXTS_BYTES
 
 
 def test_a_table_from_before_plain_requests_were_counted_has_none_in_flight() -> None:

@@ -277,6 +277,8 @@ def test_texts_are_kept(table: Table) -> None:
     for row in rows:
         slice_.write_texts(row, {name: text.encode() for name, text in texts.items()})
     assert table.texts(rows[0]) == table.texts(rows[1]) == texts
+    slice_.release(rows[0])
+    assert taken(slice_) == rows[0]
     slice_.write_texts(rows[0], {"host": b"short"})
     assert table.texts(rows[0]) == {**dict.fromkeys(TEXTS, ""), "host": "short"}
     assert table.texts(rows[1]) == texts

@@ -33,6 +33,7 @@ from gateway.tunnels.table.layout import (
     DIRTY,
     FREE,
     ID,
+    LONG_TEXTS,
     MAX_BACKENDS,
     MAX_ROUTES,
     ROW_CELLS,
@@ -331,7 +332,6 @@ class Mirrors:
         row = source.foreign.row(slot, number)
         if row is None:
             if cells[at + STATE] != FREE:
-                cells[at + STATE] = FREE
                 self._empty(at)
             return None
         converted, unknown, is_tls = source.conversion.row(slot, self._number(slot, at), row)
@@ -340,22 +340,27 @@ class Mirrors:
         )
         unknown = unknown or unknown_there
         state = converted[STATE]
-        if (cells[at + STATE], cells[at + ID]) != (state, converted[ID]):
+        if (cells[at + STATE], cells[at + ID], cells[at + LONG_TEXTS]) != (state, converted[ID], converted[LONG_TEXTS]):
             # As the owner of a row does: a reader that finds it live has found it whole.
             cells[at + STATE] = converted[STATE] = FREE
             if cells[at + ID] != converted[ID]:
                 self.table.wipe_sessions(at)
+            self.table.wipe_long_texts(at)
         if unknown is not None:
             converted[DIRTY] = 1
             unknown = unknown.split()[-1]
-        cells[at : at + ROW_CELLS] = converted
+        cells[at : at + ROW_CELLS] = converted[:ROW_CELLS]
+        if converted[LONG_TEXTS]:
+            self.table.write_long_texts(at, converted[ROW_CELLS:].tobytes())
         if keys and is_tls:
             self.table.write_sessions(at, sessions)
         cells[at + STATE] = state
         return unknown
 
     def _empty(self, row: int) -> None:
+        self.table.cells[row + STATE] = FREE
         self.table.wipe_sessions(row)
+        self.table.wipe_long_texts(row)
         self.table.cells[row : row + ROW_CELLS] = _EMPTY_ROW
 
     def _number(self, slot: int, row: int) -> int:

@@ -2,10 +2,11 @@
 
 * Cells of both layouts are copied. Cells that only the old layout has are dropped; cells that only the new one has get
   their default (``fields.py``). A table that lacks a cell without a default cannot be converted.
-* Named values (states, causes) are copied by name. Texts are cut if the new layout has less room for them.
+* Named values (states, causes) are copied by name, as are texts, whether packed or each in a place of its own. They are
+  cut if the new layout has less room for them.
 * Each count of a histogram goes to the bucket that contains the upper bound of its old bucket. Counts up to a bound of
   both layouts stay exact, and none is lost.
-* Positions within the table (``TOTALS``, ``PEER``, ``TLS``) are recomputed.
+* Positions within the table (``TOTALS``, ``PEER``, ``TLS``) are recomputed, and so is ``LONG_TEXTS``.
 * The sessions of a row are converted like the row, but only for a process that is to use their keys.
 
 If a row holds state that this layout cannot represent and that its byte streams depend on, it is converted for display
@@ -22,12 +23,13 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from gateway.tunnels.table import description
-from gateway.tunnels.table.description import Description, Section
+from gateway.tunnels.table.description import CELL_BYTES, Description, Section
 from gateway.tunnels.table.fields import defaults
 from gateway.tunnels.table.layout import SIDES
 from gateway.tunnels.table.mapping import map_table
+from gateway.tunnels.table.texts import LENGTH_BYTES, pack, unpack
 
-WORKED_OUT = frozenset({"TOTALS", "PEER", "TLS"})
+WORKED_OUT = frozenset({"TOTALS", "PEER", "TLS", "LONG_TEXTS"})
 
 
 class CannotConvert(ValueError):
@@ -38,6 +40,7 @@ class ConvertedRow(NamedTuple):
     """One row in the new layout."""
 
     cells: array[int]
+    """and those of its long texts, as in :meth:`Foreign.row`"""
     unknown: str | None
     """the cell that keeps the tunnel from being resumed; None for most"""
     is_tls: bool
@@ -133,11 +136,6 @@ class Conversion:
         """of backends; None if the old layout has none"""
         self._row = _Blocks(old, new, "row", default("row"))
         self._session = _Blocks(old, new, "session", default("session")) if old.session.cells else None
-        self._texts = [
-            (old.texts[name][0], at, min(size, old.texts[name][1]))
-            for name, (at, size) in new.texts.items()
-            if name in old.texts
-        ]
         self._route_at = old.row.names.get("ROUTE", (0, 1))[0]
         self._totals_at = new.row.names.get("TOTALS", (None, 1))[0]
         self._peers = _peers(old, new)
@@ -153,9 +151,10 @@ class Conversion:
 
         :param slot: of the row
         :param number: of the converted row in the slot
-        :param row: the whole row, texts included
+        :param row: the whole row, as :meth:`Foreign.row` returns it
         """
-        cells = memoryview(row).cast("q").tolist()
+        size = self.old.row.cells
+        cells = memoryview(row)[: size * CELL_BYTES].cast("q").tolist()
         converted, unknown = self._row.convert(cells)
         if self._totals_at is not None:
             route = cells[self._route_at]
@@ -168,11 +167,7 @@ class Conversion:
                 is_tls = True
                 converted[at] = self.new.session.block(slot, number) + session
         made = array("q", converted)
-        data = memoryview(made).cast("B")
-        for there, at, size in self._texts:
-            length = min(row[there] | row[there + 1] << 8, size)
-            data[at : at + 2] = length.to_bytes(2, "little")
-            data[at + 2 : at + 2 + length] = row[there + 2 : there + 2 + length]
+        _write_texts(self.new, made, _texts_of(self.old, row))
         return ConvertedRow(made, unknown, is_tls)
 
     def sessions(self, block: list[int]) -> tuple[list[int], str | None]:
@@ -180,6 +175,37 @@ class Conversion:
         if self._session is None:
             raise CannotConvert(f"the table of layout {self.old.version} has a TLS connection and no sessions")
         return self._session.convert(block)
+
+
+def _texts_of(described: Description, row: bytes) -> dict[str, bytes]:
+    """The texts of a row, by name. :param row: as :meth:`Foreign.row` returns it"""
+    packed = described.packed
+    if packed is None:
+        return {
+            name: unpack(row[at : at + LENGTH_BYTES + size], (size,))[0] for name, (at, size) in described.texts.items()
+        }
+    data = row[packed.at : packed.at + packed.size] + row[described.row.cells * CELL_BYTES :]
+    found = unpack(data, [size for _, size in packed.texts])
+    return {name: text for (name, _), text in zip(packed.texts, found, strict=True)}
+
+
+def _write_texts(described: Description, row: array[int], texts: Mapping[str, bytes]) -> None:
+    """Write texts into a row whose other cells are converted, and append the cells of its long texts."""
+    packed = described.packed
+    if packed is None:
+        for name, (at, size) in described.texts.items():
+            _put(row, at, pack([(texts.get(name, b""), size)]))
+        return
+    whole = pack([(texts.get(name, b""), size) for name, size in packed.texts])
+    there = whole[packed.size :]
+    _put(row, packed.at, whole[: packed.size])
+    row[described.row.names["LONG_TEXTS"][0]] = len(there)
+    row.frombytes(there + bytes(-len(there) % CELL_BYTES))
+
+
+def _put(row: array[int], at: int, data: bytes) -> None:
+    """:param at: where in the row, in bytes"""
+    memoryview(row).cast("B")[at : at + len(data)] = data
 
 
 class Foreign:
@@ -197,6 +223,7 @@ class Foreign:
             self._state = described.row.names["STATE"][0]
             self._id = described.row.names["ID"][0]
             self._free = described.values["STATE"]["FREE"]
+            self._long = described.row.names["LONG_TEXTS"][0] if described.packed is not None else None
         except KeyError as error:
             raise CannotConvert(f"the table of layout {described.version} has no {error.args[0]}") from None
         self.fd = os.dup(fd)
@@ -230,12 +257,19 @@ class Foreign:
         return self.block(self.description.session, slot, number)
 
     def row(self, slot: int, number: int) -> bytes | None:
-        """A row by its number in the slot; None if it is free, or changed while it was read."""
+        """A row by its number in the slot, and behind it the cells of its long texts that are in use.
+
+        :returns: None if it is free, or changed while it was read
+        """
         at = self.description.row.block(slot, number)
         state, tunnel = self.cells[at + self._state], self.cells[at + self._id]
         if state == self._free:
             return None
         row = self.cells[at : at + self.description.row.cells].tobytes()
+        if self._long is not None and (size := self.cells[at + self._long]) > 0:
+            there = self.description.long_texts.block(slot, number)
+            cells = min(-(-size // CELL_BYTES), self.description.long_texts.cells)
+            row += self.cells[there : there + cells].tobytes()
         whole = (state, tunnel) == (self.cells[at + self._state], self.cells[at + self._id])
         return row if whole else None
 

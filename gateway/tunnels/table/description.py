@@ -48,6 +48,18 @@ class Section:
 
 
 @dataclass(frozen=True)
+class PackedTexts:
+    """Texts of a row that are packed one after another (``texts.py``)."""
+
+    at: int
+    """where they begin in the row, in bytes"""
+    size: int
+    """how many bytes are in the row; ``LONG_TEXTS`` more are in its block of long texts"""
+    texts: tuple[tuple[str, int], ...]
+    """their names in order, each with the most bytes it may have"""
+
+
+@dataclass(frozen=True)
 class Description:
     """Description of one table."""
 
@@ -65,7 +77,12 @@ class Description:
     session: Section
     """blocks as many as rows, each with the sessions of a row's sides; without cells in a table from before TLS"""
     texts: Mapping[str, tuple[int, int]]
-    """place of each text's length in a row, in bytes, and the most bytes the text behind it may have"""
+    """place of each text's length in a row, in bytes, and the most bytes the text behind it may have. Where texts are
+    packed, only the first has a place of its own, for programs that know no packed texts"""
+    packed: PackedTexts | None
+    """None in a table from before texts were packed"""
+    long_texts: Section
+    """blocks as many as rows; without cells in a table from before texts were packed"""
     values: Mapping[str, Mapping[str, int]]
     """names of values, by the name of the cell without its side"""
     bounds: Mapping[str, tuple[int, ...]]
@@ -77,7 +94,7 @@ class Description:
     @property
     def size_bytes(self) -> int:
         """Of the table."""
-        return max(self.row.end(self.slots), self.session.end(self.slots)) * CELL_BYTES
+        return max(section.end(self.slots) for section in (self.row, self.session, self.long_texts)) * CELL_BYTES
 
     def dump(self) -> bytes:
         """As JSON, for :meth:`load`. Equal descriptions give equal bytes."""
@@ -96,6 +113,8 @@ class Description:
             found[name] = getattr(self, name)
         for name in ("texts", "bounds"):
             found[name] = {key: list(value) for key, value in getattr(self, name).items()}
+        if self.packed is not None:
+            found["packed"] = [self.packed.at, self.packed.size, [list(text) for text in self.packed.texts]]
         found["values"] = {key: dict(value) for key, value in self.values.items()}
         return json.dumps(found, separators=(",", ":"), sort_keys=True).encode("ascii")
 
@@ -120,6 +139,8 @@ class Description:
                 row=_section(found["row"]),
                 session=_section(found["session"]) if "session" in found else NOTHING,
                 texts={name: _place(place) for name, place in found["texts"].items()},
+                packed=_packed(found["packed"]) if "packed" in found else None,
+                long_texts=_section(found["long_texts"]) if "long_texts" in found else NOTHING,
                 values={
                     cell: {name: _whole(value, -(2**63)) for name, value in names.items()}
                     for cell, names in found["values"].items()
@@ -136,7 +157,7 @@ class Description:
 
     def _check(self) -> None:
         """:raises Undescribed: a part lies outside of what contains it"""
-        for section in (getattr(self, name) for name in _SECTIONS if name != "session"):
+        for section in (getattr(self, name) for name in _SECTIONS if name not in ("session", "long_texts")):
             if section.end(1 if section in (self.header, self.states) else self.slots) > self.row.end(self.slots):
                 raise Undescribed("the table's description is damaged: a section lies behind the last one")
         for section in (getattr(self, name) for name in _SECTIONS):
@@ -145,9 +166,13 @@ class Description:
                     raise Undescribed("the table's description is damaged: a cell lies outside of its block")
         if self.session.count not in (0, self.row.count):
             raise Undescribed("the table's description is damaged: it has not as many pairs of sessions as rows")
-        for at, size in self.texts.values():
-            if at + 2 + size > self.row.cells * CELL_BYTES:
-                raise Undescribed("the table's description is damaged: a text lies outside of its row")
+        if self.long_texts.count not in (0, self.row.count):
+            raise Undescribed("the table's description is damaged: it has not as many blocks of long texts as rows")
+        ends = [at + 2 + size for at, size in self.texts.values()]
+        if self.packed is not None:
+            ends.append(self.packed.at + self.packed.size)
+        if max(ends, default=0) > self.row.cells * CELL_BYTES:
+            raise Undescribed("the table's description is damaged: a text lies outside of its row")
         for name, bounds in self.bounds.items():
             if any(before >= after for before, after in pairwise(bounds)):
                 raise Undescribed(f"the table's description is damaged: bounds of {name} do not rise")
@@ -158,7 +183,7 @@ class Description:
                     raise Undescribed(f"the table's description is damaged: {name} has not as many cells as buckets")
 
 
-_SECTIONS = ("header", "worker", "backend", "totals", "states", "row", "session")
+_SECTIONS = ("header", "worker", "backend", "totals", "states", "row", "session", "long_texts")
 NOTHING = Section(0, 0, 0, {})
 """A section that a table does not have."""
 
@@ -202,6 +227,11 @@ def _whole(value: Any, least: int = 0) -> int:
 def _place(value: Any) -> tuple[int, int]:
     at, size = value
     return _whole(at), _whole(size)
+
+
+def _packed(value: Any) -> PackedTexts:
+    at, size, texts = value
+    return PackedTexts(_whole(at), _whole(size), tuple((str(name), _whole(most)) for name, most in texts))
 
 
 def _section(found: dict[str, Any]) -> Section:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from gateway.protocol import scanner_state
 from gateway.protocol.tls import state as tls_state
 from gateway.tunnels.table import layout
-from gateway.tunnels.table.description import Description, Section
+from gateway.tunnels.table.description import Description, PackedTexts, Section
 from gateway.tunnels.table.layout import GAP_BOUNDS_NS, NEVER, RTT_BOUNDS_NS, SECOND, SIDES
 
 SLOTS_PER_WORKER = 2
@@ -94,6 +94,7 @@ ROW: Defaults = {
     "EXPIRES_NS": NEVER,
     "EXPIRY_CODE": 0,
     "HASH_KEY": 0,
+    "LONG_TEXTS": 0,  # computed: see conversion.py
 }
 SIDE: Defaults = {
     "FD": -1,  # rewritten, as is INTEREST
@@ -206,11 +207,8 @@ def describe(workers: int, rows_per_worker: int) -> Description:
     totals = _cells(ROUTE_TOTALS)
     for side, name in enumerate(SIDES):
         totals |= _cells(TOTALS, name, side * layout.TOTAL_CELLS)
-    texts = {}
-    at = layout.TEXT_CELL * layout.CELL_BYTES
-    for name, size in layout.TEXTS.items():
-        texts[name] = (at, size)
-        at += 2 + size
+    text_at = layout.TEXT_CELL * layout.CELL_BYTES
+    first, size = next(iter(layout.TEXTS.items()))
     header = Section(0, layout.HEADER_CELLS, 1, _cells(HEADER))
     worker = Section(layout.HEADER_CELLS, layout.WORKER_CELLS, 1, _cells(WORKER))
     backend = Section(worker.end(slots), layout.BACKEND_CELLS, layout.MAX_BACKENDS, _cells(BACKEND))
@@ -218,7 +216,7 @@ def describe(workers: int, rows_per_worker: int) -> Description:
     states = Section(of_routes.end(slots), layout.STATE_CELLS, layout.MAX_BACKENDS, _cells(BACKEND_STATE))
     rows = Section(states.end(1), layout.ROW_CELLS, rows_per_worker, row)
     sessions = Section(
-        -(-rows.end(slots) // layout.PAGE_CELLS) * layout.PAGE_CELLS,
+        _next_page(rows.end(slots)),
         layout.SESSIONS_CELLS,
         rows_per_worker,
         {
@@ -227,6 +225,7 @@ def describe(workers: int, rows_per_worker: int) -> Description:
             for name, place in _cells(SESSION, called, side * tls_state.SESSION_CELLS).items()
         },
     )
+    long_texts = Section(_next_page(sessions.end(slots)), layout.LONG_TEXTS_CELLS, rows_per_worker, {})
     bounds = {"T_GAPS": GAP_BOUNDS_NS, "T_RTTS": RTT_BOUNDS_NS}
     return Description(
         version=layout.VERSION,
@@ -239,11 +238,17 @@ def describe(workers: int, rows_per_worker: int) -> Description:
         states=states,
         row=rows,
         session=sessions,
-        texts=texts,
+        texts={first: (text_at, size)},  # for programs that know no packed texts
+        packed=PackedTexts(text_at, layout.TEXT_BYTES, tuple(layout.TEXTS.items())),
+        long_texts=long_texts,
         values=VALUES,
         bounds=bounds,
         essential=ESSENTIAL,
     )
+
+
+def _next_page(cell: int) -> int:
+    return -(-cell // layout.PAGE_CELLS) * layout.PAGE_CELLS
 
 
 def defaults(section: str) -> dict[str, int | None]:

@@ -3,7 +3,7 @@
 The table is a run of 64-bit cells in one ``memfd``, mapped by the supervisor and by all workers::
 
     header | a block per slot | a block per slot and backend | totals per slot and route | states of backends | rows |
-    sessions
+    sessions | long texts
 
 A worker runs in a *slot*. Each worker has two, since the old and the new one run side by side during an upgrade.
 
@@ -13,6 +13,10 @@ of a tunnel belongs here and nowhere else: what is in the row survives the worke
 
 Each row has room for two *sessions*, one for each side that uses TLS (``protocol/tls/state.py`` lists their cells).
 They lie in pages of their own behind all rows, so plain tunnels cost no memory for them.
+
+The *texts* of a tunnel are packed into the rest of its row (``texts.py``). Those of most tunnels fit. What does not is
+in the row's block of *long texts*, in pages of their own as well: they must not even be read unless ``LONG_TEXTS`` says
+that there is something, since reading a page allocates it.
 
 Cells may move, come and go: ``fields.py`` lists them by name, each table describes itself (``description.py``), and an
 upgrade to a program with another layout copies by name (``conversion.py``). Any change here increments ``VERSION`` and
@@ -28,7 +32,7 @@ from select import EPOLLET, EPOLLIN, EPOLLPRI, EPOLLRDHUP, EPOLLRDNORM
 from gateway.protocol.scanner_state import OPCODES, SCANNER_CELLS
 from gateway.protocol.tls.state import SESSION_CELLS
 
-VERSION = 5
+VERSION = 6
 """Of this layout. A process must convert a table of any other version, or leave it alone."""
 
 CELL_BYTES = 8
@@ -139,7 +143,8 @@ ROUTE_CELLS = T_FAULTS + 1  # whole cache lines
     EXPIRES_NS,  # when the client's credentials expire, and the tunnel with them; NEVER for not
     EXPIRY_CODE,  # close code for the client then; 0 for SERVICE_RESTART
     HASH_KEY,  # what consistent_hash went by when the tunnel opened (routing/upstream.py); 0 for nothing
-) = range(27)
+    LONG_TEXTS,  # how many bytes of its texts are in its block of long texts; written before those are
+) = range(28)
 SIDE_0 = 32  # the client's fields
 SIDE_CELLS = 56
 # Of each side, as offsets from SIDE_0 or SIDE_0 + SIDE_CELLS:
@@ -182,8 +187,9 @@ SCANNER = 8  # of the stream that comes from this side, SCANNER_CELLS
     MESSAGE_BURST_NS,  # time that it may be ahead
     NEXT_MESSAGE_NS,  # when its next message would be due at the permitted rate; see limiting.py
 ) = range(SCANNER + SCANNER_CELLS, SCANNER + SCANNER_CELLS + 25)
-ROW_CELLS = 208
+ROW_CELLS = 168  # whole cache lines
 TEXT_CELL = SIDE_0 + 2 * SIDE_CELLS  # texts fill the rest of the row
+TEXT_BYTES = (ROW_CELLS - TEXT_CELL) * CELL_BYTES
 SESSIONS_CELLS = 2 * SESSION_CELLS  # of one row: the client's session, then the backend's
 
 NO_OWNER = 0  # in place of a row: the header is there
@@ -247,6 +253,8 @@ CAUSES = (
 
 # Texts of a row: name and size in bytes. Longer texts are cut. Each is preceded by two bytes of length.
 TEXTS = {"client": 48, "host": 94, "path": 254, "subprotocol": 46, "request_id": 60}
+LONG_TEXTS_BYTES = sum(TEXTS.values()) + 2 * len(TEXTS) - TEXT_BYTES  # of one row, at most
+LONG_TEXTS_CELLS = -(-LONG_TEXTS_BYTES // 64) * 8  # of one row: whole cache lines
 
-if SIDE_CELLS <= NEXT_MESSAGE_NS or sum(TEXTS.values()) + 2 * len(TEXTS) > (ROW_CELLS - TEXT_CELL) * CELL_BYTES:
+if SIDE_CELLS <= NEXT_MESSAGE_NS or min(TEXT_BYTES, LONG_TEXTS_BYTES) <= 0:
     raise AssertionError("the table's layout overlaps itself")

@@ -46,7 +46,7 @@ from gateway.tunnels.table.layout import (
     W_LAST_ID,
 )
 from gateway.tunnels.table.table import Table
-from gateway.tunnels.table.texts import TEXT_BYTES, write_texts
+from gateway.tunnels.table.texts import packed
 
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 _BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot; likewise the next
@@ -141,6 +141,7 @@ class Slice:
         """Copy the row of a tunnel from another worker, its id included; None if the slice is full.
 
         :param cells: the row without its texts. The caller writes ``STATE`` when it serves the tunnel
+        :param texts: packed
         :param sessions: of both sides, if one uses TLS
         """
         row = self.allocate(cells[ROUTE], cells[BACKEND])
@@ -153,8 +154,7 @@ class Slice:
         self._check_sessions(row)
         if sessions is not None:
             self.table.write_sessions(row, sessions)
-        at = (row + TEXT_CELL) * CELL_BYTES
-        self.table.bytes[at : at + TEXT_BYTES] = texts
+        self.table.write_texts(row, texts)
         return row
 
     def _check_sessions(self, row: int) -> None:
@@ -248,11 +248,12 @@ class Slice:
         self.cells[self.table.backend_at(self.slot, backend) + B_CONNECT_NS] = now if ok else -now
 
     def write_texts(self, row: int, texts: Mapping[str, bytes]) -> None:
-        """Write the texts of a row, named as in ``layout.TEXTS``; those that do not fit are cut."""
-        write_texts(self.table.bytes, (row + TEXT_CELL) * CELL_BYTES, texts)
+        """Write the texts of a reserved row, once, named as in ``layout.TEXTS``; those that do not fit are cut."""
+        self.table.write_texts(row, packed(texts))
 
     def _empty(self, row: int) -> None:
         self.table.wipe_sessions(row)
+        self.table.wipe_long_texts(row)
         self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
         self.cells[row + DEADLINE_NS] = NEVER
 

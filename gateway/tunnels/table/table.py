@@ -32,6 +32,9 @@ from gateway.tunnels.table.layout import (
     H_WORKERS,
     HEADER_CELLS,
     LIVE,
+    LONG_TEXTS,
+    LONG_TEXTS_BYTES,
+    LONG_TEXTS_CELLS,
     MAX_BACKENDS,
     MAX_ROUTES,
     ROUTE_CELLS,
@@ -45,6 +48,7 @@ from gateway.tunnels.table.layout import (
     T_FAULTS,
     T_INTERVAL_NS,
     T_REQUESTS,
+    TEXT_BYTES,
     TEXT_CELL,
     TEXTS,
     TLS,
@@ -55,10 +59,11 @@ from gateway.tunnels.table.layout import (
     WORKER_CELLS,
 )
 from gateway.tunnels.table.mapping import map_table
-from gateway.tunnels.table.texts import TEXT_BYTES, texts_of
+from gateway.tunnels.table.texts import texts_of
 
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 _NO_SESSIONS = memoryview(bytes(SESSIONS_CELLS * CELL_BYTES)).cast("q")
+_NO_LONG_TEXTS = bytes(LONG_TEXTS_CELLS * CELL_BYTES)
 _BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot; likewise the next
 _ROUTES_CELLS = MAX_ROUTES * ROUTE_CELLS
 
@@ -92,6 +97,7 @@ class Table:
         self._states_at = found.states.at
         self._rows_at = found.row.at
         self._sessions_at = found.session.at
+        self._long_texts_at = found.long_texts.at
         self._backend_blocks = range(self._backends_at, found.backend.end(found.slots), _BACKENDS_CELLS)
 
     @classmethod
@@ -226,6 +232,7 @@ class Table:
         for row in range(first, first + cells[block + W_HIGH_ROWS] * ROW_CELLS, ROW_CELLS):
             cells[row + STATE] = FREE
             self.wipe_sessions(row)
+            self.wipe_long_texts(row)
             cells[row : row + ROW_CELLS] = _EMPTY_ROW
         cells[block + W_HIGH_ROWS] = 0
         cells[block + W_READY] = 0
@@ -239,6 +246,7 @@ class Table:
         self.forget_requests(slot, routes, backends)
         self._free_memory(first, ROW_CELLS)
         self._free_memory(self.session_at(first, 0), SESSIONS_CELLS)
+        self._free_memory(self.long_texts_at(first), LONG_TEXTS_CELLS)
 
     def _free_memory(self, first: int, size: int) -> None:
         """Free the pages of a slot's blocks, which are empty. :param first: cell. :param size: cells of a block"""
@@ -313,6 +321,38 @@ class Table:
             at = self.session_at(row, 0)
             self.cells[at : at + SESSIONS_CELLS] = _NO_SESSIONS
 
+    # --- texts --------------------------------------------------------------------------------------------------------
+
+    def long_texts_at(self, row: int) -> int:
+        """The first cell of the long texts of a row. :param row: its first cell"""
+        return self._long_texts_at + (row - self._rows_at) // ROW_CELLS * LONG_TEXTS_CELLS
+
+    def write_texts(self, row: int, packed: bytes) -> None:
+        """Write the texts of a row that nobody reads yet, and that has none. :param packed: as :func:`texts.packed`"""
+        at = (row + TEXT_CELL) * CELL_BYTES
+        if len(packed) > TEXT_BYTES:
+            there, packed = packed[TEXT_BYTES:], packed[:TEXT_BYTES]
+            self.cells[row + LONG_TEXTS] = len(there)  # first, so that they are wiped with the row
+            self.write_long_texts(row, there)
+        self.bytes[at : at + len(packed)] = packed
+
+    def write_long_texts(self, row: int, texts: bytes) -> None:
+        """Write the long texts of a row whose ``LONG_TEXTS`` is set already."""
+        at = self.long_texts_at(row) * CELL_BYTES
+        self.bytes[at : at + len(texts)] = texts
+
+    def wipe_long_texts(self, row: int) -> None:
+        """Zero the long texts of a free row, if it has any; otherwise the pages of long texts are not touched."""
+        if self.cells[row + LONG_TEXTS]:
+            self.write_long_texts(row, _NO_LONG_TEXTS)
+
+    def _long_texts(self, row: int, size: int) -> bytes:
+        """:param size: what ``LONG_TEXTS`` says, which is anything in a corrupt row"""
+        if size <= 0:
+            return b""
+        at = self.long_texts_at(row) * CELL_BYTES
+        return bytes(self.bytes[at : at + min(size, LONG_TEXTS_BYTES)])
+
     # --- copies -------------------------------------------------------------------------------------------------------
 
     def texts(self, row: int) -> dict[str, str]:
@@ -322,10 +362,10 @@ class Table:
     def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
         """As :meth:`copy_of` without the sessions, for callers that read only a few cells."""
         data = bytes(self.bytes[row * CELL_BYTES : (row + ROW_CELLS) * CELL_BYTES])
-        return memoryview(data).cast("q"), data[TEXT_CELL * CELL_BYTES :]
+        cells = memoryview(data).cast("q")
+        return cells, data[TEXT_CELL * CELL_BYTES :] + self._long_texts(row, cells[LONG_TEXTS])
 
     def copy_of(self, row: int) -> tuple[list[int], bytes, Sequence[int] | None]:
-        """A row's cells, separately its texts as bytes, for :func:`texts.texts_of`, and its :meth:`sessions`."""
-        at = (row + TEXT_CELL) * CELL_BYTES
-        texts = bytes(self.bytes[at : at + TEXT_BYTES])
-        return self.cells[row : row + TEXT_CELL].tolist(), texts, self.sessions(row)
+        """A row's cells, separately its packed texts, for :func:`texts.texts_of`, and its :meth:`sessions`."""
+        cells, texts = self.snapshot(row)
+        return cells[:TEXT_CELL].tolist(), texts, self.sessions(row)
