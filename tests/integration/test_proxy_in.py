@@ -30,7 +30,7 @@ from tests.protocol.proxy import (
 )
 from tests.support.backends import Web
 from tests.support.certificates import Authority
-from tests.support.deadline import within
+from tests.support.deadline import turn, within
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Gateway, route, to_one
 from tests.support.ports import free_port
@@ -398,7 +398,7 @@ async def test_many_at_once_are_not_mixed_up(start_gateway: StartGateway, web: W
         client = await connect(gateway.address)
         cut = chance.randrange(len(header))
         await client.send(header[:cut])
-        await asyncio.sleep(0)
+        await turn()
         await client.send(header[cut:] + request(f"/{number}"))
         assert fields_of((await client.answer()).body)["X-Forwarded-For"] == host
         assert await forwarded(client, request(f"/{number}/again")) == host
