@@ -8,16 +8,13 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
 import click
 
 from gateway.cli.options import load_admin_or_exit
 from gateway.cli.output import visible
-
-if TYPE_CHECKING:
-    from gateway.config import Admin
 
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"
 PATIENCE_SECONDS = 10.0
@@ -94,16 +91,21 @@ def address_of(config_path: str, admin: str | None, status: int = 2) -> AdminAdd
 
     :param status: exit status if the configuration's admin address cannot be read
     """
-    return _named(admin) if admin is not None else _configured(load_admin_or_exit(config_path, status))
+    token = _token_given()
+    if admin is not None:
+        return AdminAddress(admin, token)  # the configuration's token is not sent there
+    configured = load_admin_or_exit(config_path, status, token)
+    return AdminAddress(str(configured.address), configured.token)
 
 
-def _named(admin: str) -> AdminAddress:
-    """One given on the command line. The configuration's token is not sent there."""
-    return AdminAddress(admin, os.environ.get(TOKEN_VARIABLE) or None)
+def _token_given() -> str | None:
+    """The environment's token. :raises click.UsageError: it is none, and could not be sent"""
+    from gateway.config.admin_token import parse_token  # imports pydantic
 
-
-def _configured(admin: Admin) -> AdminAddress:
-    return AdminAddress(str(admin.address), os.environ.get(TOKEN_VARIABLE) or admin.token)
+    try:
+        return parse_token(os.environ.get(TOKEN_VARIABLE))
+    except ValueError as error:
+        raise click.UsageError(f"{TOKEN_VARIABLE} {error}.") from None
 
 
 def wait_until_gone(address: AdminAddress) -> None:

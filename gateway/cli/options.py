@@ -25,10 +25,13 @@ config_option: Callable[[Callable[..., Any]], Callable[..., Any]] = click.option
 )
 
 
-def load_admin_or_exit(path: str, status: int) -> Admin:
-    """Load the admin section; print every error and exit with ``status`` if it cannot be read."""
+def load_admin_or_exit(path: str, status: int, token: str | None = None) -> Admin:
+    """Load the admin section; print every error and exit with ``status`` if it cannot be read.
+
+    :param token: in place of the one in the file
+    """
     try:
-        return load_admin(path)
+        return load_admin(path, token=token)
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(status)

@@ -46,7 +46,7 @@ class ForwardAuth(Section):
     def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
         """Yield authorities that verify nothing, and fields that are copied twice."""
         url = value_of(written, "url")
-        if value_of(written, "ca") is not None and isinstance(url, str) and url.startswith("http:"):
+        if value_of(written, "ca") is not None and isinstance(url, str) and url.lower().startswith("http:"):
             yield Conflict(("ca",), BadKey("`url` is not https", "`url: https://…`, or no `ca`"))
         names = [(("copy", at), name.lower()) for at, name in items_of(written.get("copy")) if isinstance(name, str)]
         yield from repeated(names, _copied_twice)

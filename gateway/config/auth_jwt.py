@@ -1,5 +1,6 @@
 """Signed tokens (RFC 7515, RFC 7519): how they are verified, where they are found, what the backend gets of them."""
 
+import math
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
 from typing import Annotated, Literal, get_args
@@ -96,11 +97,14 @@ def _parse_leeway(value: object) -> float:
 
 
 def _parse_requirement(value: object) -> object:
-    if isinstance(value, str | bool | int | float) or (
-        isinstance(value, list | tuple) and value and all(isinstance(item, str | bool | int | float) for item in value)
-    ):
-        return value
-    raise BadValue(f"expected what a claim must be, found {found(value)}", "text, a number, or a list of choices")
+    choices = value if isinstance(value, list | tuple) else [value]
+    if not choices or not all(isinstance(choice, str | int) or _is_number(choice) for choice in choices):
+        raise BadValue(f"expected what a claim must be, found {found(value)}", "text, a number, or a list of choices")
+    return value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)  # JSON has no others
 
 
 def _expiry(value: object) -> object:

@@ -1,18 +1,20 @@
 """How much a client may do on a route."""
 
 import math
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Annotated
 
 from pydantic import Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.errors import BadValue
-from gateway.config.section import Section
+from gateway.config.section import Conflict, Section
 from gateway.config.sizes import SIZE_JSON_SCHEMA, parse_size
 from gateway.config.words import found, number
 
 _SLOWEST, _FASTEST = 0.001, 1_000_000
 _MOST_BURST = 10_000_000
+_LONGEST_REFILL_SECONDS = 365 * 86400  # workers count in nanoseconds, in 63 bits
 _LEAST_FRAME_BYTES = 125  # control frames always pass: RFC 6455 section 5.5 bounds them by that
 _MOST_FRAME_BYTES = 1 << 50
 
@@ -38,6 +40,18 @@ Rate = Annotated[
 Burst = Annotated[int, Strict(), Field(ge=1, le=_MOST_BURST)]
 
 
+def _too_large(written: Mapping[str, object], key: str) -> Iterator[Conflict]:
+    """Yield a burst that takes too long to come back. :param key: of the rate"""
+    burst = written.get("burst")
+    try:
+        most = parse_rate(written.get(key)) * _LONGEST_REFILL_SECONDS
+    except BadValue:
+        return  # reported by its validator
+    if isinstance(burst, int) and most < burst <= _MOST_BURST:
+        message = f"at this rate, a burst of {burst} takes more than a year to come back"
+        yield Conflict(("burst",), BadValue(message, f"at most {int(most)}"))
+
+
 class HandshakeRate(Section):
     """How often a client may ask for an upgrade."""
 
@@ -45,6 +59,11 @@ class HandshakeRate(Section):
     burst: Burst | None = Field(
         default=None, description="How many may come at once after a pause; one second's worth by default"
     )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield a burst that is no limit at this rate."""
+        yield from _too_large(written, "per_client")
 
 
 class MessageRate(Section):
@@ -54,6 +73,11 @@ class MessageRate(Section):
     burst: Burst | None = Field(
         default=None, description="How many may come at once after a pause; one second's worth by default"
     )
+
+    @classmethod
+    def conflicts(cls, written: Mapping[str, object]) -> Iterator[Conflict]:
+        """Yield a burst that is no limit at this rate."""
+        yield from _too_large(written, "per_tunnel")
 
 
 class Limits(Section):

@@ -26,23 +26,30 @@ def load(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None)
     return _load(os.fspath(path), environ)[0]
 
 
-def load_admin(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> Admin:
+def load_admin(
+    path: str | os.PathLike[str], environ: Mapping[str, str] | None = None, token: str | None = None
+) -> Admin:
     """Return the admin section of the file at `path`, even if other parts of the file are wrong.
 
     :param path: also the file's name in messages
     :param environ: variables for `${VAR}`; by default this process's environment
+    :param token: in place of the one in the file, which may then refer to variables that are not set
     :raises ConfigError: the file, or its admin section, cannot be read; has all mistakes
     """
     environ = os.environ if environ is None else environ
     try:
-        return load(path, environ).admin
+        admin = load(path, environ).admin
+        return admin if token is None else admin.model_copy(update={"token": token})
     except ConfigError as error:
         tree = read_tree(_read(os.fspath(path)), environ)
         data = tree.data if isinstance(tree.data, Mapping) else {"admin": None}
-        if any(key[:1] == ("admin",) for key in tree.unread):
+        if any(key[:1] == ("admin",) and (token is None or key != ("admin", "token")) for key in tree.unread):
             raise
+        section = data.get("admin", {})
+        if token is not None and isinstance(section, Mapping):
+            section = {**section, "token": token}
         try:
-            return Admin.model_validate(data.get("admin", {}))
+            return Admin.model_validate(section)
         except ValidationError:
             raise error from None
 

@@ -8,7 +8,7 @@ from gateway.config.words import found, quoted
 
 
 def parse_url(value: object, example: str) -> str:
-    """Check an http or https URL and return it.
+    """Check an http or https URL and return it, its scheme in lower case.
 
     :param example: for error messages
     :raises BadValue: it is none, or has a user, a password or a fragment
@@ -29,7 +29,7 @@ def parse_url(value: object, example: str) -> str:
     if port == 0:
         raise BadValue(f"{quoted(value)} has the port 0", f"such as {example}")
     address_of(value)
-    return value
+    return parts.scheme + value[len(parts.scheme) :]
 
 
 def address_of(url: str) -> Address:

@@ -26,7 +26,7 @@ class Checked(Protocol):
 
 
 class Checking:
-    """Waits for the answer, in place of an exchange or an upgrade (``Task`` in ``edge/client.py``)."""
+    """Waits for the verdict, in place of an exchange or an upgrade (``Task`` in ``edge/client.py``)."""
 
     __slots__ = ("_cancel", "_client", "_over", "_request")
 

@@ -64,8 +64,8 @@ class Limiting:
         self._crowded = Seldom(log.warning)
         missed = Seldom(log.warning)
         share.lock.on_missed = lambda: missed(
-            "worker %d: went on without the lock on a client's counts, since another worker holds it for long:"
-            " limits for each client may be exceeded",
+            "worker %d: could not lock a client's counts, as another worker has held the lock for too long; that client"
+            " may exceed its limits",
             self._slot,
         )
 
@@ -84,7 +84,12 @@ class Limiting:
         uncounted = self._rows.uncounted
         self._rows.use(self.most_tunnels.keys())
         if more := self._rows.uncounted - uncounted:
-            self._crowded("worker %d: %d tunnels are not counted for their clients, for lack of room", self._slot, more)
+            self._crowded(
+                "worker %d: no room to count %d tunnels: their clients may exceed tunnels_per_client;"
+                " raise max_tunnels",
+                self._slot,
+                more,
+            )
 
     def take_handshake(self, request: Asking) -> None:
         """Count an upgrade that a client asks for. :raises Refused: it has asked too often; this one does not count"""
@@ -140,7 +145,7 @@ class Limiting:
 
     def _no_room(self, request: Asking, limit: int) -> Refused:
         """Every place where this client could be counted is taken by a client with tunnels."""
-        self._crowded("worker %d: a client was refused, for lack of room to count it: raise max_tunnels", self._slot)
+        self._crowded("worker %d: refused a client, as there is no room to count it; raise max_tunnels", self._slot)
         return self._counted(request, limit, "this gateway cannot count another client now", RETRY_AFTER_SECONDS)
 
     def _counted(self, request: Asking, limit: int, why: str, seconds: int) -> Refused:

@@ -46,7 +46,11 @@ def count_tunnels(quotas: Quotas, table: Table, slots: Collection[int], config: 
         rows = CountedRows(quotas.share(slot), table, slot, Trust(()).address_of)
         rows.use(routes)
         if rows.uncounted:
-            log.warning("slot %d: %d tunnels are not counted for their clients, for lack of room", slot, rows.uncounted)
+            log.warning(
+                "slot %d: no room to count %d tunnels: their clients may exceed tunnels_per_client; raise max_tunnels",
+                slot,
+                rows.uncounted,
+            )
 
 
 def limited_routes(config: Config, registry: Registry) -> frozenset[int]:

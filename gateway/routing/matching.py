@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from ipaddress import AddressValueError, IPv6Address
 from typing import NamedTuple
 
 from gateway.config.settings import Match
@@ -76,8 +77,16 @@ class Subject(NamedTuple):
 def _host_of(field: bytes) -> str:
     host = field.decode("latin-1").lower()
     if host.startswith("["):
-        return host.partition("]")[0] + "]"
+        return f"[{_ipv6(host[1:].partition(']')[0])}]"
     return host.partition(":")[0].removesuffix(".")
+
+
+def _ipv6(text: str) -> str:
+    """An address in the form that the configuration has it in (RFC 5952)."""
+    try:
+        return str(IPv6Address(text))
+    except AddressValueError:
+        return text
 
 
 def _tokens(values: tuple[bytes, ...]) -> list[str]:

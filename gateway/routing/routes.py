@@ -146,7 +146,7 @@ class Routes:
                 raise BadHead(400, "dot segments in the request target that lead servers to different paths")
             access = self._access[route.name]
             if any(self._spellings.is_evasive(each, access) for each in (subject, *others)):
-                raise BadHead(400, "a spelling of a path that some servers take for one with other rules")
+                raise BadHead(400, "a spelling of a path or host that some servers take for one with other rules")
             rewritten = None if route.rewrite is None else route.rewrite(subject.path)
             found = Found(route, subject.host, asked.path.decode("latin-1"), rewritten)
             if asked.size() <= MAX_KNOWN_BYTES:

@@ -45,6 +45,16 @@ def row_with(output: str, text: str) -> str:
     return line
 
 
+@pytest.mark.parametrize("token", ["s3cret\n", "s3cret s3cret", "s3cr\u00e9t", "\u65e5"])
+def test_a_token_that_is_none(gateway, monkeypatch, token):
+    monkeypatch.setenv("GATEWAY_ADMIN_TOKEN", token)
+    for arguments in ((), ("--admin", "127.0.0.1:9")):
+        result = run(status, *arguments)
+        assert result.exit_code == 2
+        assert "GATEWAY_ADMIN_TOKEN holds characters that a bearer token cannot have" in result.output
+        assert "s3c" not in result.output
+
+
 # --- status --------------------------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,8 @@
 
 import pytest
 
+from gateway.config import ConfigError, load_admin
+
 from .files import complaints, config_of, with_top
 
 pytestmark = pytest.mark.either_build
@@ -33,3 +35,15 @@ def test_it_is_not_printed():
     assert "s3cret" not in repr(config)
     (line,) = complaints(with_top("admin: {token: 's3cret s3cret'}"))
     assert "s3cret" not in line
+
+
+@pytest.mark.parametrize("rest", ["", "\nnonsense: 1"])
+def test_a_command_may_have_another_one(tmp_path, rest):
+    """So the variable that the gateway has need not be set where the command runs."""
+    file = tmp_path / "gateway.yaml"
+    file.write_text(with_top('admin: {address: "0.0.0.0:9100", token: "${ADMIN_TOKEN}"}' + rest))
+    with pytest.raises(ConfigError, match="ADMIN_TOKEN is not set"):
+        load_admin(file, {})
+    assert load_admin(file, {}, "given").token == "given"
+    assert load_admin(file, {"ADMIN_TOKEN": "other"}, "given").token == "given"
+    assert str(load_admin(file, {}, "given").address) == "0.0.0.0:9100"

@@ -62,6 +62,7 @@ def test_forward_and_basic():
         ("http://Auth.internal/check", "auth.internal:80"),
         ("https://auth.internal/check?x=y", "auth.internal:443"),
         ("https://auth.internal:8443", "auth.internal:8443"),
+        ("HTTPS://auth.internal/", "auth.internal:443"),
         ("http://[::1]:81/", "[::1]:81"),
         ("http://192.0.2.1/", "192.0.2.1:80"),
     ],
@@ -100,6 +101,9 @@ def test_workers_connect_to_auth_servers_as_to_backends(url, address):
         ("{forward: {url: http://a.test/, copy: [Host]}}", "has a meaning of its own"),
         ("{forward: {url: http://a.test/, copy: [X-A, x-a]}}", "x-a is copied already"),
         ("{forward: {url: http://a.test/, ca: a.pem}}", "`url` is not https"),
+        ("{forward: {url: HTTP://a.test/, ca: a.pem}}", "`url` is not https"),
+        ("{jwt: {secret: abc, algorithms: [HS256], require: {level: .nan}}}", "expected what a claim must be"),
+        ("{jwt: {secret: abc, algorithms: [HS256], require: {level: [1, .inf]}}}", "expected what a claim must be"),
         ("{forward: {url: 'http://a.test:0/'}}", "has the port 0"),
         ("{forward: {url: http://a.test/, copied: [X]}}", "known here: url, timeout, copy, cache, ca"),
         ("{basic: {users: x, realm: 'a\"b'}}", "that a realm cannot have"),
@@ -109,6 +113,11 @@ def test_mistakes(written, message):
     found = complaints(route(f"auth: {written}"))
     assert any(message in complaint for complaint in found), found
     assert not any("abc" in complaint for complaint in found)
+
+
+def test_a_scheme_in_capitals():
+    (route_,) = config_of(route("auth: {jwt: {keys: 'HTTPS://a.test/Keys', algorithms: [RS256]}}")).routes
+    assert route_.auth.jwt.keys == "https://a.test/Keys"
 
 
 @pytest.mark.parametrize("name", ["none", "None", "NONE"])

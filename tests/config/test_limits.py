@@ -39,8 +39,20 @@ def test_none_is_no_limit():
         ("{messages_per_second: {per_tunnel: 1000000000}}", "is too large"),
         ("{messages_per_second: {per_tunnel: five}}", "expected a number for each second"),
         ("{bytes_per_second: 5}", "unknown key"),
+        (
+            "{messages_per_second: {per_tunnel: 0.001, burst: 31537}}",
+            "burst: at this rate, a burst of 31537 takes more than a year to come back (at most 31536)",
+        ),
+        ("{handshakes_per_second: {per_client: 0.01, burst: 10000000}}", "(at most 315360)"),
     ],
 )
 def test_mistakes(written, message):
     (complaint,) = complaints(route(f"limits: {written}"))
     assert message in complaint
+
+
+def test_the_slowest_and_the_largest_rates_fit_into_a_row():
+    """A cell holds 63 bits of nanoseconds."""
+    for rate in ("{per_tunnel: 0.001, burst: 31536}", "{per_tunnel: 0.32, burst: 10000000}", "{per_tunnel: 1000000}"):
+        made = limits(f"{{messages_per_second: {rate}}}").messages
+        assert 2 * made.burst / made.per_second * 1e9 < 1 << 62

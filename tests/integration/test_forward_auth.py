@@ -358,7 +358,7 @@ async def test_an_answer_that_is_too_long(gateway: Gateway, auth: AuthServer, cl
     assert answer.head.value("x-a") == "b"
     assert (answer.head.value("content-type") or "").startswith("text/plain")
     assert answer.text == "403 Forbidden: the auth server has answered with 403\n"
-    await gateway.stderr.containing("its answer with status 403 is too long to be relayed")
+    await gateway.stderr.containing("its answer with status 403 is too long to relay")
 
 
 async def test_a_client_that_reads_slowly_gets_all_of_an_answer(

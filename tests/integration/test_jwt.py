@@ -190,10 +190,23 @@ async def test_every_copy_is_removed(gateway: Gateway, open_connection: Open) ->
     assert fields_of(got, "authorization") == []
     assert fields_of(got, "cookie") == ["a=1; d=2"]
     assert fields_of(got, "sec-websocket-protocol") == ["chat"]
-    got = await at_the_backend(gateway, open_connection, "/kept/x?token=y", *fields)
+
+
+async def test_the_copies_that_a_backend_gets_are_those_that_were_checked(
+    gateway: Gateway, open_connection: Open
+) -> None:
+    """It may look for one elsewhere first."""
+    token = hs256()
+    same = (bearer(token), f"Cookie: a=1; token={token}", f"Cookie: token={token}; d=2")
+    got = await at_the_backend(gateway, open_connection, f"/kept/x?token={token}", *same)
     assert fields_of(got, "authorization") == [f"Bearer {token}"]
-    assert fields_of(got, "cookie") == ["a=1; token=b", "token=c; d=2"]
-    assert got["target"] == "/kept/x?token=y"
+    assert fields_of(got, "cookie") == [f"a=1; token={token}", f"token={token}; d=2"]
+    assert got["target"] == f"/kept/x?token={token}"
+    others = (bearer(token), "Cookie: a=1; token=b", "Cookie: token=c; d=2")
+    got = await at_the_backend(gateway, open_connection, "/kept/x?token=y&w", *others)
+    assert fields_of(got, "authorization") == [f"Bearer {token}"]
+    assert fields_of(got, "cookie") == ["a=1; d=2"]
+    assert got["target"] == "/kept/x?w"
 
 
 async def test_a_query_is_never_logged(gateway: Gateway, open_connection: Open) -> None:

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.backends import Web
+from tests.support.backends import Script, Web
 from tests.support.certificates import DAY, Authority
 from tests.support.deadline import eventually
 from tests.support.gateway import Config, Gateway, route
@@ -148,6 +148,8 @@ FAILURES = {
     "system": (502, "unknown_issuer", "unknown_issuer", "its certificate was issued by nobody who is trusted"),
     "http": (502, "plain_http", "plain_http", "it speaks plain HTTP"),
     "other": (502, "not_tls", "not_tls", "it does not speak TLS"),
+    "old": (502, "unsupported_version", "unsupported_version", "no version is known to both"),
+    "alert": (502, "refused_by_backend", "rejected_by_peer", "it refuses the handshake"),
     "closes": (502, "closed_in_handshake", "closed", "it closed the connection in the middle of the handshake"),
     "floods": (502, "handshake_failed", "too_large", "the handshake failed"),
     "mutual12": (502, "refused_by_backend", "rejected_by_peer", "it refuses the handshake"),
@@ -165,6 +167,14 @@ async def failing(
     async def talks(connection: Connection) -> None:
         await connection.send(b"SSH-2.0-OpenSSH_9.2p1\r\n")
         await connection.reader.read()
+
+    def refuses_hello(description: int) -> Script:
+        async def alerts(connection: Connection) -> None:
+            await connection.read(1)
+            await connection.send(b"\x15\x03\x03\x00\x02\x02%c" % description)
+            await connection.reader.read()
+
+        return alerts
 
     async def floods(connection: Connection) -> None:
         with contextlib.suppress(ConnectionError):
@@ -191,7 +201,11 @@ async def failing(
         upstreams[name] = {"backends": [backend.address], "tls": tls}
     upstreams["server-name"]["tls"] = {**tls, "server_name": "chat.internal"}
     upstreams["system"]["tls"] = True
-    for name, script in (("http", refuses), ("other", talks), ("closes", closes), ("floods", floods), ("silent", None)):
+    scripts: dict[str, Script | None] = {
+        **{"http": refuses, "other": talks, "closes": closes, "floods": floods, "silent": None},
+        **{"old": refuses_hello(70), "alert": refuses_hello(40)},  # protocol_version, handshake_failure
+    }
+    for name, script in scripts.items():
         plain = await shared_backends.scripted()
         if script is not None:
             plain.plays(script)

@@ -119,4 +119,4 @@ def test_what_there_is_no_room_for_is_logged(
         for client in same_set(quotas, SET_ENTRIES + 1, FEW):
             opened(slice_, str(client))
         count_tunnels(quotas, table, (0,), config, registry)
-    assert "slot 0: 1 tunnels are not counted for their clients, for lack of room" in caplog.text
+    assert "slot 0: no room to count 1 tunnels" in caplog.text

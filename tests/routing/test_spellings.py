@@ -87,6 +87,32 @@ def test_other_conditions():
     assert [route_of(routes, b"/Y", host) for host in (b"x.test", b"Y.test")] == ["rest", None]
 
 
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [
+        (b"admin.test", "guarded"),
+        (b"Admin.test.:80", "guarded"),
+        (b"[0:0::1]:80", "guarded"),
+        (b"admin%2etest", None),
+        (b"%61dmin.test", None),
+        (b"admin%EF%BC%8Etest", None),
+        (b"x%41.test", None),
+        (b"admin.test..", None),
+        (b"x.test..", "rest"),
+        (b"[::2]", "rest"),
+    ],
+)
+def test_hosts(host, name):
+    routes = routes_of({"name": "guarded", "match": {"hosts": ["admin.test", "[::1]"]}, **RULE}, {"name": "rest"})
+    assert route_of(routes, b"/", host) == name
+
+
+def test_hosts_without_rules():
+    routes = routes_of({"name": "admin", "match": {"hosts": ["admin.test"]}}, {"name": "rest"})
+    assert route_of(routes, b"/", b"admin%2etest") == "rest"
+    assert route_of(GUARDED, b"/", b"admin%2etest") == "rest"
+
+
 PARTS = [
     *(b"/", b"/", b"//", b"/.", b"/./", b"/..", b"/../", b"/x", b"/x/..", b"/x/../", b"/;x", b"..;/", b"\\", b"%5c"),
     *(b"/admin", b"/%61dmin", b"/Adm%69n/", b"/%41dmin", b"/admin/..", b"/admin/../", b"/%2e%2e/", b"/%2e/", b"%2e"),

@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from gateway.edge.trust import Trust
 
 ALLOWED, DENIED, FAILED = "allowed", "denied", "failed"
-"""Values of the ``result`` label of ``gateway_auth_total``: FAILED where it could not be found out."""
-
+"""Values of the ``result`` label of ``gateway_auth_total``; FAILED: the credentials could not be checked."""
 
 LATE_SECONDS = 1.0
-"""By which an auth server's time-out is left to go first: it says what happened."""
+"""How much longer than an auth server's timeout a request waits, so that the timeout, which says more, comes first."""
 
 NS = 1_000_000_000
 
@@ -48,7 +47,7 @@ class Access:
         self._method = method
         forward = rules.auth.forward if rules.auth is not None else None
         self.longest_wait_ns = 0 if forward is None else int((forward.timeout + LATE_SECONDS) * NS)
-        """that an answer may take, where the method sees to that itself"""
+        """how long a request may wait for the method's answer; 0 if the method has no timeout of its own"""
         self._count_auth = count_auth
         self._take_handshake = take_handshake
 

@@ -19,7 +19,7 @@ Source = tuple[int, int]
 
 
 def source_of(address: IPv4Address | IPv6Address | None) -> Source | None:
-    """To whom attempts from an address are counted. None for an unknown address, for which nothing is counted."""
+    """The source that attempts from an address count for. None, for no source, if the address is not known."""
     if address is None:
         return None
     if isinstance(address, IPv6Address):

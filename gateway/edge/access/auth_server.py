@@ -56,7 +56,7 @@ log = logging.getLogger("gateway")
 
 
 class Answer(NamedTuple):
-    """What the auth server has answered."""
+    """An answer of the auth server."""
 
     status: int
     """200 to 599"""
@@ -92,13 +92,13 @@ class AuthServer:
         """Whether another sub-request may be sent; if not, that is logged."""
         if len(self._in_flight) < MAX_IN_FLIGHT:
             return True
-        self.warn(f"{MAX_IN_FLIGHT} requests wait for its answers already")
+        self.warn(f"{MAX_IN_FLIGHT} requests are waiting for it already")
         return False
 
     def warn(self, what: str) -> None:
-        """Log, seldom, why requests cannot be checked. :param what: has happened"""
+        """Log why a request cannot be checked, at most once in 10 s. :param what: what happened"""
         place = self._url.with_query(None)  # a query may have a secret
-        self._warn("auth server %s: %s; requests that it does not let in get 503", place, what)
+        self._warn("auth server %s: %s; such requests get 503", place, what)
 
     def ask(self, fields: Sequence[TextField], done: Done) -> Cancel:
         """Send a sub-request: GET, without a body.

@@ -93,7 +93,7 @@ class Forward:
             return _unchecked()
         for name, value in answer.fields:
             if not _NAME.match(name) or _UNSAFE.search(value):
-                self._server.warn("its answer has a field that is none")
+                self._server.warn("its answer has a malformed header field")
                 return _unchecked()
         if answer.status >= 300:
             return self._refusal(answer)
@@ -120,8 +120,8 @@ class Forward:
                 dropped.update(item.strip().lower() for item in value.split(b","))
         fields = [(name, value) for name, value in answer.fields if name.lower() not in dropped]
         if answer.body is None:
-            # A part of it could not be told from all of it: a text takes its place.
-            self._server.warn(f"its answer with status {answer.status} is too long to be relayed")
+            # Nobody could tell a part of it from all of it, so a text takes its place.
+            self._server.warn(f"its answer with status {answer.status} is too long to relay")
             fields = [(name, value) for name, value in fields if not name.lower().startswith(b"content-")]
         result = "unavailable" if answer.status >= 500 else "forbidden"
         reason = f"the auth server has answered with {answer.status}"

@@ -93,7 +93,7 @@ class Jwt:
     # --- a token ------------------------------------------------------------------------------------------------------
 
     def _granted(self, found: Found) -> Granted:
-        """What a token has shown. :raises BadToken: it is not accepted. :raises _NoKeys: nobody knows"""
+        """What a token grants. :raises BadToken: it is not accepted. :raises _NoKeys: there are no keys to verify it"""
         verified, token = self._verified, found.token
         digest = verified.digest(token)
         known = verified.find(digest, None if self._source is None else self._source.text)

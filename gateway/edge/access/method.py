@@ -20,8 +20,6 @@ class Entering(Protocol):
     target: bytes
     peer: Peer
     client: str
-    host: str
-    path: str
     route: Route
     upgrade: bytes | None
     request_id: str

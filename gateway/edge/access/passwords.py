@@ -18,11 +18,11 @@ from gateway.edge.refused import Refused
 from gateway.routing.recent import Recent
 
 KEPT_SECONDS = 60.0
-"""How long an answer is kept. It holds longer in truth: until the file says something else of the user."""
+"""How long an answer is kept. A changed file makes answers about the users that it changes useless at once."""
 
 MOST_RIGHT = 16 * 1024
 MOST_WRONG = 4 * 1024
-"""Kept apart: who guesses pushes out nobody's right password."""
+"""Kept apart from the right ones, so that guesses evict none of those."""
 
 MOST_QUEUED = 64
 """Passwords that wait for the thread, of different users or different passwords."""
@@ -109,7 +109,7 @@ class Passwords:
 
     def _answered(self, key: bytes, question: _Question, same: bool | None) -> None:
         if self._asked.get(key) is not question:
-            return  # everybody has left
+            return  # all clients have left
         self._forget(key, question)
         asking, question.asking = question.asking, []
         until = self._clock() + KEPT_SECONDS

@@ -24,6 +24,7 @@ from gateway.edge.tls.reasons import (
 )
 from gateway.edge.tls.secrets import KeyLog
 from gateway.protocol.tls.content import (
+    ALERT,
     APPLICATION_DATA,
     CHANGE_CIPHER_SPEC,
     CLIENT_HELLO,
@@ -321,7 +322,10 @@ class Handshake:
         received = self._received
         if received[1] != 3 or size > MAX_RECORD_BYTES:
             return False
-        return received[0] == HANDSHAKE if not self._records else CHANGE_CIPHER_SPEC <= received[0] <= APPLICATION_DATA
+        if self._records:
+            return CHANGE_CIPHER_SPEC <= received[0] <= APPLICATION_DATA
+        # A backend that refuses our hello answers with an alert, which says why.
+        return received[0] == HANDSHAKE or (received[0] == ALERT and self._choose is None)
 
     def _no_tls(self, size: int) -> HandshakeFailed:
         if not self._records:

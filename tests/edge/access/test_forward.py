@@ -178,7 +178,7 @@ def test_a_field_that_is_none(field, status):
     server = Server(Answer(status, [field], b""))
     refused = Method(server, cache=60.0).verdict(plain())
     assert (refused.status, refused.result) == (503, "unavailable")
-    assert server.warned == ["its answer has a field that is none"]
+    assert server.warned == ["its answer has a malformed header field"]
 
 
 def test_no_answer():
@@ -308,7 +308,7 @@ async def test_sub_requests_in_flight_are_bounded(monkeypatch, caplog):
     answers = []
     cancel = server.ask([("X-A", "b")], answers.append)
     assert not server.has_room()
-    assert "auth server http://auth.test/check: 1 requests wait for its answers already" in caplog.text
+    assert "auth server http://auth.test/check: 1 requests are waiting for it already" in caplog.text
     cancel()
     (task,) = server._in_flight
     await asyncio.gather(task, return_exceptions=True)

@@ -166,6 +166,27 @@ def test_different_tokens_in_one_place(sources, fields, target):
     assert str(caught.value).startswith("there are different tokens")
 
 
+@pytest.mark.parametrize(
+    ("source", "fields", "target"),
+    [
+        (QUERY, [], b"/?" + b"&" * 30_000),
+        (QUERY, [], b"/?token=a&" + b"x=1;" * 1000),
+        (COOKIE, cookies(b"token=a;" + b";" * 1000), b"/"),
+        (COOKIE, cookies(b"token=a", *[b"x=1; y=2; "] * 600), b"/"),
+        (COOKIE, cookies(b"token=a; x=" + b"b " * 1000), b"/"),
+    ],
+)
+def test_too_many_parts_to_look_at(source, fields, target):
+    """Each takes time, in which nothing else is relayed."""
+    with pytest.raises(BadToken, match="more than 1000"):
+        found(*fields, sources=(source,), target=target)
+
+
+def test_as_many_parts_as_servers_take():
+    assert token(sources=(QUERY,), target=b"/?token=a" + b"&x=1" * 999) == b"a"
+    assert token(*cookies(b"token=a" + b";x=1" * 999), sources=(COOKIE,)) == b"a"
+
+
 def test_the_first_place_decides():
     fields = authorization(b"Bearer h") + cookies(b"token=c; token=other") + offered(b"bearer, s")
     sources = (HEADER, COOKIE, QUERY, SUBPROTOCOL)
