@@ -149,8 +149,14 @@ def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
         case "too_short":
             return BadValue("is empty", "at least one is needed")
         case "literal_error":
-            hint = words.known(_text(value), re.findall(r"'([^']*)'", context["expected"]), "choices")
+            hint = words.known(_text(value), _choices(context["expected"]), "choices")
             return BadValue(f"{words.found(value)} is not a choice", hint)
         case _:
             # No field produces such findings today. Pydantic's own words are better than none.
             return BadValue(details["msg"].lower(), "`gateway schema` shows what may stand here")
+
+
+def _choices(expected: str) -> list[str]:
+    """The choices in pydantic's words, as one writes them in YAML. :param expected: such as ``'a', 1 or True``"""
+    found = re.findall(r"'([^']*)'|\b(?!or\b)(\w+)", expected)
+    return [text or other.lower() for text, other in found]
