@@ -45,7 +45,9 @@ def test_without(section):
 
 @pytest.mark.parametrize("section", ["true", "{}"])
 def test_defaults(section):
-    assert tls_of(section) == UpstreamTls(ca=None, server_name=None, cert=None, key=None, verify=True)
+    tls = tls_of(section)
+    assert tls == UpstreamTls()
+    assert (tls.ca, tls.server_name, tls.cert, tls.key, tls.verify) == (None, None, None, None, True)
 
 
 @pytest.mark.parametrize(

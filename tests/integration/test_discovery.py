@@ -67,14 +67,11 @@ def config_of(discover: dict[str, Any], balance: str = "round_robin", **keys: An
 async def found(gateway: Gateway, *expected: str) -> list[dict[str, Any]]:
     """Wait until just these backends are in force."""
 
-    async def asking() -> list[dict[str, Any]]:
-        while True:
-            backends: list[dict[str, Any]] = (await gateway.api("status"))["upstreams"][0]["backends"]
-            if {each["address"] for each in backends} == set(expected):
-                return backends
-            await asyncio.sleep(0.05)
+    async def asked() -> list[dict[str, Any]] | None:
+        backends: list[dict[str, Any]] = (await gateway.api("status"))["upstreams"][0]["backends"]
+        return backends if {each["address"] for each in backends} == set(expected) else None
 
-    return await within(asking(), f"backends {expected}")
+    return await eventually(asked, f"backends {expected}")
 
 
 def write_targets(path: Path, addresses: Sequence[str], **labels: object) -> None:

@@ -13,6 +13,7 @@ from gateway.processes.probes import Checkable, CheckFailed, Probes
 from gateway.protocol.websocket import accept_of
 from tests.support.backends import Scripted
 from tests.support.certificates import Authority
+from tests.support.deadline import turn
 from tests.support.frames import read_frame
 from tests.support.ports import free_port
 from tests.support.proxied import read_header
@@ -91,7 +92,7 @@ async def test_one_byte_at_a_time(backend):
         await connection.head()
         for byte in OK:
             await connection.send(bytes((byte,)))
-            await asyncio.sleep(0)
+            await turn()
 
     backend.plays(script)
     assert await result(backend.address, path="/", body="ready") is None
