@@ -118,6 +118,8 @@ def seconds(name: str, text: str) -> float:
     """Return a parameter in seconds, given as a number or as a duration. :raises BadQuery: it is neither"""
     if _SECONDS.fullmatch(text):
         return float(text)
+    if _NO_TIME.fullmatch(text):  # fine here, unlike in the configuration
+        return 0.0
     try:
         return parse_duration(text)
     except BadValue:
@@ -197,6 +199,7 @@ def demo_url(config: Config) -> str | None:
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "localhost"}
 _PARAMETERS = ("route", "backend", "idle_over", "limit")
 _SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?", re.ASCII)
+_NO_TIME = re.compile(r"0+(ms|s|m|h)")
 
 
 def _route(name: str, registry: Registry) -> str:

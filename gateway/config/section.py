@@ -187,7 +187,7 @@ def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
         case "too_short":
             return BadValue("is empty", "at least one is needed")
         case "literal_error":
-            choices = re.findall(r"'([^']*)'", context["expected"])
+            choices = _choices(context["expected"])
             hint = words.known(_text(value), choices, "choices")
             if isinstance(value, float) and str(value) in choices:
                 hint = f'in quotes: "{value}"'
@@ -195,3 +195,9 @@ def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
         case _:
             # No field produces such findings today. Pydantic's own words are better than none.
             return BadValue(details["msg"].lower(), "`gateway schema` shows what may stand here")
+
+
+def _choices(expected: str) -> list[str]:
+    """The choices in pydantic's words, as one writes them in YAML. :param expected: such as ``'a', 1 or True``"""
+    found = re.findall(r"'([^']*)'|\b(?!or\b)(\w+)", expected)
+    return [text or other.lower() for text, other in found]

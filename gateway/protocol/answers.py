@@ -26,7 +26,7 @@ _NONE: Final = ResponseHead()
 class ResponseReader:
     """Reads the heads of a backend's answer: interim ones (RFC 9110 section 15.2), then the final one."""
 
-    __slots__ = ("_looked_at", "_max_fields", "_max_size", "head", "received")
+    __slots__ = ("_interim", "_looked_at", "_max_fields", "_max_size", "head", "received")
 
     def __init__(self, max_size: int = 2 * MAX_HEAD_BYTES, max_fields: int = 2 * MAX_FIELDS) -> None:
         """
@@ -35,6 +35,8 @@ class ResponseReader:
         """
         self._max_size = max_size
         self._max_fields = max_fields
+        self._interim = 0
+        """bytes of interim answers so far"""
         self._looked_at = 0
         self.received = b""
         self.head = _NONE
@@ -70,6 +72,11 @@ class ResponseReader:
         head.size = end
         if head.count > self._max_fields:
             raise BadResponse(f"a head of more than {self._max_fields} fields")
+        if head.status < 200 and head.status != 101:
+            self._interim += end
+            most = max(self._max_size, 2 * MAX_HEAD_BYTES)
+            if self._interim > most:
+                raise BadResponse(f"interim answers of over {most} bytes")
         return head
 
 

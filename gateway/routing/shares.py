@@ -7,16 +7,15 @@ restart, and on every route that has the same upstreams; when weights change, on
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from hashlib import blake2b
 from ipaddress import IPv4Address, IPv6Address
 
+from gateway.routing.balancing.scores import score
 from gateway.routing.recent import Recent
 from gateway.routing.upstream import Upstream
 
 MAX_KNOWN = 4096
-_SCALE = 2.0**64
 _HOST_BITS = 64
 
 
@@ -33,7 +32,7 @@ class Shares:
         key = client_key(client)
         found = self._known.get(key)
         if found is None:
-            found = min(self._shares, key=lambda share: _score(key.encode(), share[1], share[2]))[0]
+            found = min(self._shares, key=lambda share: score(_hash(key.encode(), share[1]), share[2]))[0]
             self._known.keep(key, found)
         return found
 
@@ -46,7 +45,6 @@ def client_key(client: IPv4Address | IPv6Address | None) -> str:
     return "" if client is None else str(client)
 
 
-def _score(key: bytes, name: bytes, weight: int) -> float:
-    """The lower the better: distributed exponentially with the weight as its rate."""
+def _hash(key: bytes, name: bytes) -> int:
     mixed = blake2b(b"%b\0%b" % (name, key), digest_size=8, person=b"gateway-shares").digest()
-    return -math.log((int.from_bytes(mixed, "little") + 0.5) / _SCALE) / weight
+    return int.from_bytes(mixed, "little")

@@ -76,10 +76,12 @@ async def test_a_rebalance(admin):
     assert (each["upstream"], each["tunnels"], each["left"], each["done"]) == ("chat", 3, 3, False)
     assert each["backends"] == [{"address": "127.0.0.1:9001", "tunnels": 8, "share": 5, "surplus": 3}]
     assert (await admin.post("rebalance?upstream=chat&period=90s&dry_run=true"))[0] == 200
+    assert (await admin.post("rebalance?upstream=chat&period=0s"))[0] == 202
     assert (await admin.post("rebalance", {"upstream": "feed", "period": 1.5, "dry_run": False}))[0] == 202
     assert admin.told == [
         "rebalance None over 120 s, dry_run False",
         "rebalance chat over 90 s, dry_run True",
+        "rebalance chat over 0 s, dry_run False",
         "rebalance feed over 1.5 s, dry_run False",
     ]
 

@@ -196,6 +196,11 @@ def test_a_wrong_value_on_a_route(body, complaint):
     assert line.split(": ", 1)[1] == f"routes[0].{complaint}"
 
 
+def test_choices_that_are_numbers():
+    said = complaints(MINIMAL.replace("upstream: chat", "redirect: {to: /x, status: 200}"))
+    assert "redirect.status: the number 200 is not a choice (choices: 301, 302, 303, 307, 308)" in said[0]
+
+
 def test_names_that_would_need_quotes_in_a_label():
     hint = "(at most 63 letters, digits, `_`, `-` and `.`, beginning with a letter, digit or `_`)"
     assert complaints(MINIMAL.replace("name: chat", 'name: "chat room"')) == [

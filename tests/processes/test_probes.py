@@ -66,7 +66,11 @@ async def result(*args, **keys):
             {"body": "ready"},
             "its answer is not valid HTTP",
         ),
-        (b"HTTP/1.1 102 Processing\r\n\r\n" * 10_000, {}, "its interim answers are endless"),
+        (
+            b"HTTP/1.1 102 Processing\r\n\r\n" * 10_000,
+            {},
+            "its answer is not valid HTTP: interim answers of over 65536 bytes",
+        ),
         (b"SSH-2.0-OpenSSH_9.2\r\n", {}, "its answer is not valid HTTP"),
         (b"", {}, "it closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nX: ", {}, "it closed the connection without an answer"),

@@ -130,6 +130,19 @@ def test_other_limits():
     assert ResponseReader(max_fields=2).feed(INTERIM + data) is not None
 
 
+def test_interim_answers_are_bounded_as_a_head_is():
+    reader = ResponseReader(max_size=70_000)
+    data = INTERIM * (70_000 // len(INTERIM))
+    head = reader.feed(data + INTERIM)
+    for _ in range(70_000 // len(INTERIM) - 1):
+        assert head is not None
+        assert head.status == 103
+        head = reader.feed(b"")
+    with pytest.raises(BadResponse, match="interim answers of over 70000 bytes"):
+        reader.feed(b"")
+    assert ResponseReader(max_size=100).feed(INTERIM) is not None
+
+
 @pytest.mark.parametrize(
     ("data", "statuses", "behind"),
     [

@@ -355,6 +355,10 @@ class Exchange(Answer):
         if self._over:
             return
         refused.route = self._request.route
+        if self._to_client:  # a part of an interim answer: behind it this would not be one
+            self._end(refused.status, initiator, cause, refused.reason)
+            self._client.cut(True)
+            return
         keep = not self._declined and self._upload is None and self._request.facts.keep_alive
         self._end(refused.status, initiator, cause, refused.reason)
         self._client.answer(refused, keep)

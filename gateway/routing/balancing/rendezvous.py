@@ -5,8 +5,7 @@ score, and the key goes to the backend with the best one. So a backend that leav
 comes takes its share from all others alike.
 
 Keys fall into :data:`BUCKETS`, and a bucket's order is worked out when it is first needed, and kept. Scores come from
-BLAKE2b of label and bucket. With weights, a score is ``-log2(hash) / weight``: its share of the lowest scores is then
-its share of the weights. All arithmetic is on integers, logarithms too, as those of C libraries differ in the last bit.
+BLAKE2b of label and bucket, and with weights from ``scores.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from array import array
 from collections.abc import Sequence
 from hashlib import blake2b
 from weakref import WeakValueDictionary
+
+from gateway.routing.balancing.scores import score
 
 BUCKETS = 1 << 16
 """So many that the shares of ten backends differ by about 1 % from what they ought to be."""
@@ -27,8 +28,6 @@ NO_CHOICE = 0
 Members = tuple[tuple[str, int], ...]
 """Labels and weights."""
 
-_FRACTION = 40
-_STEPS = 256
 _known: WeakValueDictionary[Members, Rendezvous] = WeakValueDictionary()
 
 
@@ -72,7 +71,7 @@ class Rendezvous:
             hashes.append(int.from_bytes(mixed.digest(), "little"))
         if self._equal:
             return sorted(range(len(hashes)), key=hashes.__getitem__, reverse=True)
-        scores = list(map(_score, hashes, self._weights))
+        scores = list(map(score, hashes, self._weights))
         return sorted(range(len(scores)), key=scores.__getitem__)
 
     def _fill(self, bucket: int) -> int:
@@ -86,33 +85,3 @@ class Rendezvous:
 def bucket_of(key: bytes) -> int:
     """The bucket that a key falls into."""
     return int.from_bytes(blake2b(key, digest_size=2, person=b"gateway-key").digest(), "little")
-
-
-def _score(value: int, weight: int) -> int:
-    """``-log2((value + 1/2) / 2**64) / weight``: the lower the better.
-
-    Logarithms are in units of ``2**-40``, and on lines between :data:`_STEPS` places of an octave: they are off by less
-    than a thousandth.
-    """
-    odd = 2 * value + 1
-    bits = odd.bit_length()
-    mantissa = odd << (65 - bits)  # from 2**64 to 2**65
-    step = (mantissa >> 56) - _STEPS
-    low = _LOG2[step]
-    log2 = low + ((_LOG2[step + 1] - low) * (mantissa >> 24 & 0xFFFF_FFFF) >> 32)
-    return ((((66 - bits) << _FRACTION) - log2) << 16) // weight
-
-
-def _log2(numerator: int, denominator: int) -> int:
-    """The binary logarithm of a fraction from 1 to 2 in units of ``2**-40``, rounded down: bit by bit, by squaring."""
-    x = (numerator << 96) // denominator
-    found = 0
-    for bit in range(_FRACTION - 1, -1, -1):
-        x = x * x >> 96
-        if x >= 2 << 96:
-            x >>= 1
-            found |= 1 << bit
-    return found
-
-
-_LOG2 = [*(_log2(_STEPS + step, _STEPS) for step in range(_STEPS)), 1 << _FRACTION]

@@ -210,6 +210,36 @@ def test_a_client_that_leaves_while_the_backend_is_dialled(worker: Worker, end: 
     assert try_every(worker, scene) > 5
 
 
+HINTS = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+
+@pytest.mark.parametrize("end", [fin, close, reset])
+def test_nothing_comes_behind_a_part_of_an_interim_answer(worker: Worker, end: End) -> None:
+    """The client takes a part of it, and the backend ends: an error there would be read as one of its fields."""
+
+    def check(play: Play) -> None:
+        received = play.client.received
+        if not HINTS.startswith(received):
+            assert received.startswith(HINTS)
+            in_order(b"/1")(play)
+        (line,) = [line for line in play.lines if line["event"] == "http"]
+        assert line["status"] == 502
+
+    scene = Scene([connect(GET_1)], [Backend([send(HINTS, begun()), end()])], check, slow_client=25)
+    assert try_every(worker, scene) >= 1
+
+
+def test_interim_answers_without_end(worker: Worker) -> None:
+    def check(play: Play) -> None:
+        *interim, last = messages(play.client.received)
+        assert {message.line for message in interim} == {b"HTTP/1.1 103 Early Hints"}
+        assert len(interim) * len(HINTS) <= 65536
+        assert last.status == 502
+
+    scene = Scene([connect(GET_1)], [Backend([send(HINTS * 4000, begun()), *answers(1)])], check)
+    assert try_every(worker, scene) >= 1
+
+
 @pytest.mark.parametrize("end", [fin, close, reset])
 def test_a_slow_client_that_leaves(worker: Worker, end: End) -> None:
     def check(play: Play) -> None:
