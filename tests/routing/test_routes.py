@@ -107,7 +107,7 @@ def test_backends_keep_their_numbers_over_a_reload():
 
 
 def test_a_configuration_that_the_registry_was_not_shown():
-    with pytest.raises(ValueError, match="is not in list"):
+    with pytest.raises(ValueError, match="no number for"):
         Routes(Settings.of(config_of([{}])), Registry(100, 100), FakeStanding())
 
 
