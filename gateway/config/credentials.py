@@ -179,8 +179,8 @@ class Credentials(NamedTuple):
 
     @property
     def texts(self) -> dict[str, str]:
-        """What workers look credentials up in: users and keys of files, by path."""
-        return {**self.users, **self.key_sets}
+        """What workers look credentials up in: users, keys and CAs of files, by path."""
+        return {**self.users, **self.key_sets, **self.cas}
 
 
 def _both(one: KeyServer, other: KeyServer) -> KeyServer:

@@ -243,7 +243,7 @@ class Route(NamedTuple):
     limits: RouteLimits | None
 
     @classmethod
-    def of(cls, route: schema.Route, config: schema.Config, credentials: Credentials) -> Route:
+    def of(cls, route: schema.Route, config: schema.Config) -> Route:
         """Convert a route, merged with the gateway's timeouts and keepalive."""
         keepalive = config.keepalive_of(route)
         return cls(
@@ -259,7 +259,7 @@ class Route(NamedTuple):
             timeouts=Timeouts.of(config.timeouts_of(route)),
             client=KeepaliveSide.of(keepalive.client),
             backend=KeepaliveSide.of(keepalive.backend),
-            access=Access.of(route, credentials.cas),
+            access=Access.of(route),
             limits=RouteLimits.of(route.limits),
         )
 
@@ -314,7 +314,7 @@ class Settings(NamedTuple):
             http_idle=config.timeouts.http_idle,
             drain=Drain(config.drain.period, config.drain.close_code),
             upstreams={name: Upstream.of(upstream, certificates) for name, upstream in config.upstreams.items()},
-            routes=tuple(Route.of(route, config, credentials) for route in config.routes),
+            routes=tuple(Route.of(route, config) for route in config.routes),
             credentials=credentials.texts,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -56,7 +55,7 @@ class ForwardAuth(NamedTuple):
     cache: float | None
     """None for not at all"""
     ca: str | None
-    """PEM; None for the system's CAs"""
+    """source: an absolute path; its PEM is in ``Settings.credentials``. None for the system's CAs"""
 
 
 class Auth(NamedTuple):
@@ -67,8 +66,8 @@ class Auth(NamedTuple):
     forward: ForwardAuth | None
 
     @classmethod
-    def of(cls, auth: schema.Auth, cas: Mapping[str, str] | None = None) -> Auth:
-        """Convert a route's method. :param cas: PEM of files of CAs, by path; needed where it has such a file"""
+    def of(cls, auth: schema.Auth) -> Auth:
+        """Convert a route's method."""
         jwt = basic = forward = None
         if auth.jwt is not None:
             given = auth.jwt
@@ -90,8 +89,7 @@ class Auth(NamedTuple):
             basic = Basic(auth.basic.users, auth.basic.realm)
         if auth.forward is not None:
             asked = auth.forward
-            ca = None if asked.ca is None or cas is None else cas[asked.ca]
-            forward = ForwardAuth(asked.url, asked.timeout, asked.copy_fields, asked.cache, ca)
+            forward = ForwardAuth(asked.url, asked.timeout, asked.copy_fields, asked.cache, asked.ca)
         return cls(jwt, basic, forward)
 
 
@@ -144,9 +142,9 @@ class Access(NamedTuple):
     auth: Auth | None
 
     @classmethod
-    def of(cls, route: schema.Route, cas: Mapping[str, str]) -> Access | None:
-        """Convert a route's rules. :param cas: as of :meth:`Auth.of`. :returns: None if there are none"""
+    def of(cls, route: schema.Route) -> Access | None:
+        """Convert a route's rules. :returns: None if there are none"""
         if route.origins or route.allow or route.deny or route.auth is not None:
-            auth = None if route.auth is None else Auth.of(route.auth, cas)
+            auth = None if route.auth is None else Auth.of(route.auth)
             return cls(route.origins, route.allow, route.deny, auth)
         return None

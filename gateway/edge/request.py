@@ -20,7 +20,7 @@ from gateway.protocol.websocket import (
     has_body,
     requested_upgrades,
 )
-from gateway.routing.routes import NoRoute
+from gateway.routing.routes import NoRoute, NotRewritten
 
 if TYPE_CHECKING:
     from gateway.edge.access.granted import Granted
@@ -102,6 +102,8 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
         raise Refused(error.status, str(error), "stripped_upgrade", route) from None
     except NoRoute as error:
         raise Refused(404, str(error), "no_route") from None
+    except NotRewritten as error:
+        raise Refused(error.status, str(error), "bad_request", error.route) from None
     except BadHead as error:
         raise Refused(error.status, str(error), "bad_request", route) from None
     facts = NO_FACTS if upgrade is not None else head.facts

@@ -1,9 +1,9 @@
 """What the service manager keeps for a gateway, so that a restarted supervisor can resume it.
 
-The manager keeps the table, a record of everything that is not in the table (``record.py``), the listening sockets, the
-admin API's socket, the connections of tunnels (``journal.py``), and a *lifeline*: the reading end of a pipe. Every
-process of the gateway holds the writing end, and no other process does. Until the pipe is at its end, some process may
-still be serving the tunnels.
+The manager keeps the table, the quotas, a record of everything that is in neither (``record.py``), the listening
+sockets, the admin API's socket, the connections of tunnels (``journal.py``), and a *lifeline*: the reading end of a
+pipe. Every process of the gateway holds the writing end, and no other process does. Until the pipe is at its end, some
+process may still be serving the tunnels.
 
 All names begin with the gateway's own number, which identifies stale descriptors whose removal was lost.
 """
@@ -34,9 +34,9 @@ SEND_SECONDS = 5.0
 SEGMENTS = 2
 """Minimum number of segments for connections: the second is needed while the first is rewritten."""
 
-OTHERS = 6
-"""Table, record, lifeline and the admin API's socket; a second lifeline while one supervisor succeeds another, and a
-second table while an upgrade changes its layout."""
+OTHERS = 7
+"""Table, quotas, record, lifeline and the admin API's socket; a second lifeline while one supervisor succeeds another,
+and a second table while an upgrade changes its layout."""
 
 log = logging.getLogger("gateway")
 
@@ -162,12 +162,26 @@ class Keeping:
                 for each in sockets:
                     self._put("listen" if address else "admin", each.fileno(), self._numbers[address])
 
+    def keep_quotas(self, fd: int, are_new: bool) -> None:
+        """Have the manager keep the quotas. :param are_new: it does not have these yet"""
+        before = self._quotas_names()
+        if before and not are_new:
+            return
+        self._remove(before)
+        if self._store.room > SEGMENTS:
+            self._put("quotas", fd, [])
+        else:  # what is left is for the tunnels
+            log.warning(
+                "the service manager has no room for the counts of clients' handshakes: they would begin anew if the"
+                " supervisor died; raise FileDescriptorStoreMax="
+            )
+
     def replace_tunnels(self, tunnels: Iterable[tuple[int, Connections]]) -> None:
         """Store exactly these tunnels' connections, and remove what else was stored for a previous supervisor."""
         ours = {
             f"{self._prefix}{kind}-{n}" for kind in ("listen", "admin") for each in self._numbers.values() for n in each
         }
-        ours |= {*self._table_names(), f"{self._prefix}record", self._lifeline_name}
+        ours |= {*self._table_names(), *self._quotas_names(), f"{self._prefix}record", self._lifeline_name}
         stale = self._store.names - ours
         # Remove after adding, if there is room: a crash in between then leaves a tunnel twice rather than not at all.
         remove_first = self._store.room < SEGMENTS
@@ -196,7 +210,7 @@ class Keeping:
             asking=[],
             running=[],
             store=None,
-            quotas=-1,  # not kept: tunnels are counted again
+            quotas=-1,  # the manager has them under a name of their own
         ).text()
         try:
             record.write(self._record, text)
@@ -259,6 +273,9 @@ class Keeping:
 
     def _table_names(self) -> set[str]:
         return {f"{self._prefix}table-{number_of(fd)}" for fd in self._mirrors.tables()}
+
+    def _quotas_names(self) -> set[str]:
+        return {name for name in self._store.names if "-quotas-" in name}
 
     def _keep_tables(self) -> None:
         for fd in self._mirrors.tables():

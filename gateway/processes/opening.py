@@ -126,6 +126,7 @@ async def _begin(config: Config, registry: Registry, room: int, store: ManagerSt
     opened = Opened(mirrors, new_quotas(mirrors.table), admin, listeners, room, _metrics_directory())
     if store is not None and _suffices(store, listeners):
         opened.keeping = Keeping.begin(store, mirrors)
+        opened.keeping.keep_quotas(opened.quotas.fd, True)
     return opened
 
 
@@ -193,6 +194,7 @@ def inherit(config: Config, registry: Registry, left: Inheritance) -> Opened:
         store = ManagerStore(address, offered(os.environ), asyncio.get_running_loop(), left.store.names)
         tunnels = dict(each for worker in left.running for each in worker.tunnels)
         opened.keeping = Keeping.inherit(store, mirrors, left.store, tunnels)
+        opened.keeping.keep_quotas(quotas.fd, is_new)
     else:
         mirrors.write_header("H_KEPT", 0)
     return opened
@@ -230,7 +232,9 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
     listeners.add(await _in_time(lambda: listeners.open(_addresses(config)), True))
     settled = settle(table, len(registry.routes), len(registry.backends))
     metrics = _metrics_directory(before.metrics)
-    quotas = new_quotas(table)
+    quotas, are_new = inherit_quotas(kept.quotas(), table)
+    for slot in {*range(table.slots)} - {*settled.slots}:
+        quotas.clear(slot)
     count_tunnels(quotas, table, settled.slots, config, registry)
     opened = Opened(mirrors, quotas, admin, listeners, before.max_tunnels, metrics, None, before, settled.slots)
     tunnels = kept.tunnels()
@@ -246,6 +250,7 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
     if store is not None and _suffices(store, listeners):
         opened.keeping = Keeping.resume(store, mirrors, kept.take("record"), numbers)
         opened.keeping.replace_tunnels(each for some in opened.tunnels.values() for each in some)
+        opened.keeping.keep_quotas(quotas.fd, are_new)
     else:
         mirrors.write_header("H_KEPT", 0)
     kept.close()

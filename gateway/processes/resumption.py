@@ -27,7 +27,7 @@ from gateway.tunnels.moving.mirrors import Mirrors
 PATIENCE_SECONDS = 10.0
 """How long the previous workers may take to hand back their tunnels, and then how long killed ones may take to exit."""
 
-_NAME = re.compile(r"(gateway-[0-9a-f]+-)(record|(?:table|lifeline|admin|listen|tunnels)-[0-9]+)")
+_NAME = re.compile(r"(gateway-[0-9a-f]+-)(record|(?:table|quotas|lifeline|admin|listen|tunnels)-[0-9]+)")
 log = logging.getLogger("gateway")
 
 
@@ -72,6 +72,11 @@ class Kept:
                     sock.setblocking(False)  # Python must know, or its duplicates would be blocking
                     found[number] = sock
         return found
+
+    def quotas(self) -> int:
+        """Take the quotas. :returns: a descriptor, which the caller owns; -1 if there are none"""
+        newest = max((number for number, _ in self._of("quotas")), default=None)
+        return -1 if newest is None else self.take(f"quotas-{newest}")
 
     def take(self, name: str) -> int:
         """Take a descriptor; the caller owns it. :param name: without the prefix"""

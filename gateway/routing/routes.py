@@ -31,6 +31,14 @@ class NoRoute(Exception):
     """No route takes a request. ``str()`` is the reason that its client is told."""
 
 
+class NotRewritten(BadHead):
+    """The route that takes a request cannot rewrite its path."""
+
+    def __init__(self, error: BadHead, route: Route) -> None:
+        super().__init__(error.status, str(error))
+        self.route = route
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A route as a worker uses it."""
@@ -130,8 +138,9 @@ class Routes:
         """Return the first route that takes a request.
 
         :raises BadHead: with status 400: its target is malformed, names another host than Host, has dot segments that
-            would lead a backend to what another route is for, is one that some backends take for what has other rules,
-            or its path cannot be rewritten; with status 414 where that is too long
+            would lead a backend to what another route is for, or is one that some backends take for what has other
+            rules
+        :raises NotRewritten: its path cannot be rewritten; with status 414 where that is too long
         :raises NoRoute: none does
         """
         asked = Asked.by(head, self._looks)
@@ -147,7 +156,10 @@ class Routes:
             access = self._access[route.name]
             if any(self._spellings.is_evasive(each, access) for each in (subject, *others)):
                 raise BadHead(400, "a spelling of a path or host that some servers take for one with other rules")
-            rewritten = None if route.rewrite is None else route.rewrite(subject.path)
+            try:
+                rewritten = None if route.rewrite is None else route.rewrite(subject.path)
+            except BadHead as error:
+                raise NotRewritten(error, route) from None
             found = Found(route, subject.host, asked.path.decode("latin-1"), rewritten)
             if asked.size() <= MAX_KNOWN_BYTES:
                 self.known.keep(asked, found)

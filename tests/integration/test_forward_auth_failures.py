@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -207,6 +208,47 @@ async def test_who_is_let_in(gateway: Gateway, open_connection: Open, case: str)
         answer = await client.answer()
         assert answer.status == 200
         assert answer.text.count('["X-User", "ann"]') == (case != "bare-204")
+
+
+async def test_cas_that_are_replaced(
+    start_gateway: StartGateway,
+    secure_servers: dict[str, AuthServer],
+    web: Web,
+    authority: Authority,
+    open_connection: Open,
+    tmp_path: Path,
+) -> None:
+    """They are in force within 5 s, without a reload; connections that others have verified are not used again."""
+    other = Authority(tmp_path, "Other").ca.read_text()
+    file = tmp_path / "cas.pem"
+    file.write_text(other)
+    auth = asks(f"https://localhost:{port_of(secure_servers['good'])}/check", ca=str(file))
+    gateway = await start_gateway(
+        {
+            "workers": 2,
+            "upstreams": {"web": {"backends": [web.address]}},
+            "routes": [route("all", "web", "/", auth=auth)],
+        }
+    )
+
+    async def status() -> int:
+        client = await open_connection(gateway)
+        await client.send(request("/x", GOOD, "Connection: close"))
+        return (await client.answer()).status
+
+    async def becomes(expected: int) -> float:
+        start = time.monotonic()
+        while {await status() for _ in range(4)} != {expected}:
+            pass
+        return time.monotonic() - start
+
+    gateway.tolerate("credentials: .* holds no certificate")
+    assert await status() == 503
+    for text, expected in ((authority.ca.read_text(), 200), ("broken", 200), (other, 503)):
+        file.write_text(text)
+        if text == "broken":
+            await gateway.stderr.containing(f"credentials: {file}")
+        assert await within(becomes(expected), f"{expected} with other CAs") < 5 * SCALE
 
 
 async def test_an_auth_server_that_is_this_gateway(gateway: Gateway, open_connection: Open) -> None:

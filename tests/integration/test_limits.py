@@ -327,16 +327,23 @@ async def test_limits_through_upgrades(start_gateway: StartGateway, echo: Echo, 
     assert await clients.statuses(gateway, "/tunnels", "192.0.2.1", MOST + 1) == {101: MOST, 429: 1}
 
 
-async def test_tunnels_are_counted_after_the_death_of_the_supervisor(
-    make_service: MakeService, echo: Echo, clients: Clients
-) -> None:
+async def test_limits_outlive_the_supervisor(make_service: MakeService, echo: Echo, clients: Clients) -> None:
+    """Tunnels that go on count, those that ended meanwhile do not, and nobody gets handshakes back."""
     service = make_service()
     gateway = await service.start(config(echo.address))
+    assert await clients.statuses(gateway, "/rate", "192.0.2.1", BURST - 2) == {101: BURST - 2}
+    await clients.leave()
+    await gateway.tunnels(0)
     assert await clients.statuses(gateway, "/tunnels", "192.0.2.1", MOST - 2) == {101: MOST - 2}
+    await upgrade(gateway)
     await service.stored(MOST - 2)
     await service.die()
+    await clients.leave(2)
     again = await service.start()
-    assert await clients.statuses(again, "/tunnels", "192.0.2.1", MOST) == {101: 2, 429: MOST - 2}
+    await again.tunnels(MOST - 4)
+    assert await clients.statuses(again, "/rate", "192.0.2.1", 5) == {101: 2, 429: 3}
+    assert await clients.statuses(again, "/tunnels", "192.0.2.1", MOST) == {101: 4, 429: MOST - 4}
+    assert len(service.keeper.of_kind("quotas")) == 1
     await clients.leave()
     await again.tunnels(0)
     assert await clients.statuses(again, "/tunnels", "192.0.2.1", MOST + 1) == {101: MOST, 429: 1}

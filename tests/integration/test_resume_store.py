@@ -119,7 +119,7 @@ async def test_a_store_that_is_too_small_is_not_used(make_service: MakeService, 
     gateway = await service.start(
         {**NO_PINGS, **to_one(play.address, drain={"period": "10ms"}, timeouts={"close": "1s"})}
     )
-    gateway.tolerate("the service manager keeps 3 descriptors, but at least 9 are needed")
+    gateway.tolerate("the service manager keeps 3 descriptors, but at least 10 are needed")
     await gateway.stderr.containing("FileDescriptorStoreMax")
     assert len([line for line in gateway.stderr.lines if "FileDescriptorStoreMax" in line]) == 1
     await drains_when_killed(service, play)

@@ -187,11 +187,20 @@ async def test_paths_are_rewritten(
 
 @ASKS
 async def test_a_path_that_is_too_long_to_be_rewritten(gateway: Gateway, open_connection: Open, ask) -> None:
+    """Log and metrics have the route that would have rewritten it."""
+    before = await gateway.scrape()
     client = await open_connection(gateway)
     await client.send(ask("/r/" + "1" * 2000))
     answer = await client.answer()
     assert answer.status == 414
     assert "longer than 1024" in answer.text
+    line = await gateway.logged(client=client.name, status=414)
+    assert line["route"] == "regex"
+    name, labels = {
+        "handshake": ("gateway_handshakes_total", {"result": "bad_request"}),
+        "http": ("gateway_http_requests_total", {"code": "414"}),
+    }[line["event"]]
+    await gateway.counts(before, name, route="regex", **labels)
 
 
 @ASKS

@@ -91,7 +91,7 @@ async def test_other_users(rig, text, caplog):
     await rig.watch.look()
     (found,) = rig.changes
     assert found.users == {str(rig.users): text}
-    assert found.texts == {str(rig.users): text, str(rig.keys): key_set("one")}
+    assert found.texts == {str(rig.users): text, str(rig.keys): key_set("one"), str(rig.ca): rig.ca.read_text()}
     assert rig.state.credentials[0].entries == text.count("$2y$")
     assert f"credentials read again: {rig.users}\n" in caplog.text
     assert "$2y$" not in caplog.text

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from gateway.config import settings
     from gateway.config.address import Address
     from gateway.edge.access.asked import TextField
+    from gateway.edge.access.credentials import Credentials
     from gateway.edge.access.method import Cancel
     from gateway.edge.addresses import Addresses
     from gateway.protocol.heads import Field
@@ -72,16 +73,25 @@ Done = Callable[[Answer | None], None]
 class AuthServer:
     """One auth server, for one worker."""
 
-    def __init__(self, auth: settings.ForwardAuth, addresses: Addresses) -> None:
+    def __init__(self, auth: settings.ForwardAuth, addresses: Addresses, credentials: Credentials) -> None:
         """
         :param addresses: of the server's name; the worker itself asks no name server
+        :param credentials: have the CAs, if others than the system's may have issued its certificate
         :raises OSError: the CAs cannot be used
         """
         self._url = URL(auth.url, encoded=True)
         self._timeout_seconds = auth.timeout
         self._resolver = _Resolver(address_of(auth.url), addresses)
-        # A context takes some milliseconds, and raises what is wrong with the CAs.
-        self._tls = ssl.create_default_context(cadata=auth.ca) if self._url.scheme == "https" else True
+        self._credentials = credentials
+        self._ca = auth.ca
+        self._ca_text: str | None = None
+        self._tls: ssl.SSLContext | bool = True
+        if self._url.scheme == "https":
+            self._ca_text = None if auth.ca is None else credentials.text(auth.ca)
+            if auth.ca is not None and self._ca_text is None:
+                raise OSError(f"{auth.ca} has not been read")
+            # A context takes some milliseconds, and raises what is wrong with the CAs.
+            self._tls = ssl.create_default_context(cadata=self._ca_text)
         self._session: aiohttp.ClientSession | None = None
         self._in_flight: set[asyncio.Task[None]] = set()
         self._closing: asyncio.Task[None] | None = None
@@ -174,7 +184,7 @@ class AuthServer:
     async def _try(self, fields: Sequence[TextField], report: Done, way: _Way) -> None:
         """:raises Exception: as :meth:`_exchange`"""
         async with self._connected().get(
-            self._url, headers=fields, allow_redirects=False, ssl=self._tls, trace_request_ctx=way
+            self._url, headers=fields, allow_redirects=False, ssl=self._tls_now(), trace_request_ctx=way
         ) as response:
             status, answered = response.status, response.raw_headers
             if status not in _FINAL:
@@ -187,6 +197,17 @@ class AuthServer:
                 await _body_of(response)
             else:
                 report(Answer(status, answered, await _body_of(response)))
+
+    def _tls_now(self) -> ssl.SSLContext | bool:
+        """What verifies the server. Connections that another context has verified are not used again."""
+        text = None if self._ca is None else self._credentials.text(self._ca)
+        if text is not None and text is not self._ca_text and self._tls is not True:
+            self._ca_text = text
+            try:
+                self._tls = ssl.create_default_context(cadata=text)
+            except OSError as error:
+                log.error("auth server: %s cannot be used: %s; the CAs from before stay in use", self._ca, error)
+        return self._tls
 
     def _connected(self) -> aiohttp.ClientSession:
         """The session. aiohttp wants a loop that runs to make one, so that is done by the first sub-request."""

@@ -52,7 +52,7 @@ class Forward:
         :param clock: in seconds
         :raises OSError: its CAs cannot be used
         """
-        self._server = AuthServer(auth, services.addresses)
+        self._server = AuthServer(auth, services.addresses, services.credentials)
         self._loop_mark = services.loop_mark
         self._copied = tuple((name.encode(), name.lower().encode()) for name in auth.copy_fields)
         self._without = frozenset(lower for _, lower in self._copied)

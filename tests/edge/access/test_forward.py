@@ -1,6 +1,7 @@
 """Forward auth without a server: what is asked, what an answer means, what is cached."""
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 
@@ -12,9 +13,12 @@ from gateway.config.settings import ForwardAuth
 from gateway.edge.access import auth_server
 from gateway.edge.access.asked import asked_fields
 from gateway.edge.access.auth_server import Answer
+from gateway.edge.access.credentials import Credentials
 from gateway.edge.access.forward import MAX_CACHED, MAX_CACHED_BYTES, Forward
 from gateway.edge.access.granted import Granted
+from gateway.edge.access.services import Services
 from gateway.edge.refused import Refused
+from tests.support.certificates import Authority
 
 from ..requests import PROXY, SERVICES, STRANGER, examined, handshake, in_force, request_head
 
@@ -298,12 +302,41 @@ print("aiohttp" in sys.modules)
 
 def test_cas_that_openssl_does_not_take():
     with pytest.raises(OSError, match="does not contain a certificate"):
-        Forward(SETTINGS._replace(url="https://localhost/", ca="no PEM"), SERVICES)
+        Forward(SETTINGS._replace(url="https://localhost/", ca="/ca.pem"), with_texts({"/ca.pem": "no PEM"}))
+
+
+def test_cas_that_were_not_read():
+    """The system's do not take their place."""
+    with pytest.raises(OSError, match=r"/ca\.pem has not been read"):
+        Forward(SETTINGS._replace(url="https://localhost/", ca="/ca.pem"), SERVICES)
+
+
+def test_cas_that_have_become_broken(tmp_path, caplog):
+    """The supervisor would not have sent them: what was there before stays in use, and is not tried again each time."""
+    texts = {"/ca.pem": Authority(tmp_path).ca.read_text()}
+    services = with_texts(texts)
+    url = "https://localhost/"
+    server = auth_server.AuthServer(SETTINGS._replace(url=url, ca="/ca.pem"), SERVICES.addresses, services.credentials)
+    before = server._tls_now()
+    for text in ("no PEM", "no PEM"):
+        services.credentials.use({"/ca.pem": text})
+        assert server._tls_now() is before
+    assert caplog.text.count("auth server: /ca.pem cannot be used: ") == 1
+    services.credentials.use({})
+    assert server._tls_now() is before
+
+
+def with_texts(texts: dict[str, str]) -> Services:
+    credentials = Credentials(lambda source: None)
+    credentials.use(texts)
+    return dataclasses.replace(SERVICES, credentials=credentials)
 
 
 async def test_sub_requests_in_flight_are_bounded(monkeypatch, caplog):
     monkeypatch.setattr(auth_server, "MAX_IN_FLIGHT", 1)
-    server = auth_server.AuthServer(SETTINGS._replace(url="http://auth.test/check?secret=1"), SERVICES.addresses)
+    server = auth_server.AuthServer(
+        SETTINGS._replace(url="http://auth.test/check?secret=1"), SERVICES.addresses, SERVICES.credentials
+    )
     assert server.has_room()
     answers = []
     cancel = server.ask([("X-A", "b")], answers.append)
