@@ -14,7 +14,7 @@ from tests.support.deadline import SCALE, eventually, within
 from tests.support.gateway import Gateway, route, to_one
 from tests.support.raw import Connection, handshake, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 AT_ONCE_SECONDS = 2 * SCALE
 SHUTTING_DOWN = "this gateway is shutting down"

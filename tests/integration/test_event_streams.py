@@ -143,6 +143,7 @@ async def test_many_streams(start_gateway: StartGateway, backends: Backends) -> 
         assert record["first_byte"] < record["duration"]
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("how", ["fin", "reset"])
 async def test_a_client_that_goes_before_the_first_event(
     start_gateway: StartGateway, backends: Backends, open_connection: Open, how: str
@@ -162,6 +163,7 @@ async def test_a_client_that_goes_before_the_first_event(
     assert record["backend"] == web.address
 
 
+@pytest.mark.either_build
 async def test_many_polls(start_gateway: StartGateway, backends: Backends) -> None:
     """Each gets its own answer, however many wait, and its connection is good for the next one."""
     web = await backends.web()

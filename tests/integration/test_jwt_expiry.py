@@ -116,6 +116,7 @@ async def test_many_tunnels_end_evenly(gateway: Gateway, open_connection: Open) 
     assert max(each) <= SPREAD, each
 
 
+@pytest.mark.either_build
 async def test_a_tunnel_whose_worker_died(
     start_gateway: StartGateway, echo: Echo, scripted: Scripted, open_connection: Open
 ) -> None:

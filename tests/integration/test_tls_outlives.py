@@ -150,6 +150,7 @@ async def test_kills_and_upgrades(
     assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == len(lost)
 
 
+@pytest.mark.either_build
 @pytest.mark.soak
 @pytest.mark.timeout(180)
 async def test_a_certificate_is_replaced_under_them(
@@ -189,6 +190,7 @@ async def shown(address: str, authority: Authority) -> bytes:
     return found
 
 
+@pytest.mark.either_build
 async def test_no_process_dumps_core(start_gateway: StartGateway, play: Play, authority: Authority) -> None:
     """Keys may be in its heap. Those of tunnels are in no dump anyway (``tests/tunnels/test_tls_moves.py``)."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
