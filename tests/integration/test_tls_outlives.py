@@ -197,8 +197,8 @@ async def test_no_process_dumps_core(start_gateway: StartGateway, play: Play, au
     most = before[1]
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     try:
-        plain = await start_gateway(to_one(play.address))
-        sealed = await start_gateway(over_tls(authority, **to_one(play.address)))
+        plain = await start_gateway(to_one(play.address), fresh=True)
+        sealed = await start_gateway(over_tls(authority, **to_one(play.address)), fresh=True)
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
     for gateway, soft in ((plain, most), (sealed, 0)):

@@ -120,7 +120,8 @@ class Gateway:
         :param namespace: where it runs; None for where the tests do
         :param under: a command that the gateway's is an argument of
         :param passed: descriptors as a service manager passes them, and their names
-        :param fresh: executed, not forked, so that its supervisor shares no memory with others
+        :param fresh: executed by the tests' own process, whose limits it has, and not forked, so that its supervisor
+            shares no memory with others
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
