@@ -24,7 +24,7 @@ from tests.support.memory import private_bytes
 from tests.support.pace import Pace
 from tests.support.raw import Connection, connect, handshake, request, switching
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak, pytest.mark.timeout(180 if SOAK else 60)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak, pytest.mark.timeout(300)]
 
 SECONDS = 60.0 if SOAK else 6.0
 FLOWS = 4

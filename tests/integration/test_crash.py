@@ -52,7 +52,7 @@ def stalled(table: Table) -> bool:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600 if SOAK else 120)
+@pytest.mark.timeout(600 if SOAK else 300)
 async def test_tunnels_outlive_their_worker(start_gateway: StartGateway, play: Play) -> None:
     keepalive = {side: {"ping_after": PING_AFTER} for side in ("client", "backend")}
     gateway = await start_gateway({"workers": 2, **to_one(play.address, keepalive=keepalive)})

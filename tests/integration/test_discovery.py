@@ -16,7 +16,7 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.conftest import Backends, StartGateway
 from tests.support.backends import Echo, Script
-from tests.support.deadline import eventually, within
+from tests.support.deadline import SCALE, eventually, within
 from tests.support.dns_server import DnsServer
 from tests.support.files import rewrite
 from tests.support.gateway import Gateway, route
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build
 
 SOAK = os.environ.get("GATEWAY_SOAK") == "1"
 TUNNELS = 500 if SOAK else 30
-SPARE_SECONDS = 2.0
+SPARE_SECONDS = 5.0 * SCALE
 """That this machine may be late."""
 
 
@@ -142,8 +142,7 @@ async def test_a_name_server_that_is_gone_and_back(
     assert shown["discovery"]["source"] == f"dns chat.internal:{port(one)}"
     assert shown["discovery"]["error"]
 
-    await gateway.reload()
-    assert "reloaded" in gateway.stderr.lines[-1]
+    assert "reloaded" in await gateway.reload()
     await lives(client)
     await lives((await clients_of(gateway, 1))[0])
     await upgrade(gateway)
@@ -180,7 +179,7 @@ async def test_a_start_without_a_name_server(start_gateway: StartGateway, backen
     gateway = await start_gateway(
         config_of({"dns": f"chat.internal:{port(one)}", "every": "1s", "server": names.address})
     )
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < 4 + SPARE_SECONDS
     client = await gateway.connect()
     await client.send(handshake())
     assert (await client.answer()).status == 503

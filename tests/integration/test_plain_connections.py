@@ -20,7 +20,7 @@ from tests.support.wire import Wire, dial
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SLACK_SECONDS = 1.5 * SCALE
+SLACK_SECONDS = 8 * SCALE
 WAYS = pytest.mark.parametrize("kept", [False, True], ids=["new", "kept"])
 BYTEWISE = pytest.mark.parametrize("bytewise", [False, True], ids=["whole", "bytewise"])
 NEXT = request("/next")

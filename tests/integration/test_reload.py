@@ -350,7 +350,7 @@ async def test_nobody_who_waits_to_be_accepted_is_refused(
 
 
 @pytest.mark.either_build
-@pytest.mark.timeout(60 + 4 * RELOADS * PAUSE_SECONDS)
+@pytest.mark.timeout(300 + 4 * RELOADS * PAUSE_SECONDS)
 async def test_reload_after_reload_under_traffic(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

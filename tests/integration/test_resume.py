@@ -67,7 +67,7 @@ class Visitors:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 async def test_tunnels_outlive_the_supervisor(make_service: MakeService, play: Play) -> None:
     service = make_service()
     gateway = await service.start({"workers": 2, **NO_PINGS, **to_one(play.address)})
@@ -119,7 +119,7 @@ async def test_tunnels_outlive_the_supervisor(make_service: MakeService, play: P
 
 
 @pytest.mark.either_build
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_who_connects_meanwhile_waits(make_service: MakeService, play: Play) -> None:
     """Supervisor and workers are gone for as long as the test likes, and nobody is refused."""
     service = make_service()
@@ -202,7 +202,7 @@ async def test_a_worker_that_does_not_go_is_killed(make_service: MakeService, pl
     await all_complete(tunnels)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "when",
     [

@@ -24,7 +24,7 @@ from .layouts import edit, layouts_of, relayout
 from .services import Counters, MakeService, Service
 from .upgrades import UPGRADE_SECONDS, fails, of, upgrade
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180), pytest.mark.either_build]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300), pytest.mark.either_build]
 
 
 def layouts_kept(service: Service) -> list[int]:

@@ -134,7 +134,7 @@ async def test_int_ends_at_once(
     start = time.monotonic()
     gateway.process.signal(number)
     await gateway.exits(0)
-    assert time.monotonic() - start < 5 * SCALE  # the clients were not waited for
+    assert time.monotonic() - start < 9 * SCALE  # the clients were not waited for
     for client in clients:
         assert await client.ends() == b""
 
@@ -149,7 +149,7 @@ async def test_int_cuts_a_drain_short(start_gateway: StartGateway, backends: Bac
     start = time.monotonic()
     gateway.process.signal(signal.SIGINT)
     await gateway.exits(0)
-    assert time.monotonic() - start < 5 * SCALE  # the clients were not waited for
+    assert time.monotonic() - start < 9 * SCALE  # the clients were not waited for
 
 
 @pytest.mark.either_build

@@ -112,7 +112,7 @@ async def kill_one(gateway: Gateway, n: int) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 @pytest.mark.parametrize("backend", ["plain", "tls"])
 async def test_kills_and_upgrades(
     start_gateway: StartGateway, play: Play, tls_play: Play, authority: Authority, backend: str
@@ -152,7 +152,7 @@ async def test_kills_and_upgrades(
 
 @pytest.mark.either_build
 @pytest.mark.soak
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_certificate_is_replaced_under_them(
     start_gateway: StartGateway, play: Play, authority: Authority
 ) -> None:
@@ -207,7 +207,7 @@ async def test_no_process_dumps_core(start_gateway: StartGateway, play: Play, au
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 async def test_the_supervisor_dies(make_service: MakeService, play: Play, authority: Authority) -> None:
     service = make_service()
     clients = Clients(play, authority)

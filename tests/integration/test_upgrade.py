@@ -64,7 +64,7 @@ class Gaps:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 async def test_tunnels_go_on_through_upgrades(start_gateway: StartGateway, play: Play) -> None:
     gateway = await start_gateway({"workers": 2, **NO_PINGS, **to_one(play.address)})
     pid = gateway.process.pid

@@ -123,7 +123,7 @@ async def test_a_program_that_does_not_start(
 
 
 @pytest.mark.either_build
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_a_program_that_hangs_at_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
     upgrade_py = program / "processes" / "upgrade.py"
     rewrite(upgrade_py, re.sub(r"TRY_SECONDS = [\d.]+", "TRY_SECONDS = 2.0", upgrade_py.read_text()))

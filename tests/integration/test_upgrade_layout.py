@@ -30,7 +30,7 @@ from tests.support.scrape import Scrape
 from .layouts import layouts_of, relayout
 from .upgrades import fails, of, serves_as_before, status_of_upgrade, upgrade
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180), pytest.mark.either_build]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300), pytest.mark.either_build]
 
 IDLE, BUSY = 200, 20
 

@@ -287,11 +287,11 @@ class Gateway:
             config = yaml.safe_dump({**fixed, **config}, sort_keys=False)
         self.file.write_text(config)
 
-    async def reload(self) -> None:
-        """HUP, and wait until it says how that went."""
+    async def reload(self) -> str:
+        """HUP, and wait until it says how that went; what it says."""
         start = len(self.stderr.lines)
         self.process.signal(signal.SIGHUP)
-        await self.stderr.first(
+        return await self.stderr.first(
             lambda line: line if "reloaded" in line or "reload failed" in line else None, "an answer to HUP", start
         )
 
