@@ -136,7 +136,7 @@ async def test_a_name_server_that_is_gone_and_back(
     gateway = await start_gateway(config)
     (client,) = await clients_of(gateway, 1)
     names.down()
-    await gateway.stderr.containing("its last 1 backends stay in use")
+    await gateway.stderr.containing("its last answer stays in use: 1 backend")
     await gateway.until(lambda s: s.value("gateway_discovery_errors_total", upstream="chat") > 1, "errors")
     (shown,) = (await gateway.api("status"))["upstreams"]
     assert shown["discovery"]["source"] == f"dns chat.internal:{port(one)}"
@@ -167,7 +167,7 @@ async def test_a_name_server_that_is_gone_and_back(
         await lives((await clients_of(gateway, 1))[0])
     names.records["chat.internal", "A"] = [host(two)]
     await found(gateway, two.address)
-    await gateway.stderr.containing("can be used again: 1 backends")
+    await gateway.stderr.containing("can be used again: 1 backend")
     await lives((await clients_of(gateway, 1))[0])
     assert two.open == 1
 

@@ -130,6 +130,7 @@ async def test_until_the_record_names_both_the_old_one_is_it(upgraded: Upgraded)
 async def test_the_old_one_is_let_go_when_its_last_worker_is_gone(upgraded: Upgraded) -> None:
     upgraded.go_on()
     await upgraded.keeping.rely(upgraded.note)
+    await eventually(lambda: len(upgraded.keeper.of_kind("table")) == 2, "both tables to be kept")
     upgraded.adopted_by_the_old_worker(7)
     upgraded.mirrors.settle(0)
     await eventually(lambda: len(upgraded.keeper.of_kind("table")) == 1, "the old table to be removed")
