@@ -54,8 +54,9 @@ test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, Rabb
 	bash tests/peers/install.sh
 	$(BIN)/pytest tests/peers tests/docs tests/packaging/test_deploy.py tests/packaging/test_systemd.py  # nginx, promtool … look, too
 
-soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels
+soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels; properties with many more examples
 	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration -m soak
+	GATEWAY_SOAK=1 $(BIN)/pytest tests --ignore tests/peers -m hypothesis
 
 fuzz: dev  ## the TLS record layer, then PROXY headers, guided by coverage, each for FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet atheris
