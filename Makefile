@@ -38,7 +38,9 @@ format: dev
 	$(BIN)/ruff format .
 
 test: dev  ## all tests that need nothing but the venv
-	@$(BIN)/pytest --collect-only tests --ignore tests/peers > /dev/null  # rewrites asserts once, not in each process
+	@# Asserts are rewritten once, not in each process.
+	@$(BIN)/pytest --collect-only $(RELAY_TESTS) > /dev/null & \
+	$(BIN)/pytest --collect-only tests --ignore tests/peers $(RELAY_TESTS:%=--ignore %) > /dev/null; wait
 	$(MAKE) --no-print-directory -j2 --output-sync=target test-compiled test-pure
 
 # Gateways start by the hundred: their bytecode is to be kept, whatever the environment says.
