@@ -34,7 +34,7 @@ TUNNELS = 500 if SOAK else 30
 WORKERS_SECONDS = 0.2 * SCALE
 """Workers hear of a change a little later than the API shows it, and nothing says when."""
 
-SPARE_SECONDS = 5.0 * SCALE
+SPARE_SECONDS = 10.0 * SCALE
 """That this machine may be late."""
 
 
