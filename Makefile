@@ -38,7 +38,9 @@ format: dev
 	$(BIN)/ruff format .
 
 test: dev  ## all tests that need nothing but the venv
-	@$(BIN)/pytest --collect-only tests --ignore tests/peers > /dev/null  # rewrites asserts once, not in each process
+	@# Asserts are rewritten once, not in each process.
+	@$(BIN)/pytest --collect-only $(RELAY_TESTS) > /dev/null & \
+	$(BIN)/pytest --collect-only tests --ignore tests/peers $(RELAY_TESTS:%=--ignore %) > /dev/null; wait
 	$(MAKE) --no-print-directory -j2 --output-sync=target test-compiled test-pure
 
 # Gateways start by the hundred: their bytecode is to be kept, whatever the environment says.
@@ -54,8 +56,9 @@ test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, Rabb
 	bash tests/peers/install.sh
 	$(BIN)/pytest tests/peers tests/docs tests/packaging/test_deploy.py tests/packaging/test_systemd.py  # nginx, promtool … look, too
 
-soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels
+soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels; properties with many more examples
 	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration -m soak
+	GATEWAY_SOAK=1 $(BIN)/pytest tests --ignore tests/peers -m hypothesis
 
 fuzz: dev  ## the TLS record layer, then PROXY headers, guided by coverage, each for FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet atheris

@@ -16,6 +16,8 @@ import pytest
 import pytest_asyncio
 
 from tests.support.backends import Echo, Scripted, Web
+from tests.support.deadline import SOAK
+from tests.support.examples import examples
 from tests.support.gateway import Gateway
 from tests.support.launcher import close_launcher
 from tests.support.raw import Connection, connect
@@ -27,8 +29,15 @@ _running: list[Gateway] = []
 Started = TypeVar("Started", Echo, Scripted, Web)
 
 
-# How long one example takes is up to what else the machine does.
-hypothesis.settings.register_profile("gateway", deadline=None)
+# How long examples take is up to what else the machine does. They are the same ones each time, so that nobody's change
+# fails for a fault that it did not bring; `make soak` looks for others.
+hypothesis.settings.register_profile(
+    "gateway",
+    deadline=None,
+    max_examples=examples(100),
+    derandomize=not SOAK,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("gateway")
 
 
@@ -44,11 +53,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long begin, so that in the end, when tests run in parallel, nobody waits for one of them."""
-    items.sort(key=lambda item: item.path.parent.name != "integration")
+    items.sort(key=lambda item: LONG.index(folder) if (folder := item.path.parent.name) in LONG else len(LONG))
 
 
 def pytest_unconfigure() -> None:
     close_launcher()
+
+
+LONG = ("packaging", "integration", "orders", "tunnels")
+"""Folders of files that take long, the longest first."""
 
 
 class Backends:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.config import Config
+from tests.support.examples import examples
 
 from .files import CONTRACT, complaints, config_of
 
@@ -56,19 +57,19 @@ def test_any_text(text):
 
 
 @given(st.lists(YAML_PIECES, max_size=40).map("".join))
-@settings(deadline=None, max_examples=500)
+@settings(deadline=None, max_examples=examples(500))
 def test_any_pieces_of_yaml(text):
     check(text)
 
 
 @given(DOCUMENTS)
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_any_document(document):
     check(yaml.safe_dump(document, allow_unicode=True))
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_the_example_with_anything_in_a_place_of_it(data):
     document = yaml.safe_load(CONTRACT)
     section = document
@@ -82,6 +83,6 @@ def test_the_example_with_anything_in_a_place_of_it(data):
 
 
 @given(st.integers(0, len(CONTRACT)), st.integers(0, 30), YAML_PIECES)
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=examples(300))
 def test_the_example_with_a_piece_replaced(start, length, piece):
     check(CONTRACT[:start] + piece + CONTRACT[start + length :])

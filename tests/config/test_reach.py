@@ -12,6 +12,7 @@ from gateway.config.reach import takes_all_of
 from gateway.config.settings import Match as Conditions
 from gateway.routing.further import Looks
 from gateway.routing.matching import Asked, Subject, condition_of
+from tests.support.examples import examples
 
 from ..protocol.heads import request_head
 
@@ -143,7 +144,7 @@ MATCHES = st.builds(
     st.lists(st.sampled_from(["X: 1", "x: 2", "Y: 1", "Sec-WebSocket-Protocol: p", "Sec-WebSocket-Protocol: q, r"])),
     st.sampled_from(["GET", "POST"]),
 )
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_it_is_never_claimed_of_a_route_that_is_reached(one, other, host, path, query, fields, method):
     for match in (one, other):
         for given_path in (match.path, match.path_exact):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.config.errors import BadValue
 from gateway.config.regex_cost import LONGEST_PATH, MOST_STEPS, check_cost, most_steps
+from tests.support.examples import examples
 
 
 @pytest.mark.parametrize(
@@ -84,7 +85,7 @@ REPEATED = ["a", "b", "ab", "aab", "/", "a/"]
 
 
 @given(PIECES, st.booleans(), st.sampled_from(REPEATED), st.sampled_from(REPEATED))
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 def test_what_is_let_through_is_quick_on_repetitive_paths(expression, anchored, one, other):
     """Exponential ones would take for ever on these; the bound is for paths twenty times as long."""
     expression = ("^" if anchored else "") + expression + "c"

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from ..support.deadline import SOAK
 
-MANY = settings(max_examples=10_000 if SOAK else 400, deadline=None)
+MANY = settings(max_examples=10_000 if SOAK else 150, deadline=None)
 
 METHODS = [
     b"GET",

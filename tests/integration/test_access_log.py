@@ -16,7 +16,7 @@ from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_fr
 from tests.support.gateway import Gateway, to_one
 from tests.support.raw import Connection, handshake, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 async def one_tunnel(gateway: Gateway, open_connection: Open, path: str) -> Connection:

@@ -96,12 +96,14 @@ MALFORMED = {
 }
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_a_malformed_head_gets_400(gateway: Gateway, open_connection: Open, data: bytes) -> None:
     client = await open_connection(gateway)
     await refused(gateway, client, data, 400, "bad_request")
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("data", MALFORMED.values(), ids=MALFORMED.keys())
 async def test_a_malformed_head_on_a_kept_alive_connection_gets_400(
     gateway: Gateway, open_connection: Open, web: Web, data: bytes
@@ -189,6 +191,7 @@ async def test_a_late_head_on_a_kept_alive_connection_gets_408(gateway: Gateway,
     assert await client.rest() == b""
 
 
+@pytest.mark.either_build
 async def test_no_route_gets_404(gateway: Gateway, open_connection: Open) -> None:
     client = await open_connection(gateway)
     answer = await refused(gateway, client, handshake("/webx"), 404, "no_route")
@@ -204,6 +207,7 @@ async def test_no_route_gets_404(gateway: Gateway, open_connection: Open) -> Non
     assert (await plain.answer()).status == 200
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("version", ["Sec-WebSocket-Version: 8", "Sec-WebSocket-Version: 130", "X-None: 1"])
 async def test_another_version_of_websocket_gets_426(gateway: Gateway, open_connection: Open, version: str) -> None:
     client = await open_connection(gateway)
@@ -213,6 +217,7 @@ async def test_another_version_of_websocket_gets_426(gateway: Gateway, open_conn
     assert answer.head.value("Upgrade") == "websocket"
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize(
     "fields",
     [
@@ -229,6 +234,7 @@ async def test_a_bad_key_gets_400(gateway: Gateway, open_connection: Open, field
     await refused(gateway, client, data, 400, "bad_request", "web")
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize(
     ("method", "fields", "body"),
     [
@@ -245,6 +251,7 @@ async def test_a_handshake_that_is_no_get_or_has_a_body_gets_400(
     await refused(gateway, client, head + body, 400, "bad_request", "web")
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize(
     ("head", "missing"),
     [
@@ -329,6 +336,7 @@ async def test_a_backend_that_answers_late_gets_504(
     await within(gone.wait(), "the backend's connection to end")
 
 
+@pytest.mark.either_build
 async def test_over_max_tunnels_gets_503(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

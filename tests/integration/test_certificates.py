@@ -21,7 +21,7 @@ from tests.support.tls import TlsConnection, trusting
 
 from .conftest import Secure
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 PROMISED_SECONDS = 5
 WIDE = {"COLUMNS": "250"}

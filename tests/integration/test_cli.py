@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.gateway import COMMAND, Gateway, to_one
+from tests.support.gateway import command as quick_command
 from tests.support.process import run
 from tests.support.raw import handshake
 
@@ -33,6 +34,7 @@ routes:
 
 
 async def gateway_command(*arguments: str | Path, env: dict[str, str] | None = None) -> tuple[int, str, str]:
+    """Run it as users do. Where it does not matter that it is executed, ``quick_command`` does."""
     return await run([*COMMAND, *arguments], env=env)
 
 
@@ -83,7 +85,7 @@ async def test_check_warns_of_a_backend_that_is_the_gateway_itself(tmp_path: Pat
         "upstreams: {chat: {backends: ['127.0.0.1:8080']}}\n"
         "routes: [{name: chat, upstream: chat}]\n"
     )
-    status, stdout, stderr = await gateway_command("check", "-c", file)
+    status, stdout, stderr = await quick_command("check", "-c", file)
     assert (status, stdout.startswith(f"{file}: ok")) == (0, True)
     assert stderr.startswith(f"{file}:2:31: upstreams.chat.backends[0]: warning: 127.0.0.1:8080 is where this gateway")
 
@@ -96,7 +98,7 @@ async def test_unknown_keys_are_rejected(tmp_path: Path) -> None:
         "upstreams: {chat: {backends: ['127.0.0.1:9001']}}\n"
         "routes: [{name: chat, upstream: chat}]\n"
     )
-    status, stdout, stderr = await gateway_command("check", "-c", file)
+    status, stdout, stderr = await quick_command("check", "-c", file)
     assert status == 2
     assert ":2:9: admin.password:" in stdout + stderr
 
@@ -120,7 +122,7 @@ async def test_run_without_a_file_says_where_it_looked(tmp_path: Path) -> None:
 
 async def test_run_on_a_port_that_is_taken_exits_with_1(start_gateway: StartGateway, backends: Backends) -> None:
     first = await start_gateway(to_one("127.0.0.1:1"))
-    status, _, stderr = await gateway_command("run", "-c", first.file)
+    status, _, stderr = await quick_command("run", "-c", first.file)
     assert status == 1
     assert stderr.startswith("gateway: cannot listen on ")
     assert "Traceback" not in stderr
@@ -142,16 +144,16 @@ async def test_status_and_tunnels(start_gateway: StartGateway, backends: Backend
     gateway = await start_gateway(to_one(echo.address))
     await with_one_tunnel(gateway, open_connection)
     for command in ("status", "tunnels"):
-        status, stdout, stderr = await gateway_command(command, "-c", gateway.file)
+        status, stdout, stderr = await quick_command(command, "-c", gateway.file)
         assert status == 0, stderr
         assert "all" in stdout
         assert echo.address in stdout
-    status, stdout, _ = await gateway_command("tunnels", "-c", gateway.file, "--json")
+    status, stdout, _ = await quick_command("tunnels", "-c", gateway.file, "--json")
     (tunnel,) = json.loads(stdout)["tunnels"]
     assert (tunnel["route"], tunnel["path"], tunnel["subprotocol"]) == ("all", "/cli", "v10.stomp")
-    status, stdout, _ = await gateway_command("tunnels", "-c", gateway.file, "--idle-over", "60s", "--json")
+    status, stdout, _ = await quick_command("tunnels", "-c", gateway.file, "--idle-over", "60s", "--json")
     assert (status, json.loads(stdout)["tunnels"]) == (0, [])
-    status, stdout, _ = await gateway_command("tunnels", "-c", gateway.file, "--route", "all", "--json")
+    status, stdout, _ = await quick_command("tunnels", "-c", gateway.file, "--route", "all", "--json")
     assert (status, len(json.loads(stdout)["tunnels"])) == (0, 1)
 
 
@@ -164,7 +166,7 @@ async def test_status_of_no_gateway_exits_with_1(tmp_path: Path) -> None:
         "routes: [{name: chat, upstream: chat}]\n"
     )
     for command in ("status", "tunnels"):
-        status, _, stderr = await gateway_command(command, "-c", file)
+        status, _, stderr = await quick_command(command, "-c", file)
         assert status == 1
         assert "127.0.0.1:1" in stderr
         assert "Traceback" not in stderr
@@ -185,7 +187,7 @@ async def test_help_names_every_command() -> None:
     assert status == 0
     for command in commands:
         assert command in stdout
-    for status, text, _ in await asyncio.gather(*(gateway_command(command, "--help") for command in commands)):
+    for status, text, _ in await asyncio.gather(*(quick_command(command, "--help") for command in commands)):
         assert status == 0
         assert "Usage" in text
 
@@ -208,18 +210,18 @@ async def test_commands_send_the_token(start_gateway: StartGateway, backends: Ba
     gateway.write({**to_one(echo.address), "admin": {"address": gateway.admin, "token": "first-token"}})
     await gateway.reload()
     assert (await gateway.get("/api/v1/status"))[0] == 401
-    status, out, _ = await gateway_command("status", "--json", "-c", gateway.file)
+    status, out, _ = await quick_command("status", "--json", "-c", gateway.file)
     assert (status, json.loads(out)["ready"]) == (0, True)
-    assert (await gateway_command("reload", "-c", gateway.file))[0] == 0
+    assert (await quick_command("reload", "-c", gateway.file))[0] == 0
     # An address on the command line gets no token but the environment's.
-    status, _, err = await gateway_command("tunnels", "--admin", gateway.admin)
+    status, _, err = await quick_command("tunnels", "--admin", gateway.admin)
     assert (status, "asks for another token (set GATEWAY_ADMIN_TOKEN" in err) == (1, True)
     env = {**os.environ, "GATEWAY_ADMIN_TOKEN": "first-token"}
-    assert (await gateway_command("tunnels", "--admin", gateway.admin, env=env))[0] == 0
+    assert (await quick_command("tunnels", "--admin", gateway.admin, env=env))[0] == 0
     env["GATEWAY_ADMIN_TOKEN"] = "another"
-    assert (await gateway_command("status", "-c", gateway.file, env=env))[0] == 1
+    assert (await quick_command("status", "-c", gateway.file, env=env))[0] == 1
     gateway.write(to_one(echo.address))
-    status, _, err = await gateway_command(
+    status, _, err = await quick_command(
         "reload", "-c", gateway.file, env={**env, "GATEWAY_ADMIN_TOKEN": "first-token"}
     )
     assert (status, err) == (0, "")

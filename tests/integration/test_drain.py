@@ -29,7 +29,7 @@ ALLOWED = 0.3
 # --- the pace ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(60 + 6 * PERIOD_SECONDS)
+@pytest.mark.timeout(300 + 6 * PERIOD_SECONDS)
 async def test_clients_are_closed_at_an_even_pace(start_gateway: StartGateway, backends: Backends) -> None:
     echo = await backends.echo()
     gateway = await start_gateway({"workers": 2, **to_one(echo.address, drain={"period": f"{PERIOD_SECONDS}s"})})
@@ -80,6 +80,7 @@ async def test_a_single_tunnel_is_closed_at_once_with_the_code_that_is_configure
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_those_who_end_by_themselves_only_make_it_shorter(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -128,6 +129,7 @@ async def test_an_opaque_tunnel_is_cut_in_its_turn(
 # --- connections that come meanwhile ----------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_whoever_comes_new_is_sent_elsewhere_until_the_last_tunnel_has_ended(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -161,6 +163,7 @@ async def test_whoever_comes_new_is_sent_elsewhere_until_the_last_tunnel_has_end
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_a_drain_shows_in_metrics_and_status(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -182,6 +185,7 @@ async def test_a_drain_shows_in_metrics_and_status(
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_a_handshake_that_fails_is_the_last_thing_that_is_waited_for(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -213,6 +217,7 @@ async def test_whoever_does_not_answer_is_cut_when_the_time_for_it_is_up(
         assert await client.ends() == b""
 
 
+@pytest.mark.either_build
 async def test_a_second_term_closes_all_that_are_left_at_once(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -233,6 +238,7 @@ async def test_a_second_term_closes_all_that_are_left_at_once(
     await stream.ends()
 
 
+@pytest.mark.either_build
 async def test_a_worker_that_dies_in_a_drain_is_replaced_by_one_that_drains(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -326,6 +332,7 @@ async def test_the_stop_command(start_gateway: StartGateway, backends: Backends,
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_orders_while_it_drains(start_gateway: StartGateway, backends: Backends, open_connection: Open) -> None:
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address, drain={"period": "1h"}))

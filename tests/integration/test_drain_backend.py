@@ -15,7 +15,7 @@ from tests.support.raw import Connection, handshake, request, switching
 
 from .clients import clients_of, tunnel
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak, pytest.mark.either_build]
 
 
 def two_backends(first: str, second: str, **keys: object) -> dict[str, object]:
@@ -195,7 +195,6 @@ async def test_a_backend_that_a_reload_takes_out_keeps_its_tunnels_until_it_is_d
     await new.echoes(from_client(TEXT, b"new"), frame(TEXT, b"new"))
 
 
-@pytest.mark.either_build
 async def test_a_backend_that_there_is_not(start_gateway: StartGateway, backends: Backends) -> None:
     gateway = await start_gateway(to_one("127.0.0.1:1"))
     status, _, stderr = await command("drain", "-c", gateway.file, "--backend", "127.0.0.1:2")

@@ -14,9 +14,9 @@ from tests.support.deadline import SCALE, eventually, within
 from tests.support.gateway import Gateway, route, to_one
 from tests.support.raw import Connection, handshake, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
-AT_ONCE_SECONDS = 2 * SCALE
+AT_ONCE_SECONDS = 8 * SCALE
 SHUTTING_DOWN = "this gateway is shutting down"
 
 
@@ -65,7 +65,7 @@ async def test_requests_in_flight_end_properly(
     assert await stream.chunked() == b"data: the last\n\n"
     assert await stream.ends(AT_ONCE_SECONDS) == b""
     await gateway.exits(0)
-    assert time.monotonic() - start < 10 * SCALE  # it does not wait for the period to be over
+    assert time.monotonic() - start < 25 * SCALE  # it does not wait for the period to be over
     records = {record["path"]: record for record in gateway.log_records(event="http")}
     assert records.keys() == {"/a/x", "/a/poll", "/a/upload", "/a/sse"}
     assert {(record["status"], record["initiator"]) for record in records.values()} == {(200, None)}

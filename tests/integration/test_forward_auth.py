@@ -15,6 +15,7 @@ from tests.conftest import Backends, Open, StartGateway
 from tests.support.auth_server import GOOD, AuthServer
 from tests.support.backends import Web
 from tests.support.deadline import eventually, within
+from tests.support.examples import examples
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Config, Gateway, route
 from tests.support.raw import Answer, Connection, handshake, request
@@ -246,7 +247,7 @@ PIECES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(150), suppress_health_check=list(HealthCheck))
 @given(pieces=st.lists(PIECES, max_size=6), absolute=st.booleans(), upper=st.booleans())
 async def test_what_is_checked_is_what_is_sent(
     gateway: Gateway, auth: AuthServer, web: Web, pieces: list[str], absolute: bool, upper: bool

@@ -21,7 +21,7 @@ from .upgrades import upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
-CHECK = {"path": "/healthz", "every": "100ms", "timeout": "300ms", "healthy_after": 2, "unhealthy_after": 2}
+CHECK = {"path": "/healthz", "every": "100ms", "timeout": "1s", "healthy_after": 2, "unhealthy_after": 2}
 
 
 async def moody(backends: Backends, count: int) -> list[Moody]:
@@ -69,7 +69,7 @@ async def test_one_that_is_down_gets_nothing(start_gateway: StartGateway, backen
         await is_up(gateway, sick, False)
         state = await state_of(gateway, sick)
         assert (state["health"], state["up"]) == ("down", False)
-        assert ("it answered 500" if mood == ERRORS else "no answer within 0.3 s") in state["reason"]
+        assert ("it answered 500" if mood == ERRORS else "no answer within 1 s") in state["reason"]
         assert abs(state["since"] - time.time()) < DEADLINE_SECONDS
         asked = Counter(sick.targets)["/x"]
         assert {await ask(gateway, "/x") for _ in range(8)} == {
@@ -141,7 +141,7 @@ async def test_states_outlive_reloads_and_workers(start_gateway: StartGateway, b
 @pytest.mark.parametrize("mood", [ERRORS, RESETS, CLOSES])
 async def test_failures_eject(start_gateway: StartGateway, backends: Backends, mood: str) -> None:
     some = await moody(backends, 3)
-    eject = {"failures": 2, "within": "10s", "for": "1s"}
+    eject = {"failures": 2, "within": "10s", "for": "4s"}
     gateway = await start_gateway(config_of(some, {"eject": eject, "connect_retries": 0}, workers=2))
     sick = some[2]
     sick.mood = mood
@@ -154,7 +154,7 @@ async def test_failures_eject(start_gateway: StartGateway, backends: Backends, m
     start = time.monotonic()
     state = await state_of(gateway, sick)
     assert state["reason"] == "2 failures within 10 s"
-    assert 0 < state["ejected_until"] - time.time() <= 1
+    assert 0 < state["ejected_until"] - time.time() <= 4
     asked = sick.targets["/x"]
     assert {status for status, _ in [await ask(gateway, "/x") for _ in range(10)]} == {200}
     assert sick.targets["/x"] == asked
@@ -164,7 +164,7 @@ async def test_failures_eject(start_gateway: StartGateway, backends: Backends, m
     assert len({text for _, text in [await ask(gateway) for _ in range(9)]}) == 3
     scrape = await gateway.scrape()
     assert scrape.value("gateway_backend_ejections_total", backend=sick.address, result="ejected") == 1
-    await gateway.stderr.containing(f"ejected backend {sick.address} of chat for 1 s: 2 failures within 10 s")
+    await gateway.stderr.containing(f"ejected backend {sick.address} of chat for 4 s: 2 failures within 10 s")
     await gateway.stderr.containing(f"backend {sick.address} of chat is back: its ejection is over")
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MIB = 1024 * 1024
 UPLOAD_BYTES = 1024 * MIB if SOAK else 64 * MIB
-AT_ONCE_SECONDS = 2 * SCALE
+AT_ONCE_SECONDS = 8 * SCALE
 """For news of one side's end to reach the other."""
 
 
@@ -207,7 +207,7 @@ async def test_interim_answers_are_passed_on(gateway: Gateway, open_connection: 
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(600 if SOAK else 60)
+@pytest.mark.timeout(600 if SOAK else 300)
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 async def test_an_upload_arrives_byte_for_byte(gateway: Gateway, framing: str) -> None:
     piece = random.Random(1).randbytes(4 * MIB)

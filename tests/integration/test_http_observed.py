@@ -21,7 +21,7 @@ from tests.support.scrape import Scrape
 
 from .upgrades import upgrade
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 DEAD = f"127.0.0.1:{free_port()}"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -336,7 +336,7 @@ async def test_tls_to_an_address_that_speaks_plain_http(gateway: Gateway, author
 # --- upgrades of the program ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seconds_idle", [0, 1.5])
+@pytest.mark.parametrize("seconds_idle", [pytest.param(0, marks=pytest.mark.either_build), 1.5])
 async def test_idle_connections_move_to_the_new_program(
     start_gateway: StartGateway, secure: Secure, authority: Authority, web: Web, seconds_idle: float
 ) -> None:
@@ -367,6 +367,7 @@ async def test_idle_connections_move_to_the_new_program(
     assert all(client.end is None for client in clients)
 
 
+@pytest.mark.either_build
 async def test_stop_says_goodbye_to_idle_connections(
     start_gateway: StartGateway, secure: Secure, authority: Authority, web: Web
 ) -> None:

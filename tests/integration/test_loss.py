@@ -39,7 +39,8 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.timeout(180 if SOAK else 60)
+@pytest.mark.either_build
+@pytest.mark.timeout(300)
 async def test_a_whole_backend_dies(start_gateway: StartGateway) -> None:
     port = free_port()
     backend = await Process.start(sys.executable, "-c", ECHO, str(port), name="echo")
@@ -126,6 +127,7 @@ async def test_off_is_a_bare_end(start_gateway: StartGateway, backends: Backends
     assert await client.rest() == frame(TEXT, b"bye") + frame(CLOSE, close(1012))
 
 
+@pytest.mark.either_build
 async def test_a_changed_code_is_for_new_tunnels(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

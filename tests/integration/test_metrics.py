@@ -198,6 +198,7 @@ async def test_frames_and_bytes_are_counted(gateway: Gateway, open_connection: O
     assert grown("gateway_tunnels_closed_total", initiator="backend", cause="close_frame") == 1
 
 
+@pytest.mark.either_build
 async def test_every_metric_of_the_contract_is_there(
     gateway: Gateway, open_connection: Open, scripted: Scripted
 ) -> None:
@@ -259,6 +260,7 @@ async def test_every_metric_of_the_contract_is_there(
     assert scrape.value("gateway_backend_up", upstream="echo") == 1
 
 
+@pytest.mark.either_build
 async def test_no_label_holds_what_a_client_sent(gateway: Gateway, open_connection: Open) -> None:
     """A stranger must not be able to make series."""
     client = await open_connection(gateway)
@@ -279,12 +281,14 @@ async def test_no_label_holds_what_a_client_sent(gateway: Gateway, open_connecti
     assert client.name not in scrape.text
 
 
+@pytest.mark.either_build
 async def test_a_scraper_that_speaks_openmetrics_gets_it(gateway: Gateway) -> None:
     status, text = await gateway.get("/metrics", {"Accept": "application/openmetrics-text; version=1.0.0"})
     assert status == 200
     assert text.endswith("# EOF\n")
 
 
+@pytest.mark.either_build
 async def test_scrapes_at_once_are_served(gateway: Gateway) -> None:
     scrapes = await within(asyncio.gather(*(gateway.scrape() for _ in range(10))), "ten scrapes")
     assert all(scrape.value("gateway_workers") == 2 for scrape in scrapes)

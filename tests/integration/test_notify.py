@@ -20,7 +20,7 @@ from tests.support.pace import Pace
 from tests.support.process import gone
 from tests.support.raw import handshake
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -80,7 +80,6 @@ async def test_a_life(start_gateway: StartGateway, backends: Backends, open_conn
     assert all(message.keys() == {"WATCHDOG", "STATUS"} for message in manager.messages())
 
 
-@pytest.mark.either_build
 async def test_who_ends_at_once_says_so(start_gateway: StartGateway, backends: Backends, manager: Manager) -> None:
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address), env=manager.environ)
@@ -90,7 +89,6 @@ async def test_who_ends_at_once_says_so(start_gateway: StartGateway, backends: B
     assert [message.keys() for message in messages if len(message) > 1] == [{"READY", "STATUS"}, {"STOPPING", "STATUS"}]
 
 
-@pytest.mark.either_build
 async def test_a_gateway_that_cannot_start_is_never_ready(start_gateway: StartGateway, manager: Manager) -> None:
     config = to_one("127.0.0.1:1", access_log={"path": "/nowhere/at/all/access.log"})
     gateway = await start_gateway(config, env=manager.environ, ready=False)

@@ -27,7 +27,7 @@ from tests.support.ports import free_port
 from tests.support.process import Process, run
 from tests.support.raw import Connection, switching
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120 * SCALE)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300 * SCALE)]
 
 CUTOFF_SECONDS = 2.0
 LATE_SECONDS = 1.0 * SCALE

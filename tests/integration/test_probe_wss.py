@@ -15,7 +15,7 @@ from tests.support.tls_servers import V12, V13, server
 
 from .test_probe import CUTOFF_SECONDS, cuts, fin, probe, rst
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120 * SCALE)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300 * SCALE), pytest.mark.either_build]
 
 
 def config_of(authority: Authority, backends: dict[str, str]) -> Config:

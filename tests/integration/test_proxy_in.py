@@ -145,6 +145,7 @@ async def test_the_client_is_whom_the_header_names(
         assert (await gateway.logged(event=event, path=of))["client"] == named
 
 
+@pytest.mark.either_build
 async def test_a_client_that_is_a_trusted_proxy_names_its_own(gateway: Gateway, dial: Dial) -> None:
     client = await dial()
     data = request("/cdn", "X-Forwarded-For: 192.0.2.200", "X-Request-Id: from-the-cdn")
@@ -153,6 +154,7 @@ async def test_a_client_that_is_a_trusted_proxy_names_its_own(gateway: Gateway, 
     assert (record["client"], record["request_id"]) == ("192.0.2.200", "from-the-cdn")
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize(
     ("header", "believed"),
     [
@@ -178,6 +180,7 @@ async def test_without_a_client_the_proxy_stands_for_it(
     assert await forwarded(client, data) == (f"192.0.2.200, {PROXY_HOST}" if believed else PROXY_HOST)
 
 
+@pytest.mark.either_build
 async def test_a_reload_keeps_the_clients_names(gateway: Gateway, dial: Dial) -> None:
     client = await dial()
     assert await forwarded(client, v1(CLIENT, SERVER) + request("/before")) == CLIENT
@@ -267,6 +270,7 @@ async def test_what_is_no_http_is_closed(gateway: Gateway, dial: Dial, data: byt
     await gateway.counts(before, "gateway_handshakes_total", result="bad_request")
 
 
+@pytest.mark.either_build
 async def test_the_log_says_what_to_do(start_gateway: StartGateway) -> None:
     gateway = await start_gateway(
         to_one(
@@ -381,6 +385,7 @@ async def test_200_malformed_headers(gateway: Gateway, dial: Dial) -> None:
 # --- many, moved, ended -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_many_at_once_are_not_mixed_up(start_gateway: StartGateway, web: Web) -> None:
     gateway = await start_gateway(
         to_one(
@@ -408,6 +413,7 @@ async def test_many_at_once_are_not_mixed_up(start_gateway: StartGateway, web: W
         await asyncio.gather(*(one(number) for number in range(start, start + 250)))
 
 
+@pytest.mark.either_build
 async def test_an_upgrade_moves_the_name_with_the_connection(start_gateway: StartGateway, web: Web) -> None:
     gateway = await start_gateway(
         to_one(
@@ -431,6 +437,7 @@ async def test_an_upgrade_moves_the_name_with_the_connection(start_gateway: Star
         await client.close()
 
 
+@pytest.mark.either_build
 async def test_a_reload_turns_it_on_and_off(start_gateway: StartGateway, web: Web) -> None:
     listen = [{"address": f"127.0.0.1:{free_port()}", "proxy_protocol": True}]
     gateway = await start_gateway(to_one(web.address, listen=listen, trusted_proxies=[PROXY_HOST]))
@@ -457,6 +464,7 @@ async def test_a_reload_turns_it_on_and_off(start_gateway: StartGateway, web: We
         await client.close()
 
 
+@pytest.mark.either_build
 async def test_a_drain_does_not_wait_for_headers(start_gateway: StartGateway, web: Web) -> None:
     gateway = await start_gateway(
         to_one(
@@ -477,6 +485,7 @@ async def test_a_drain_does_not_wait_for_headers(start_gateway: StartGateway, we
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_on_a_unix_socket(start_gateway: StartGateway, web: Web, tmp_path: Path) -> None:
     """Its peers are trusted without being listed."""
     front = f"unix:{tmp_path / 'front.sock'}"

@@ -25,7 +25,7 @@ from tests.support.raw import Connection, Head, handshake, request, switching
 
 from .upgrades import upgrade
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 CLIENT, SERVER = "203.0.113.7", "192.0.2.1"
 CLIENT6, SERVER6 = "2001:db8:1::7", "2001:db8:1::1"

@@ -18,8 +18,9 @@ from gateway.processes import record
 from tests.conftest import Backends, StartGateway
 from tests.routing.tables import routes_of
 from tests.support.backends import Echo
-from tests.support.deadline import eventually, quiet_for
+from tests.support.deadline import DEADLINE_SECONDS, eventually, quiet_for
 from tests.support.gateway import Gateway, command, route
+from tests.support.pace import Pace
 from tests.support.process import gone
 
 from .services import MakeService, Service
@@ -85,8 +86,17 @@ class Clients:
             await asyncio.gather(*(client.connected.wait() for client in some))
 
     async def back(self) -> None:
-        """Wait until all have a tunnel."""
-        await asyncio.gather(*(client.connected.wait() for client in self.all))
+        """Wait until all have a tunnel: also those that have not seen yet that theirs was closed."""
+
+        async def all_are() -> bool:
+            scrape = await self._gateway.scrape()
+            return (
+                all(client.connected.is_set() for client in self.all)
+                and len(self.closes()) >= scrape.value("gateway_tunnels_closed_total", cause="drain")
+                and scrape.value("gateway_tunnels") == len(self.all)
+            )
+
+        await eventually(all_are, "all clients to have a tunnel again", 2 * DEADLINE_SECONDS)
 
     def closes(self) -> list[tuple[float, int | None]]:
         return sorted(close for client in self.all for close in client.closes)
@@ -139,11 +149,14 @@ def assert_even(has: list[int], share: int) -> None:
     assert all(abs(each - share) <= 1 for each in has), has
 
 
-def is_even(times: list[float], period: float, parts: int = 4) -> bool:
-    """Whether each part of a period has its share of what happened, within 40 %."""
+def is_even(times: list[float], period: float, slowdown: float, parts: int = 4) -> bool:
+    """Whether each part of a period has its share of what happened, within 40 %.
+
+    :param slowdown: of the machine (:mod:`tests.support.pace`)
+    """
     first = times[0]
     counts = Counter(min(int((each - first) / period * parts), parts - 1) for each in times)
-    return all(abs(counts[part] - len(times) / parts) <= 0.4 * len(times) / parts for part in range(parts))
+    return all(abs(counts[part] - len(times) / parts) <= 0.4 * slowdown * len(times) / parts for part in range(parts))
 
 
 @pytest.mark.parametrize("number", [100, pytest.param(2000, marks=pytest.mark.soak)])
@@ -165,7 +178,8 @@ async def test_after_a_scale_out_each_backend_gets_its_share(
         ]
         assert clients.closes() == []
 
-        status, stdout, stderr = await rebalance(gateway, "--upstream", "chat", "--period", f"{period}s")
+        async with Pace() as pace:
+            status, stdout, stderr = await rebalance(gateway, "--upstream", "chat", "--period", f"{period}s")
         assert (status, stderr) == (0, "")
         assert stdout.startswith(
             f"chat: closing {number // 2} tunnels over {period}s: {number // 4} of {number // 2} to "
@@ -176,7 +190,7 @@ async def test_after_a_scale_out_each_backend_gets_its_share(
         assert {code for _, code in closes} == {1012}
         assert abs(len(closes) - number // 2) <= 0.05 * number // 2
         assert all(len(client.closes) <= 1 for client in clients.all)
-        assert is_even([when for when, _ in closes], period)
+        assert is_even([when for when, _ in closes], period, pace.slowdown)
         assert all(abs(has - number // 4) <= max(1, 0.05 * number // 4) for has in await spread(gateway, four))
 
         scrape = await gateway.scrape()

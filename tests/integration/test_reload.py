@@ -146,6 +146,7 @@ async def test_names_of_the_admin_address_change_and_its_address_does_not(
     await gateway.stderr.containing("admin.address cannot change while the gateway runs: restart it")
 
 
+@pytest.mark.either_build
 async def test_a_worker_that_comes_after_a_reload_has_the_new_configuration(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -161,6 +162,7 @@ async def test_a_worker_that_comes_after_a_reload_has_the_new_configuration(
     assert (await gateway.logged(event="http", client=client.name))["route"] == "second"
 
 
+@pytest.mark.either_build
 async def test_time_outs_of_a_reload_are_for_new_tunnels(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -198,6 +200,7 @@ async def tunnel(open_connection: Open, address: str) -> Connection:
     return client
 
 
+@pytest.mark.either_build
 async def test_trusted_proxies_of_a_reload_hold_for_kept_connections(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -213,6 +216,7 @@ async def test_trusted_proxies_of_a_reload_hold_for_kept_connections(
         assert (await scripted.next_head()).value("X-Forwarded-For") == forwarded
 
 
+@pytest.mark.either_build
 async def test_listeners_come_and_go_and_their_tunnels_stay(
     start_gateway: StartGateway, backends: Backends, open_connection: Open, tmp_path: Path
 ) -> None:
@@ -310,6 +314,7 @@ async def test_a_worker_that_comes_after_a_reload_listens_where_the_others_do(
     await eventually_refuses(before)
 
 
+@pytest.mark.either_build
 async def test_nobody_who_waits_to_be_accepted_is_refused(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -344,7 +349,8 @@ async def test_nobody_who_waits_to_be_accepted_is_refused(
 # --- over and over ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(60 + 4 * RELOADS * PAUSE_SECONDS)
+@pytest.mark.either_build
+@pytest.mark.timeout(300 + 4 * RELOADS * PAUSE_SECONDS)
 async def test_reload_after_reload_under_traffic(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

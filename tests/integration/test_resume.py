@@ -67,7 +67,7 @@ class Visitors:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 async def test_tunnels_outlive_the_supervisor(make_service: MakeService, play: Play) -> None:
     service = make_service()
     gateway = await service.start({"workers": 2, **NO_PINGS, **to_one(play.address)})
@@ -118,7 +118,8 @@ async def test_tunnels_outlive_the_supervisor(make_service: MakeService, play: P
     await counters.look(gateway)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.either_build
+@pytest.mark.timeout(300)
 async def test_who_connects_meanwhile_waits(make_service: MakeService, play: Play) -> None:
     """Supervisor and workers are gone for as long as the test likes, and nobody is refused."""
     service = make_service()
@@ -137,6 +138,7 @@ async def test_who_connects_meanwhile_waits(make_service: MakeService, play: Pla
     await visitors.leave()
 
 
+@pytest.mark.either_build
 async def test_a_kill_right_after(make_service: MakeService, play: Play) -> None:
     """The next supervisor is killed as soon as it runs, at whatever it is about; the one after it has all tunnels."""
     service = make_service()
@@ -200,7 +202,7 @@ async def test_a_worker_that_does_not_go_is_killed(make_service: MakeService, pl
     await all_complete(tunnels)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "when",
     [
@@ -235,6 +237,7 @@ async def test_a_kill_in_an_upgrade(make_service: MakeService, play: Play, when:
     await all_complete(tunnels)
 
 
+@pytest.mark.either_build
 async def test_a_death_in_a_drain_does_not_stop_it(make_service: MakeService, play: Play) -> None:
     service = make_service()
     config = to_one(play.address, drain={"period": "2s"}, timeouts={"close": "500ms"})

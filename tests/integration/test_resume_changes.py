@@ -17,7 +17,7 @@ from tests.support.raw import connect, handshake
 
 from .services import MakeService, Service
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 def ports_in_store(service: Service) -> list[int]:
@@ -30,7 +30,6 @@ def ports_in_store(service: Service) -> list[int]:
     return found
 
 
-@pytest.mark.either_build
 async def test_listeners_and_admin_may_change_meanwhile(make_service: MakeService, play: Play, tmp_path: Path) -> None:
     """Those that stay go on, what waits there included; others are opened or closed."""
     service = make_service()
@@ -101,7 +100,6 @@ async def test_what_cannot_be_carried_on_is_ended_with_a_close_frame(make_servic
     await all_complete(tunnels)
 
 
-@pytest.mark.either_build
 async def test_what_the_gateway_knew_is_known(make_service: MakeService, play: Play) -> None:
     """A backend that was drained stays so; what is not of this program is left alone."""
     service = make_service()

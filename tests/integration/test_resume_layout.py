@@ -24,7 +24,7 @@ from .layouts import edit, layouts_of, relayout
 from .services import Counters, MakeService, Service
 from .upgrades import UPGRADE_SECONDS, fails, of, upgrade
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300), pytest.mark.either_build]
 
 
 def layouts_kept(service: Service) -> list[int]:
@@ -83,7 +83,6 @@ async def test_after_an_upgrade_to_another_layout(make_service: MakeService, pla
     assert layouts_kept(service) == [VERSION + 1]
 
 
-@pytest.mark.either_build
 @pytest.mark.parametrize("when", ["switching to it now", "gateway 99.2 .* configuration", "upgraded from"])
 async def test_a_kill_in_such_an_upgrade(make_service: MakeService, play: Play, program: Path, when: str) -> None:
     """Tunnels are in the old table, in the new one, or in both."""
@@ -106,7 +105,6 @@ async def test_a_kill_in_such_an_upgrade(make_service: MakeService, play: Play, 
     await all_go_on(service, tunnels)
 
 
-@pytest.mark.either_build
 @pytest.mark.parametrize("before", [r"^ *new\.channel\.send\(TakeOver", r"^ *old\.channel\.send\(Forget"])
 async def test_a_kill_in_the_middle_of_a_round(
     make_service: MakeService, play: Play, program: Path, before: str
@@ -131,7 +129,6 @@ async def test_a_kill_in_the_middle_of_a_round(
     await all_go_on(service, tunnels)
 
 
-@pytest.mark.either_build
 async def test_old_workers_that_stay(make_service: MakeService, play: Play, program: Path) -> None:
     """The new ones do not start; both tables are kept as long as that lasts."""
     service = make_service(env=of(program))
@@ -151,7 +148,6 @@ async def test_old_workers_that_stay(make_service: MakeService, play: Play, prog
     assert layouts_kept(service) == [VERSION + 1]
 
 
-@pytest.mark.either_build
 async def test_a_program_of_another_layout_is_started(make_service: MakeService, play: Play, program: Path) -> None:
     """And once more, with the layout that there was."""
     service = make_service(env=of(program))
@@ -173,7 +169,6 @@ async def test_a_program_of_another_layout_is_started(make_service: MakeService,
     assert scrape.value("gateway_tunnels_adopted_total") == 2 * len(tunnels)
 
 
-@pytest.mark.either_build
 async def test_a_table_that_cannot_be_converted(make_service: MakeService, play: Play, program: Path) -> None:
     """Its tunnels are ended, and told so, though the program knows nothing of its layout."""
     service = make_service(env=of(program))

@@ -17,10 +17,9 @@ from tests.support.raw import connect
 from .services import MakeService, Service
 from .upgrades import upgrade
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
-@pytest.mark.either_build
 async def test_an_upgrade_goes_on_with_the_store(make_service: MakeService, play: Play) -> None:
     service = make_service()
     gateway = await service.start({"workers": 2, **NO_PINGS, **to_one(play.address)})
@@ -57,7 +56,6 @@ async def test_tunnels_that_end_leave_the_store(make_service: MakeService, play:
     await all_complete(stay)
 
 
-@pytest.mark.either_build
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_an_orderly_end_leaves_nothing(make_service: MakeService, play: Play, number: signal.Signals) -> None:
     service = make_service()
@@ -89,7 +87,6 @@ async def test_a_tunnel_whose_connections_are_not_in_store_is_lost(make_service:
     assert scrape.value("gateway_tunnels_adopted_total") == 0
 
 
-@pytest.mark.either_build
 async def test_a_busy_manager_is_waited_for(make_service: MakeService, play: Play) -> None:
     """Its socket is full: workers rely on nothing before it has been told everything, and the gateway serves."""
     service = make_service()
@@ -112,7 +109,6 @@ async def test_a_busy_manager_is_waited_for(make_service: MakeService, play: Pla
 # --- what does not fit ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.either_build
 async def test_a_store_that_is_too_small_is_not_used(make_service: MakeService, play: Play) -> None:
     """Workers drain then, as without one."""
     service = make_service(most=3)
@@ -125,7 +121,6 @@ async def test_a_store_that_is_too_small_is_not_used(make_service: MakeService, 
     await drains_when_killed(service, play)
 
 
-@pytest.mark.either_build
 async def test_a_store_that_is_smaller_than_it_says(make_service: MakeService, play: Play) -> None:
     """What the manager drops, it drops without a word; that shows all the same."""
     service = make_service(most=4, said=64)
@@ -150,7 +145,6 @@ async def drains_when_killed(service: Service, play: Play) -> None:
         await connect(service.gateway.address)
 
 
-@pytest.mark.either_build
 async def test_without_a_store_nothing_is_sent_to_one(make_service: MakeService, play: Play) -> None:
     service = make_service(most=0)
     await service.start({**NO_PINGS, **to_one(play.address, drain={"period": "10ms"}, timeouts={"close": "1s"})})

@@ -14,7 +14,7 @@ from tests.support.gateway import Gateway, route
 from tests.support.ports import free_port
 from tests.support.raw import Connection, handshake, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -93,6 +93,7 @@ async def test_term_does_not_wait_for_ever_for_those_who_do_not_answer(
     await gateway.exits(0, 5 * SCALE)
 
 
+@pytest.mark.either_build
 async def test_term_lets_requests_in_flight_finish(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -108,6 +109,7 @@ async def test_term_lets_requests_in_flight_finish(
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 async def test_term_ends_an_event_stream_after_a_while(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -121,6 +123,7 @@ async def test_term_ends_an_event_stream_after_a_while(
     await gateway.exits(0)
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT])
 async def test_int_ends_at_once(
     start_gateway: StartGateway, backends: Backends, open_connection: Open, number: signal.Signals
@@ -131,11 +134,12 @@ async def test_int_ends_at_once(
     start = time.monotonic()
     gateway.process.signal(number)
     await gateway.exits(0)
-    assert time.monotonic() - start < 5 * SCALE  # the clients were not waited for
+    assert time.monotonic() - start < 9 * SCALE  # the clients were not waited for
     for client in clients:
         assert await client.ends() == b""
 
 
+@pytest.mark.either_build
 async def test_int_cuts_a_drain_short(start_gateway: StartGateway, backends: Backends, open_connection: Open) -> None:
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address, timeouts={"close": "60s"}))
@@ -145,9 +149,10 @@ async def test_int_cuts_a_drain_short(start_gateway: StartGateway, backends: Bac
     start = time.monotonic()
     gateway.process.signal(signal.SIGINT)
     await gateway.exits(0)
-    assert time.monotonic() - start < 5 * SCALE  # the clients were not waited for
+    assert time.monotonic() - start < 9 * SCALE  # the clients were not waited for
 
 
+@pytest.mark.either_build
 async def test_workers_go_when_their_supervisor_is_killed(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:

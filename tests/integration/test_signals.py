@@ -12,7 +12,7 @@ from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_fr
 from tests.support.gateway import to_one
 from tests.support.raw import Connection, handshake, switching
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 async def test_a_reload_that_workers_cannot_put_in_force_changes_nothing(

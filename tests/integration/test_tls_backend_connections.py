@@ -90,6 +90,7 @@ async def serves(backend: Scripted, connection: Connection) -> None:
 # --- which backend ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_another_backend_is_tried(
     start_gateway: StartGateway, backends: Backends, authority: Authority, good: Any, open_connection: Open
 ) -> None:
@@ -109,6 +110,7 @@ async def test_another_backend_is_tried(
     assert scrape.value(name, upstream="one", backend=bad.address, reason="certificate_expired") == 1
 
 
+@pytest.mark.either_build
 async def test_each_address_has_the_whole_time(
     start_gateway: StartGateway, backends: Backends, authority: Authority, good: Any, open_connection: Open
 ) -> None:
@@ -131,6 +133,7 @@ async def test_each_address_has_the_whole_time(
         await slow.close()
 
 
+@pytest.mark.either_build
 async def test_a_client_certificate(
     start_gateway: StartGateway, backends: Backends, authority: Authority, good: Any, open_connection: Open
 ) -> None:
@@ -148,6 +151,7 @@ async def test_a_client_certificate(
     assert shown == [((("commonName", "gateway"),),)]
 
 
+@pytest.mark.either_build
 async def test_what_is_asked_for(
     start_gateway: StartGateway,
     backends: Backends,
@@ -269,6 +273,7 @@ async def test_an_answer_that_the_end_of_the_connection_ends(
         await backend.close()
 
 
+@pytest.mark.either_build
 async def test_a_client_that_leaves_during_the_handshake(
     start_gateway: StartGateway, backends: Backends, authority: Authority, open_connection: Open
 ) -> None:
@@ -294,6 +299,7 @@ async def test_a_client_that_leaves_during_the_handshake(
         await within(over.wait(), "the gateway to leave the backend")
 
 
+@pytest.mark.either_build
 @VERSIONS
 async def test_a_backend_that_stops_in_the_middle_of_the_handshake(
     start_gateway: StartGateway, authority: Authority, good: Any, open_connection: Open, version: Any

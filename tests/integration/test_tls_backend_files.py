@@ -16,7 +16,7 @@ from tests.support.tls_servers import server
 
 from .test_tls_backend_connections import ask, serves, to_tls
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 @pytest.fixture(scope="module")

@@ -195,6 +195,7 @@ async def test_the_backend_hears_of_the_end(shared: Gateway, good: Any, open_con
         await backend.close()
 
 
+@pytest.mark.either_build
 @VERSIONS
 async def test_a_declined_upgrade(
     start_gateway: StartGateway,

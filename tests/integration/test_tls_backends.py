@@ -220,6 +220,7 @@ async def failing(
         yield await start_shared_gateway(config_of(upstreams, timeouts={"connect": "500ms"}))
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("name", FAILURES)
 async def test_failures(failing: Gateway, open_connection: Open, name: str) -> None:
     status, reason, result, words = FAILURES[name]
@@ -239,6 +240,7 @@ async def test_failures(failing: Gateway, open_connection: Open, name: str) -> N
     assert (await failing.scrape()).value("gateway_backend_up", upstream=name, backend=backend) == 0
 
 
+@pytest.mark.either_build
 async def test_what_openssl_says_is_in_the_log_only(failing: Gateway, open_connection: Open) -> None:
     _, text = await ask(await open_connection(failing), "/server-name")
     assert "chat.internal" not in text
@@ -269,6 +271,7 @@ async def test_a_certificate_that_is_refused_behind_the_handshake(failing: Gatew
     )
 
 
+@pytest.mark.either_build
 async def test_upgrades_fail_alike(failing: Gateway, open_connection: Open) -> None:
     for name, status, words in (
         ("expired", 502, ["its certificate has expired"]),
@@ -282,6 +285,7 @@ async def test_upgrades_fail_alike(failing: Gateway, open_connection: Open) -> N
         assert any(each in answer.text for each in words)
 
 
+@pytest.mark.either_build
 async def test_no_descriptor_is_left_behind(failing: Gateway, open_connection: Open) -> None:
     (pid,) = await failing.worker_pids()
     for _ in range(2):

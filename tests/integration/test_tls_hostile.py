@@ -125,7 +125,7 @@ async def test_clients_that_stop_are_gone_after_the_timeout(
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_many_that_stop_at_once(gateway: Gateway, authority: Authority, nothing_left: NothingLeft) -> None:
     """With their ClientHellos, so that each costs a signature."""
     hello = first_flight(trusting(authority.ca))
@@ -176,7 +176,7 @@ async def test_a_look_whether_somebody_listens_is_no_handshake(gateway: Gateway)
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_handshakes_at_once_beside_busy_tunnels(gateway: Gateway, authority: Authority) -> None:
     """They take their turns, and tunnels are served between."""
     context = trusting(authority.ca)

@@ -112,7 +112,7 @@ async def kill_one(gateway: Gateway, n: int) -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 @pytest.mark.parametrize("backend", ["plain", "tls"])
 async def test_kills_and_upgrades(
     start_gateway: StartGateway, play: Play, tls_play: Play, authority: Authority, backend: str
@@ -150,8 +150,9 @@ async def test_kills_and_upgrades(
     assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == len(lost)
 
 
+@pytest.mark.either_build
 @pytest.mark.soak
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_a_certificate_is_replaced_under_them(
     start_gateway: StartGateway, play: Play, authority: Authority
 ) -> None:
@@ -189,14 +190,15 @@ async def shown(address: str, authority: Authority) -> bytes:
     return found
 
 
+@pytest.mark.either_build
 async def test_no_process_dumps_core(start_gateway: StartGateway, play: Play, authority: Authority) -> None:
     """Keys may be in its heap. Those of tunnels are in no dump anyway (``tests/tunnels/test_tls_moves.py``)."""
     before = resource.getrlimit(resource.RLIMIT_CORE)
     most = before[1]
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
     try:
-        plain = await start_gateway(to_one(play.address))
-        sealed = await start_gateway(over_tls(authority, **to_one(play.address)))
+        plain = await start_gateway(to_one(play.address), fresh=True)
+        sealed = await start_gateway(over_tls(authority, **to_one(play.address)), fresh=True)
     finally:
         resource.setrlimit(resource.RLIMIT_CORE, before)
     for gateway, soft in ((plain, most), (sealed, 0)):
@@ -205,7 +207,7 @@ async def test_no_process_dumps_core(start_gateway: StartGateway, play: Play, au
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 async def test_the_supervisor_dies(make_service: MakeService, play: Play, authority: Authority) -> None:
     service = make_service()
     clients = Clients(play, authority)

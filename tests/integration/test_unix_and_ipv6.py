@@ -18,7 +18,7 @@ from tests.support.netns import namespace
 from tests.support.ports import free_port
 from tests.support.raw import handshake, request
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 async def test_unix_sockets_on_every_side(
@@ -75,7 +75,6 @@ async def test_a_unix_socket_that_was_left_behind_is_replaced(
     assert (await client.head()).status == 101
 
 
-@pytest.mark.either_build
 @pytest.mark.parametrize("what", ["file", "gateway"])
 async def test_a_path_that_is_taken_is_refused(start_gateway: StartGateway, tmp_path: Path, what: str) -> None:
     front = tmp_path / "front.sock"

@@ -64,7 +64,7 @@ class Gaps:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(900 if SOAK else 180)
+@pytest.mark.timeout(900 if SOAK else 300)
 async def test_tunnels_go_on_through_upgrades(start_gateway: StartGateway, play: Play) -> None:
     gateway = await start_gateway({"workers": 2, **NO_PINGS, **to_one(play.address)})
     pid = gateway.process.pid
@@ -113,6 +113,7 @@ async def test_tunnels_go_on_through_upgrades(start_gateway: StartGateway, play:
     await eventually(lambda: open_descriptors(pid) < 60, "the supervisor to let go of all connections")
 
 
+@pytest.mark.either_build
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 async def test_a_busy_tunnel_pauses_for_a_moment_only(start_gateway: StartGateway, play: Play) -> None:
@@ -202,6 +203,7 @@ async def test_pings_that_are_out(start_gateway: StartGateway, backends: Backend
     assert before.value("gateway_keepalive_pings_sent_total", side="client") >= 20
 
 
+@pytest.mark.either_build
 async def test_requests_and_handshakes_in_flight(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -254,6 +256,7 @@ async def test_requests_and_handshakes_in_flight(
 # --- how it is asked for ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) -> None:
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})
     (tunnel,) = await play.open_many(gateway.address, 1)
@@ -274,6 +277,7 @@ async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) 
     await eventually(lambda: tunnel.complete, "a message")
 
 
+@pytest.mark.either_build
 async def test_what_was_drained_and_learned_is_kept(start_gateway: StartGateway, play: Play) -> None:
     """A backend that was drained gets nothing new from the new program, too."""
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})
@@ -286,6 +290,7 @@ async def test_what_was_drained_and_learned_is_kept(start_gateway: StartGateway,
     await connection.close()
 
 
+@pytest.mark.either_build
 async def test_signals_that_come_meanwhile(start_gateway: StartGateway, play: Play) -> None:
     """They are served when the new program can; none of them ends it."""
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})

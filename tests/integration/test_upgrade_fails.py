@@ -122,7 +122,8 @@ async def test_a_program_that_does_not_start(
     await eventually(lambda: open_descriptors(gateway.process.pid) <= before + 6, "descriptors to be closed")
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.either_build
+@pytest.mark.timeout(300)
 async def test_a_program_that_hangs_at_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
     upgrade_py = program / "processes" / "upgrade.py"
     rewrite(upgrade_py, re.sub(r"TRY_SECONDS = [\d.]+", "TRY_SECONDS = 2.0", upgrade_py.read_text()))
@@ -191,6 +192,7 @@ async def test_a_worker_that_dies_while_it_takes_over(
     assert scrape.value("gateway_tunnels_closed_total", cause="worker_lost") == 0
 
 
+@pytest.mark.either_build
 async def test_the_old_worker_dies_meanwhile(start_gateway: StartGateway, play: Play, program: Path) -> None:
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
     worker = program / "processes" / "worker.py"
@@ -212,6 +214,7 @@ async def test_the_old_worker_dies_meanwhile(start_gateway: StartGateway, play: 
     await gateway.tunnels(50)
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("tunnels", [50, 300])
 async def test_the_old_worker_dies_before_it_forgets_what_was_taken_over(
     start_gateway: StartGateway, play: Play, program: Path, tunnels: int

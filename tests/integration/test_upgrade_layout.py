@@ -30,7 +30,7 @@ from tests.support.scrape import Scrape
 from .layouts import layouts_of, relayout
 from .upgrades import fails, of, serves_as_before, status_of_upgrade, upgrade
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300), pytest.mark.either_build]
 
 IDLE, BUSY = 200, 20
 LONG_PATH = "/pinged" + "/room" * 48  # more than fits into a row
@@ -208,7 +208,6 @@ async def test_there_and_back(
     await eventually(lambda: open_descriptors(pid) < 100, "the supervisor to let go of all connections")
 
 
-@pytest.mark.either_build
 async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play, program: Path) -> None:
     """The old ones go on with their table, everything can be seen, and the next upgrade can be to either layout."""
     quiet = two_routes(play, play.address)
@@ -244,7 +243,6 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
     assert all(tunnel.lives for tunnel in tunnels)
 
 
-@pytest.mark.either_build
 async def test_an_old_worker_that_dies_is_replaced_by_one_of_the_new_layout(
     start_gateway: StartGateway, play: Play, program: Path
 ) -> None:
@@ -279,7 +277,6 @@ async def test_an_old_worker_that_dies_is_replaced_by_one_of_the_new_layout(
     assert (await status_of_upgrade(gateway, since))["ok"]
 
 
-@pytest.mark.either_build
 @pytest.mark.parametrize("who", ["os.getpid()", "OLD"])
 async def test_a_worker_that_dies_while_tunnels_move(
     start_gateway: StartGateway, play: Play, program: Path, who: str

@@ -21,7 +21,7 @@ from tests.support.sockets import client_ports
 
 from .upgrades import status_of_upgrade, upgrade
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 CLIENTS = 30
 

@@ -20,7 +20,7 @@ from tests.support.ports import free_port
 from tests.support.process import is_alive, run
 from tests.support.raw import connect, handshake
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
 
 async def shake_hands(gateway: Gateway) -> None:
@@ -117,7 +117,6 @@ async def test_tunnels_go_on_with_the_next_worker(
         assert (record["cause"], record["client_frames"]) == ("fin", 3)
 
 
-@pytest.mark.either_build
 async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGateway, backends: Backends) -> None:
     gateway = await start_gateway(
         to_one("127.0.0.1:1", workers=2, access_log={"path": "/nowhere/at/all.log"}), ready=False
@@ -128,7 +127,6 @@ async def test_a_worker_that_cannot_boot_ends_the_gateway(start_gateway: StartGa
     await gateway.stderr.containing("/nowhere/at/all.log")
 
 
-@pytest.mark.either_build
 async def test_addresses_that_are_taken_are_refused(start_gateway: StartGateway, backends: Backends) -> None:
     """SO_REUSEPORT would let a second gateway of the same user join in silently."""
     echo = await backends.echo()
@@ -145,7 +143,6 @@ async def test_addresses_that_are_taken_are_refused(start_gateway: StartGateway,
         await shake_hands(first)
 
 
-@pytest.mark.either_build
 async def test_signals_to_the_whole_group_do_not_end_workers(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -162,7 +159,6 @@ async def test_signals_to_the_whole_group_do_not_end_workers(
     assert await gateway.worker_pids() == [worker]
 
 
-@pytest.mark.either_build
 async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
     start_gateway: StartGateway, backends: Backends
 ) -> None:
@@ -178,14 +174,12 @@ async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
         assert not [pid for pid in pids if is_alive(pid)]
 
 
-@pytest.mark.either_build
 async def test_a_command_that_is_no_worker_says_so() -> None:
     status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.boot"])
     assert status != 0
     assert stderr
 
 
-@pytest.mark.either_build
 async def test_a_worker_does_without_what_reads_the_configuration(
     start_gateway: StartGateway, backends: Backends
 ) -> None:

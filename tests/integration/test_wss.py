@@ -48,6 +48,7 @@ async def test_many_tunnels_with_everything_on_the_way(
     await all_complete(tunnels)
 
 
+@pytest.mark.either_build
 @VERSIONS
 async def test_a_tunnel_after_requests_on_the_same_connection(
     start_gateway: StartGateway, backends: Backends, secure: Secure, authority: Authority, version: str

@@ -231,7 +231,7 @@ async def test_tunnels_outlive_the_supervisor_under_what_it_forbids(
     for n in range(3):
         options = keeper.start_options()
         options["env"] = {**options["env"], "PYTHONPATH": str(ROOT), "RUNTIME_DIRECTORY": str(tmp_path)}
-        options["under"] = (*CONFINED, *options["under"])
+        options["under"] = CONFINED
         gateway = await start_gateway(config if gateway is None else gateway.config, **options)
         if client is None:
             client = await open_connection(gateway)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.protocol.heads import BadHead
 from gateway.protocol.target import normal_path, other_paths
+from tests.support.examples import examples
 
 from ..protocol.heads import request_head
 from .tables import routes_of
@@ -125,7 +126,7 @@ DOTS = re.compile(r"(?:/|\\|%2F|%5C)\.{1,2}(?:/|\\|%2F|%5C|;|$)", re.IGNORECASE)
 
 
 @given(TARGETS, PREFIXES, st.sampled_from([None, "/app", "/app/", "/a/b"]), st.sampled_from(["", "?", "?a=/../b"]))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_no_path_leaves_the_prefix(path, strip, add, query):
     rewrite = {key: value for key, value in (("strip_prefix", strip), ("add_prefix", add)) if value}
     if not rewrite:
@@ -152,7 +153,7 @@ def test_no_path_leaves_the_prefix(path, strip, add, query):
 
 
 @given(TARGETS, st.sampled_from([("^/ws(.*)$", "/app/\\1"), ("^(.*)a(.*)", "/app\\2/\\1"), ("^/(.*)$", "/\\1\\1")]))
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_no_path_leaves_what_an_expression_makes_of_it(path, regex):
     match, to = regex
     try:

@@ -11,7 +11,8 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 
-from tests.support.deadline import within
+from tests.support.backends import ACCEPTING_TURNS
+from tests.support.deadline import turn, within
 from tests.support.ports import free_port
 from tests.support.raw import BUFFER_BYTES, Connection, Head
 
@@ -77,6 +78,7 @@ class AuthServer:
         """Close it and its connections."""
         assert self._server is not None
         self._server.close()
+        await turn(ACCEPTING_TURNS)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

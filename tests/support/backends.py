@@ -20,11 +20,14 @@ import websockets
 from aiohttp import WSMsgType, web
 from websockets.asyncio.server import Server, ServerConnection, serve
 
-from tests.support.deadline import within
+from tests.support.deadline import turn, within
 from tests.support.ports import free_port
 from tests.support.raw import BUFFER_BYTES, Connection, Head
 
 SUBPROTOCOL = "v10.stomp"
+
+ACCEPTING_TURNS = 5
+"""Of the event loop, in which asyncio makes a connection of what it has accepted."""
 
 
 class Echo:
@@ -134,7 +137,7 @@ class Web:
     async def close(self) -> None:
         """Close it and its connections."""
         assert self._runner is not None
-        await within(self._runner.cleanup(), "the web backend to close")
+        await within(close_runner(self._runner), "the web backend to close")
 
     @web.middleware
     async def _note(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -211,6 +214,14 @@ class Web:
         return web.Response(text=json.dumps(body), content_type="application/json", headers={"X-Backend": self.address})
 
 
+async def close_runner(runner: web.BaseRunner[Any]) -> None:
+    """Close a server of aiohttp, and its connections: also those that are still being accepted, which it forgets."""
+    for site in list(runner.sites):
+        await site.stop()
+    await turn(ACCEPTING_TURNS)
+    await runner.cleanup()
+
+
 Script = Callable[[Connection], Awaitable[None]]
 
 
@@ -278,6 +289,7 @@ class Scripted:
         assert self._server is not None
         self._closing = True
         self._server.close()
+        await turn(ACCEPTING_TURNS)
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from array import array
 from pathlib import Path
 from typing import Any
@@ -63,9 +62,7 @@ class DescriptorKeeper:
 
     def start_options(self) -> dict[str, Any]:
         """For ``Gateway.start``: what makes a service find what is kept."""
-        passed = [f"{fd}:{name}" for name, fd in self.kept]
-        under = (sys.executable, ACTIVATED, *passed, "--") if passed else ()
-        return {"env": self.environ, "under": under, "pass_fds": [fd for _, fd in self.kept]}
+        return {"env": self.environ, "passed": self.kept}
 
     def pause(self) -> None:
         """Read nothing until :meth:`go_on`."""

@@ -1,12 +1,14 @@
 """The program that :mod:`tests.support.launcher` runs: it imports the gateway once, then forks for each command.
 
 Its stdin is a socket. A request there is one message of JSON with three descriptors: stdout and stderr of the new
-process, and a pipe on which its pid is reported, then its exit status, a line each.
+process, and a pipe on which its pid is reported, then its exit status, a line each. Behind these come descriptors that
+the process gets as a service manager passes them (sd_listen_fds(3)).
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib
 import json
 import os
@@ -19,6 +21,12 @@ from typing import Any
 
 IMPORTED = ("gateway.cli", "gateway.cli.run", "gateway.admin.server", "gateway.cli.drain", "gateway.cli.probe")
 MOST_BYTES = 256 * 1024
+MOST_DESCRIPTORS = 253
+"""In one message: SCM_MAX_FD of the kernel."""
+
+FIRST_PASSED = 3
+HIGH = 400
+"""Above all numbers that descriptors have here or are to have."""
 
 
 def main() -> None:
@@ -39,24 +47,23 @@ def main() -> None:
             _report_ends(reports)
         if requests not in ready:
             continue
-        data, fds, _, _ = socket.recv_fds(requests, MOST_BYTES, 3)
+        data, fds, _, _ = socket.recv_fds(requests, MOST_BYTES, MOST_DESCRIPTORS)
         if not data:
             requests.close()
             return
-        stdout, stderr, report = fds
+        report = fds.pop(2)
         if pid := os.fork():
             os.write(report, b"%d\n" % pid)
-            os.close(stdout)
-            os.close(stderr)
+            for fd in fds:
+                os.close(fd)
             reports[pid] = report
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        for fd in (requests.detach(), woken, wake, stdout, stderr, report, *reports.values()):
+        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, HIGH) for fd in fds]
+        for fd in (requests.detach(), woken, wake, report, *reports.values(), *fds):
             os.close(fd)
-        _become(json.loads(data))
+        _become(json.loads(data), moved)
         sys.modules["gateway.cli"].main()
         return
 
@@ -74,14 +81,21 @@ def _report_ends(reports: dict[int, int]) -> None:
             os.close(report)
 
 
-def _become(request: dict[str, Any]) -> None:
+def _become(request: dict[str, Any], fds: list[int]) -> None:
     """Take over what a process that was executed would have been given."""
     os.setsid()
+    for number, fd in zip((1, 2, *range(FIRST_PASSED, HIGH)), fds, strict=False):
+        os.dup2(fd, number)
+        os.close(fd)
     if request["descriptors"] is not None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (request["descriptors"],) * 2)
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    if names := request["passed"]:
+        os.environ["LISTEN_PID"] = str(os.getpid())
+        os.environ["LISTEN_FDS"] = str(len(names))
+        os.environ["LISTEN_FDNAMES"] = ":".join(names)
     sys.argv = ["gateway", *request["arguments"]]
 
 

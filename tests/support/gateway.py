@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import aiohttp
 import yaml
 
 from tests.support.deadline import DEADLINE_SECONDS, eventually
+from tests.support.fdstore import ACTIVATED
 from tests.support.launcher import launcher
 from tests.support.memory import private_bytes
 from tests.support.netns import Namespace
@@ -108,7 +109,7 @@ class Gateway:
         namespace: Namespace | None = None,
         descriptors: int | None = None,
         under: Sequence[str | Path] = (),
-        pass_fds: Collection[int] = (),
+        passed: Sequence[tuple[str, int]] = (),
         fresh: bool = False,
     ) -> Gateway:
         """Run a gateway with this configuration.
@@ -118,8 +119,9 @@ class Gateway:
         :param ready: wait until every worker accepts connections
         :param namespace: where it runs; None for where the tests do
         :param under: a command that the gateway's is an argument of
-        :param pass_fds: descriptors that this command gets, with the numbers that they have here
-        :param fresh: executed, not forked, so that its supervisor shares no memory with others
+        :param passed: descriptors as a service manager passes them, and their names
+        :param fresh: executed by the tests' own process, whose limits it has, and not forked, so that its supervisor
+            shares no memory with others
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
@@ -127,16 +129,17 @@ class Gateway:
         arguments = ("run", "-c", file)
         base = {**os.environ, **BASE_ENV}
         all_env = {**base, **(env or {})}
-        if not (fresh or under or pass_fds or namespace) and launcher(base).fits(all_env):
-            process = await Process.launch(launcher(base), arguments, all_env, descriptors)
+        if not (fresh or under or namespace) and launcher(base).fits(all_env):
+            process = await Process.launch(launcher(base), arguments, all_env, descriptors=descriptors, passed=passed)
         else:
             limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
-            whole_command = (*limited, *under, *COMMAND, *arguments)
+            activated = (sys.executable, ACTIVATED, *(f"{fd}:{name}" for name, fd in passed), "--") if passed else ()
+            whole_command = (*limited, *under, *activated, *COMMAND, *arguments)
             process = await Process.start(
                 *(namespace.command(*whole_command) if namespace else whole_command),
                 env=all_env,
                 name="gateway",
-                pass_fds=pass_fds,
+                pass_fds=[fd for _, fd in passed],
             )
         gateway = cls(process, file, whole, namespace)
         if ready:
@@ -284,11 +287,11 @@ class Gateway:
             config = yaml.safe_dump({**fixed, **config}, sort_keys=False)
         self.file.write_text(config)
 
-    async def reload(self) -> None:
-        """HUP, and wait until it says how that went."""
+    async def reload(self) -> str:
+        """HUP, and wait until it says how that went; what it says."""
         start = len(self.stderr.lines)
         self.process.signal(signal.SIGHUP)
-        await self.stderr.first(
+        return await self.stderr.first(
             lambda line: line if "reloaded" in line or "reload failed" in line else None, "an answer to HUP", start
         )
 

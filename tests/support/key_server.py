@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from tests.support.backends import close_runner
 from tests.support.deadline import eventually
+from tests.support.ports import free_port
 
 
 class KeyServer:
@@ -28,6 +30,7 @@ class KeyServer:
         """Start one on a free port."""
         server = cls()
         server._tls = tls
+        server._port = free_port()  # none of those that the kernel hands out, as it is listened on again and again
         await server.up()
         return server
 
@@ -42,12 +45,11 @@ class KeyServer:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls, reuse_address=True)
         await site.start()
-        self._port = self._runner.addresses[0][1]
 
     async def down(self) -> None:
         """Refuse connections."""
         if self._runner is not None:
-            await self._runner.cleanup()
+            await close_runner(self._runner)
             self._runner = None
 
     async def is_asked(self, times: int) -> None:

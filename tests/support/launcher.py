@@ -42,17 +42,31 @@ class Launcher:
         """Whether a process with these variables would have imported the same."""
         return _deciding(env) == self._env
 
-    async def start(self, arguments: Sequence[str], env: Mapping[str, str], descriptors: int | None) -> Launched:
+    async def start(
+        self,
+        arguments: Sequence[str],
+        env: Mapping[str, str],
+        descriptors: int | None = None,
+        passed: Sequence[tuple[str, int]] = (),
+    ) -> Launched:
         """Run ``gateway`` with these arguments, in this process's directory.
 
         :param env: all its variables
         :param descriptors: the limit of them that it is given, if not that of the tests
+        :param passed: descriptors as a service manager passes them, and their names
         """
-        request = {"arguments": arguments, "env": dict(env), "cwd": os.getcwd(), "descriptors": descriptors}
+        request = {
+            "arguments": arguments,
+            "env": dict(env),
+            "cwd": os.getcwd(),
+            "descriptors": descriptors,
+            "passed": [name for name, _ in passed],
+        }
         pipes = [os.pipe() for _ in range(3)]
         try:
             # This waits for nothing: a launcher that is still importing reads it later.
-            socket.send_fds(self._requests, [json.dumps(request).encode()], [write for _, write in pipes])
+            fds = [write for _, write in pipes] + [fd for _, fd in passed]
+            socket.send_fds(self._requests, [json.dumps(request).encode()], fds)
         finally:
             for _, write in pipes:
                 os.close(write)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
+from typing import Any
 
 from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.launcher import Launched, Launcher
@@ -55,12 +56,11 @@ class Process:
 
     @classmethod
     async def launch(
-        cls, launcher: Launcher, arguments: Sequence[str | Path], env: Mapping[str, str], descriptors: int | None = None
+        cls, launcher: Launcher, arguments: Sequence[str | Path], env: Mapping[str, str], **options: Any
     ) -> Process:
-        """Start ``gateway`` with these arguments. :param env: all variables; the others are the launcher's"""
-        return cls(
-            await within(launcher.start([*map(str, arguments)], env, descriptors), "a gateway to be forked"), "gateway"
-        )
+        """Start ``gateway`` with these arguments. The parameters are those of :meth:`Launcher.start`."""
+        started = launcher.start([str(argument) for argument in arguments], env, **options)
+        return cls(await within(started, "a gateway to be forked"), "gateway")
 
     @property
     def status(self) -> int | None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gateway.protocol.scanner_state import FRAMES
 from gateway.tunnels.relay.poller import RECEIVE_BUFFER_BYTES
 from gateway.tunnels.table.layout import BACKEND_SIDE, BYTES, CLIENT, OPAQUE, SCANNER, WEBSOCKET
+from tests.support.examples import examples
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 from .harness import Peer, Rig, Tunnel, end_counts
@@ -125,7 +126,9 @@ def digest(data: bytes | bytearray) -> str:
     return sha256(data).hexdigest()
 
 
-@settings(deadline=None, max_examples=120, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    deadline=None, max_examples=examples(120), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(
     streams(masked=True),
     streams(masked=False),

@@ -39,7 +39,7 @@ def test_silences_that_a_pong_ends(rig: Rig, side: int, seconds: int) -> None:
     payload = ping(rig, tunnel, side)
     answer(rig, tunnel, side, payload)
     totals = rig.totals(side)
-    assert seconds * NS <= totals.gaps_sum < (seconds + 1) * NS
+    assert seconds * NS <= totals.gaps_sum < (seconds + 5) * NS
     assert sum(totals.gaps) == 1
     assert totals.gaps[sum(bound < totals.gaps_sum for bound in GAP_BOUNDS_NS)] == 1
     # The other side has been silent all the while, and is so still.

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.edge.access.jws import MAX_BYTES
 from gateway.edge.refused import Refused
+from tests.support.examples import examples
 from tests.support.tokens import SECRET, b64, compact, hs256, jwk, key_set, private_key, signed
 
 from .jwts import bearing, jwt, let_in, refusal, request
@@ -244,13 +245,13 @@ def is_decided(method, token):
         return True
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.binary(max_size=200) | st.from_regex(rb"[\w-]{0,40}(\.[\w-]{0,90}){0,5}", fullmatch=True))
 def test_any_bytes(token):
     assert is_decided(STRICT, token)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     OBJECTS, OBJECTS, st.binary(max_size=100), st.sampled_from(["HS256", "RS256", "PS256", "ES256", "EdDSA", "none"])
 )

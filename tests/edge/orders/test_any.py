@@ -17,7 +17,7 @@ from .messages import HEAD_END, messages, requests_in
 from .play import Actor, Play
 from .worker import Worker
 
-pytestmark = [pytest.mark.either_build, pytest.mark.timeout(3600 if SOAK else 60)]
+pytestmark = [pytest.mark.either_build, pytest.mark.timeout(3600 if SOAK else 300)]
 
 SCENES = 16_000 if SOAK else 800
 PARTS = 4

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import inspect
 import random
 import select
 import socket
 import struct
+import sys
+import termios
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import pytest
 
 from gateway.tunnels.table.layout import READING
+from tests.support.deadline import DEADLINE_SECONDS
 
 from .kernel import FakeKernel
 from .sockets import Peer
@@ -40,23 +45,40 @@ def test_it_has_the_methods_of_the_kernel() -> None:
 
 
 class RealPeer:
-    """The other end of a TCP connection."""
+    """The other end of a TCP connection. Each step has arrived when it returns, however busy the machine is."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, far: socket.socket) -> None:
+        """:param far: the end that the kernel under test has"""
         self.sock = sock
         self.said_all = False
+        self._far = far
 
     def send(self, data: bytes) -> None:
+        expected = self._unread() + len(data)
         self.sock.sendall(data)
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while self._unread() < expected:
+            assert time.monotonic() < deadline, "what was sent does not arrive"
 
     def fin(self) -> None:
         self.said_all = True
         self.sock.shutdown(socket.SHUT_WR)
+        self._end_arrives()
 
     def reset(self) -> None:
         self.said_all = True
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.sock.close()
+        self._end_arrives()
+
+    def _unread(self) -> int:
+        size = fcntl.ioctl(self._far, termios.FIONREAD, bytes(4))
+        return int.from_bytes(size, sys.byteorder)
+
+    def _end_arrives(self) -> None:
+        poll = select.poll()
+        poll.register(self._far, select.POLLRDHUP)
+        assert poll.poll(DEADLINE_SECONDS * 1000), "the end does not arrive"
 
 
 @contextmanager
@@ -70,7 +92,7 @@ def real() -> Iterator[tuple[object, int, RealPeer]]:
     ):
         ours.setblocking(False)
         theirs.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield pure_kernel(epoll, 1000), ours.fileno(), RealPeer(theirs)
+        yield pure_kernel(epoll, 1000), ours.fileno(), RealPeer(theirs, ours)
 
 
 @contextmanager

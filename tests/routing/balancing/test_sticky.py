@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gateway.config.settings import Sticky as StickySettings
 from gateway.routing.balancing.sticky import Sticky
+from tests.support.examples import examples
 
 from ...protocol.heads import request_head
 from ..tables import routes_of
@@ -130,7 +131,7 @@ def test_a_cookie_without_an_end_is_none_where_they_have_one():
     assert sticky(ttl=100.0).pick(value_for(sticky())) is None
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(st.binary(max_size=40) | st.text(max_size=32).map(str.encode))
 def test_whatever_else_is_in_a_cookie_is_no_answer(value):
     made = sticky()
