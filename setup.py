@@ -12,6 +12,9 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "gateway/edge/tls/callback.pyx",
+    "gateway/observe/batch.py",
+    "gateway/observe/ends.py",
+    "gateway/observe/line.pyx",
     "gateway/protocol/bodies.py",
     "gateway/protocol/headers.py",
     "gateway/protocol/pings.py",
@@ -30,6 +33,7 @@ MODULES = (
     "gateway/tunnels/relay/relay.py",
     "gateway/tunnels/relay/sealed.py",
     "gateway/tunnels/relay/streams.py",
+    "gateway/tunnels/upkeep/attribution.py",
     "gateway/tunnels/upkeep/sweep.py",
 )
 

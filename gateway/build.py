@@ -13,6 +13,9 @@ VARIABLE = "GATEWAY_RELAY"
 TWO_BUILDS = frozenset(
     {
         "gateway.edge.tls.callback",
+        "gateway.observe.batch",
+        "gateway.observe.ends",
+        "gateway.observe.line",
         "gateway.protocol.bodies",
         "gateway.protocol.headers",
         "gateway.protocol.pings",
@@ -31,6 +34,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.relay",
         "gateway.tunnels.relay.sealed",
         "gateway.tunnels.relay.streams",
+        "gateway.tunnels.upkeep.attribution",
         "gateway.tunnels.upkeep.sweep",
     }
 )

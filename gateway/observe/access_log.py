@@ -10,12 +10,14 @@ import asyncio
 import json
 import logging
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Literal
 
+from gateway.observe.line import NOT_DECIMAL, json_line
 from gateway.observe.log_file import LogFile
 from gateway.observe.seldom import Seldom
 
@@ -42,10 +44,14 @@ class Form:
         self.event = event
         self.fields = fields
         self._json = '{"time":"%s","event":"' + event + '"' + "".join(f',"{n}":{c}' for n, c in fields.items()) + "}\n"
+        conversions = "|".join(re.escape(conversion) for conversion in {"%s", *fields.values()})
+        self._literals = [literal.encode() for literal in re.split(conversions, self._json)]
+        decimals = (re.fullmatch(r"%\.(\d)f", conversion) for conversion in fields.values())
+        self._decimals = bytes(NOT_DECIMAL if found is None else int(found[1]) for found in decimals)
 
     def json(self, when: str, values: Sequence[Value]) -> str:
         """Format a line as JSON. Missing values are null."""
-        return self._json % (
+        return json_line(self._literals, self._decimals, when, values) or self._json % (
             when,
             *[_escaped(v) if v.__class__ is str else "null" if v is None else v for v in values],
         )
