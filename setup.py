@@ -14,6 +14,7 @@ MODULES = (
     "gateway/edge/tls/callback.pyx",
     "gateway/observe/batch.py",
     "gateway/observe/ends.py",
+    "gateway/observe/handshakes.py",
     "gateway/observe/line.pyx",
     "gateway/protocol/bodies.py",
     "gateway/protocol/headers.py",

@@ -15,6 +15,7 @@ TWO_BUILDS = frozenset(
         "gateway.edge.tls.callback",
         "gateway.observe.batch",
         "gateway.observe.ends",
+        "gateway.observe.handshakes",
         "gateway.observe.line",
         "gateway.protocol.bodies",
         "gateway.protocol.headers",

@@ -114,7 +114,12 @@ class AccessLog:
             with _losing:
                 self._on_lost(1)
             return
-        when = self._timestamp(time.time() if at is None else at)
+        if at is None:
+            at = time.time()
+        second = int(at)
+        if second != self._second:
+            self._begin_second(second)
+        when = f"{self._second_text}{_FRACTIONS[int((at - second) * 1000)]}"
         line = self._format(form, when, values)
         if len(line) > MAX_LINE:
             line = self._format(form, when, [v[:MAX_TEXT] if isinstance(v, str) else v for v in values])
@@ -122,13 +127,10 @@ class AccessLog:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
 
-    def _timestamp(self, at: float) -> str:
-        """Format a time as in RFC 3339, with milliseconds. The part up to the second is cached."""
-        second = int(at)
-        if second != self._second:
-            self._second = second
-            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second_text}{_FRACTIONS[int((at - second) * 1000)]}"
+    def _begin_second(self, second: int) -> None:
+        """Format the part of times up to the second as in RFC 3339, for all lines of this second."""
+        self._second = second
+        self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
     def flush(self) -> None:
         """Write the batched lines, or hand them to the thread."""

@@ -1,4 +1,7 @@
-"""Metrics and log lines of handshakes. Both are deferred and batched (``batch.py``)."""
+"""Metrics and log lines of handshakes. Both are deferred and batched (``batch.py``).
+
+Compiled by Cython if a C compiler is available (types in ``handshakes.pxd``), run as it is otherwise.
+"""
 
 from __future__ import annotations
 
