@@ -125,7 +125,7 @@ class Rows:
         )
 
     def _prepare(self, route: Route, is_websocket: bool) -> _Prepared:
-        """Prepare what is the same for all tunnels of a route, until another configuration has a route of its number."""
+        """Prepare what all tunnels of a route have in common, until a configuration has another route of its number."""
         cells = memoryview(array("q", RESERVED_ROW))
         limits = route.limits
         cells[KIND] = WEBSOCKET_KIND if is_websocket else OPAQUE

@@ -10,9 +10,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.observe.access_log import AccessLog, Form, Value
+from gateway.observe.access_log import AccessLog
 from gateway.observe.batch import Batch
 from gateway.observe.events import Events
+from gateway.observe.forms import Form, Value
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
 from gateway.tunnels.table.layout import (

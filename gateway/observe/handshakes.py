@@ -8,8 +8,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gateway.observe.access_log import AccessLog, Form
+from gateway.observe.access_log import AccessLog
 from gateway.observe.events import CLIENT_GONE, NO_ROUTE
+from gateway.observe.forms import Form
 
 if TYPE_CHECKING:
     from gateway.observe.batch import Batch

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observe import access_log as access_log_module
-from gateway.observe import log_file
-from gateway.observe.access_log import MAX_TEXT, AccessLog, Form
+from gateway.observe import forms, log_file
+from gateway.observe.access_log import MAX_TEXT, AccessLog
+from gateway.observe.forms import Form
 
 from ..support.deadline import DEADLINE_SECONDS, eventually
 
@@ -121,7 +122,7 @@ SECONDS = st.floats() | st.floats(0, 1e7).map(lambda seconds: round(seconds, 4))
 def test_a_line_is_the_same_either_way(value, number, seconds, microseconds):
     form = Form("e", value="%s", number="%d", seconds="%.3f", microseconds="%.6f")
     values = (value, number, seconds, microseconds)
-    with mock.patch.object(access_log_module, "json_line", return_value=None):
+    with mock.patch.object(forms, "json_line", return_value=None):
         general = form.json(NOW, values)
     assert form.json(NOW, values) == general
 
