@@ -12,8 +12,14 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "gateway/edge/tls/callback.pyx",
+    "gateway/observe/batch.py",
+    "gateway/observe/ends.py",
+    "gateway/observe/forms.py",
+    "gateway/observe/handshakes.py",
+    "gateway/observe/line.pyx",
     "gateway/protocol/bodies.py",
     "gateway/protocol/headers.py",
+    "gateway/protocol/known_heads.py",
     "gateway/protocol/pings.py",
     "gateway/protocol/scanner.py",
     "gateway/protocol/tls/protection.pyx",
@@ -30,6 +36,7 @@ MODULES = (
     "gateway/tunnels/relay/relay.py",
     "gateway/tunnels/relay/sealed.py",
     "gateway/tunnels/relay/streams.py",
+    "gateway/tunnels/upkeep/attribution.py",
     "gateway/tunnels/upkeep/sweep.py",
 )
 

@@ -13,8 +13,14 @@ VARIABLE = "GATEWAY_RELAY"
 TWO_BUILDS = frozenset(
     {
         "gateway.edge.tls.callback",
+        "gateway.observe.batch",
+        "gateway.observe.ends",
+        "gateway.observe.forms",
+        "gateway.observe.handshakes",
+        "gateway.observe.line",
         "gateway.protocol.bodies",
         "gateway.protocol.headers",
+        "gateway.protocol.known_heads",
         "gateway.protocol.pings",
         "gateway.protocol.scanner",
         "gateway.protocol.tls.protection",
@@ -31,6 +37,7 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.relay",
         "gateway.tunnels.relay.sealed",
         "gateway.tunnels.relay.streams",
+        "gateway.tunnels.upkeep.attribution",
         "gateway.tunnels.upkeep.sweep",
     }
 )

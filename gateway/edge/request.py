@@ -66,9 +66,9 @@ class Request:
 
     def logged(self) -> Handshake:
         """What the log says of it, where it was to open a tunnel."""
-        return Handshake(
-            self.request_id, self.client, self.route.name, self.host, self.path, self.started_ns, self.user
-        )
+        user = None if self.granted is None else self.granted.user
+        values = (self.request_id, self.client, self.route.name, self.host, self.path, self.started_ns, user)
+        return tuple.__new__(Handshake, values)  # the constructor of a NamedTuple is a function in Python
 
 
 def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> Request:

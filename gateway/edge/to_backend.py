@@ -52,10 +52,8 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     if (
         not is_changed
         and changes is None
-        and only_upgrade_is_hop_by_hop(head)
+        and (head.names_go_on if head.names_go_on is not None else _names_go_on(head))
         and head.first[b"upgrade"].lower() == request.upgrade
-        and OURS.isdisjoint(head.first)
-        and not head.has_underscore
         and head.raw.startswith(b"%b %b HTTP/1.1\r\n" % (head.method, target))
     ):
         # Most handshakes are such, and need not be put together anew.
@@ -91,6 +89,12 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     if changes is not None:
         fields += changes.fields
     return b"%b%b\r\n" % (request_bytes(head.method, target, fields)[:-2], ours)
+
+
+def _names_go_on(head: RequestHead) -> bool:
+    """Whether a backend may be sent all fields of a handshake, by their names."""
+    head.names_go_on = only_upgrade_is_hop_by_hop(head) and OURS.isdisjoint(head.first) and not head.has_underscore
+    return head.names_go_on
 
 
 def _target(request: Request) -> bytes:

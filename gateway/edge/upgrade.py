@@ -16,7 +16,7 @@ from gateway.edge.exchange.sides import Downstream
 from gateway.edge.forwarding import interim_to_client, switch_to_client
 from gateway.edge.proxied import header_for
 from gateway.edge.refused import Refused
-from gateway.edge.splicing import fill_row, give_up_unacknowledged
+from gateway.edge.splicing import Rows, give_up_unacknowledged
 from gateway.edge.stickiness import key_of, with_cookie
 from gateway.edge.to_backend import upgrade_to_backend
 from gateway.observe.backends import DIAL, TUNNEL
@@ -83,6 +83,7 @@ class Upgrades:
         self.addresses = addresses
         self.slice = slice_
         self.owner = owner
+        self.rows = Rows(slice_, owner.intervals)
         self.handshakes = handshakes
         self.exchanges = exchanges
         self.accepted = Accepted()
@@ -345,12 +346,10 @@ class Upgrade:
         if client.wire.has_ended(client_fd):
             self.client_gone(0)
             return
-        give_up_unacknowledged(shared.kernel, request, client_fd, backend_fd)
+        give_up_unacknowledged(shared.kernel, request.route.limits.write_stall_ns, client_fd, backend_fd)
         now_ns = shared.relay.now
         expires_ns, code = shared.expiries.end_of(None if request.granted is None else request.granted.expiry, now_ns)
-        fill_row(
-            shared.slice,
-            shared.owner.intervals,
+        shared.rows.fill(
             row,
             request,
             subprotocol,

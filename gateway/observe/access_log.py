@@ -7,15 +7,14 @@ reader (a full pipe) blocks that thread and never a tunnel. Lines beyond ``MAX_W
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Literal
 
+from gateway.observe.forms import Clock, Form, Value
 from gateway.observe.log_file import LogFile
 from gateway.observe.seldom import Seldom
 
@@ -26,46 +25,9 @@ MAX_TEXT = 100
 """Maximum length of each value if the line would be longer than ``MAX_LINE``. A line must be shorter than what a pipe
 takes in one piece, even if every character is escaped."""
 
-Value = str | int | float | None
 _complain = Seldom(logging.getLogger("gateway").warning)
 _losing = threading.Lock()
 """Held while lost lines are counted: by the event loop's thread, this log's thread, and that of a log it replaces."""
-
-
-class Form:
-    """The format of one event's lines: the fields and their order."""
-
-    def __init__(self, event: str, **fields: str) -> None:
-        """
-        :param fields: each value's ``printf`` conversion: ``%s`` for text and for values that may be missing
-        """
-        self.event = event
-        self.fields = fields
-        self._json = '{"time":"%s","event":"' + event + '"' + "".join(f',"{n}":{c}' for n, c in fields.items()) + "}\n"
-
-    def json(self, when: str, values: Sequence[Value]) -> str:
-        """Format a line as JSON. Missing values are null."""
-        return self._json % (
-            when,
-            *[_escaped(v) if v.__class__ is str else "null" if v is None else v for v in values],
-        )
-
-    def text(self, when: str, values: Sequence[Value]) -> str:
-        """Format a line for people: time and event, then ``key=value``. Missing values are left out."""
-        words = [when, self.event]
-        for (name, conversion), value in zip(self.fields.items(), values, strict=True):
-            if value is not None:
-                words.append(f"{name}={_quoted(value) if isinstance(value, str) else conversion % value}")
-        return " ".join(words) + "\n"
-
-
-_FRACTIONS = [f".{millisecond:03d}+00:00" for millisecond in range(1000)]
-_escaped = json.encoder.encode_basestring_ascii
-
-
-def _quoted(text: str) -> str:
-    plain = text and text.isascii() and text.isprintable() and not set(text) & {" ", '"', "\\"}
-    return text if plain else _escaped(text)
 
 
 class AccessLog:
@@ -87,8 +49,7 @@ class AccessLog:
         """how many of these were written or lost; written by the log's thread only"""
         self._abandoned = False
         """the process is exiting: lines that the thread has not processed were counted as lost"""
-        self._second = -1
-        self._second_text = ""
+        self._clock = Clock()
         self._timer: asyncio.TimerHandle | None = None
         self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
         self._file = None if path is None else LogFile(path)
@@ -108,21 +69,13 @@ class AccessLog:
             with _losing:
                 self._on_lost(1)
             return
-        when = self._timestamp(time.time() if at is None else at)
+        when = self._clock.text(time.time() if at is None else at)
         line = self._format(form, when, values)
         if len(line) > MAX_LINE:
             line = self._format(form, when, [v[:MAX_TEXT] if isinstance(v, str) else v for v in values])
         self._lines.append(line)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-
-    def _timestamp(self, at: float) -> str:
-        """Format a time as in RFC 3339, with milliseconds. The part up to the second is cached."""
-        second = int(at)
-        if second != self._second:
-            self._second = second
-            self._second_text = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self._second_text}{_FRACTIONS[int((at - second) * 1000)]}"
 
     def flush(self) -> None:
         """Write the batched lines, or hand them to the thread."""

@@ -3,6 +3,8 @@
 Reporting a handshake or a tunnel's end costs as much as the handshake itself if it is done between system calls, which
 evict its code from the processor's caches. Done dozens in a row, it costs a third of that (``make bench``, scenario
 ``handshake``). So it is deferred, by at most ``MAX_SECONDS``.
+
+Compiled by Cython if a C compiler is available (types in ``batch.pxd``), run as it is otherwise.
 """
 
 from __future__ import annotations

@@ -1,14 +1,19 @@
-"""Reports ended tunnels: a line in the access log and metrics, all from the tunnel's row."""
+# cython: boundscheck=True, wraparound=True
+# ^ numbers in a row that another process has damaged must not read beyond a tuple
+"""Reports ended tunnels: a line in the access log and metrics, all from the tunnel's row.
+
+Compiled by Cython if a C compiler is available (types in ``ends.pxd``), run as it is otherwise.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.observe.access_log import AccessLog, Form, Value
+from gateway.observe.access_log import AccessLog
 from gateway.observe.batch import Batch
 from gateway.observe.events import Events
+from gateway.observe.forms import Form, Value
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
 from gateway.tunnels.table.layout import (
@@ -38,11 +43,12 @@ if TYPE_CHECKING:
     from gateway.routing.registry import Registry
     from gateway.tunnels.table.table import Table
 
+    Cells = memoryview[int]
+
 NS = 1e9
 DIRECTIONS = ("client_to_backend", "backend_to_client")
 """Indexed by the side that sent the bytes."""
 
-_SCANNERS = (SIDE_0 + SCANNER, SIDE_0 + SIDE_CELLS + SCANNER)
 _CLOSE_SEEN = {(False, False): None, (True, False): "client", (False, True): "backend", (True, True): "both"}
 _TRUNCATED = (None, "client", "backend", "both")
 
@@ -55,7 +61,7 @@ def tunnel_id(row_id: int) -> str:
 class Ended(NamedTuple):
     """A tunnel that has ended: a copy of its row, since another tunnel may soon use the row."""
 
-    cells: Sequence[int]
+    cells: Cells
     texts: bytes
     at_ns: int
     at_unix: float
@@ -125,18 +131,35 @@ class Ends:
         if end.cut != NEITHER:
             batch.observe(events.drop_idle(SIDES[end.cut]), end.silence_ns / NS)
         batch.observe(events.tunnel_seconds, seconds)
-        codes = [cells[at + CLOSE_CODE] if cells[at + STATUS] == CLOSED else 0 for at in _SCANNERS]
+        client_code = self._close_code(cells, CLIENT)
+        backend_code = self._close_code(cells, BACKEND_SIDE)
         if cells[KIND] == WEBSOCKET:
-            for name, code in zip(SIDES, codes, strict=True):
-                batch.count(events.close_codes(name, closing.label(code)))
+            batch.count(events.close_codes(SIDES[CLIENT], closing.label(client_code)))
+            batch.count(events.close_codes(SIDES[BACKEND_SIDE], closing.label(backend_code)))
         if log.enabled:
-            log.write(TUNNEL_END, self._values(ended, route, end, seconds, codes), ended.at_unix)
+            log.write(
+                TUNNEL_END, self._values(ended, cells, route, end, seconds, client_code, backend_code), ended.at_unix
+            )
 
-    def _values(self, ended: Ended, route: str, end: Attribution, seconds: float, codes: list[int]) -> Sequence[Value]:
+    def _close_code(self, cells: Cells, side: int) -> int:
+        """The code of a side's Close frame; 0 where it sent none."""
+        scanner = SIDE_0 + side * SIDE_CELLS + SCANNER
+        return cells[scanner + CLOSE_CODE] if cells[scanner + STATUS] == CLOSED else 0
+
+    def _values(
+        self,
+        ended: Ended,
+        cells: Cells,
+        route: str,
+        end: Attribution,
+        seconds: float,
+        client_code: int,
+        backend_code: int,
+    ) -> tuple[Value, ...]:
         """Return the values of the log line, in the order of ``TUNNEL_END``."""
-        cells = ended.cells
         client, host, path, subprotocol, request_id = texts_of(ended.texts)
         of_client, of_backend = end.sides
+        last = of_client if end.last_from == CLIENT else of_backend
         return (
             tunnel_id(cells[ID]),
             request_id,
@@ -152,14 +175,14 @@ class Ends:
             None if end.cut == NEITHER else round(end.silence_ns / NS, 3),
             _CLOSE_SEEN[of_client.closed, of_backend.closed],
             _TRUNCATED[cells[TRUNCATED]],
-            codes[CLIENT] or None,
-            codes[BACKEND_SIDE] or None,
+            client_code or None,
+            backend_code or None,
             cells[CLOSE_CODE_SENT] or None,
             seconds,
             of_client.idle_ns / NS,
             of_backend.idle_ns / NS,
             DIRECTIONS[end.last_from],
-            end.sides[end.last_from].idle_ns / NS,
+            last.idle_ns / NS,
             of_client.queued_bytes,
             of_backend.queued_bytes,
             cells[SIDE_0 + BYTES],

@@ -1,12 +1,16 @@
-"""Metrics and log lines of handshakes. Both are deferred and batched (``batch.py``)."""
+"""Metrics and log lines of handshakes. Both are deferred and batched (``batch.py``).
+
+Compiled by Cython if a C compiler is available (types in ``handshakes.pxd``), run as it is otherwise.
+"""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gateway.observe.access_log import AccessLog, Form
+from gateway.observe.access_log import AccessLog
 from gateway.observe.events import CLIENT_GONE, NO_ROUTE
+from gateway.observe.forms import Form
 
 if TYPE_CHECKING:
     from gateway.observe.batch import Batch

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.observe.access_log import AccessLog, Form
+from gateway.observe.access_log import AccessLog
 from gateway.observe.events import NO_ROUTE
+from gateway.observe.forms import Form
 
 if TYPE_CHECKING:
     from gateway.observe.batch import Batch

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from gateway.observe.access_log import Form
+from gateway.observe.forms import Form
 
 if TYPE_CHECKING:
     from gateway.observe.batch import Batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from array import array
@@ -38,8 +37,10 @@ def close_all(connections: Iterable[Connections]) -> None:
     """Close connections; descriptors that are not open are ignored."""
     for each in connections:
         for fd in each:
-            with contextlib.suppress(OSError):
+            try:
                 os.close(fd)
+            except OSError:
+                continue
 
 
 def without_closed(tunnels: Iterable[tuple[int, Connections]]) -> list[tuple[int, Connections]]:

@@ -12,6 +12,9 @@ TOO_LARGE = 1009
 SERVICE_RESTART = 1012
 
 
+_LABELS = {0: "none", **{code: str(code) for code in KNOWN}}
+
+
 def may_be_sent(code: int) -> bool:
     """Whether a Close frame may carry ``code``."""
     return (code in KNOWN and code not in NEVER_SENT) or 3000 <= code <= 4999
@@ -22,10 +25,9 @@ def label(code: int) -> str:
 
     Any other code an endpoint may make up is ``other``: so that a label has few values.
     """
-    if code == 0:
-        return "none"
-    if code in KNOWN:
-        return str(code)
+    found = _LABELS.get(code)
+    if found is not None:
+        return found
     if 3000 <= code <= 4999:
         return f"{code // 1000}xxx"
     return "other"

@@ -142,7 +142,7 @@ class RequestHead(Head):
     False before.
     """
 
-    __slots__ = ("facts", "is_handshake", "method", "target", "upgrades")
+    __slots__ = ("facts", "is_handshake", "method", "names_go_on", "target", "upgrades")
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         super().__init__(fields)
@@ -152,6 +152,8 @@ class RequestHead(Head):
         self.is_handshake = False
         self.facts: Any = None
         """what the edge has found in the fields; for it to note"""
+        self.names_go_on: bool | None = None
+        """likewise: whether a backend may be sent all of them"""
 
     def like_this(self, raw: bytes, target: bytes, key: bytes) -> RequestHead:
         """Another head, different in target and ``Sec-WebSocket-Key`` only: what was found holds for it, too."""
@@ -169,6 +171,7 @@ class RequestHead(Head):
         head.upgrades = self.upgrades
         head.is_handshake = self.is_handshake
         head.facts = None
+        head.names_go_on = self.names_go_on
         return head
 
     def with_line(self, raw: bytes, method: bytes, target: bytes) -> RequestHead:
@@ -186,6 +189,7 @@ class RequestHead(Head):
         head.upgrades = self.upgrades
         head.is_handshake = False
         head.facts = self.facts
+        head.names_go_on = self.names_go_on
         return head
 
 

@@ -38,7 +38,8 @@ def split_target(target: bytes, method: bytes) -> TargetParts:
     """
     if target[:1] == b"/" and method != b"CONNECT" and b"#" not in target:  # as nearly all are
         path, mark, query = target.partition(b"?")
-        return TargetParts(b"", None, path, mark + query)
+        # Made as such, since the constructor of a NamedTuple is a function in Python.
+        return tuple.__new__(TargetParts, (b"", None, path, mark + query))
     scheme, authority, rest = _split(target, method)
     if not rest.startswith((b"/", b"*")):
         rest = b"/" + rest

@@ -47,7 +47,7 @@ class Asked(NamedTuple):
         further = NOTHING_FURTHER if looks is None else looks.at(head, query)
         if b"sec-websocket-protocol" in head.first:
             return cls(host, path, tuple(head.values(b"sec-websocket-protocol")), further)
-        return cls(host, path, (), further)
+        return tuple.__new__(cls, (host, path, (), further))  # as in ``split_target``
 
     def size(self) -> int:
         """Return how many bytes it has."""

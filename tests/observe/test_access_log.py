@@ -10,14 +10,16 @@ import sys
 import threading
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.observe import access_log as access_log_module
-from gateway.observe import log_file
-from gateway.observe.access_log import MAX_TEXT, AccessLog, Form
+from gateway.observe import forms, log_file
+from gateway.observe.access_log import MAX_TEXT, AccessLog
+from gateway.observe.forms import Form
 
 from ..support.deadline import DEADLINE_SECONDS, eventually
 
@@ -110,6 +112,25 @@ def test_no_value_forges_a_line_or_a_key(path, reason):
     for made in (line, text):
         assert made.isascii()
         assert made[:-1].isprintable()
+
+
+NUMBERS = st.integers(-(2**70), 2**70)
+SECONDS = st.floats() | st.floats(0, 1e7).map(lambda seconds: round(seconds, 4))
+
+
+@given(HOSTILE | st.none() | NUMBERS | SECONDS | st.booleans(), NUMBERS, SECONDS, SECONDS | NUMBERS)
+def test_a_line_is_the_same_either_way(value, number, seconds, microseconds):
+    form = Form("e", value="%s", number="%d", seconds="%.3f", microseconds="%.6f")
+    values = (value, number, seconds, microseconds)
+    with mock.patch.object(forms, "json_line", return_value=None):
+        general = form.json(NOW, values)
+    assert form.json(NOW, values) == general
+
+
+@pytest.mark.parametrize("size", [4000, 4050, 4096, 5000])
+def test_a_line_that_is_long(size):
+    fields = {"event": "e", "path": "x" * size, "more": "y" * 50}
+    assert json.loads(json_line(fields)) == {"time": NOW, **fields}
 
 
 def test_a_forged_line():

@@ -32,6 +32,7 @@ def bound(path):
 @pytest.mark.parametrize(
     ("module", "some"),
     [
+        ("gateway/observe/ends", {"NEITHER", "ROUTE"}),
         ("gateway/protocol/bodies", {"_DATA", "_LARGEST_BEFORE_DIGIT"}),
         ("gateway/protocol/headers", {"_LARGEST"}),
         ("gateway/protocol/pings", {"PAYLOAD", "PONG"}),
@@ -47,6 +48,7 @@ def bound(path):
         ("gateway/tunnels/relay/relay", {"RELEASED", "DIRTY"}),
         ("gateway/tunnels/relay/sealed", {"CLOSE_NOTIFY", "TRUNCATED"}),
         ("gateway/tunnels/relay/streams", {"REGISTERED", "PENDING"}),
+        ("gateway/tunnels/upkeep/attribution", {"FIN", "SCANNER"}),
         ("gateway/tunnels/upkeep/sweep", {"LIVE", "EARLIEST"}),
     ],
 )
@@ -59,6 +61,7 @@ def test_declared_names_are_bound(module, some):
 @pytest.mark.parametrize(
     "module",
     [
+        "gateway/observe/ends",
         "gateway/protocol/bodies",
         "gateway/protocol/headers",
         "gateway/protocol/pings",
@@ -74,6 +77,7 @@ def test_declared_names_are_bound(module, some):
         "gateway/tunnels/relay/relay",
         "gateway/tunnels/relay/sealed",
         "gateway/tunnels/relay/streams",
+        "gateway/tunnels/upkeep/attribution",
         "gateway/tunnels/upkeep/sweep",
     ],
 )

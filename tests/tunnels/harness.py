@@ -14,6 +14,7 @@ import socket
 import struct
 import termios
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -532,7 +533,7 @@ class Rig:
     def _ended(self, row: int) -> None:
         self.before_end(row)
         cells = self.cells[row : row + ROW_CELLS].tolist()
-        decided = attribute_row(cells, self.relay.now)
+        decided = attribute_row(memoryview(array("q", cells)), self.relay.now)
         self.ends.append(End(row, INITIATORS[decided.initiator], CAUSES[decided.cause], decided, cells))
         self.slice.release(row)
         self.when_ended()

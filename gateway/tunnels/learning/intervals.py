@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from gateway.tunnels.learning.learning import CUT, UNANSWERED, Bounds, Key, Learner, State
 from gateway.tunnels.relay.deadlines import next_deadline
@@ -78,7 +78,7 @@ class Intervals:
         if bounds is not None:
             cells[here + PING_AFTER_NS] = self._learner.answered(key, bounds, silence_ns, time.monotonic_ns())
 
-    def ended(self, cells: Sequence[int], now: int) -> None:
+    def ended(self, cells: memoryview[int], now: int) -> None:
         """Learn from a tunnel's end. :param cells: a copy of its row"""
         if not cells[SIDE_0 + NETWORK] and not cells[SIDE_0 + SIDE_CELLS + NETWORK]:
             return

@@ -53,6 +53,20 @@ _BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot; likewise the next
 _ROUTES_CELLS = MAX_ROUTES * ROUTE_CELLS
 
 
+def _reserved_row() -> memoryview[int]:
+    cells = array("q", _EMPTY_ROW[:TEXT_CELL])
+    cells[STATE] = RESERVED
+    cells[DEADLINE_NS] = cells[EXPIRES_NS] = NEVER
+    cells[INITIATOR] = cells[CAUSE] = cells[END_SIDE] = -1
+    for side in range(2):
+        cells[SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS] = NEVER
+    return memoryview(cells.tobytes()).cast("q")
+
+
+RESERVED_ROW = _reserved_row()
+"""A row that nothing is known of yet, without its texts."""
+
+
 class RowCounts(Protocol):
     """Counts the tunnels of a slice by something that is not in the table (``tunnels/quotas/rows.py``)."""
 
@@ -123,17 +137,10 @@ class Slice:
             cells[self.block + W_HIGH_ROWS] = used + 1
         serial = cells[self.block + W_LAST_ID] + 1
         cells[self.block + W_LAST_ID] = serial
-        cells[row + STATE] = RESERVED
+        cells[row : row + TEXT_CELL] = RESERVED_ROW
         cells[row + ID] = self.slot << 48 | serial
         cells[row + ROUTE] = route
-        cells[row + TOTALS] = self.table.totals_at(self.slot, route)
-        cells[row + DEADLINE_NS] = NEVER
-        cells[row + INITIATOR] = -1
-        cells[row + CAUSE] = -1
-        cells[row + END_SIDE] = -1
-        cells[row + EXPIRES_NS] = NEVER
-        cells[row + SIDE_0 + PING_AFTER_NS] = NEVER
-        cells[row + SIDE_0 + SIDE_CELLS + PING_AFTER_NS] = NEVER
+        cells[row + TOTALS] = self._routes_at + route * ROUTE_CELLS
         self._occupy(row, backend)
         return row
 
@@ -206,9 +213,9 @@ class Slice:
         try:
             self._vacate(row)
         finally:  # a corrupt ``BACKEND`` must not leak the row
-            self.table.wipe_sessions(row)
             before = self._taken.get(row) if self._taken else None
             if before is not None and self._is_released(before, self.cells[row + ID]):
+                self.table.wipe_sessions(row)
                 self.cells[row + STATE] = COUNTED
             else:
                 self._taken.pop(row, None)
@@ -245,7 +252,7 @@ class Slice:
 
     def note_connect(self, backend: int, ok: bool, now: int) -> None:
         """Record the outcome of an attempt to connect to a backend. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
-        self.cells[self.table.backend_at(self.slot, backend) + B_CONNECT_NS] = now if ok else -now
+        self.cells[self._backends_at + backend * BACKEND_CELLS + B_CONNECT_NS] = now if ok else -now
 
     def write_texts(self, row: int, texts: Mapping[str, bytes]) -> None:
         """Write the texts of a reserved row, once, named as in ``layout.TEXTS``; those that do not fit are cut."""
@@ -272,7 +279,7 @@ class Slice:
 
     def _occupy(self, row: int, backend: int) -> None:
         self.cells[row + BACKEND] = backend
-        self.cells[self.table.backend_at(self.slot, backend) + B_LIVE] += 1
+        self.cells[self._backends_at + backend * BACKEND_CELLS + B_LIVE] += 1
 
     def _vacate(self, row: int) -> None:
-        self.cells[self.table.backend_at(self.slot, self.cells[row + BACKEND]) + B_LIVE] -= 1
+        self.cells[self._backends_at + self.cells[row + BACKEND] * BACKEND_CELLS + B_LIVE] -= 1

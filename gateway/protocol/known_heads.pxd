@@ -1,0 +1,10 @@
+# cython: language_level=3
+# Types of known_heads.py in the compiled build; see "One source, two builds" in ARCHITECTURE.md.
+cimport cython
+
+
+cdef class KnownHeads:
+    cdef dict _known
+
+    @cython.locals(end=Py_ssize_t, at=Py_ssize_t)
+    cpdef object find(self, bytes data)
