@@ -19,14 +19,3 @@ def without_collections() -> Iterator[None]:
         if enabled:
             gc.enable()
         gc.freeze()
-
-
-def refreeze() -> None:
-    """Collect the garbage of the whole process, and make later collections skip the objects that are live now.
-
-    A frozen object that becomes part of a garbage cycle is never freed. Before the next freeze, all objects are
-    therefore unfrozen and collected: 7 ms for a worker's modules.
-    """
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()

@@ -3,13 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import os
 import sys
 from collections.abc import Coroutine
 
 import click
 
-from gateway.processes.supervisor import CannotStart
+from gateway.cli.loading import load_or_exit
+from gateway.processes.forks import Template
+from gateway.processes.inheritance import CannotInherit, Inheritance
+from gateway.processes.supervisor import CannotStart, Supervisor
+from gateway.routing.registry import RegistryFull
+
+
+def run_gateway(path: str, inherit: int | None, trial: bool, template: Template | None) -> None:
+    """Run the gateway of a configuration; exit with status 1 or 2 if it fails.
+
+    :param inherit: in an upgrade, the descriptor of the state to take over
+    :param trial: only check that this program can take over
+    """
+    config = load_or_exit(path, warn=inherit is None)
+    inheritance = None
+    if inherit is not None:
+        try:
+            inheritance = Inheritance.read(inherit)
+            inheritance.check(config)
+            supervisor = Supervisor(config, path, inheritance=inheritance, template=template)
+            if trial:
+                _try(inheritance)
+                return
+        except (CannotInherit, RegistryFull, OSError, ValueError) as error:
+            click.echo(str(error), err=True)
+            sys.exit(1)
+        os.close(inherit)
+    else:
+        supervisor = Supervisor(config, path, template=template)
+    run_until_stopped(supervisor.run())
 
 
 def run_until_stopped(work: Coroutine[None, None, None]) -> None:
@@ -24,3 +55,10 @@ def run_until_stopped(work: Coroutine[None, None, None]) -> None:
     except CannotStart as error:
         click.echo(f"gateway: {error}", err=True)
         sys.exit(1)
+
+
+def _try(inheritance: Inheritance) -> None:
+    """Check that this program can take over. :raises ValueError: the table cannot be converted"""
+    for module in ("gateway.admin.server", "gateway.processes.worker"):
+        importlib.import_module(module)
+    inheritance.carry_on(lambda: (len(inheritance.routes), len(inheritance.backends))).check()

@@ -182,8 +182,8 @@ async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
 
 
 @pytest.mark.either_build
-async def test_a_command_that_is_no_worker_says_so() -> None:
-    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.boot"])
+async def test_a_command_that_is_no_template_says_so() -> None:
+    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.template"])
     assert status != 0
     assert stderr
 
