@@ -15,7 +15,7 @@ import click
 from gateway.cli.loading import load_or_exit
 from gateway.cli.options import DEFAULT_FILE, config_option
 from gateway.cli.running import run_until_stopped
-from gateway.config import Config
+from gateway.config import Config, load
 from gateway.config.schema import Address
 from gateway.imports import without_collections
 from gateway.processes.forks import Template
@@ -59,7 +59,7 @@ async def _run(config: Config, path: str, backends: set[Address], template: Temp
         raise CannotStart(f"the demo's backend {error}") from None
     echoing = asyncio.create_task(_start_echo(sockets))
     try:
-        await Supervisor(config, path, demo=True, template=template).run(
+        await Supervisor(config, path, load, demo=True, template=template).run(
             lambda: click.echo(_what_next(config), err=True)
         )
     finally:

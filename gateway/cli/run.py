@@ -1,11 +1,18 @@
-"""``gateway run``: runs the gateway in the foreground."""
+"""``gateway run``: runs the gateway in the foreground.
+
+Each process of a running gateway has only what it needs, so the order of imports matters here: first what workers need,
+then, when the template has been forked, what only the supervisor needs. Another process reads the configuration
+meanwhile.
+"""
 
 from __future__ import annotations
 
 import click
 
 from gateway.cli.options import config_option
-from gateway.imports import without_collections
+from gateway.config.reading import Reading
+from gateway.config.unvalidated import import_sections
+from gateway.imports import parts_of, without_collections
 from gateway.processes.template import fork_template
 
 
@@ -22,8 +29,11 @@ from gateway.processes.template import fork_template
 def run(path: str, inherit: int | None, trial: bool) -> None:
     """Run until a signal ends it: TERM drains first, INT and QUIT exit at once. HUP reloads the configuration, USR1
     reopens the logs, USR2 upgrades the program."""
+    reading = Reading(path, at_start=True)
     template = None if trial else fork_template()
-    # The template has to do without what only the supervisor needs, so that is imported now.
     with without_collections():
+        import_sections()
+        with parts_of("aiohttp"):  # without its client
+            import gateway.admin.server  # noqa: F401  # the supervisor runs it
         from gateway.cli.running import run_gateway
-    run_gateway(path, inherit, trial, template)
+    run_gateway(path, reading, inherit, trial, template)

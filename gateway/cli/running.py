@@ -11,26 +11,38 @@ from collections.abc import Coroutine
 
 import click
 
-from gateway.cli.loading import load_or_exit
+from gateway.config import ConfigError
+from gateway.config.reading import Reading, read
 from gateway.processes.forks import Template
 from gateway.processes.inheritance import CannotInherit, Inheritance
 from gateway.processes.supervisor import CannotStart, Supervisor
 from gateway.routing.registry import RegistryFull
 
 
-def run_gateway(path: str, inherit: int | None, trial: bool, template: Template | None) -> None:
+def run_gateway(path: str, reading: Reading, inherit: int | None, trial: bool, template: Template | None) -> None:
     """Run the gateway of a configuration; exit with status 1 or 2 if it fails.
 
+    :param reading: of the file at ``path``
     :param inherit: in an upgrade, the descriptor of the state to take over
     :param trial: only check that this program can take over
     """
-    config = load_or_exit(path, warn=inherit is None)
+    try:
+        found = reading.result()
+    except (ConfigError, ValueError) as error:
+        if template is not None:
+            os.close(template.control)  # which ends it
+        click.echo(str(error), err=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    if inherit is None:
+        for doubt in found.doubts:
+            click.echo(doubt, err=True)
+    config = found.config
     inheritance = None
     if inherit is not None:
         try:
             inheritance = Inheritance.read(inherit)
             inheritance.check(config)
-            supervisor = Supervisor(config, path, inheritance=inheritance, template=template)
+            supervisor = Supervisor(config, path, read, inheritance=inheritance, template=template)
             if trial:
                 _try(inheritance)
                 return
@@ -39,7 +51,7 @@ def run_gateway(path: str, inherit: int | None, trial: bool, template: Template 
             sys.exit(1)
         os.close(inherit)
     else:
-        supervisor = Supervisor(config, path, template=template)
+        supervisor = Supervisor(config, path, read, template=template)
     run_until_stopped(supervisor.run())
 
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from gateway.admin.history import keep_history
 from gateway.admin.state import DrainState, GatewayState
 from gateway.build import relay_build
-from gateway.config import BadValue, load
+from gateway.config import BadValue
 from gateway.config.certificates import Certificates
 from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
-from gateway.imports import without_collections
+from gateway.imports import trim_memory, without_collections
 from gateway.processes import upgrade
 from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.certificates import CertificateWatch
@@ -80,7 +80,7 @@ class Supervisor:
         self,
         config: Config,
         path: str,
-        reload: Callable[[str], Config] = load,
+        reload: Callable[[str], Config],
         demo: bool = False,
         inheritance: Inheritance | None = None,
         template: Template | None = None,
@@ -510,6 +510,7 @@ class Supervisor:
         )
         self._notifier.ready()
         started()
+        trim_memory()
 
     def _fail(self, reason: str) -> None:
         self._fatal = reason

@@ -24,7 +24,7 @@ import traceback
 from errno import EAGAIN
 from typing import NoReturn
 
-from gateway.imports import without_collections
+from gateway.imports import trim_memory, without_collections
 from gateway.processes.forks import Request, Template, receive_request, to_answer
 from gateway.processes.titles import set_title
 
@@ -70,6 +70,7 @@ def _import_all() -> None:
         import gateway.processes.worker  # for its workers
 
         gateway.observe.events.import_what_counts()
+    trim_memory()
 
 
 def _run(control: socket.socket) -> NoReturn:

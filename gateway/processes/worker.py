@@ -243,9 +243,9 @@ class Worker:
                 self._log_config = config.access_log
                 old_log.flush()
                 await asyncio.to_thread(old_log.close, process_ends=False)  # it may wait for a stalled reader
+            gc.collect()  # the configuration before
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects but no cycles
-        gc.collect()
 
     def _send_learned(self, news: News) -> None:
         """Report what this worker has learned about network paths, for the other workers."""
