@@ -17,6 +17,7 @@ import pytest_asyncio
 
 from tests.support.backends import Echo, Scripted, Web
 from tests.support.gateway import Gateway
+from tests.support.launcher import close_launcher
 from tests.support.raw import Connection, connect
 
 StartGateway = Callable[..., Awaitable[Gateway]]
@@ -44,6 +45,10 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that take long begin, so that in the end, when tests run in parallel, nobody waits for one of them."""
     items.sort(key=lambda item: item.path.parent.name != "integration")
+
+
+def pytest_unconfigure() -> None:
+    close_launcher()
 
 
 class Backends:

@@ -20,6 +20,7 @@ from gateway.admin.keepalive import keepalive_now
 from gateway.admin.limited import limited_clients
 from gateway.admin.live import LiveRow, live_rows, still_holds
 from gateway.admin.rebalances import rebalance
+from gateway.admin.rules import route_rules, upstream_rules
 from gateway.admin.state import BackendState, DrainState, GatewayState, is_up
 from gateway.admin.totals import blocks_of
 from gateway.build import relay_build
@@ -311,6 +312,7 @@ def _routes(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
                 "upstream": route.upstream,
                 "upstreams": [{"name": share.name, "weight": share.weight} for share in route.shares()],
                 "answer": own.status if (own := route.redirect or route.respond) is not None else None,
+                "rules": route_rules(route),
                 "tunnels": distribution.tunnels,
                 "idle": _buckets(distribution),
                 "keepalive": {name: _keepalive(state, route, side) for side, name in enumerate(SIDES)},
@@ -361,6 +363,7 @@ def _upstreams(state: GatewayState, rows: list[LiveRow]) -> list[Json]:
             {
                 "name": name,
                 "balance": upstream.balance,
+                "rules": upstream_rules(upstream),
                 "discovery": None
                 if discovery is None
                 else {"source": discovery.source, "error": discovery.error, "answered": discovery.unix},

@@ -10,7 +10,7 @@ import os
 import platform
 import struct
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
@@ -39,6 +39,7 @@ from gateway.build import relay_build
 from gateway.config.credentials import is_url
 from gateway.observe.ends import DIRECTIONS
 from gateway.protocol.scanner_state import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
+from gateway.routing.registry import BackendKey, Registry
 from gateway.tunnels.table.layout import (
     GAP_BOUNDS_NS,
     RTT_BOUNDS_NS,
@@ -81,7 +82,7 @@ def render(state: GatewayState, multiproc_dir: str, accept: str = "") -> tuple[b
     """
     registry = CollectorRegistry()
     registry.register(TableCollector(state))
-    registry.register(WorkerFiles(multiproc_dir))
+    registry.register(WorkerFiles(multiproc_dir, state.registry))
     if _prefers_openmetrics(accept):
         encode = openmetrics.generate_latest
         body: bytes = encode(_Unambiguous(registry))  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
@@ -406,17 +407,27 @@ def _histogram(counts: list[int], bounds_ns: Sequence[int], sum_ns: int) -> tupl
 class WorkerFiles(Collector):
     """Metrics that the workers keep in files, summed over all workers."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, registry: Registry) -> None:
+        """:param registry: backends that have no number any more are left out: they are gone, with their tunnels"""
         self._directory = Path(directory)
+        self._registry = registry
 
     def collect(self) -> Iterable[Metric]:
         """Merge the files. One that cannot be read is logged and left out."""
         # A file that was just created is still empty, which prometheus-client cannot read.
         files = [str(file) for file in sorted(self._directory.glob("*.db")) if _size(file)]
         try:
-            return _merge(files)
+            metrics = _merge(files)
         except _UNREADABLE:
-            return _merge([file for file in files if _is_readable(file)])
+            metrics = _merge([file for file in files if _is_readable(file)])
+        known = set(self._registry.backends)
+        for metric in metrics:
+            metric.samples = [sample for sample in metric.samples if _is_known(sample.labels, known)]
+            yield metric
+
+
+def _is_known(labels: Mapping[str, str], backends: Collection[BackendKey]) -> bool:
+    return "backend" not in labels or (labels["upstream"], labels["backend"]) in backends
 
 
 # What prometheus-client raises for a file that is missing or malformed.

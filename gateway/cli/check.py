@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 @click.command(help="Check a configuration and print every error as FILE:LINE:COLUMN: key.path: what is wrong.")
 @config_option
-@click.option("--connect", is_flag=True, help="Also connect to every backend, with TLS where it is configured.")
+@click.option(
+    "--connect",
+    is_flag=True,
+    help="Also connect to every backend, listed or discovered, with TLS where it is configured.",
+)
 def check(path: str, connect: bool) -> None:
-    """Exit with 0 if the file is valid, otherwise with 2; with 1 if a backend cannot be reached."""
+    """Exit with 0 if the file is valid, otherwise with 2; with 1 if a backend cannot be reached or found."""
     config = load_or_exit(path, warn=True)
     click.echo(
         f"{path}: ok: {len(config.routes)} route{'s' * (len(config.routes) != 1)}, "
@@ -35,12 +39,18 @@ async def _connect(config: Config) -> bool:
     """Try every backend. :returns: whether each can be reached, at one of its addresses at least"""
     from gateway.cli.connecting import try_backends
 
-    failed = []
+    failed: list[str] = []
+    not_found: list[str] = []
     async for findings in try_backends(config):
-        for upstream, backend, address, ok, found in findings:
-            click.echo(visible(f"{upstream}: {backend}: {address}: {'ok' if ok else 'failed'}: {found}"))
-        if not any(finding.ok for finding in findings):
-            failed.append(f"{findings[0].upstream}: {findings[0].backend}")
+        for each in findings:
+            where = each.backend if each.of_source else f"{each.backend}: {each.address}"
+            click.echo(visible(f"{each.upstream}: {where}: {'ok' if each.ok else 'failed'}: {each.found}"))
+        if not any(each.ok for each in findings):
+            first = findings[0]
+            (not_found if first.of_source else failed).append(f"{first.upstream}: {first.backend}")
     if failed:
         click.echo(f"{len(failed)} backend{'s' * (len(failed) != 1)} cannot be reached: {', '.join(failed)}", err=True)
-    return not failed
+    if not_found:
+        sources = f"{len(not_found)} source{'s' * (len(not_found) != 1)}"
+        click.echo(f"{sources} of backends cannot be used: {', '.join(not_found)}", err=True)
+    return not failed and not not_found

@@ -7,10 +7,11 @@ import datetime
 import os
 import socket
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from gateway.cli.discovered import Discovered
 from gateway.config.address import Address
 from gateway.config.settings import Settings
 from gateway.edge.addresses import Addresses, SocketAddress
@@ -27,6 +28,7 @@ from gateway.edge.tls.reasons import (
 )
 from gateway.edge.tls.secrets import KeyLog
 from gateway.processes.resolving import addresses_of
+from gateway.processes.sources import NotFound, Source
 from gateway.protocol.proxy import own_header_bytes
 from gateway.protocol.tls.alerts import name_of
 from gateway.protocol.tls.content import FATAL_ALERT
@@ -45,7 +47,7 @@ AT_ONCE = 32
 OF_CERTIFICATES = (BAD_CERTIFICATE, EXPIRED, NOT_YET_VALID, SELF_SIGNED, UNKNOWN_ISSUER, WRONG_NAME)
 RECEIVE_BYTES = 64 * 1024
 MOST_NAMES = 5
-"""Shown of a certificate."""
+"""Shown of a certificate, and of backends that were found."""
 
 REFUSAL_SECONDS = 0.5
 """How long a backend has to refuse this gateway's certificate, which with TLS 1.3 it does behind the handshake."""
@@ -60,6 +62,8 @@ class Finding(NamedTuple):
     """``-`` if there is none"""
     ok: bool
     found: str
+    of_source: bool = False
+    """whether it is about where backends are found; ``backend`` is that"""
 
 
 class _Failed(Exception):
@@ -72,20 +76,44 @@ class _Failed(Exception):
 
 
 async def try_backends(config: Config) -> AsyncIterator[list[Finding]]:
-    """Connect to every backend, to many at the same time. Yield the findings of each backend, in the file's order."""
+    """Connect to every backend, to many at the same time, and ask once where others are, which are tried, too.
+
+    Yield the findings of each backend and of each source of backends, in the file's order.
+    """
     tried = Trying(config)
-    tasks = [
-        asyncio.ensure_future(tried.backend(name, backend.address))
-        for name, upstream in tried.settings.upstreams.items()
-        for backend in upstream.backends
-    ]
+    found = Discovered(config)
+    tasks = []
+    for name, upstream in tried.settings.upstreams.items():
+        tasks += [asyncio.ensure_future(_alone(tried.backend(name, each.address))) for each in upstream.backends]
+        if (source := found.source(name)) is not None:
+            tasks.append(asyncio.ensure_future(_discovered(tried, found, name, source)))
     try:
         for task in tasks:
-            yield await task
+            for findings in await task:
+                yield findings
     finally:
         for task in tasks:
             task.cancel()
+        found.close()
         tried.close()
+
+
+async def _alone(findings: Coroutine[None, None, list[Finding]]) -> list[list[Finding]]:
+    return [await findings]
+
+
+async def _discovered(tried: Trying, found: Discovered, upstream: str, source: Source) -> list[list[Finding]]:
+    """Try the backends that a source names. :returns: what is to be said of the source, then of each backend"""
+    try:
+        backends = await found.backends(upstream)
+    except NotFound as error:
+        return [[Finding(upstream, str(source), "-", False, str(error), of_source=True)]]
+    some = ", ".join(str(backend.address) for backend in backends[:MOST_NAMES])
+    more = f" and {len(backends) - MOST_NAMES} more" if len(backends) > MOST_NAMES else ""
+    number = f"{len(backends)} backend{'s' * (len(backends) != 1)}" if backends else "no others than those listed"
+    said = f"{number}: {some}{more}" if backends else number
+    findings = await asyncio.gather(*(tried.backend(upstream, backend.address) for backend in backends))
+    return [[Finding(upstream, str(source), "-", True, said, of_source=True)], *findings]
 
 
 class Trying:

@@ -12,6 +12,7 @@ from rich.text import Text
 from gateway.cli.answers import admin_option, ask, json_option
 from gateway.cli.options import config_option
 from gateway.cli.output import console, duration, interval, plain, print_json, table, visible
+from gateway.cli.rules import discovery_problem, route_rules, upstream_rules
 
 EXPIRES_SOON_DAYS = 14
 
@@ -29,6 +30,7 @@ def status(path: str, admin: str | None, as_json: bool) -> None:
     out = console()
     out.print(_overview(answer))
     tables = [_workers(answer["workers"]), _routes(answer["routes"]), _backends(answer["upstreams"])]
+    tables.insert(2, _rules(answer["routes"], answer["upstreams"]))
     if answer.get("certificates"):
         tables.append(_certificates(answer["certificates"]))
     if answer.get("limited"):
@@ -80,6 +82,20 @@ def _routes(routes: list[dict[str, Any]]) -> Table:
         silent = sum(bucket["tunnels"] for bucket in route["idle"] if bucket["le"] is None or bucket["le"] > 60)
         pinged = (_pinged(route["keepalive"][side]) for side in ("client", "backend"))
         rows.add_row(plain(route["name"]), plain(_goal(route)), str(route["tunnels"]), str(silent), *pinged)
+    return rows
+
+
+def _rules(routes: list[dict[str, Any]], upstreams: list[dict[str, Any]]) -> Table:
+    """What routes ask of clients, where they ask for something, and how upstreams treat their backends."""
+    rows = _titled("rules of", "rules")
+    for route in routes:
+        if said := route_rules(route):
+            rows.add_row(plain(f"route {route['name']}"), plain(said))
+    for upstream in upstreams:
+        text = plain(upstream_rules(upstream))
+        if problem := discovery_problem(upstream):
+            text.append(f"; {visible(problem)}", style="red")
+        rows.add_row(plain(f"upstream {upstream['name']}"), text)
     return rows
 
 

@@ -85,6 +85,12 @@ def _one_or_more(value: object) -> tuple[str, ...]:
     return tuple(items)
 
 
+def _signs(value: object) -> object:
+    if isinstance(value, str) and value.lower() == "none":
+        raise BadValue("tokens without a signature are never accepted", "RS256, ES256 or EdDSA")
+    return value
+
+
 def _parse_leeway(value: object) -> float:
     return 0.0 if value in ("0s", "0ms") else parse_duration(value, hint="such as 30s, or 0s")
 
@@ -135,7 +141,7 @@ class Jwt(Section):
     secret: Annotated[str, PlainValidator(_parse_secret), WithJsonSchema({"type": "string"})] | None = Field(
         default=None, repr=False, description="Shared secret of HS256, HS384 and HS512"
     )
-    algorithms: tuple[Algorithm, ...] = Field(
+    algorithms: tuple[Annotated[Algorithm, BeforeValidator(_signs)], ...] = Field(
         min_length=1, description="Algorithms that are accepted; what a token says of its own never adds one"
     )
     issuer: _Texts = Field(default=(), description="Issuers (`iss`) that are accepted; absent: any")
@@ -185,10 +191,7 @@ class Jwt(Section):
         given = [name for _, name in items_of(value_of(written, "algorithms")) if isinstance(name, str)]
         for at, name in items_of(value_of(written, "algorithms")):
             needed = "secret" if str(name).startswith("HS") else "keys"
-            if name == "none":
-                error = BadValue("tokens without a signature are never accepted", "RS256, ES256 or EdDSA")
-                yield Conflict(("algorithms", at), error)
-            elif isinstance(name, str) and value_of(written, needed) is None and name in _NAMES:
+            if isinstance(name, str) and value_of(written, needed) is None and name in _NAMES:
                 yield Conflict(
                     ("algorithms", at), BadValue(f"{name} needs `{needed}`, which is missing", f"`{needed}`")
                 )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from gateway.config.errors import BadValue
+from gateway.config.files import open_file
 from gateway.config.words import quoted
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ _KEYS_HINT = 'a JSON object with a list of "keys" (RFC 7517 section 5)'
 def read_text(path: str) -> str:
     """The text of a file. :raises BadValue: it cannot be read"""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

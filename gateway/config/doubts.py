@@ -6,6 +6,7 @@ from ipaddress import ip_address
 from gateway.config.address import Address
 from gateway.config.certificates import doubts_about, read_pair
 from gateway.config.errors import BadValue
+from gateway.config.ineffective import ineffective
 from gateway.config.reach import slow_expressions, unreachable, useless
 from gateway.config.schema import Config
 from gateway.config.section import Conflict
@@ -18,8 +19,8 @@ _EVERY_ADDRESS = {"0.0.0.0": 4, "::": 6}
 def doubts(config: Config) -> Iterator[Conflict]:
     """Yield a warning for each backend that is one of the gateway's own listeners, for each unverified upstream, for
     each cookie of two upstreams, for each certificate of a listener that is not valid now, or not for long, for weak
-    credentials, for each route that no request reaches, and for expressions that may take long. Reads the
-    certificates."""
+    credentials, for each route that no request reaches, for expressions that may take long, and for settings of
+    upstreams that can never act. Reads the certificates."""
     for check in (unreachable, useless, slow_expressions):
         yield from check(config.routes)
     for index, route in enumerate(config.routes):
@@ -31,6 +32,7 @@ def doubts(config: Config) -> Iterator[Conflict]:
             for doubt in doubts_about(read_pair(pair.cert, pair.key)):
                 yield Conflict(("listen", index, "tls", "certificates", number, "cert"), doubt)
     yield from _same_cookies(config)
+    yield from ineffective(config)
     for name, upstream in config.upstreams.items():
         if upstream.tls is not None and upstream.tls.cert is not None:
             for doubt in doubts_about(read_pair(upstream.tls.cert, upstream.tls.key)):
@@ -40,11 +42,8 @@ def doubts(config: Config) -> Iterator[Conflict]:
             hint = "true, with `ca` for the backends' own CA and `server_name` for the name in their certificates"
             yield Conflict(("upstreams", name, "tls", "verify"), BadValue(message, hint))
         if upstream.discover is not None and upstream.discover.file is not None:
-            try:
-                read_targets(upstream.discover.file)
-            except BadValue as error:
-                message = f"warning: {error.message}; until it can be used, it adds no backends"
-                yield Conflict(("upstreams", name, "discover", "file"), BadValue(message, error.hint))
+            for doubt in _doubts_about_targets(upstream.discover.file):
+                yield Conflict(("upstreams", name, "discover", "file"), doubt)
         for index, backend in enumerate(upstream.backends):
             for listener in config.listen:
                 if leads_to(backend.address, listener.address):
@@ -52,6 +51,16 @@ def doubts(config: Config) -> Iterator[Conflict]:
                     hint = "the address of a server; requests that come back get 508"
                     yield Conflict(("upstreams", name, "backends", index, "address"), BadValue(message, hint))
                     break
+
+
+def _doubts_about_targets(path: str) -> Iterator[BadValue]:
+    try:
+        mistakes = read_targets(path).mistakes
+    except BadValue as error:
+        yield BadValue(f"warning: {path}: {error.message}; until it can be used, it adds no backends", error.hint)
+        return
+    for mistake in mistakes:
+        yield BadValue(f"warning: {path}: {mistake.message}; it is left out", mistake.hint)
 
 
 def _same_cookies(config: Config) -> Iterator[Conflict]:

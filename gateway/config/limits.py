@@ -4,7 +4,7 @@ import math
 from functools import partial
 from typing import Annotated
 
-from pydantic import ConfigDict, Field, PlainValidator, Strict, WithJsonSchema
+from pydantic import Field, PlainValidator, Strict, WithJsonSchema
 
 from gateway.config.errors import BadValue
 from gateway.config.section import Section
@@ -58,8 +58,6 @@ class MessageRate(Section):
 
 class Limits(Section):
     """Limits of a route; all are off by default."""
-
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
     handshakes_per_second: HandshakeRate | None = Field(
         default=None, description="Upgrades a second for each client address, over all workers; more get 429"

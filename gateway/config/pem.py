@@ -3,14 +3,13 @@
 Paths are relative to the directory of the configuration, so `gateway check` finds the same files from anywhere.
 """
 
-import os
-import stat
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import PlainValidator, WithJsonSchema
 
 from gateway.config.errors import BadValue
+from gateway.config.files import open_file
 from gateway.config.paths import path_of
 
 if TYPE_CHECKING:
@@ -92,10 +91,7 @@ def _check_text(path: str, mark: bytes, hint: str, is_key: bool) -> None:
 def _read(path: str, hint: str) -> bytes:
     """:raises BadValue: the file cannot be read"""
     try:
-        # A FIFO would wait for its writer.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BadValue(f"{path} is not a file", hint)
+        with open_file(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
         raise BadValue(f"there is no file {path}", hint) from None

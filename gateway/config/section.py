@@ -7,10 +7,19 @@ wrong, so that one run shows every mistake.
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, Self, TypeVar
+from types import NoneType
+from typing import Any, NamedTuple, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
-from pydantic_core import ErrorDetails, InitErrorDetails
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    GetJsonSchemaHandler,
+    ModelWrapValidatorHandler,
+    ValidationError,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails
 
 from gateway.config import words
 from gateway.config.errors import BadKey, BadValue, KeyPath
@@ -46,10 +55,19 @@ class Section(BaseModel):
         """Return `base`, overridden by the keys that were set here explicitly."""
         return base.model_copy(update={name: getattr(self, name) for name in self.model_fields_set})
 
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """The JSON Schema of a mapping, in which nothing stands for no value."""
+        described = handler(schema)
+        for key, value in handler.resolve_ref_schema(described).get("properties", {}).items():
+            if key in _optional_keys(cls):
+                value["anyOf"].remove({"type": "null"})
+        return described
+
     @model_validator(mode="wrap")
     @classmethod
     def _report_all(cls, written: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        conflicts = list(cls.conflicts(written)) if isinstance(written, Mapping) else []
+        conflicts = [*cls.conflicts(written), *_unfinished(written, cls)] if isinstance(written, Mapping) else []
         try:
             section = validate(written)
         except ValidationError as error:
@@ -98,6 +116,26 @@ def repeated(values: Iterable[tuple[KeyPath, object]], error_for: Callable[[str]
         if text in seen:
             yield Conflict(key, error_for(text))
         seen.add(text)
+
+
+def _unfinished(written: Mapping[Any, object], section: type[Section]) -> Iterator[Conflict]:
+    """Yield each optional key that has nothing behind it.
+
+    To pydantic that is the same as an absent key. To an operator it is a rule whose lines are commented out: without an
+    error, a route with a bare ``auth:`` would let everyone in.
+    """
+    for key in _optional_keys(section):
+        if key in written and written[key] is None:
+            yield Conflict((key,), BadValue("expected a value, found nothing", f"a value, or no `{key}`"))
+
+
+def _optional_keys(section: type[Section]) -> list[str]:
+    """Keys that may be absent and have no default. Those with a validator of their own decide themselves on nothing."""
+    return [
+        field.alias or name
+        for name, field in section.model_fields.items()
+        if NoneType in get_args(field.annotation) and not field.metadata
+    ]
 
 
 def _is_consequence(details: ErrorDetails) -> bool:
@@ -149,7 +187,10 @@ def _in_plain_words(details: ErrorDetails, section: type[Section]) -> BadValue:
         case "too_short":
             return BadValue("is empty", "at least one is needed")
         case "literal_error":
-            hint = words.known(_text(value), re.findall(r"'([^']*)'", context["expected"]), "choices")
+            choices = re.findall(r"'([^']*)'", context["expected"])
+            hint = words.known(_text(value), choices, "choices")
+            if isinstance(value, float) and str(value) in choices:
+                hint = f'in quotes: "{value}"'
             return BadValue(f"{words.found(value)} is not a choice", hint)
         case _:
             # No field produces such findings today. Pydantic's own words are better than none.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from gateway.config.address import parse_backend
 from gateway.config.errors import BadValue
+from gateway.config.files import open_file
 from gateway.config.settings_balancing import Backend
 from gateway.config.words import found, quoted
 
@@ -17,27 +19,33 @@ MAX_LISTED = 4 * MAX_TARGETS
 _FORM = "a list of {targets: [host:port], labels: {weight: 2}}"
 
 
-def read_targets(path: str) -> tuple[Backend, ...]:
+class Targets(NamedTuple):
+    """What a file lists."""
+
+    backends: tuple[Backend, ...]
+    mistakes: tuple[BadValue, ...] = ()
+    """what is wrong with entries and targets that were left out"""
+
+
+def read_targets(path: str) -> Targets:
     """Read a file of targets. :raises BadValue: it cannot be read, is not such a file, or lists none"""
     try:
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise BadValue(f"{path} cannot be read: {error.strerror}", "a file that the gateway may read") from None
+        raise BadValue(f"cannot be read: {error.strerror}", "a file that the gateway may read") from None
     if len(data) > MAX_FILE_BYTES:
-        raise BadValue(f"{path} has more than {MAX_FILE_BYTES} bytes", _FORM)
-    try:
-        return parse_targets(data)
-    except BadValue as error:
-        raise BadValue(f"{path}: {error.message}", error.hint) from None
+        raise BadValue(f"has more than {MAX_FILE_BYTES} bytes", _FORM)
+    return parse_targets(data)
 
 
-def parse_targets(data: bytes) -> tuple[Backend, ...]:
+def parse_targets(data: bytes) -> Targets:
     """Parse the content of such a file, JSON or YAML. An address that is listed twice counts once, where it is first.
 
-    :raises BadValue: it is broken, or lists no targets
+    :raises BadValue: it is broken, or lists no targets that can be used
     """
     backends: dict[str, Backend] = {}
+    mistakes: list[BadValue] = []
     groups = _load(data)
     if not isinstance(groups, list):
         raise BadValue(f"expected a list, found {found(groups)}", _FORM)
@@ -46,16 +54,18 @@ def parse_targets(data: bytes) -> tuple[Backend, ...]:
     if max(listed, len(groups)) > MAX_LISTED:
         raise BadValue(f"more than {MAX_LISTED} targets", f"at most {MAX_TARGETS}, each once")
     for at, group in enumerate(groups):
-        try:
-            for backend in _backends_of(group):
-                backends.setdefault(str(backend.address), backend)
-        except BadValue as error:
-            raise BadValue(f"entry {at + 1}: {error.message}", error.hint) from None
+        for each in _backends_of(group):
+            if isinstance(each, BadValue):
+                mistakes.append(BadValue(f"entry {at + 1}: {each.message}", each.hint))
+            else:
+                backends.setdefault(str(each.address), each)
     if len(backends) > MAX_TARGETS:
         raise BadValue(f"more than {MAX_TARGETS} targets", f"at most {MAX_TARGETS}")
+    if not backends and mistakes:
+        raise mistakes[0]
     if not backends:
         raise BadValue("lists no targets", "at least one; `drain` takes a backend out of service")
-    return tuple(backends.values())
+    return Targets(tuple(backends.values()), tuple(mistakes))
 
 
 def _load(data: bytes) -> object:
@@ -81,7 +91,25 @@ def _targets_of(group: object) -> object:
     return group.get("targets") if isinstance(group, Mapping) else None
 
 
-def _backends_of(group: object) -> Iterator[Backend]:
+def _backends_of(group: object) -> Iterator[Backend | BadValue]:
+    """Yield the backends of a group, and what is wrong with it or with one of its targets."""
+    try:
+        targets, labels = _parts_of(group)
+        weight = _whole(labels, "weight", MAX_WEIGHT)
+        max_tunnels = _whole(labels, "max_tunnels", MAX_TUNNELS)
+        backup, drain = _flag(labels, "backup"), _flag(labels, "drain")
+    except BadValue as error:
+        yield error
+        return
+    for target in targets:
+        try:
+            yield Backend(parse_backend(target), weight or 1, max_tunnels, backup, drain)
+        except BadValue as error:
+            yield error
+
+
+def _parts_of(group: object) -> tuple[list[object], Mapping[object, object]]:
+    """:raises BadValue: it is no group of targets"""
     if not isinstance(group, Mapping):
         raise BadValue(f"expected a mapping, found {found(group)}", _FORM)
     targets = group.get("targets")
@@ -90,11 +118,7 @@ def _backends_of(group: object) -> Iterator[Backend]:
         raise BadValue(f"expected a list of `targets`, found {found(targets)}", _FORM)
     if not isinstance(labels, Mapping):
         raise BadValue(f"expected a mapping of `labels`, found {found(labels)}", _FORM)
-    weight = _whole(labels, "weight", MAX_WEIGHT)
-    max_tunnels = _whole(labels, "max_tunnels", MAX_TUNNELS)
-    backup, drain = _flag(labels, "backup"), _flag(labels, "drain")
-    for target in targets:
-        yield Backend(parse_backend(target), weight or 1, max_tunnels, backup, drain)
+    return targets, labels
 
 
 def _label(labels: Mapping[object, object], name: str) -> object:

@@ -89,6 +89,7 @@ class Edge:
         self.descriptors = descriptors
         self.batch = Batch(loop)
         self.failures = Failures(loop)
+        self.counts = events.backends
         self.addresses = Addresses()
         self.credentials = Credentials(ask_for)
         self.limiting = Limiting(quotas.share(slice_.slot), slice_, events, self.batch)
@@ -162,6 +163,7 @@ class Edge:
         self.credentials.use(config.credentials)
         self.failures.use(config.upstreams)
         self.config.use(config, registry, drained_backends)
+        self.counts.keep(set(registry.backends))
         self.limiting.use(config, registry, self.config.trust)
         self.owner.use(self.config.routes)
         for client in self._clients():
@@ -190,6 +192,7 @@ class Edge:
         """
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
         reused = self.config.use_backends(upstreams, registry, drained_backends)
+        self.counts.keep(set(registry.backends))
         self._drop_idle()
         if reused:
             self.pool.keep_only(lambda connection: connection.target.number not in reused)

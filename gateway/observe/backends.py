@@ -24,7 +24,7 @@ class Backends:
 
     def __init__(self, events: Events, batch: Batch, slice_: Slice, failures: Failures) -> None:
         """:param failures: collects those of backends that may be ejected"""
-        self._events = events
+        self._counts = events.backends
         self._batch = batch
         self._slice = slice_
         self.failed = failures.count
@@ -33,7 +33,7 @@ class Backends:
     def connect_failed(self, target: Target, reason: str) -> None:
         """Count a failed attempt to connect. :param reason: one of a few words, since it is a label"""
         self.failed(target)
-        self._events.connect_errors.labels(target.upstream, target.label, reason).inc()
+        self._counts.connect_failed(target.upstream, target.label, reason)
         self._slice.note_connect(target.number, False, time.monotonic_ns())
 
     def connect_succeeded(self, target: Target) -> None:
@@ -42,4 +42,4 @@ class Backends:
 
     def used(self, target: Target, purpose: str, source: str) -> None:
         """Count the use of a connection: see ``TUNNEL``, ``REQUEST``, ``DIAL`` and ``POOL``."""
-        self._batch.count(self._events.connected(target.upstream, target.label, purpose, source))
+        self._batch.count(self._counts.connected(target.upstream, target.label, purpose, source))

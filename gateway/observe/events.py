@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
+from gateway.observe.backend_counts import BackendCounts
+
 DIRECTORY = "PROMETHEUS_MULTIPROC_DIR"
 NO_ROUTE = "-"
 """The ``route`` label of events before a route was found."""
@@ -115,7 +117,8 @@ class RouteEvents:
 class Events:
     """The metrics of one worker."""
 
-    def __init__(self) -> None:
+    def __init__(self, slot: int | None = None) -> None:
+        """:param slot: as of :func:`use_files_of`; None: counters of backends are in memory only"""
         from prometheus_client.metrics import Counter, Histogram
         from prometheus_client.registry import CollectorRegistry
 
@@ -164,18 +167,6 @@ class Events:
             buckets=REQUEST_BUCKETS,
             registry=registry,
         )
-        self.backend_connections = Counter(
-            "gateway_backend_connections",
-            "Uses of connections to backends, by purpose and source",
-            ["upstream", "backend", "for", "from"],
-            registry=registry,
-        )
-        self.connect_errors = Counter(
-            "gateway_backend_connect_errors",
-            "Connections to a backend that could not be made",
-            ["upstream", "backend", "reason"],
-            registry=registry,
-        )
         auth = Counter(
             "gateway_auth",
             "Answers to requests with or without credentials, where a route asks for some",
@@ -210,11 +201,7 @@ class Events:
             "Requests and handshakes ended because of an error in the gateway itself",
             registry=registry,
         )
-        self.route = cache(lambda name: RouteEvents(self, name))
-        # Labels by position, since two of their names are keywords. Children are cached as above.
-        self.connected = cache(
-            lambda upstream, backend, purpose, origin: (
-                self.backend_connections.labels(upstream, backend, purpose, origin).inc
-            )
+        self.backends = BackendCounts(
+            None if slot is None else os.path.join(os.environ[DIRECTORY], f"counter_backends_{slot}.db")
         )
-        """counts a connection, by upstream, backend, ``FOR_…`` and ``FROM_…``"""
+        self.route = cache(lambda name: RouteEvents(self, name))

@@ -107,7 +107,6 @@ class Endpoint:
         wrong = refusal_of_101(head, WEBSOCKET, self._key)
         if wrong is not None:
             raise Refused(_SWITCHING, f"the 101 does not open a WebSocket: {wrong}", head)
-        self._reader.release()
         self.head = head
         return self._reader.received
 

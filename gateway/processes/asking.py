@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+from collections.abc import Container
 from typing import TYPE_CHECKING
 
 from gateway.config.address import Address
 from gateway.config.settings_balancing import Backend
-from gateway.processes.sources import Found, NotFound, Source, in_order
+from gateway.processes.sources import Before, Found, NotFound, Source, in_order
 
 if TYPE_CHECKING:
     from dns.asyncresolver import Resolver
@@ -28,34 +29,39 @@ MOST_TARGETS = 256
 """Of SRV records, that are looked up."""
 
 
-async def ask(source: Source, incomplete: bool) -> Found:
-    """Ask for backends.
+KINDS = ("A", "AAAA")
 
-    :param incomplete: whether part of an answer will do, if the rest cannot be had: there is none from before
+
+async def ask(source: Source, before: Before) -> Found:
+    """Ask for backends. What cannot be had of the answer stays as it was: name servers, or what is on the way to them,
+    that have no answer to one type of question for years, AAAA for instance, are common.
+
+    :param before: what was found until now; the addresses of names are kept in it
     :raises NotFound: no name server answers, or the answer has no addresses
     """
     await asyncio.to_thread(importlib.import_module, "dns.asyncresolver")
     from dns.exception import DNSException
 
     try:
-        asker = _Asker(source, incomplete)
+        asker = _Asker(source, before)
         found = await (asker.by_name() if source.kind == "dns" else asker.by_service())
     except (DNSException, OSError, ValueError) as error:
         raise NotFound(str(error) or type(error).__name__) from None
     if not found.backends:
-        raise NotFound("the answer has no addresses")
+        raise NotFound(found.mistake or "the answer has no addresses")
     return found
 
 
 class _Asker:
     """Asks one source once."""
 
-    def __init__(self, source: Source, incomplete: bool) -> None:
+    def __init__(self, source: Source, before: Before) -> None:
         """:raises DNSException: the system has no name servers"""
         from dns.asyncresolver import Resolver
 
         self._source = source
-        self._incomplete = incomplete
+        self._before = before
+        self._mistake: str | None = None
         self._resolver: Resolver = Resolver(configure=source.server is None)  # anew: resolv.conf may have changed
         if source.server is not None:
             assert source.server.host is not None
@@ -68,8 +74,8 @@ class _Asker:
     async def by_name(self) -> Found:
         """The addresses of a name. :raises DNSException: no answer can be used"""
         source = self._source
-        addresses, ttl = await self._addresses(source.name)
-        return Found(in_order(_backend(address, source.port) for address in addresses), ttl)
+        addresses, ttl = await self._addresses(source.name, {source.port})
+        return Found(in_order(_backend(address, source.port) for address in addresses), ttl, self._mistake)
 
     async def by_service(self) -> Found:
         """The targets of SRV records. :raises DNSException: no answer can be used"""
@@ -80,46 +86,67 @@ class _Asker:
         records = sorted(
             (record.priority, -record.weight, record.target.to_text(omit_final_dot=True).lower(), record.port)
             for record in answer.rrset or ()
+            if record.port and record.target.labels != (b"",)  # a dot: there is no such service (RFC 2782)
         )
-        names = list(dict.fromkeys(name for _, _, name, port in records if name and port))[:MOST_TARGETS]
-        looked_up = await asyncio.gather(*map(self._addresses, names), return_exceptions=True)
+        ports: dict[str, set[int]] = {}
+        for _, _, name, port in records:
+            if name in ports or len(ports) < MOST_TARGETS:
+                ports.setdefault(name, set()).add(port)
+        looked_up = await asyncio.gather(
+            *(self._addresses(name, each) for name, each in ports.items()), return_exceptions=True
+        )
         ttl = _ttl(answer)
         addresses: dict[str, list[str]] = {}
-        for name, found in zip(names, looked_up, strict=True):
-            if isinstance(found, NXDOMAIN) or (isinstance(found, DNSException) and self._incomplete):
+        for name, found in zip(ports, looked_up, strict=True):
+            if isinstance(found, NXDOMAIN):
                 continue  # the others will do
-            if isinstance(found, BaseException):
+            if isinstance(found, DNSException):
+                addresses[name] = [each for kind in KINDS for each in self._kept(name, kind, ports[name], found)]
+            elif isinstance(found, BaseException):
                 raise found
-            addresses[name] = found[0]
-            ttl = min(ttl, found[1])
+            else:
+                addresses[name] = found[0]
+                ttl = min(ttl, found[1])
+        known = self._before.addresses
+        for key in [key for key in known if key[0] not in ports]:
+            del known[key]
         lowest = min((priority for priority, _, name, _ in records if addresses.get(name)), default=0)
         backends = (
             _backend(address, port, weight=max(1, -weight), backup=priority != lowest)
             for priority, weight, name, port in records
             for address in addresses.get(name, ())
         )
-        return Found(in_order(backends), ttl)
+        return Found(in_order(backends), ttl, self._mistake)
 
-    async def _addresses(self, name: str) -> tuple[list[str], float]:
-        """Look up a name. :returns: IP addresses, perhaps none, and their TTL. :raises DNSException: no answer"""
+    async def _addresses(self, name: str, ports: Container[int]) -> tuple[list[str], float]:
+        """Look up a name.
+
+        :param ports: of the backends that have it
+        :returns: IP addresses, perhaps none, and their TTL
+        :raises DNSException: no answer
+        """
         from dns.exception import DNSException
         from dns.resolver import NXDOMAIN
 
-        answers = await asyncio.gather(
-            *(self._question(name, kind) for kind in ("A", "AAAA")),
-            return_exceptions=True,
-        )
+        answers = await asyncio.gather(*(self._question(name, kind) for kind in KINDS), return_exceptions=True)
         good = [answer for answer in answers if not isinstance(answer, BaseException) and answer.rrset]
-        for answer in answers:
-            # A server that knows one kind and denies the name for the other is broken, but clear enough.
-            if isinstance(answer, NXDOMAIN) and good:
-                continue
-            if isinstance(answer, DNSException) and good and self._incomplete:
-                continue
-            if isinstance(answer, BaseException):
+        found: list[str] = []
+        for kind, answer in zip(KINDS, answers, strict=True):
+            if isinstance(answer, BaseException) and not (good and isinstance(answer, DNSException)):
                 raise answer
-        addresses = [record.address for answer in good for record in answer.rrset or ()]
-        return addresses, min(map(_ttl, good), default=0.0)
+            # A server that knows one kind and denies the name for the other is broken, but clear enough.
+            if isinstance(answer, BaseException) and not isinstance(answer, NXDOMAIN):
+                found += self._kept(name, kind, ports, answer)
+                continue
+            records = () if isinstance(answer, BaseException) else answer.rrset or ()
+            addresses = self._before.addresses[name, kind] = [record.address for record in records]
+            found += addresses
+        return found, min(map(_ttl, good), default=0.0)
+
+    def _kept(self, name: str, kind: str, ports: Container[int], error: BaseException) -> list[str]:
+        """The addresses of a name from before, as a question about it has failed."""
+        self._mistake = self._mistake or str(error) or type(error).__name__
+        return self._before.addresses_of(name, kind, ports)
 
     async def _question(self, name: str, kind: str) -> Answer:
         """Ask one question. An answer may be empty. :raises DNSException: there is none"""

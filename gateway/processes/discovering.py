@@ -20,7 +20,7 @@ from gateway.config.settings_balancing import Backend
 from gateway.processes.asking import ask
 from gateway.processes.control.messages import DrainBackends, UseBackends
 from gateway.processes.resolving import Resolving
-from gateway.processes.sources import Answers, Found, NotFound, Source, sources_of
+from gateway.processes.sources import Answers, Before, Found, NotFound, Source, sources_of
 from gateway.processes.target_files import TargetFiles
 from gateway.processes.workers import Workers
 from gateway.routing.registry import BackendKey, RegistryFull
@@ -62,7 +62,7 @@ class Discovering:
         workers: Workers,
         resolving: Resolving,
         before: Answers | None = None,
-        question: Callable[[Source, bool], Awaitable[Found]] = ask,
+        question: Callable[[Source, Before], Awaitable[Found]] = ask,
     ) -> None:
         """
         :param resolving: looks up backends that files list by name
@@ -212,9 +212,10 @@ class Discovering:
     # --- name servers and files ---------------------------------------------------------------------------------------
 
     async def _keep_asking(self, source: Source, known: _Known) -> None:
+        before = Before(known.backends)
         while True:
             try:
-                found = await self._question(source, known.backends is None)
+                found = await self._question(source, before)
             except NotFound as error:
                 self._failed(source, known, str(error))
                 seconds = min(source.every, RETRY_SECONDS)
@@ -223,7 +224,10 @@ class Discovering:
                 self._failed(source, known, str(error))
                 seconds = min(source.every, RETRY_SECONDS)
             else:
-                self._answered(source, known, found.backends)
+                self._answered(source, known, found.backends, found.mistake is None)
+                if found.mistake is not None:
+                    self._failed(source, known, found.mistake)
+                before.backends = found.backends
                 seconds = min(source.every, found.ttl)
             await asyncio.sleep(max(LEAST_SECONDS, seconds))
 
@@ -238,9 +242,9 @@ class Discovering:
         self._looking.add(task)
         task.add_done_callback(self._looking.discard)
 
-    def _found_in_file(self, path: str, backends: tuple[Backend, ...]) -> None:
+    def _found_in_file(self, path: str, backends: tuple[Backend, ...], complete: bool) -> None:
         for source, known in self._of_file(path):
-            self._answered(source, known, backends)
+            self._answered(source, known, backends, complete)
 
     def _failed_file(self, path: str, error: str) -> None:
         for source, known in self._of_file(path):
@@ -254,10 +258,12 @@ class Discovering:
     def _of_file(self, path: str) -> list[tuple[Source, _Known]]:
         return [each for each in self._known.items() if each[0].kind == "file" and each[0].name == path]
 
-    def _answered(self, source: Source, known: _Known, backends: tuple[Backend, ...]) -> None:
-        if known.error is not None:
-            log.info("discovery: %s can be used again: %d backends", source, len(backends))
-        known.error = None
+    def _answered(self, source: Source, known: _Known, backends: tuple[Backend, ...], complete: bool = True) -> None:
+        """:param complete: whether nothing was wrong with it; else :meth:`_failed` is called, too"""
+        if complete:
+            if known.error is not None:
+                log.info("discovery: %s can be used again: %s", source, _counted(len(backends)))
+            known.error = None
         known.unix = time.time()
         known.tried = True
         self._progress.set()
@@ -271,7 +277,7 @@ class Discovering:
         upstreams = sorted({name for items in found for name, each in items if each == source})
         if known.error is None:
             instead = (
-                f"its last {len(known.backends)} backends stay in use"
+                f"its last answer stays in use: {_counted(len(known.backends))}"
                 if known.backends
                 else "there are none from before, and requests get 503 unless others are configured"
             )
@@ -322,7 +328,7 @@ class Discovering:
             left = _keys({name: before.get(name, ())}) - _keys({name: now.get(name, ())})
             left -= {(name, str(backend.address)) for backend in upstream.backends}
             came = _keys({name: now.get(name, ())}) - _keys({name: before.get(name, ())})
-            log.info("discovery: upstream %s: %s; now %d backends", name, _said(came, left), len(now.get(name, ())))
+            log.info("discovery: upstream %s: %s; now %s", name, _said(came, left), _counted(len(now.get(name, ()))))
             # A reload that takes a source away closes no tunnels, as it closes none of backends that it takes away.
             if is_same and upstream.discover is not None and upstream.discover.on_gone == "drain":
                 gone |= {state.registry.backend(*key) for key in left}
@@ -376,6 +382,10 @@ def _said(came: set[BackendKey], left: set[BackendKey]) -> str:
             more = f" and {len(keys) - MOST_LOGGED} more" if len(keys) > MOST_LOGGED else ""
             parts.append(f"{verb} {', '.join(some)}{more}")
     return "; ".join(parts) or "weights or other properties have changed"
+
+
+def _counted(backends: int) -> str:
+    return f"{backends} backend{'s' * (backends != 1)}"
 
 
 def _keys(lists: dict[str, tuple[Backend, ...]]) -> set[BackendKey]:

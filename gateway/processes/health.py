@@ -158,10 +158,10 @@ class BackendsHealth:
             return
         health, backend.checked.health = backend.checked.health, before
         if failure is not None:
-            reason = f"health check failed {check.unhealthy_after} times: {failure}"
+            reason = f"health check failed {_times(check.unhealthy_after)}: {failure}"
             log.warning("backend %s of %s is down: %s", backend.address, backend.upstream, reason)
         else:
-            reason = f"health check passed {check.healthy_after} times"
+            reason = f"health check passed {_times(check.healthy_after)}"
             after = f" after {time.monotonic() - backend.since:.1f} s" if before == "down" and backend.since else ""
             log.info("backend %s of %s is up%s: %s", backend.address, backend.upstream, after, reason)
         self._change(backend, reason, health=health)
@@ -220,7 +220,7 @@ class BackendsHealth:
         backend.ejection.eject(rule, now_ns)
         until_ns = backend.ejection.until_ns
         self._state.ejections[backend.upstream, backend.address, "ejected"] += 1
-        reason = f"{rule.failures} failures within {rule.within_ns / NS:g} s"
+        reason = f"{_failures(rule)} within {rule.within_ns / NS:g} s"
         log.warning(
             "ejected backend %s of %s for %g s: %s",
             backend.address,
@@ -238,11 +238,11 @@ class BackendsHealth:
         backend.spared_ns = now_ns
         self._state.ejections[backend.upstream, backend.address, "prevented"] += 1
         log.warning(
-            "backend %s of %s has %d failures within %g s and stays in service: %d of %d backends are out already, and"
+            "backend %s of %s has %s within %g s and stays in service: %d of %d backends are out already, and"
             " half of them are never ejected",
             backend.address,
             backend.upstream,
-            rule.failures,
+            _failures(rule),
             rule.within_ns / NS,
             out,
             total,
@@ -338,6 +338,14 @@ class BackendsHealth:
             backend.reason,
             time.time() + (until_ns - time.monotonic_ns()) / NS if until_ns else None,
         )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
+
+
+def _failures(rule: Rule) -> str:
+    return f"{rule.failures} failure{'s' * (rule.failures != 1)}"
 
 
 def _rule_of(upstream: Upstream) -> Rule | None:

@@ -111,6 +111,8 @@ class Inheritance:
     """those under way (``rebalancing.py``)"""
     rebalanced: list[tuple[str, str, str, int]] = field(default_factory=list)
     """tunnels that were to be moved, by upstream, backend and result"""
+    in_service: list[tuple[str, tuple[int, ...], float | None]] = field(default_factory=list)
+    """backends of upstreams that rebalance by themselves, and when that is due (``scale_out.py``)"""
     control: int = messages.VERSION
     form: int = FORM
 

@@ -51,7 +51,7 @@ class Numbering:
             referred |= table.backends_in_use()
         for number in self._vacancies.look(registry, referred, now):
             log.debug("backend %s of %s: its number %d is free", *reversed(registry.backends[number]), number)
-            for counts in (state.health_checks, state.ejections):
+            for counts in (state.health_checks, state.ejections, state.rebalanced):
                 for labels in [labels for labels in counts if labels[:2] == registry.backends[number]]:
                     del counts[labels]
             table.forget_backend(number)

@@ -14,16 +14,16 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-import httptools
-
 from gateway.config.address import Address
 from gateway.config.health import HealthCheck
 from gateway.config.settings import UpstreamTls
 from gateway.edge.addresses import Addresses, SocketAddress
-from gateway.edge.tls.contexts import ALPN, TLS12_SUITES, load_pair
+from gateway.edge.tls.contexts import ALPN, TLS12_SUITES, name_in_certificate, trust
 from gateway.protocol.answers import ResponseReader
+from gateway.protocol.bodies import BadBody, Chunked, Dechunker
 from gateway.protocol.frames import close_frame
-from gateway.protocol.heads import BadResponse
+from gateway.protocol.framing import answer_body
+from gateway.protocol.heads import BadResponse, ResponseHead
 from gateway.protocol.proxy import own_header_bytes
 from gateway.protocol.websocket import WEBSOCKET, refusal_of_101
 from gateway.version import VERSION
@@ -124,7 +124,7 @@ class Probes:
         context = name = seconds = None
         if backend.tls is not None:
             context = await self._context(backend.tls)
-            name = backend.tls.server_name or (backend.address.host or "").partition("%")[0]
+            name = name_in_certificate(backend.tls, backend.address) or ""
             seconds = CLOSE_SECONDS
         loop = asyncio.get_running_loop()
         family, address = to
@@ -156,7 +156,7 @@ class Probes:
 
 
 def _new_context(settings: UpstreamTls) -> ssl.SSLContext:
-    """What a worker's handshakes with these backends are like (``edge/tls/backends.py``).
+    """A context for handshakes like those of workers (``edge/tls/backends.py``).
 
     :raises ssl.SSLError: a certificate or key cannot be used
     """
@@ -164,16 +164,7 @@ def _new_context(settings: UpstreamTls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(":".join(TLS12_SUITES))
     context.set_alpn_protocols(ALPN)
-    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    if not settings.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    elif settings.ca is not None:
-        context.load_verify_locations(cadata=settings.ca)
-    else:
-        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-    if settings.cert is not None:
-        load_pair(context, settings.cert, settings.key or settings.cert)
+    trust(context, settings)
     return context
 
 
@@ -189,64 +180,60 @@ def _request(backend: Checkable, *fields: str) -> bytes:
     return "\r\n".join((*lines, "", "")).encode("latin-1")
 
 
+async def _final_head(reader: asyncio.StreamReader) -> tuple[ResponseHead, bytes]:
+    """Read a head that is no interim one (RFC 9110 section 15.2); a 101 is none here. Workers accept the same ones.
+
+    :returns: the head, and what has come behind it
+    :raises CheckFailed: it is malformed or too large, or does not come
+    """
+    answer = ResponseReader(MOST_BYTES)
+    head = None
+    size = 0
+    try:
+        while head is None or (head.status < 200 and head.status != 101):
+            data = b"" if head is not None and answer.received else await reader.read(RECEIVE_BYTES)
+            size += len(data)
+            if not data and head is None:
+                raise CheckFailed("it closed the connection without an answer")
+            if size > 2 * MOST_BYTES:
+                raise CheckFailed("its interim answers are endless")
+            head = answer.feed(data)
+    except BadResponse as error:
+        raise CheckFailed(f"its answer is not valid HTTP: {error}") from None
+    return head, answer.received
+
+
 # --- path -------------------------------------------------------------------------------------------------------------
-
-
-class _Answer:
-    """What has come of the answer to a GET; httptools calls this."""
-
-    def __init__(self) -> None:
-        self.parser = httptools.HttpResponseParser(self)
-        self.status = 0
-        """0 until its head has come"""
-        self.body = bytearray()
-        self.is_complete = False
-
-    def on_headers_complete(self) -> None:
-        """A head has come, maybe an interim one (RFC 9110 section 15.2)."""
-        status = self.parser.get_status_code()
-        if status >= 200 or status == 101:
-            self.status = status
-
-    def on_body(self, data: bytes) -> None:
-        """A part of the body has come."""
-        self.body += data[: MOST_BYTES - len(self.body)]
-
-    def on_message_complete(self) -> None:
-        """An answer has ended."""
-        self.is_complete = self.status != 0
 
 
 async def _ask(backend: Checkable, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Send a GET. :raises CheckFailed: the answer is not good"""
     check = backend.check
     writer.write(_request(backend, "Accept: */*", "Connection: close"))
-    answer = _Answer()
-    received = 0
-    while not answer.status or (check.body is not None and not answer.is_complete and len(answer.body) < MOST_BYTES):
-        data = await reader.read(RECEIVE_BYTES)
-        received += len(data)
-        if not data:
-            break
-        with suppress(httptools.HttpParserUpgrade):
-            try:
-                answer.parser.feed_data(data)
-            except httptools.HttpParserError:
-                raise CheckFailed("its answer is not valid HTTP") from None
-        if not answer.status and received > MOST_BYTES:
-            raise CheckFailed("its answer's head is too large")
-        if answer.status and not _is_good(answer.status, check):
-            break
-    if not answer.status:
-        raise CheckFailed("it closed the connection without an answer")
-    if not _is_good(answer.status, check):
-        raise CheckFailed(f"it answered {answer.status}")
-    if check.body is not None and check.body.encode() not in answer.body:
+    head, received = await _final_head(reader)
+    if not any(low <= head.status <= high for low, high in check.status):
+        raise CheckFailed(f"it answered {head.status}")
+    if check.body is not None and check.body.encode() not in await _body(head, received, reader):
         raise CheckFailed("its answer does not have the text of `body`")
 
 
-def _is_good(status: int, check: HealthCheck) -> bool:
-    return any(low <= status <= high for low, high in check.status)
+async def _body(head: ResponseHead, received: bytes, reader: asyncio.StreamReader) -> bytes:
+    """The first :data:`MOST_BYTES` of an answer's body. :raises CheckFailed: where it ends is ambiguous"""
+    body = bytearray()
+    try:
+        framer = answer_body(head, b"GET")
+        if isinstance(framer, Chunked):
+            framer = Dechunker(padded=True)
+        while framer is not None and len(body) < MOST_BYTES:
+            end = framer.scan(received, 0, len(received))
+            slices = framer.slices if isinstance(framer, Dechunker) else [(0, end)]
+            for start, stop in slices:
+                body += received[start:stop]
+            if framer.complete or not (received := await reader.read(RECEIVE_BYTES)):
+                break
+    except (BadResponse, BadBody) as error:
+        raise CheckFailed(f"its answer is not valid HTTP: {error}") from None
+    return bytes(body[:MOST_BYTES])
 
 
 # --- websocket --------------------------------------------------------------------------------------------------------
@@ -264,16 +251,7 @@ async def _open_tunnel(backend: Checkable, reader: asyncio.StreamReader, writer:
             "Sec-WebSocket-Version: 13",
         )
     )
-    answer = ResponseReader(MOST_BYTES)
-    try:
-        head = None
-        while head is None or (head.status < 200 and head.status != 101):
-            data = b"" if head is not None and answer.received else await reader.read(RECEIVE_BYTES)
-            if not data and head is None:
-                raise CheckFailed("it closed the connection without an answer")
-            head = answer.feed(data)
-    except BadResponse as error:
-        raise CheckFailed(f"its answer is {error}") from None
+    head, _ = await _final_head(reader)
     if head.status != 101:
         raise CheckFailed(f"it answered {head.status} to a WebSocket handshake")
     refusal = refusal_of_101(head, WEBSOCKET, key)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from gateway.admin.movable import movable_tunnels
 from gateway.admin.rebalances import CLOSED, ENDED, BackendShare, RebalanceAsked, RebalanceState
 from gateway.processes.control.messages import Rebalance
+from gateway.processes.scale_out import ScaleOuts
 from gateway.processes.workers import Workers
 from gateway.protocol.closing import SERVICE_RESTART
 from gateway.routing.rebalancing import Plan, Tunnel, plan
@@ -145,19 +146,20 @@ class _Run:
 class Rebalancing:
     """The rebalances of one gateway."""
 
-    def __init__(self, workers: Workers, save: Callable[[], object]) -> None:
-        """:param save: saves the state for the next supervisor"""
+    def __init__(self, workers: Workers, save: Callable[[], object], save_soon: Callable[[], object]) -> None:
+        """:param save: saves the state for the next supervisor; ``save_soon``: within a moment"""
         self._workers = workers
         self._state = workers.state
         self._save = save
+        self._save_soon = save_soon
         self._standing = TableStanding(workers.state.table)
         self._runs: dict[str, _Run] = {}
         self._upstreams: dict[str, Upstream] = {}
         self._of: tuple[object, object] = (None, None)
         """what the upstreams were made of"""
         self._looking: set[asyncio.Future[Plan]] = set()
-        self._seen: dict[str, frozenset[int]] = {}
-        self._due: dict[str, float] = {}
+        self.scale_outs = ScaleOuts(save_soon)
+        """backends that have come into service, where an upstream rebalances by itself"""
 
     async def order(self, asked: RebalanceAsked) -> list[RebalanceState]:
         """Plan, and unless it is a dry run, begin. A rebalance under way gets the new period.
@@ -191,6 +193,7 @@ class Rebalancing:
             state = RebalanceState(run.upstream, self._balance(run.upstream), run.period_seconds, run.automatic)
             state.closed, state.ended, state.started_unix = run.closed, run.ended, run.started_unix
             self._start(_Run(state, run.until_ns, run.before_ns))
+            self._save_soon()
 
     def left(self) -> list[Left]:
         """Return the rebalances that are under way, for :meth:`resume`."""
@@ -234,26 +237,19 @@ class Rebalancing:
             for name, upstream in self._workers.config.upstreams.items()
             if upstream.rebalance is not None
         }
-        for name in self._seen.keys() - asked.keys():
-            del self._seen[name]
-            self._due.pop(name, None)
+        self.scale_outs.keep_only(asked)
         if not asked or self._state.stopping:
             return
         upstreams = self._all()
         for name, rebalance in asked.items():
-            in_service = frozenset(target.number for target in upstreams[name].candidates())
-            before = self._seen.get(name)
-            self._seen[name] = in_service
-            if before is not None and (added := in_service - before):
-                addresses = ", ".join(sorted(self._state.registry.backends[number][1] for number in added))
-                log.info("%s: %s came into service; rebalancing in %g s", name, addresses, rebalance.settle)
-                self._due[name] = now + rebalance.settle
-            elif before is not None and in_service != before and name in self._due:
-                self._due[name] = now + rebalance.settle
-            elif now >= self._due.get(name, now + 1):
-                del self._due[name]
+            in_service = [target.number for target in upstreams[name].candidates()]
+            found = self.scale_outs.look(name, in_service, rebalance.settle, now)
+            if found == "due":
                 state = RebalanceState(name, self._balance(name), rebalance.period, automatic=True)
                 self._begin(state, time.monotonic_ns())
+            elif found is not None:
+                addresses = ", ".join(sorted(self._state.registry.backends[number][1] for number in found))
+                log.info("%s: %s came into service; rebalancing in %g s", name, addresses, rebalance.settle)
 
     # --- under way ----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from gateway.config.address import Address
@@ -48,6 +49,30 @@ class Found(NamedTuple):
     backends: tuple[Backend, ...]
     ttl: float
     """seconds"""
+    mistake: str | None = None
+    """why a part of the answer is from before"""
+
+
+@dataclass
+class Before:
+    """What was found at a source until now: it stands in for what cannot be had of the next answer."""
+
+    backends: tuple[Backend, ...] | None = None
+    """None before the first answer"""
+    addresses: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    """of names, by name and type of record; nothing of what a previous supervisor has asked"""
+
+    def addresses_of(self, name: str, kind: str, ports: Container[int]) -> list[str]:
+        """Addresses that a name had when it was asked for last.
+
+        :param kind: of records
+        :param ports: of the backends that have the name
+        """
+        found = self.addresses.get((name, kind))
+        if found is not None:
+            return found
+        hosts = [each.address.host for each in self.backends or () if each.address.port in ports]
+        return [host for host in hosts if host is not None and (":" in host) == (kind == "AAAA")]
 
 
 class NotFound(Exception):

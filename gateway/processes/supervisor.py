@@ -275,10 +275,11 @@ class Supervisor:
             self._path,
             self._reload_config,
         )
-        self._rebalancing = Rebalancing(self._workers, self._save)
+        self._rebalancing = Rebalancing(self._workers, self._save, self._save_soon)
         self._succession = Succession(self._workers, self._orders, self._leave, self._demo)
         if before is not None:
             before.apply_to(self.state)
+            self._rebalancing.scale_outs.resume(before.in_service)
         self._discovering.use(self._config)
         if before is not None:
             self._workers.learned.update(before.learned)
@@ -488,6 +489,7 @@ class Supervisor:
             key_sets=self._credentials.key_sets.texts,
             discovered=to_plain(self._discovering.answers()),
             rebalances=[*self._rebalancing.left()],
+            in_service=[*self._rebalancing.scale_outs.left()],
             rebalanced=[(*labels, count) for labels, count in list(state.rebalanced.items())],
             drained_by_health=[number for number, drain in state.drained_backends.items() if drain.by_health],
         )

@@ -20,6 +20,8 @@ class Lists:
 
     backends: dict[str, tuple[Backend, ...] | None] = field(default_factory=dict)
     """by path; None while that file could not be read"""
+    incomplete: frozenset[str] = field(default=frozenset(), compare=False)
+    """paths of files with entries that were left out"""
 
     @property
     def files(self) -> list[str]:
@@ -34,12 +36,12 @@ class TargetFiles(FileWatch[Lists]):
 
     def __init__(
         self,
-        found: Callable[[str, tuple[Backend, ...]], None],
+        found: Callable[[str, tuple[Backend, ...], bool], None],
         failed: Callable[[str, str], None],
         recovered: Callable[[str], None],
     ) -> None:
         """
-        :param found: called with a file's path and what it lists, when that has changed
+        :param found: called with a file's path, what it lists and whether that is all of it, when that has changed
         :param failed: called with its path and what is wrong, when it has become broken
         :param recovered: called with its path when it can be used again
         """
@@ -57,15 +59,25 @@ class TargetFiles(FileWatch[Lists]):
             self.use(Lists(wanted))
 
     def _read_again(self, before: Lists) -> tuple[Lists, dict[str, str]]:
+        """An entry that is wrong may be about any backend from before. So none of these is taken away meanwhile."""
         found: dict[str, tuple[Backend, ...] | None] = {}
         errors = {}
+        incomplete = set()
         for path, last in before.backends.items():
             try:
-                found[path] = read_targets(path)
+                targets = read_targets(path)
             except BadValue as error:
                 found[path] = last
                 errors[path] = error.message
-        return Lists(found), errors
+                continue
+            found[path] = targets.backends
+            if targets.mistakes:
+                listed = {backend.address for backend in targets.backends}
+                found[path] = (*targets.backends, *(each for each in last or () if each.address not in listed))
+                more = len(targets.mistakes) - 1
+                errors[path] = targets.mistakes[0].message + (f" (and {more} more)" if more else "")
+                incomplete.add(path)
+        return Lists(found, frozenset(incomplete)), errors
 
     def _changed_paths(self, before: Lists, found: Lists) -> list[str]:
         return [path for path, each in found.backends.items() if each != before.backends[path]]
@@ -73,7 +85,7 @@ class TargetFiles(FileWatch[Lists]):
     def _changed(self, found: Lists) -> None:
         for path, backends in found.backends.items():
             if backends is not None:
-                self._found(path, backends)
+                self._found(path, backends, path not in found.incomplete)
 
     def _report(self, path: str, error: str) -> None:
         self._failing.add(path)

@@ -209,7 +209,7 @@ class Worker:
                 self._slice,
                 self._quotas,
                 self._registry,
-                Events(),
+                Events(self._slice.slot),
                 self._open_log(config),
                 self._deposits,
                 self._descriptors,

@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from gateway.protocol.bodies import BadBody, Framer
-from gateway.protocol.framing import answer_body
 from gateway.protocol.heads import MAX_FIELDS, MAX_HEAD_BYTES, BadResponse, ResponseHead
 from gateway.protocol.wellformed import what_is_wrong
 
@@ -28,7 +26,7 @@ _NONE: Final = ResponseHead()
 class ResponseReader:
     """Reads the heads of a backend's answer: interim ones (RFC 9110 section 15.2), then the final one."""
 
-    __slots__ = ("_framer", "_looked_at", "_max_fields", "_max_size", "head", "received")
+    __slots__ = ("_looked_at", "_max_fields", "_max_size", "head", "received")
 
     def __init__(self, max_size: int = 2 * MAX_HEAD_BYTES, max_fields: int = 2 * MAX_FIELDS) -> None:
         """
@@ -38,7 +36,6 @@ class ResponseReader:
         self._max_size = max_size
         self._max_fields = max_fields
         self._looked_at = 0
-        self._framer: Framer | None = None
         self.received = b""
         self.head = _NONE
 
@@ -73,31 +70,7 @@ class ResponseReader:
         head.size = end
         if head.count > self._max_fields:
             raise BadResponse(f"a head of more than {self._max_fields} fields")
-        self._framer = None
         return head
-
-    # --- for an answer that is relayed by asyncio, until all go the other way ---------------------------------------
-
-    def release(self) -> None:
-        """Nothing will be fed any more."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether the last byte of the answer's body was looked at."""
-        if self._framer is None:
-            self._framer = answer_body(self.head, b"GET")
-        return self._framer is None or self._framer.complete
-
-    def feed_body(self, data: bytes) -> None:
-        """Look at bytes of the final answer's body.
-
-        :raises BadResponse: its framing is malformed
-        """
-        if not self.complete and self._framer is not None:
-            try:
-                self._framer.scan(data, 0, len(data))
-            except BadBody as error:
-                raise BadResponse(f"malformed response body: {error}") from None
 
 
 def read_head(raw: bytes) -> ResponseHead:

@@ -118,7 +118,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _SLASHES = re.compile(rb"//+")
 _SEPARATOR = re.compile(rb"%2F|%5C|\\")
 _PARAMETERS = re.compile(rb"(?:;|%3B)[^/]*")
-_IN_TWO_WAYS = re.compile(r"%2F|%5C|\\|;|%3B")
+_IN_TWO_WAYS = re.compile(r"%2F|%5C|\\|;|%3B|%00")
 _DOT_SEGMENT = re.compile(rb"/\.\.?(?:/|\Z)")
 _DOT_SEGMENT_TO_SOME = re.compile(
     rb"(?:%2F|%5C|\\)\.\.?(?:/|%2F|%5C|\\|;|%3B|\Z)"  # behind what only some read as a slash
@@ -176,14 +176,16 @@ def other_paths(path: bytes) -> set[str]:
 
 
 def other_readings(path: str) -> set[str]:
-    """Return what servers take a path for: as it is, with separators decoded, without parameters, and with both.
+    """Return what servers take a path for: as it is, with separators decoded, without parameters, and with both; each
+    of them as far as a NUL, too, where servers in C stop reading.
 
     :param path: as :func:`normal_path` returns it
     """
     if not _IN_TWO_WAYS.search(path):
         return {path}
     read = path.encode("latin-1")
-    return {_merged(reading(read)).decode("latin-1") for reading in _READINGS}
+    readings = {_merged(reading(each)) for reading in _READINGS for each in (read, read.partition(b"%00")[0])}
+    return {reading.decode("latin-1") for reading in readings}
 
 
 def _decoded(path: bytes) -> bytes:

@@ -40,6 +40,10 @@ class Registry:
     generations: list[int] = field(default_factory=list)
     """how many backends had a number before, by number; those that are missing at the end are 0"""
 
+    def __post_init__(self) -> None:
+        self._places: dict[BackendKey, int] = {}
+        """where backends were found to be; looked up anew where that is no longer so"""
+
     def admit(self, config: Config) -> None:
         """Number every route and backend of a configuration that has no number yet.
 
@@ -101,7 +105,14 @@ class Registry:
 
     def backend(self, upstream: str, address: str) -> int:
         """The number of a backend. :raises ValueError: it has none"""
-        return self.backends.index((upstream, address))
+        key = (upstream, address)
+        number = self._places.get(key)
+        if number is None or number >= len(self.backends) or self.backends[number] != key:
+            self._places = {key: number for number, key in enumerate(self.backends)}
+            number = self._places.get(key)
+            if number is None:
+                raise ValueError(f"no number for {address} of {upstream}")
+        return number
 
 
 class Vacancies:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
 from zlib import crc32
 
 from gateway.config.settings import Settings
 from gateway.config.settings import Upstream as UpstreamSettings
 from gateway.routing.balancing import Key, Policy, Standing, Target, policy_of
 from gateway.routing.balancing.consistent_hash import ConsistentHash
-from gateway.routing.balancing.keys import KeyOf, cookie, key_of
+from gateway.routing.balancing.keys import KeyOf, key_of
 from gateway.routing.balancing.rendezvous import bucket_of
 from gateway.routing.balancing.settling import Settling
 from gateway.routing.balancing.sticky import Sticky
@@ -82,7 +81,7 @@ class Upstream:
             self.key_of = key_of(settings.hash_on or "client_ip")
         elif settings.sticky is not None:
             self.sticky = Sticky(name, self.targets, settings.sticky, self._secret)
-            self.key_of = partial(cookie, self.sticky.cookie)
+            self.key_of = self.sticky.cookie_of
         self._hash_tag = crc32((settings.hash_on or "").encode()) << _BUCKET_BITS
         self.is_keyed = self.hashes or self.sticky is not None
         """whether two requests of one connection may have to go to different backends"""

@@ -19,6 +19,9 @@ PLAIN = {
 }
 """of a backend without options"""
 
+RULES = {"hash_on": None, "slow_start": 30.0, "health_check": None, "eject": None, "rebalance": None}
+"""of an upstream without options"""
+
 
 @pytest.fixture
 def gateway():
@@ -87,6 +90,7 @@ def test_status_says_what_runs_and_what_it_does(gateway):
         {
             "name": "chat",
             "balance": "round_robin",
+            "rules": RULES,
             "discovery": None,
             "backends": [
                 {"address": "127.0.0.1:9001", "up": True, "drained": False, "weight": 1, **PLAIN, "tunnels": 2},
@@ -96,6 +100,7 @@ def test_status_says_what_runs_and_what_it_does(gateway):
         {
             "name": "feed",
             "balance": "least_tunnels",
+            "rules": RULES,
             "discovery": None,
             "backends": [
                 {"address": "unix:/run/feed.sock", "up": True, "drained": False, "weight": 1, **PLAIN, "tunnels": 1}

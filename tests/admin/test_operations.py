@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from gateway.admin.server import start_admin
+from tests.support.deadline import quiet_for
 
 from ..support.deadline import eventually
 from .gateways import FakeGateway
@@ -104,7 +105,7 @@ async def test_a_rebalance_that_cannot_be(admin, query, what):
 async def test_drain_may_be_waited_for(admin, wait):
     asking = asyncio.create_task(admin.post(wait))
     drain = await eventually(lambda: admin.gateway.state.drain, "the drain")
-    await asyncio.sleep(0.05)
+    await quiet_for(0.05)
     assert not asking.done()
     drain.over.set()
     status, answer = await asking
@@ -135,7 +136,7 @@ async def test_the_last_tunnel_of_a_backend_is_waited_for(admin):
     row = admin.gateway.open(backend=("feed", "unix:/run/feed.sock"))
     other = admin.gateway.open()
     asking = asyncio.create_task(admin.post("drain", {"backend": "unix:/run/feed.sock", "wait": True}))
-    await asyncio.sleep(0.3)
+    await quiet_for(0.3)
     assert not asking.done()
     admin.gateway.close(row)
     status, answer = await asking

@@ -142,6 +142,7 @@ async def test_the_page_and_all_that_it_loads(admin):
         "page.js": "text/javascript",
         "console.js": "text/javascript",
         "dom.js": "text/javascript",
+        "rules.js": "text/javascript",
         "icon.svg": "image/svg+xml",
     }.items():
         response, content = await admin.get(f"/{name}")

@@ -76,6 +76,9 @@ def test_workers_connect_to_auth_servers_as_to_backends(url, address):
     ("written", "message"),
     [
         ("{}", "no method is given"),
+        ("", "auth: expected a value, found nothing (a value, or no `auth`)"),
+        ("{basic: }", "auth.basic: expected a value, found nothing (a value, or no `basic`)"),
+        ("{jwt: {secret: , keys: x, algorithms: [RS256]}}", "auth.jwt.secret: expected a value, found nothing"),
         (f"{{jwt: {{secret: {SECRET}, algorithms: [HS256]}}, basic: {{users: x}}}}", "there is `jwt` already"),
         ("{jwt: {secret: abc, algorithms: [none]}}", "without a signature are never accepted"),
         ("{jwt: {algorithms: [HS256]}}", "HS256 needs `secret`"),
@@ -106,6 +109,12 @@ def test_mistakes(written, message):
     found = complaints(route(f"auth: {written}"))
     assert any(message in complaint for complaint in found), found
     assert not any("abc" in complaint for complaint in found)
+
+
+@pytest.mark.parametrize("name", ["none", "None", "NONE"])
+def test_the_algorithm_none_is_one_mistake(name):
+    (complaint,) = complaints(route(f"auth: {{jwt: {{keys: x, algorithms: [RS256, {name}]}}}}"))
+    assert "algorithms[1]: tokens without a signature are never accepted (RS256, ES256 or EdDSA)" in complaint
 
 
 def test_users():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.config import Config, parse
 from gateway.config.certificates import Certificates
+from gateway.config.doubts import doubts
 from gateway.config.errors import BadValue
 from gateway.config.settings import Settings
 from gateway.config.settings_balancing import Backend
@@ -117,9 +118,9 @@ def test_targets():
         ("10.0.0.3:9001", 2, 9, True, False),
         ("[::1]:1", 1, None, False, True),
     ]
-    assert shown(parse_targets(json.dumps(TARGETS).encode())) == expected
+    assert shown(parse_targets(json.dumps(TARGETS).encode()).backends) == expected
     as_yaml = b"- targets: ['10.0.0.1:9001']\n  labels: {weight: 3}\n- targets:\n    - 10.0.0.2:9001\n"
-    assert shown(parse_targets(as_yaml)) == [
+    assert shown(parse_targets(as_yaml).backends) == [
         ("10.0.0.1:9001", 3, None, False, False),
         ("10.0.0.2:9001", 1, None, False, False),
     ]
@@ -135,7 +136,7 @@ def test_targets():
         (b"{", "is neither JSON nor YAML"),
         (b"\xff\xfe\x00", "is neither JSON nor YAML"),
         (b"[5]", "entry 1: expected a mapping, found the number 5"),
-        (b'[{"targets": ["a:1"]}, {"targets": "a:1"}]', "entry 2: expected a list of `targets`"),
+        (b'[{"targets": []}, {"targets": "a:1"}]', "entry 2: expected a list of `targets`"),
         (b'[{"targets": ["a"]}]', 'entry 1: "a" has no port'),
         (b'[{"targets": [["a:1"]]}]', "entry 1: expected an address, found a list"),
         (b'[{"targets": ["a:1"], "labels": []}]', "lists"),
@@ -149,13 +150,42 @@ def test_targets():
 )
 def test_broken_files(data, what):
     if what == "lists":
-        assert parse_targets(data)  # no labels, written as PHP writes an empty mapping
+        assert parse_targets(data).backends  # no labels, written as PHP writes an empty mapping
         return
     with pytest.raises(BadValue, match=what.replace("(", r"\(")):
         parse_targets(data)
 
 
+def test_what_is_wrong_is_left_out():
+    groups = [
+        5,
+        {"targets": ["a:1", "b", None, "c:70000", "d:2"]},
+        {"targets": ["e:3"], "labels": {"weight": "heavy"}},
+        {"targets": ["f:4"], "labels": {"weight": "2"}},
+    ]
+    found = parse_targets(json.dumps(groups).encode())
+    assert [str(backend.address) for backend in found.backends] == ["a:1", "d:2", "f:4"]
+    assert [mistake.message for mistake in found.mistakes] == [
+        "entry 1: expected a mapping, found the number 5",
+        'entry 2: "b" has no port',
+        "entry 2: expected an address, found nothing",
+        'entry 2: "70000" is not a port',
+        'entry 3: the label weight is "heavy"',
+    ]
+
+
+def test_check_warns_of_what_is_left_out(tmp_path):
+    file = tmp_path / "targets.json"
+    file.write_text('[{"targets": ["a:1", "b"]}]')
+    (doubt,) = doubts(config_of(f"{{file: {file}}}"))
+    assert doubt.key == ("upstreams", "chat", "discover", "file")
+    assert doubt.error.message == f'warning: {file}: entry 1: "b" has no port; it is left out'
+
+
 def test_a_file_that_cannot_be_read(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(BadValue, match="Not a regular file"):
+        read_targets(str(tmp_path / "fifo"))
     with pytest.raises(BadValue, match="No such file"):
         read_targets(str(tmp_path / "none"))
     with pytest.raises(BadValue, match="Is a directory"):

@@ -136,6 +136,7 @@ def test_every_default_fits():
         route("keepalive: {}"),
         route("keepalive: {client: off, backend: {ping_after: adaptive, max: 1m}}"),
         route("match:"),
+        route("limits: {}"),
         route("match: {path_regex: ^/a}, http: reject, upgrades: []"),
     ],
 )
@@ -181,6 +182,9 @@ def test_what_loads_fits(text):
         route("keepalive: {client: {pong_timeout: 20}}"),
         route("keepalive: {backend: adaptive}"),
         route("timeouts: {idle: 5d}"),
+        route("auth:"),
+        route("auth: {forward: {url: 'http://a.test/', ca: }}"),
+        route("limits: {frame_size: }"),
     ],
 )
 def test_what_a_schema_can_tell_does_not_fit(text):

@@ -24,6 +24,9 @@ def test_none_is_no_limit():
 @pytest.mark.parametrize(
     ("written", "message"),
     [
+        ("", "limits: expected a value, found nothing (a value, or no `limits`)"),
+        ("{tunnels_per_client: }", "tunnels_per_client: expected a value, found nothing"),
+        ("{handshakes_per_second: {per_client: 5, burst: }}", "burst: expected a value, found nothing"),
         ("{tunnels_per_client: 0}", "0 is too small"),
         ("{tunnels_per_client: true}", "expected a whole number"),
         ("{frame_size: 12B}", "12B is too small (at least 125B)"),

@@ -72,7 +72,7 @@ def test_defaults():
         ),
         (
             "{certificates: [{cert: a.pem}], min_version: 1.2}",
-            "listen[0].tls.min_version: the number 1.2 is not a choice",
+            'listen[0].tls.min_version: the number 1.2 is not a choice (in quotes: "1.2")',
         ),
         (
             "{certificates: [{cert: a.pem}], client_required: false}",

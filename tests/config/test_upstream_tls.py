@@ -45,7 +45,9 @@ def test_without(section):
 
 @pytest.mark.parametrize("section", ["true", "{}"])
 def test_defaults(section):
-    assert tls_of(section) == UpstreamTls(ca=None, server_name=None, cert=None, key=None, verify=True)
+    tls = tls_of(section)
+    assert tls == UpstreamTls()
+    assert (tls.ca, tls.server_name, tls.cert, tls.key, tls.verify) == (None, None, None, None, True)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +130,7 @@ def test_files_that_are_missing_or_something_else(tmp_path, own):
         " (a PEM file with the certificates of the CAs that are trusted)",
         f"3:66: upstreams.chat.tls.cert: {tmp_path}/text.pem holds no certificate"
         " (a PEM file that begins with the certificate, followed by those of its issuers)",
-        f"3:81: upstreams.chat.tls.key: {tmp_path}/fifo is not a file"
+        f"3:81: upstreams.chat.tls.key: {tmp_path}/fifo cannot be read: not a regular file"
         " (a PEM file with the private key of the certificate)",
     ]
 

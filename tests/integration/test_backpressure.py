@@ -17,7 +17,7 @@ import pytest
 
 from tests.conftest import Backends, StartGateway
 from tests.support.backends import Scripted
-from tests.support.deadline import SOAK, within
+from tests.support.deadline import SOAK, quiet_for, within
 from tests.support.frames import BINARY, TEXT, frame, from_client
 from tests.support.gateway import Gateway, route, to_one
 from tests.support.memory import private_bytes
@@ -71,7 +71,7 @@ class Flood:
         while True:
             self.read += len(await connection.read(int(BYTES_PER_SECOND * tick)))
             due += tick
-            await asyncio.sleep(max(0, due - time.monotonic()))
+            await quiet_for(max(0, due - time.monotonic()))
 
 
 async def test_a_flood_takes_no_memory_and_others_keep_their_latency(
@@ -187,7 +187,7 @@ async def round_trips(probe: Connection, seconds: float, check: Callable[[], Non
         await probe.echoes(message, answer)
         found.append(time.monotonic() - start)
         check()
-        await asyncio.sleep(0.005)
+        await quiet_for(0.005)
     return found
 
 
@@ -278,10 +278,10 @@ async def test_a_transfer_waits_for_its_reader(start_gateway: StartGateway, back
     while time.monotonic() < until:
         if "chunked" in framing:
             took += await reader.chunk()
-            await asyncio.sleep(PIECE / BYTES_PER_SECOND)
+            await quiet_for(PIECE / BYTES_PER_SECOND)
         else:
             took += await reader.read(int(BYTES_PER_SECOND * tick))
-            await asyncio.sleep(tick)
+            await quiet_for(tick)
     assert private_bytes(worker) - before < MIB
     assert sent < len(content), "nobody was slowed down"
     ahead = sent - len(took) - held_by_the_kernel(gateway.address, scripted.address)

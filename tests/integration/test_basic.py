@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Web
+from tests.support.deadline import DEADLINE_SECONDS, eventually
 from tests.support.gateway import Gateway, route
 from tests.support.raw import Answer, Connection, handshake, request
 
@@ -215,14 +216,11 @@ async def test_users_change_under_a_running_gateway(
     async def shows(entries: int, error: bool) -> None:
         """Wait until the gateway has read the file."""
 
-        async def looking() -> None:
-            while True:
-                (found,) = (await gateway.api("status"))["credentials"]
-                if (found["entries"], found["error"] is not None) == (entries, error):
-                    return
-                await asyncio.sleep(0.05)
+        async def shown() -> bool:
+            (found,) = (await gateway.api("status"))["credentials"]
+            return (found["entries"], found["error"] is not None) == (entries, error)
 
-        await asyncio.wait_for(looking(), 20)
+        await eventually(shown, "the file to be read", 2 * DEADLINE_SECONDS)
 
     # A password changes and a user comes.
     users.write_text(f"ann:{by_bcrypt('new')}\nbob:{by_argon2('bob')}\n")

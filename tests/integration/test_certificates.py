@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import shutil
@@ -14,7 +13,7 @@ import pytest
 
 from tests.conftest import Backends, StartGateway
 from tests.support.certificates import Authority, Files
-from tests.support.gateway import COMMAND, Gateway, to_one
+from tests.support.gateway import Gateway, command, to_one
 from tests.support.plain import RawBackend
 from tests.support.ports import free_port
 from tests.support.raw import connect, request
@@ -52,11 +51,9 @@ def replace(old: Path, new: Path) -> None:
 
 async def status_of(gateway: Gateway) -> str:
     """What ``gateway status`` says."""
-    command = (*COMMAND, "status", "-c", gateway.file)
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, env={**os.environ, **WIDE})
-    output, _ = await process.communicate()
-    assert process.returncode == 0
-    return output.decode()
+    status, output, _ = await command("status", "-c", gateway.file, env=WIDE)
+    assert status == 0
+    return output
 
 
 async def test_three_certificates_by_name(

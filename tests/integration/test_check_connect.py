@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -15,9 +16,9 @@ import yaml
 
 from tests.support.certificates import DAY, Authority
 from tests.support.deadline import DEADLINE_SECONDS, within
-from tests.support.gateway import COMMAND, NO_CERTIFICATES, Config
+from tests.support.dns_server import DnsServer
+from tests.support.gateway import Config, command
 from tests.support.ports import free_port
-from tests.support.process import run
 from tests.support.tls_servers import V12, V13, Alerting, server
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
@@ -61,7 +62,7 @@ async def check(directory: Path, upstreams: Config, **keys: Any) -> tuple[int, l
         **keys,
     }
     file.write_text(yaml.safe_dump(config, sort_keys=False))
-    status, stdout, stderr = await run([*COMMAND, "check", "--connect", "-c", str(file)], env=NO_CERTIFICATES)
+    status, stdout, stderr = await command("check", "--connect", "-c", file)
     lines = stdout.splitlines()
     assert lines[0].startswith(f"{file}: ok: ")
     return status, lines[1:], stderr
@@ -227,7 +228,7 @@ async def test_no_verification(tmp_path: Path, authority: Authority, serve: Serv
 async def test_an_error_in_the_file_is_not_one_of_a_backend(tmp_path: Path) -> None:
     file = tmp_path / "gateway.yaml"
     file.write_text("listen: []\n")
-    status, stdout, _ = await run([*COMMAND, "check", "--connect", "-c", str(file)])
+    status, stdout, _ = await command("check", "--connect", "-c", file)
     assert (status, stdout) == (2, "")
 
 
@@ -271,3 +272,77 @@ async def test_a_backend_that_wants_a_proxy_header(tmp_path: Path, authority: Au
     local = bytes.fromhex("0D0A0D0A000D0A515549540A20000000")
     assert headers[0][0] == headers[2][0] == local
     assert headers[1][0].decode().startswith(f"PROXY TCP4 {headers[1][1]}")
+
+
+async def test_backends_that_are_discovered(tmp_path: Path, authority: Authority, serve: Serve) -> None:
+    """By DNS with TLS, by SRV records and in a file: what was found is said and tried; each source is asked once."""
+    names = await DnsServer.start()
+    secure = (await serve(server(authority.issue("chat.internal")))).rpartition(":")[2]
+    plain, listed = await serve(), await serve()
+    gone = f"127.0.0.1:{free_port()}"
+    names.records = {
+        ("chat.internal", "A"): ["127.0.0.1"],
+        ("_chat._tcp.internal", "SRV"): [f"0 1 {plain.rpartition(':')[2]} one.internal."],
+        ("one.internal", "A"): ["127.0.0.1"],
+    }
+    (tmp_path / "targets.json").write_text(json.dumps([{"targets": [plain, gone, listed]}]))
+    by_name = {"dns": f"chat.internal:{secure}", "server": names.address}
+    ca = {"ca": str(authority.ca)}
+    status, lines, stderr = await check(
+        tmp_path,
+        {
+            "dns": {"discover": by_name, "tls": ca},
+            "again": {"discover": by_name, "tls": {**ca, "server_name": "other.internal"}},
+            "srv": {"discover": {"srv": "_chat._tcp.internal", "server": names.address}},
+            "file": {"backends": [listed], "discover": {"file": "targets.json"}},
+        },
+    )
+    found = f"127.0.0.1:{secure}"
+    assert lines[0] == f"dns: dns chat.internal:{secure}: ok: 1 backend: {found}"
+    assert lines[1].startswith(f"dns: {found}: {found}: ok: TLS 1.3, TLS_AES_256_GCM_SHA384, CN=chat.internal, for")
+    assert lines[3].startswith(
+        f"again: {found}: {found}: failed: TLS: the peer's certificate is not accepted: Hostname"
+    )
+    file = tmp_path / "targets.json"
+    assert lines[4:] == [
+        f"srv: srv _chat._tcp.internal: ok: 1 backend: {plain}",
+        f"srv: {plain}: {plain}: ok: connected",
+        f"file: {listed}: {listed}: ok: connected",
+        f"file: file {file}: ok: 2 backends: {plain}, {gone}",
+        f"file: {plain}: {plain}: ok: connected",
+        f"file: {gone}: {gone}: failed: Connection refused",
+    ]
+    assert (status, stderr) == (1, f"2 backends cannot be reached: again: {found}, file: {gone}")
+    assert names.asked.count(("chat.internal", "A")) == 1
+    names.down()
+
+
+async def test_sources_that_cannot_be_used(tmp_path: Path, serve: Serve) -> None:
+    """Each is said with its reason, within a bound, and the others are tried all the same."""
+    names, silent = await DnsServer.start(), await DnsServer.start()
+    silent.silent = True
+    listed = await serve()
+    names.records = {("empty.internal", "TXT"): ["nothing"]}
+    (tmp_path / "broken.json").write_text("{]")
+    status, lines, stderr = await check(
+        tmp_path,
+        {
+            "none": {"discover": {"dns": "none.internal:1", "server": names.address}},
+            "empty": {"discover": {"srv": "empty.internal", "server": names.address}},
+            "silent": {"backends": [listed], "discover": {"dns": "chat.internal:1", "server": silent.address}},
+            "file": {"discover": {"file": "broken.json"}},
+        },
+    )
+    assert lines[0].startswith("none: dns none.internal:1: failed: The DNS query name does not exist")
+    assert lines[1] == "empty: srv empty.internal: failed: the answer has no addresses"
+    assert lines[2] == f"silent: {listed}: {listed}: ok: connected"
+    assert lines[3].startswith("silent: dns chat.internal:1: failed: ")
+    assert "timed out" in lines[3] or "expired" in lines[3]
+    assert lines[4].startswith(f"file: file {tmp_path / 'broken.json'}: failed: {tmp_path / 'broken.json'}: is neither")
+    assert status == 1
+    assert stderr.splitlines()[-1] == (
+        "4 sources of backends cannot be used: none: dns none.internal:1, empty: srv empty.internal,"
+        f" silent: dns chat.internal:1, file: file {tmp_path / 'broken.json'}"
+    )
+    names.down()
+    silent.down()

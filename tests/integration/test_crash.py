@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 
@@ -42,7 +41,7 @@ async def kill(gateway: Gateway, table: Table, slot: int) -> tuple[set[str], set
         clean = {tunnel_id(table.cells[row + ID]) for row in table.rows(slot)} - dirty
     finally:
         gateway.process.signal(signal.SIGCONT)
-    await replaced(gateway, table.index_of(slot), pid)
+    await gateway.replaced(pid, table.index_of(slot))
     return clean, dirty
 
 
@@ -50,15 +49,6 @@ def stalled(table: Table) -> bool:
     """Whether the worker of a tunnel holds bytes that an end does not take yet."""
     sides = (SIDE_0 + PENDING, SIDE_0 + SIDE_CELLS + PENDING)
     return any(table.cells[row + side] for row in table.rows() for side in sides)
-
-
-async def replaced(gateway: Gateway, index: int, pid: int) -> None:
-    """Wait until another worker serves in the place of one."""
-    while True:
-        worker = (await gateway.api("status"))["workers"][index]
-        if worker["ready"] and worker["pid"] != pid:
-            return
-        await asyncio.sleep(0.02)
 
 
 @pytest.mark.soak

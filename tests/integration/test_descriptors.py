@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, eventually
+from tests.support.deadline import eventually, quiet_for
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Gateway, to_one
 from tests.support.memory import open_descriptors
@@ -140,7 +139,7 @@ async def test_connections_that_say_nothing_take_the_last_descriptor(
     assert (await client.head()).status == 101
     pid, _ = await exhaust(gateway, open_connection)
     before = cpu_seconds(pid)
-    await asyncio.sleep(1)  # the time in which it must not spin
+    await quiet_for(1)  # the time in which it must not spin
     assert cpu_seconds(pid) - before < 0.3
     await echoes(client)
     late = await open_connection(gateway)
@@ -198,9 +197,7 @@ async def test_requests_that_need_one_more_descriptor(
         await clients[0].send(request("/"))
         return (await clients[0].answer()).body == b"ok"
 
-    async with asyncio.timeout(DEADLINE_SECONDS):
-        while not await is_served():  # noqa: ASYNC110  # the gateway has still to see that they are closed
-            await asyncio.sleep(PAUSE_SECONDS)
+    await eventually(is_served, "the gateway to see that they are closed")
 
 
 async def test_a_supervisor_that_cannot_keep_them_all(

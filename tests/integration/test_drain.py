@@ -11,11 +11,10 @@ from collections import Counter
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SCALE, SOAK, eventually, within
+from tests.support.deadline import SCALE, SOAK, eventually, turn, within
 from tests.support.frames import CLOSE, close, from_client, read_frame
-from tests.support.gateway import COMMAND, to_one
+from tests.support.gateway import command, to_one
 from tests.support.pace import Pace
-from tests.support.process import run
 from tests.support.raw import Connection, handshake, request, switching
 
 from .clients import clients_of, closed_at, tunnel
@@ -38,7 +37,7 @@ async def test_clients_are_closed_at_an_even_pace(start_gateway: StartGateway, b
     await asyncio.gather(*(client.send("hello") for client in clients))
     assert await asyncio.gather(*(client.recv() for client in clients)) == ["hello"] * TUNNELS
     ends = [asyncio.create_task(closed_at(client)) for client in clients]
-    await asyncio.sleep(0)  # all of them wait now
+    await turn()  # all of them wait now
     gc.freeze()  # what a collection of so many clients takes would show as a burst
     try:
         async with Pace() as pace:
@@ -292,7 +291,7 @@ async def test_the_drain_command_waits_for_the_gateways_end(
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address, drain={"period": "2s"}))
     clients = await clients_of(gateway, 4)
-    status, stdout, stderr = await run([*COMMAND, "drain", "-c", gateway.file])
+    status, stdout, stderr = await command("drain", "-c", gateway.file)
     assert (status, stderr) == (0, "")
     assert stdout.startswith("drained 4 tunnels in 1.")
     assert stdout.endswith("s; the gateway has exited")
@@ -308,10 +307,10 @@ async def test_the_drain_command_tells_when_it_was_cut_short(
     gateway = await start_gateway(to_one(echo.address, drain={"period": "1h"}))
     for _ in range(2):
         await tunnel(gateway, open_connection)
-    command = asyncio.create_task(run([*COMMAND, "drain", "-c", gateway.file]))
+    asked = asyncio.create_task(command("drain", "-c", gateway.file))
     await gateway.stderr.containing("draining 2 tunnels over 3600 s")
     gateway.process.signal(signal.SIGINT)
-    status, _, stderr = await command
+    status, _, stderr = await asked
     assert status == 1
     assert "cut short" in stderr
     await gateway.exits(0)
@@ -322,7 +321,7 @@ async def test_the_stop_command(start_gateway: StartGateway, backends: Backends,
     echo = await backends.echo()
     gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
     client = await tunnel(gateway, open_connection)
-    assert await run([*COMMAND, "stop", "-c", gateway.file]) == (0, "stopped", "")
+    assert await command("stop", "-c", gateway.file) == (0, "stopped", "")
     assert await client.ends() == b""
     await gateway.exits(0)
 

@@ -10,8 +10,7 @@ import pytest
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import eventually, within
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
-from tests.support.gateway import COMMAND, route, to_one
-from tests.support.process import run
+from tests.support.gateway import command, route, to_one
 from tests.support.raw import Connection, handshake, request, switching
 
 from .clients import clients_of, tunnel
@@ -37,7 +36,7 @@ async def test_one_backend_is_drained_and_the_others_are_not(
     on_one = before.value("gateway_tunnels", backend=one.address)
     assert on_one + before.value("gateway_tunnels", backend=two.address) == 40
     start = time.monotonic()
-    status, stdout, stderr = await run([*COMMAND, "drain", "-c", gateway.file, "--backend", one.address])
+    status, stdout, stderr = await command("drain", "-c", gateway.file, "--backend", one.address)
     assert (status, stderr) == (0, "")
     assert stdout.startswith(f"drained {on_one:g} tunnels in ")
     assert time.monotonic() - start > 1
@@ -82,7 +81,7 @@ async def test_when_no_backend_is_left_handshakes_and_requests_get_503(
     poll = await open_connection(gateway)
     await poll.send(request("/a/poll"))
     await within(web.arrived["/a/poll"].wait(), "the poll at the backend")
-    assert (await run([*COMMAND, "drain", "-c", gateway.file, "--backend", web.address]))[0] == 0
+    assert (await command("drain", "-c", gateway.file, "--backend", web.address))[0] == 0
     for head in (handshake("/a/ws"), request("/")):
         client = await open_connection(gateway)
         await client.send(head)
@@ -104,7 +103,7 @@ async def test_a_request_in_flight_to_a_drained_backend_is_answered(
     poll = await open_connection(gateway)
     await poll.send(request("/a/poll"))
     await within(web.arrived["/a/poll"].wait(), "the poll at the backend")
-    assert (await run([*COMMAND, "drain", "-c", gateway.file, "--backend", web.address]))[0] == 0
+    assert (await command("drain", "-c", gateway.file, "--backend", web.address))[0] == 0
     web.events["/a/poll"].put_nowait("in time")
     assert (await poll.answer()).body == b"in time"
 
@@ -153,7 +152,7 @@ async def test_a_reload_ends_a_backends_drain_and_one_that_fails_does_not(
     config = to_one(echo.address, drain={"period": "4s"})
     gateway = await start_gateway(config)
     clients = [await tunnel(gateway, open_connection) for _ in range(4)]
-    command = asyncio.create_task(run([*COMMAND, "drain", "-c", gateway.file, "--backend", echo.address]))
+    asked = asyncio.create_task(command("drain", "-c", gateway.file, "--backend", echo.address))
     assert await read_frame(clients[0]) == (CLOSE, close(1012))
     await clients[0].close()
 
@@ -165,7 +164,7 @@ async def test_a_reload_ends_a_backends_drain_and_one_that_fails_does_not(
 
     gateway.write(config)
     await gateway.reload()
-    status, _, stderr = await command
+    status, _, stderr = await asked
     assert status == 1
     assert "the drain was cut short: a reload has put the backend into service again" in stderr
     for client in clients[2:]:
@@ -183,7 +182,7 @@ async def test_a_backend_that_a_reload_takes_out_keeps_its_tunnels_until_it_is_d
     await gateway.reload()
     for client in clients:
         await client.echoes(from_client(TEXT, b"still here"), frame(TEXT, b"still here"))
-    command = asyncio.create_task(run([*COMMAND, "drain", "-c", gateway.file, "--backend", one.address]))
+    asked = asyncio.create_task(command("drain", "-c", gateway.file, "--backend", one.address))
     assert await read_frame(clients[0]) == (CLOSE, close(1012))
     await gateway.reload()  # it is not in the configuration, so nothing puts it into service
     assert [each["address"] for each in (await gateway.api("status"))["drained_backends"]] == [one.address]
@@ -191,7 +190,7 @@ async def test_a_backend_that_a_reload_takes_out_keeps_its_tunnels_until_it_is_d
     for client in clients[1:]:
         assert await read_frame(client) == (CLOSE, close(1012))
         await client.close()
-    assert (await command)[0] == 0
+    assert (await asked)[0] == 0
     new = await tunnel(gateway, open_connection)
     await new.echoes(from_client(TEXT, b"new"), frame(TEXT, b"new"))
 
@@ -199,6 +198,6 @@ async def test_a_backend_that_a_reload_takes_out_keeps_its_tunnels_until_it_is_d
 @pytest.mark.either_build
 async def test_a_backend_that_there_is_not(start_gateway: StartGateway, backends: Backends) -> None:
     gateway = await start_gateway(to_one("127.0.0.1:1"))
-    status, _, stderr = await run([*COMMAND, "drain", "-c", gateway.file, "--backend", "127.0.0.1:2"])
+    status, _, stderr = await command("drain", "-c", gateway.file, "--backend", "127.0.0.1:2")
     assert status == 2
     assert 'there is no backend "127.0.0.1:2" (did you mean 127.0.0.1:1?' in stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -240,6 +241,30 @@ async def test_connections_that_the_server_has_closed(
             assert (await client.answer()).status == 200
     assert auth.connections - connections >= 8 + 1 + 8
     assert len(auth.asked) - asked > 8 + 1 + 8  # some were sent again
+
+
+async def test_an_answer_that_nobody_has_asked_for(gateway: Gateway, auth: AuthServer, open_connection: Open) -> None:
+    """It is not taken for the answer about the next request."""
+    says_more, said = asyncio.Event(), asyncio.Event()
+
+    async def answers_twice(connection: Connection, head: Head) -> bool:
+        await connection.send(LET_IN)
+        await says_more.wait()
+        await connection.send(LET_IN)
+        said.set()
+        return True
+
+    auth.cases["twice"] = answers_twice
+    client = await open_connection(gateway)
+    await client.send(request("/hold/x", "X-Case: twice"))
+    assert (await client.answer()).status == 200
+    says_more.set()
+    await within(said.wait(), "the auth server to say more")
+    for _ in range(3):  # the worker looks at its sockets
+        await client.send(request("/rest/x"))
+        assert (await client.answer()).status == 200
+    await client.send(request("/hold/x"))
+    assert (await client.answer()).status == 401
 
 
 async def test_an_auth_server_that_is_restarted(start_gateway: StartGateway, web: Web, open_connection: Open) -> None:

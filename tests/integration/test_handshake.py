@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import SUBPROTOCOL, Echo, Scripted
-from tests.support.deadline import within
+from tests.support.deadline import turn, within
 from tests.support.frames import BINARY, TEXT, frame, from_client, read_frame
 from tests.support.gateway import Gateway, route
 from tests.support.raw import ACCEPT, KEY, Connection, Head, handshake, request, switching
@@ -385,7 +385,7 @@ async def test_a_head_in_single_bytes(gateway: Gateway, open_connection: Open) -
     client = await open_connection(gateway)
     for byte in handshake("/single-bytes"):
         client.writer.write(bytes([byte]))
-        await asyncio.sleep(0)
+        await turn()
     assert (await client.head()).status == 101
     await client.echoes(from_client(TEXT, b"hi"), frame(TEXT, b"hi"))
 
@@ -395,7 +395,7 @@ async def test_the_backends_head_in_single_bytes(gateway: Gateway, open_connecti
         await scripted.request(backend)
         for byte in switching() + frame(TEXT, b"hi"):
             await backend.send(bytes([byte]))
-            await asyncio.sleep(0)
+            await turn()
         await backend.ends()
 
     scripted.script = script

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Scripted, Web
-from tests.support.deadline import within
+from tests.support.deadline import quiet_for, within
 from tests.support.gateway import Gateway, route, to_one
 from tests.support.ports import free_port
 from tests.support.raw import Connection, handshake, request
@@ -230,9 +230,9 @@ async def test_the_line_of_an_answered_request(gateway: Gateway, open_connection
     async def script(connection: Connection) -> None:
         await scripted.request(connection)
         await connection.read(len(body))
-        await asyncio.sleep(0.1)  # until the answer's first byte
+        await quiet_for(0.1)  # until the answer's first byte
         await connection.send(b"HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n")
-        await asyncio.sleep(0.1)  # until its last one
+        await quiet_for(0.1)  # until its last one
         await connection.send(b"2\r\nok\r\n0\r\n\r\n")
 
     scripted.plays(script)

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Scripted
-from tests.support.deadline import SCALE, within
+from tests.support.deadline import SCALE, quiet_for, within
 from tests.support.gateway import Gateway, route
 from tests.support.raw import Connection, request
 
@@ -117,7 +117,7 @@ async def test_a_stream_that_is_silent_is_cut(gateway: Gateway, open_connection:
         backend = await within(arrived, "the request")
         assert (await client.head()).status == 200
         for _ in range(4):  # each event gives it as long again
-            await asyncio.sleep(0.4 * SET_SECONDS)
+            await quiet_for(0.4 * SET_SECONDS)
             await backend.send(b"1\r\nx\r\n")
             assert await client.chunk() == b"x"
         start = time.monotonic()
@@ -139,7 +139,7 @@ async def test_off_keeps_what_is_silent(gateway: Gateway, open_connection: Open,
             await stream.send(request("/off/stream"))
             stream_backend = await within(arrived, "the request")
             assert (await stream.head()).status == 200
-            await asyncio.sleep(2.5 * SET_SECONDS)  # what would have cut them
+            await quiet_for(2.5 * SET_SECONDS)  # what would have cut them
             await poll_backend.send(OK)
             assert (await poll.answer()).text == "ok"
             await stream_backend.send(b"1\r\nx\r\n0\r\n\r\n")
@@ -156,7 +156,7 @@ async def test_a_body_that_stops_coming(gateway: Gateway, open_connection: Open,
         await client.send(request("/set/body", "Content-Length: 10", method="POST"))
         backend = await within(arrived, "the request")
         for _ in range(3):  # each piece gives it as long again
-            await asyncio.sleep(0.4 * SET_SECONDS)
+            await quiet_for(0.4 * SET_SECONDS)
             await client.send(b"x")
             assert await backend.read(1) == b"x"
         start = time.monotonic()
@@ -180,7 +180,7 @@ async def test_a_connection_between_two_requests(gateway: Gateway, open_connecti
         await client.send(request("/set/idle"))
         assert (await client.answer()).text == "ok"
         start = time.monotonic()
-        await asyncio.sleep(0.6 * SET_SECONDS)
+        await quiet_for(0.6 * SET_SECONDS)
     assert await client.rest(SET_SECONDS + SLACK_SECONDS) == b""  # FIN, and no word
     took(start)
     assert len(gateway.log_records(client=client.name)) == 3

@@ -13,6 +13,7 @@ import pytest_asyncio
 from tests.conftest import Backends, StartGateway
 from tests.support.backends import Web
 from tests.support.certificates import Authority
+from tests.support.deadline import quiet_for
 from tests.support.gateway import Gateway, route, to_one
 from tests.support.plain import Do, RawBackend
 from tests.support.ports import free_port
@@ -112,7 +113,7 @@ async def test_a_client_that_reads_late(secure: Secure, gateway: Gateway, versio
     client = await secure(gateway, version)
     client.raw.reader._transport.pause_reading()  # type: ignore[attr-defined]  # there is no public way
     await client.send(request("/a/download?size=20000000"))
-    await asyncio.sleep(0.3)  # until everything on the way is full
+    await quiet_for(0.3)  # until everything on the way is full
     client.raw.reader._transport.resume_reading()  # type: ignore[attr-defined]  # as above
     answer = await client.answer()
     assert answer.body == (bytes(range(256)) * 78126)[:20_000_000]
@@ -354,7 +355,7 @@ async def test_idle_connections_move_to_the_new_program(
         cut = (0, 1, 30, len(record))[number % 4] if number % 4 != 3 else 0
         client.raw.writer.write(record[:cut])
         rest.append(record[cut:])
-    await asyncio.sleep(seconds_idle)  # so that the gateway has read what there is, or may have
+    await quiet_for(seconds_idle)  # so that the gateway has read what there is, or may have
     for _ in range(2):
         await upgrade(gateway)
     for client, record in zip(clients, rest, strict=True):

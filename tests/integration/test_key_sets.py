@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.conftest import Backends, Open, StartGateway
 from tests.integration.upgrades import upgrade
 from tests.support.backends import Web
-from tests.support.deadline import eventually
+from tests.support.deadline import DEADLINE_SECONDS, eventually
 from tests.support.gateway import Gateway, route
 from tests.support.key_server import KeyServer
 from tests.support.raw import request
@@ -71,18 +71,15 @@ async def statuses(gateway: Gateway, open_connection: Open, name: str, connectio
 async def fetched(gateway: Gateway, entries: int | None, error: str | None = None) -> None:
     """Wait until the gateway says so of its key set."""
 
-    async def looking() -> None:
-        while True:
-            (found,) = (await gateway.api("status"))["credentials"]
-            if (
-                found["entries"] == entries
-                and (error or "") in (found["error"] or "")
-                and bool(error) is bool(found["error"])
-            ):
-                return
-            await asyncio.sleep(0.05)
+    async def shown() -> bool:
+        (found,) = (await gateway.api("status"))["credentials"]
+        return (
+            found["entries"] == entries
+            and (error or "") in (found["error"] or "")
+            and bool(error) is bool(found["error"])
+        )
 
-    await asyncio.wait_for(looking(), 20)
+    await eventually(shown, "the key set", 2 * DEADLINE_SECONDS)
 
 
 async def test_keys_change(start_gateway: StartGateway, web: Web, server: KeyServer, open_connection: Open) -> None:

@@ -267,7 +267,7 @@ async def test_killed_workers_leave_no_count_behind(start_gateway: StartGateway,
     for index in (0, 1):
         pid = await gateway.kill_worker(index, in_store=True)
         await gone(pid)
-        await _served_by_another(gateway, index, pid)
+        await gateway.replaced(pid, index)
     assert sum([worker["tunnels"] for worker in (await gateway.api("status"))["workers"]]) == MOST - 2
     await is_exact(gateway, clients, MOST - 2)
     for tunnel in clients.open:
@@ -275,14 +275,6 @@ async def test_killed_workers_leave_no_count_behind(start_gateway: StartGateway,
     await clients.leave()
     await gateway.tunnels(0)
     assert await clients.statuses(gateway, "/tunnels", "192.0.2.1", MOST + 1) == {101: MOST, 429: 1}
-
-
-async def _served_by_another(gateway: Gateway, index: int, pid: int) -> None:
-    while True:
-        worker = (await gateway.api("status"))["workers"][index]
-        if worker["ready"] and worker["pid"] != pid:
-            return
-        await asyncio.sleep(0.02)
 
 
 async def test_a_stopped_worker_holds_nobody_up(start_gateway: StartGateway, echo: Echo, clients: Clients) -> None:

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Scripted
-from tests.support.deadline import within
+from tests.support.deadline import turn, within
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, close, frame, from_client, read_frame
 from tests.support.gateway import Gateway, route
 from tests.support.ports import free_port
@@ -113,7 +113,7 @@ async def test_scrapes_around_500_tunnels_being_closed(gateway: Gateway, open_co
                 await client.close()
             else:
                 client.reset()
-            await asyncio.sleep(0)
+            await turn()
 
     closing = asyncio.create_task(close_them())
     while not closing.done() or scrapes[-1].value("gateway_tunnels", route="echo"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest_asyncio
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import within
 from tests.support.frames import TEXT, frame, from_client
-from tests.support.gateway import Config, Gateway, route
+from tests.support.gateway import Config, route
 from tests.support.names import NameServer, name_server
 from tests.support.pace import Pace
 from tests.support.raw import Connection, handshake
@@ -59,14 +58,6 @@ async def echoes(client: Connection) -> None:
     await client.echoes(from_client(TEXT, b"x"), frame(TEXT, b"x"))
 
 
-async def replaced(gateway: Gateway, pid: int) -> None:
-    while True:
-        (worker,) = (await gateway.api("status"))["workers"]
-        if worker["ready"] and worker["pid"] != pid:
-            return
-        await asyncio.sleep(0.01)
-
-
 async def test_a_name_server_that_does_not_answer(
     names: NameServer, start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
@@ -96,7 +87,7 @@ async def test_a_name_server_that_does_not_answer(
         await echoes(tunnel)
         pid = await gateway.kill_worker(in_store=True)
         killed = time.monotonic()
-        await replaced(gateway, pid)
+        await gateway.replaced(pid)
         back = time.monotonic()
         await echoes(tunnel)
     assert started - began < START_SECONDS * pace.slowdown
@@ -116,7 +107,7 @@ async def test_answers_are_kept_while_the_name_server_is_silent(
     gateway = await start_gateway(config_of(echo.address, "chat.internal"), under=names.command())
     assert await opened(await open_connection(gateway), "/named0") == 101, "the first request has somewhere to go"
     names.silent = True
-    await replaced(gateway, await gateway.kill_worker(in_store=True))
+    await gateway.replaced(await gateway.kill_worker(in_store=True))
     assert await opened(await open_connection(gateway), "/named0") == 101
     await gateway.reload()
     assert await opened(await open_connection(gateway), "/named0") == 101

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import StartGateway
-from tests.support.deadline import SCALE
+from tests.support.deadline import SCALE, quiet_for
 from tests.support.gateway import Gateway, route, to_one
 from tests.support.plain import OK, Do, Link, Message, RawBackend, play, read_answer
 from tests.support.ports import free_port
@@ -183,7 +183,7 @@ async def test_an_order_over_an_aged_connection(
     raw_backend.plays((ok(field),), (OK,))
     assert (await ask(client, request("/first"))).body == b"ok"
     link = link_of(raw_backend.requests[0])
-    await asyncio.sleep(1.1)  # RECENTLY_NS of the pool
+    await quiet_for(1.1)  # RECENTLY_NS of the pool
     answer = await ask(another, request("/order", "Content-Length: 2", method="POST") + b"ab")
     assert (answer.status, answer.body) == (200, b"ok")
     (order,) = raw_backend.requests[1:]

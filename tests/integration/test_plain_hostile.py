@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import StartGateway
-from tests.support.deadline import within
+from tests.support.deadline import quiet_for, within
 from tests.support.gateway import Gateway, to_one
 from tests.support.plain import OK, Message, RawBackend, Script, read_answer
 from tests.support.raw import request
@@ -105,7 +105,7 @@ async def attack(gateway: Gateway, sent: bytes) -> None:
     wire = await dial(gateway.address)
     try:
         await wire.send(sent)
-        await asyncio.sleep(SOON_SECONDS)
+        await quiet_for(SOON_SECONDS)
         wire.half_close()
         await wire.rest()
     finally:

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import StartGateway
+from tests.support.deadline import turn
 from tests.support.gateway import Gateway, to_one
 from tests.support.plain import Do, RawBackend, Script, read_answer
 from tests.support.raw import request
@@ -156,7 +157,7 @@ def cut(data: bytes, sizes: list[int]) -> list[bytes]:
 async def send(wire: Wire, pieces: list[bytes]) -> None:
     for piece in pieces:
         await wire.send(piece)
-        await asyncio.sleep(0)
+        await turn()
 
 
 @dataclass

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -21,7 +22,7 @@ from tests.conftest import Backends, StartGateway
 from tests.support.backends import Scripted
 from tests.support.deadline import SCALE, eventually, within
 from tests.support.frames import CLOSE, PING, PONG, TEXT, close, frame, read_frame
-from tests.support.gateway import COMMAND, route
+from tests.support.gateway import COMMAND, command, route
 from tests.support.ports import free_port
 from tests.support.process import Process, run
 from tests.support.raw import Connection, switching
@@ -29,13 +30,19 @@ from tests.support.raw import Connection, switching
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120 * SCALE)]
 
 CUTOFF_SECONDS = 2.0
+LATE_SECONDS = 1.0 * SCALE
+"""A busy machine may have the far end of a path see a message, or its own timer, so much later."""
 CERTIFICATE = Path(__file__).parent.parent / "probe" / "localhost.pem"
 End = Callable[[Connection], Awaitable[object]]
 
 
 async def probe(*arguments: str, env: dict[str, str] | None = None) -> tuple[int, Any, str]:
     """Run it; exit status, what it prints as JSON (None if nothing), stderr."""
-    status, stdout, stderr = await run([*COMMAND, "probe", *arguments, "--json"], env=env, seconds=100 * SCALE)
+    words = ("probe", *arguments, "--json")
+    if env is None:
+        status, stdout, stderr = await command(*words, seconds=100 * SCALE)
+    else:  # it is about what is read when programs start
+        status, stdout, stderr = await run([*COMMAND, *words], env=env, seconds=100 * SCALE)
     return status, json.loads(stdout) if stdout else None, stderr
 
 
@@ -188,7 +195,8 @@ async def test_every_way_to_cut(probes: Probes, name: str, ended_by: str, by_its
     assert status == 0, stderr
     assert stderr == f"probing {found['url']}: 3.5 s if nothing is cut, at most 33 s"
     cutoff = found["cutoff_seconds"]
-    assert cutoff["low"] <= CUTOFF_SECONDS <= cutoff["high"], found
+    assert cutoff["low"] <= CUTOFF_SECONDS + LATE_SECONDS, found
+    assert cutoff["high"] >= CUTOFF_SECONDS, found
     assert cutoff["high"] - cutoff["low"] <= 1, found
     assert (found["ended_by"], found["ends_by_itself"]) == (ended_by, by_itself)
     assert found["close_code"] == (4000 if ended_by == "close_frame" else None)
@@ -204,7 +212,8 @@ async def test_tunnels_that_end_at_an_age(probes: Probes) -> None:
     status, found, stderr = await probes["age"]
     assert status == 0, stderr
     lifetime = found["lifetime_seconds"]
-    assert lifetime["low"] <= CUTOFF_SECONDS <= lifetime["high"]
+    assert lifetime["low"] <= CUTOFF_SECONDS + LATE_SECONDS
+    assert lifetime["high"] >= CUTOFF_SECONDS
     assert (found["ended_by"], found["ping_after_seconds"]) == ("fin", None)
 
 
@@ -213,7 +222,8 @@ async def test_a_server_that_answers_no_pings(probes: Probes) -> None:
     status, found, stderr = await probes["no pongs"]
     assert status == 0, stderr
     assert found["answers_pings"] is False
-    assert found["cutoff_seconds"]["low"] <= CUTOFF_SECONDS <= found["cutoff_seconds"]["high"]
+    assert found["cutoff_seconds"]["low"] <= CUTOFF_SECONDS + LATE_SECONDS
+    assert found["cutoff_seconds"]["high"] >= CUTOFF_SECONDS
     assert (found["ended_by"], found["ping_after_seconds"]) == ("fin", None)
 
 
@@ -223,8 +233,9 @@ async def test_a_chatty_server(probes: Probes) -> None:
     status, found, stderr = await probes["chatty"]
     assert status == 0, stderr
     assert found["cutoff_seconds"] is None
-    assert found["server_sends_every_seconds"] == pytest.approx(TICK_SECONDS, abs=0.3 * SCALE)
-    assert found["ping_after_seconds"] == pytest.approx(0.8 * TICK_SECONDS, abs=0.3 * SCALE)
+    every = found["server_sends_every_seconds"]
+    assert TICK_SECONDS - 0.1 < every < TICK_SECONDS + LATE_SECONDS
+    assert found["ping_after_seconds"] == pytest.approx(0.8 * every, abs=0.1)
     assert any("the server itself sends something at least every" in note for note in found["notes"])
 
 
@@ -297,7 +308,8 @@ async def test_through_a_gateway(start_gateway: StartGateway, backends: Backends
         probe(gateway.ws("/chat"), "--max", "1s"), probe(gateway.ws("/elsewhere"))
     )
     assert status == 0
-    assert (found["cutoff_seconds"], found["ended_by"], found["ping_after_seconds"]) == (None, None, 0.8)
+    assert (found["cutoff_seconds"], found["ended_by"]) == (None, None)
+    assert 0.8 <= found["ping_after_seconds"] < 0.8 * (1 + LATE_SECONDS)
     assert (refused, nothing) == (1, None)
     assert "Error: the handshake was refused: 404 Not Found: " in stderr
     record = await gateway.logged(event="tunnel_end", path="/chat")
@@ -356,7 +368,7 @@ async def test_ctrl_c_ends_it_with_what_is_known(backends: Backends) -> None:
     found = json.loads(stdout)
     assert (found["interrupted"], found["confirmed"], found["cutoff_seconds"]) == (True, False, None)
     assert 2.4 < found["tolerated_seconds"] < 7
-    assert text.startswith("nothing is cut by a silence of up to 2.5 s; ping every 1–2 s")  # noqa: RUF001
+    assert re.match(r"nothing is cut by a silence of up to [2-6](\.\d)? s; ping every \d\S* s", text)
     assert "- interrupted: this is what was known by then" in text
 
 
@@ -395,5 +407,6 @@ async def test_progress_is_for_a_terminals_stderr(backends: Backends) -> None:
     os.close(ours)
     assert process.returncode == 0
     assert b"round 1, looking for a limit: 3 tunnels, up to 6 s" in shown
-    assert stdout.decode().startswith("nothing is cut by a silence of up to 1 s; ping every 0.4–0.8 s\n")  # noqa: RUF001
+    said = r"nothing is cut by a silence of up to 1(\.\d)? s; ping every 0\.\d–\S+ s\n"  # noqa: RUF001
+    assert re.match(said, stdout.decode())
     assert b"\x1b" not in stdout

@@ -30,9 +30,9 @@ from tests.protocol.proxy import (
 )
 from tests.support.backends import Web
 from tests.support.certificates import Authority
-from tests.support.deadline import within
+from tests.support.deadline import turn, within
 from tests.support.frames import TEXT, frame, from_client
-from tests.support.gateway import Gateway, to_one
+from tests.support.gateway import Gateway, route, to_one
 from tests.support.ports import free_port
 from tests.support.proxied import connect_from
 from tests.support.raw import Connection, connect, handshake, request
@@ -63,6 +63,7 @@ async def gateway(start_shared_gateway: StartGateway, web: Web) -> Gateway:
     return await start_shared_gateway(
         to_one(
             web.address,
+            routes=[route("near", "one", allow=["127.0.0.0/8"]), route("all", "one", "/")],
             listen=[
                 {"address": f"127.0.0.1:{free_port()}", "proxy_protocol": True},
                 {"address": f"127.0.0.1:{free_port()}"},
@@ -182,6 +183,25 @@ async def test_a_reload_keeps_the_clients_names(gateway: Gateway, dial: Dial) ->
     assert await forwarded(client, v1(CLIENT, SERVER) + request("/before")) == CLIENT
     await gateway.reload()
     assert await forwarded(client, request("/behind")) == CLIENT
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (block(LOCAL, UNSPEC), 200),  # the proxy is the client
+        (v1("127.0.0.8", SERVER), 200),
+        (v1(CLIENT, SERVER), 403),
+        (b"PROXY UNKNOWN\r\n", 403),
+        (block(PROXY, UNSPEC), 403),
+        (block(PROXY, UNIX_STREAM, bytes(216)), 403),
+    ],
+)
+async def test_a_client_without_an_address_is_not_allowed_for_that_of_the_proxy(
+    dial: Dial, header: bytes, status: int
+) -> None:
+    client = await dial()
+    await client.send(header + request("/near/x"))
+    assert (await client.answer()).status == status
 
 
 # --- from elsewhere ---------------------------------------------------------------------------------------------------
@@ -378,7 +398,7 @@ async def test_many_at_once_are_not_mixed_up(start_gateway: StartGateway, web: W
         client = await connect(gateway.address)
         cut = chance.randrange(len(header))
         await client.send(header[:cut])
-        await asyncio.sleep(0)
+        await turn()
         await client.send(header[cut:] + request(f"/{number}"))
         assert fields_of((await client.answer()).body)["X-Forwarded-For"] == host
         assert await forwarded(client, request(f"/{number}/again")) == host

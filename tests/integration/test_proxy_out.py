@@ -16,7 +16,7 @@ import pytest_asyncio
 from tests.conftest import Backends, Open, StartGateway
 from tests.protocol.proxy import v1, v2
 from tests.support.certificates import Authority
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, quiet_for, within
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Config, route, to_one
 from tests.support.ports import free_port
@@ -309,7 +309,7 @@ async def test_what_may_not_be_repeated_takes_no_old_connection(
     await asked(client, post)
     await asked(client, post)
     assert len(backend.connections) == 1
-    await asyncio.sleep(1.1)  # the age beyond which a pooled connection is not used for such a request
+    await quiet_for(1.1)  # the age beyond which a pooled connection is not used for such a request
     await asked(client, post)
     assert len(backend.connections) == 2
     await within(backend.connections[0].closed.wait(), "the end of the first")

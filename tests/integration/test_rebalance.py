@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 import websockets
 
+from gateway.processes import record
 from tests.conftest import Backends, StartGateway
 from tests.routing.tables import routes_of
 from tests.support.backends import Echo
-from tests.support.deadline import eventually
-from tests.support.gateway import COMMAND, Gateway, route
-from tests.support.process import gone, run
+from tests.support.deadline import eventually, quiet_for
+from tests.support.gateway import Gateway, command, route
+from tests.support.process import gone
 
-from .services import MakeService
+from .services import MakeService, Service
 from .upgrades import upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
@@ -47,7 +48,7 @@ class Client:
         while True:
             with contextlib.suppress(OSError, websockets.exceptions.InvalidMessage):
                 await self._connect()
-            await asyncio.sleep(AGAIN_SECONDS)
+            await quiet_for(AGAIN_SECONDS)
 
     async def _connect(self) -> None:
         headers: dict[str, str] = {}
@@ -107,7 +108,7 @@ def config_of(backends: list[Echo], **upstream: Any) -> dict[str, Any]:
 
 
 async def rebalance(gateway: Gateway, *options: str) -> tuple[int, str, str]:
-    return await run([*COMMAND, "rebalance", "-c", gateway.file, *options], seconds=60)
+    return await command("rebalance", "-c", gateway.file, *options, seconds=60)
 
 
 async def rebalances(gateway: Gateway) -> list[dict[str, Any]]:
@@ -242,7 +243,7 @@ async def test_it_begins_by_itself_after_a_scale_out(start_gateway: StartGateway
     gateway = await start_gateway(config_of(four[:2], **by_itself))
     async with Clients(gateway) as clients:
         await clients.add(40)
-        await asyncio.sleep(2.5)  # nothing has come into service yet, and that takes some looks to be sure of
+        await quiet_for(2.5)  # nothing has come into service yet, and that takes some looks to be sure of
         assert clients.closes() == []
         gateway.write(config_of(four, **by_itself))
         await gateway.reload()
@@ -252,6 +253,41 @@ async def test_it_begins_by_itself_after_a_scale_out(start_gateway: StartGateway
         assert_even(await spread(gateway, four), 10)
         [state] = await rebalances(gateway)
         assert (state["automatic"], state["closed"], state["error"]) == (True, 20, None)
+
+
+def saved(service: Service) -> bytes:
+    """The state that the next supervisor would find."""
+    (fd,) = service.keeper.of_kind("record")
+    return record.read(fd)
+
+
+async def test_one_that_waits_for_backends_to_settle_outlives_supervisors(
+    make_service: MakeService, backends: Backends
+) -> None:
+    """Through an upgrade and the supervisor's death; it begins when it was due at first, or the next time it can."""
+    by_itself = {"rebalance": {"settle": "12s", "period": "1s"}}
+    four = [await backends.echo() for _ in range(4)]
+    service = make_service()
+    gateway = await service.start(config_of(four[:2], **by_itself))
+    async with Clients(gateway) as clients:
+        await clients.add(20)
+        await service.stored(20)
+        await eventually(lambda: b'"in_service": [["chat"' in saved(service), "the backends in service to be saved")
+        gateway.write(config_of(four, **by_itself))
+        await gateway.reload()
+        await gateway.stderr.containing("came into service; rebalancing in 12 s")
+        begun = time.monotonic()
+        await upgrade(gateway)
+        await service.stored(20)
+        await service.die()
+        gateway = await service.start({**gateway.config, **config_of(four, **by_itself)})
+        await gateway.stderr.containing("rebalanced chat in", seconds=30)
+        assert time.monotonic() - begun >= 11
+        await clients.back()
+        assert_even(await spread(gateway, four), 5)
+        [state] = await rebalances(gateway)
+        assert (state["automatic"], state["closed"], state["error"]) == (True, 10, None)
+        assert {code for _, code in clients.closes()} == {1012}
 
 
 async def test_it_goes_on_through_deaths_upgrades_and_reloads(start_gateway: StartGateway, backends: Backends) -> None:

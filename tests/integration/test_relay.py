@@ -14,7 +14,7 @@ from websockets.asyncio.client import connect as websocket
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Echo, Scripted
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, quiet_for, turn, within
 from tests.support.frames import BINARY, CLOSE, PING, PONG, TEXT, close, frame, from_client, random_stream, read_frame
 from tests.support.gateway import Gateway, route
 from tests.support.pace import Pace
@@ -132,7 +132,7 @@ async def test_single_bytes(gateway: Gateway, open_connection: Open, scripted: S
     async def trickle(connection: Connection) -> None:
         for byte in stream:
             connection.writer.write(bytes([byte]))
-            await asyncio.sleep(0)
+            await turn()
 
     _, _, up, down = await asyncio.gather(
         trickle(client), trickle(backend), backend.read(len(stream)), client.read(len(stream))
@@ -151,7 +151,7 @@ async def test_a_reader_that_stalls_for_seconds_loses_nothing(
     sending = asyncio.gather(
         pump(client, streams[0], random.Random(1), MIB), pump(backend, streams[1], random.Random(2), MIB)
     )
-    await asyncio.sleep(2)  # the stall itself
+    await quiet_for(2)  # the stall itself
     assert not sending.done(), "18 MiB went into a connection that nobody reads"
     for connection in (client, backend):
         connection.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
@@ -215,7 +215,7 @@ async def test_fin_behind_bytes_that_are_stuck_comes_last(
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # every transport over TCP has it
     stream = random_stream(12, False, [12 * MIB])
     sending = asyncio.create_task(pump(backend, stream, random.Random(3), MIB))
-    await asyncio.sleep(0.3)  # until buffers are full
+    await quiet_for(0.3)  # until buffers are full
     client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
     sending.add_done_callback(lambda _: backend.half_close())
     whole = hashlib.sha256()

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SOAK, eventually
+from tests.support.deadline import SOAK, eventually, quiet_for, turn
 from tests.support.frames import TEXT, frame, from_client
-from tests.support.gateway import COMMAND, Gateway, route, to_one
+from tests.support.gateway import Gateway, command, route, to_one
 from tests.support.memory import open_descriptors
 from tests.support.ports import free_port
-from tests.support.process import run
 from tests.support.raw import Connection, connect, eventually_refuses, handshake, refuses, request
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
@@ -56,7 +55,7 @@ async def test_a_changed_route_takes_effect_and_busy_tunnels_go_on(
     assert (await gateway.logged(event="handshake", client=client.name))["backend"] == new.address
     await client.echoes(from_client(TEXT, b"new"), frame(TEXT, b"new"))
     while any(now < then + 2 for now, then in zip(rounds, at_reload, strict=True)):
-        await asyncio.sleep(0)
+        await turn()
         assert not any(task.done() for task in busy), "a tunnel was touched"
     stop.set()
     await asyncio.gather(*busy)
@@ -268,7 +267,7 @@ async def test_a_listener_that_cannot_be_opened_changes_nothing(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         impossible = local(taken.getsockname()[1])
         listening(gateway, possible, impossible)
-        status, _, stderr = await run([*COMMAND, "reload", "-c", gateway.file])
+        status, _, stderr = await command("reload", "-c", gateway.file)
     assert status == 1
     assert f"cannot listen on {impossible}: Address already in use" in stderr
     assert (await gateway.api("status"))["listen"] == [before]
@@ -276,7 +275,7 @@ async def test_a_listener_that_cannot_be_opened_changes_nothing(
     assert await refuses(possible)
     await tunnel(open_connection, before)
 
-    status, stdout, _ = await run([*COMMAND, "reload", "-c", gateway.file])
+    status, stdout, _ = await command("reload", "-c", gateway.file)
     assert (status, stdout) == (0, "reloaded")
     await tunnel(open_connection, impossible)
     await tunnel(open_connection, possible)
@@ -351,7 +350,7 @@ async def test_reload_after_reload_under_traffic(
 ) -> None:
     """A hundred a minute: no tunnel is lost, no connection refused, and memory is flat."""
     echo, other = await backends.echo(), await backends.echo()
-    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)}, fresh=True)
     first, second = gateway.address, local()
     configs = [
         {
@@ -372,7 +371,7 @@ async def test_reload_after_reload_under_traffic(
             text = f"{index} {rounds[index]}".encode() * 100
             await clients[index].echoes(from_client(TEXT, text), frame(TEXT, text))
             rounds[index] += 1
-            await asyncio.sleep(0.01)
+            await quiet_for(0.01)
 
     async def keep_coming() -> None:
         nonlocal made
@@ -384,7 +383,7 @@ async def test_reload_after_reload_under_traffic(
             client.reset()
             await client.close()
             made += 1
-            await asyncio.sleep(0.01)
+            await quiet_for(0.01)
 
     busy = [asyncio.create_task(keep_busy(index)) for index in range(len(clients))]
     busy += [asyncio.create_task(keep_coming()) for _ in range(2)]
@@ -397,7 +396,7 @@ async def test_reload_after_reload_under_traffic(
         if number == RELOADS // 4:
             memory = await gateway.memory()
             descriptors = await descriptors_of(gateway)
-        await asyncio.sleep(PAUSE_SECONDS)
+        await quiet_for(PAUSE_SECONDS)
     at_the_end = list(rounds)
     await eventually(lambda: all(now > then for now, then in zip(rounds, at_the_end, strict=True)), "more rounds")
     stop.set()

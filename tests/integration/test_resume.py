@@ -17,7 +17,7 @@ import pytest
 from gateway.observe.ends import tunnel_id
 from gateway.tunnels.table.layout import DIRTY, ID
 from gateway.tunnels.table.table import Table
-from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually
+from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually, quiet_for, turn
 from tests.support.gateway import NO_PINGS, to_one
 from tests.support.numbered import Play, Tunnel, all_complete, get_busy
 
@@ -55,7 +55,7 @@ class Visitors:
                 self.refused.append(error)
             except ConnectionError:
                 self.cut += 1  # in a handshake when the supervisor died
-            await asyncio.sleep(0.01)
+            await quiet_for(0.01)
 
     async def leave(self) -> list[Tunnel]:
         """End the visits; tunnels that were opened."""
@@ -129,7 +129,7 @@ async def test_who_connects_meanwhile_waits(make_service: MakeService, play: Pla
         await eventually(lambda count=count: len(visitors.opened) >= count, "visitors")
         await service.die()
         waiting = [asyncio.create_task(play.open(gateway.address, seconds=4 * DEADLINE_SECONDS)) for _ in range(10)]
-        await asyncio.sleep(0)
+        await turn()
         gateway = await service.start()
         for tunnel in await asyncio.gather(*waiting):
             tunnel.say()

@@ -10,10 +10,9 @@ import pytest
 
 from tests.support.deadline import eventually
 from tests.support.frames import CLOSE, close, frame
-from tests.support.gateway import COMMAND, NO_PINGS, to_one
+from tests.support.gateway import NO_PINGS, command, to_one
 from tests.support.numbered import Play, all_complete
 from tests.support.ports import free_port
-from tests.support.process import run
 from tests.support.raw import connect, handshake
 
 from .services import MakeService, Service
@@ -107,7 +106,7 @@ async def test_what_the_gateway_knew_is_known(make_service: MakeService, play: P
     """A backend that was drained stays so; what is not of this program is left alone."""
     service = make_service()
     gateway = await service.start({**NO_PINGS, **to_one(play.address)})
-    status, _, err = await run((*COMMAND, "drain", "--backend", play.address, "-c", gateway.file))
+    status, _, err = await command("drain", "--backend", play.address, "-c", gateway.file)
     assert status == 0, err
     started = (await gateway.api("status"))["uptime"]
     await service.die()

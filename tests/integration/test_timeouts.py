@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Scripted
-from tests.support.deadline import SCALE, within
+from tests.support.deadline import SCALE, quiet_for, within
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, TEXT, close, frame, from_client, read_frame
 from tests.support.gateway import Gateway, route
 from tests.support.raw import Connection, handshake, request, switching
@@ -157,7 +157,7 @@ async def test_close_of_another_protocol(gateway: Gateway, open_connection: Open
         await backend.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n")
         assert await backend.ends() == b"all"
         for piece in pieces:
-            await asyncio.sleep(0.6)  # within the time-out each, and together three times as long
+            await quiet_for(0.6)  # within the time-out each, and together three times as long
             await backend.send(piece)
         backend.writer.close()
 
@@ -187,7 +187,7 @@ async def test_idle(gateway: Gateway, open_connection: Open, scripted: Scripted)
         if opcode == CLOSE:
             closed = opcode, payload
         else:
-            await asyncio.sleep(0.1)  # the pace of the pings
+            await quiet_for(0.1)  # the pace of the pings
     assert closed == (CLOSE, close(1001))
     assert await read_frame(client) == (CLOSE, close(1001))
     assert time.monotonic() - start > 1.4
@@ -205,7 +205,7 @@ async def test_what_keeps_a_tunnel_open(gateway: Gateway, open_connection: Open,
     for number in range(8):
         await backend.send(frame(TEXT, str(number).encode()))
         assert await read_frame(client) == (TEXT, str(number).encode())
-        await asyncio.sleep(0.35)  # the pace of the data: 2.8 s in all
+        await quiet_for(0.35)  # the pace of the data: 2.8 s in all
     assert await quiet_client.is_quiet(0)
     await quiet_backend.send(frame(TEXT, b"still here"))
     assert await read_frame(quiet_client) == (TEXT, b"still here")

@@ -14,7 +14,7 @@ import pytest_asyncio
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Scripted
 from tests.support.certificates import DAY, Authority
-from tests.support.deadline import eventually, within
+from tests.support.deadline import eventually, quiet_for, within
 from tests.support.gateway import Config, Gateway, route, to_one
 from tests.support.ports import free_port
 from tests.support.raw import Connection, handshake, request
@@ -114,7 +114,7 @@ async def test_each_address_has_the_whole_time(
 ) -> None:
     async def script(connection: Connection) -> None:
         await connection.read(5)
-        await asyncio.sleep(0.7)
+        await quiet_for(0.7)
 
     bad = await backends.scripted()
     bad.plays(script)
@@ -330,7 +330,7 @@ async def test_a_backend_that_reads_slowly(
 
     async def script(connection: Connection) -> None:
         await backend.request(connection)
-        await asyncio.sleep(0.3)
+        await quiet_for(0.3)
         for _ in range(size // 100_000):
             got.update(await connection.read(100_000))
         await connection.send(OK)
@@ -371,6 +371,6 @@ async def test_a_client_that_reads_slowly(
     client = await open_connection(gateway)
     client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio's transports of sockets have it
     await client.send(request("/"))
-    await asyncio.sleep(0.3)
+    await quiet_for(0.3)
     client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # as above
     assert (await client.answer()).body == body

@@ -20,7 +20,7 @@ from tests.conftest import Backends, StartGateway
 from tests.edge.tls.ends import cut_messages, first_flight
 from tests.protocol.tls.ends import End
 from tests.support.certificates import Authority
-from tests.support.deadline import SOAK, eventually, within
+from tests.support.deadline import SOAK, eventually, quiet_for, within
 from tests.support.frames import TEXT, frame
 from tests.support.gateway import Gateway
 from tests.support.memory import open_descriptors
@@ -152,7 +152,7 @@ async def test_clients_that_go_away_in_the_middle(
         for reset in (False, True):
             client = await gateway.connect()
             await client.send(hello[:cut])
-            await asyncio.sleep(0.02)  # the gateway has read it
+            await quiet_for(0.02)  # the gateway has read it
             if reset:
                 client.reset()
             else:
@@ -193,7 +193,7 @@ async def test_handshakes_at_once_beside_busy_tunnels(gateway: Gateway, authorit
             began = time.perf_counter()
             await tunnel.echoes(message, answer)
             seconds.append(time.perf_counter() - began)
-            await asyncio.sleep(0.02)
+            await quiet_for(0.02)
 
     async def shake() -> None:
         client = TlsConnection(context, "gateway.test", await gateway.connect())

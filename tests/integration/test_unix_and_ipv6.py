@@ -13,10 +13,9 @@ import pytest
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.frames import TEXT, frame, from_client
-from tests.support.gateway import COMMAND, route, to_one
+from tests.support.gateway import command, route, to_one
 from tests.support.netns import namespace
 from tests.support.ports import free_port
-from tests.support.process import run
 from tests.support.raw import handshake, request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -54,7 +53,7 @@ async def test_unix_sockets_on_every_side(
         assert fields["Host"] == "gateway.test"
     record = await gateway.logged(event="handshake", client="unix")
     assert (record["result"], record["backend"]) == ("upgraded", echo.address)
-    status, stdout, stderr = await run([*COMMAND, "tunnels", "-c", gateway.file, "--json"])
+    status, stdout, stderr = await command("tunnels", "-c", gateway.file, "--json")
     assert status == 0, stderr
     assert json.loads(stdout)["total"] == 2
     gateway.term()

@@ -16,13 +16,13 @@ import pytest
 
 from gateway.tunnels.table.layout import DIRTY, PENDING, SIDE_0, SIDE_CELLS
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import SOAK, eventually, within
+from tests.support.deadline import SOAK, eventually, quiet_for, within
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
-from tests.support.gateway import COMMAND, NO_PINGS, to_one
+from tests.support.gateway import NO_PINGS, command, to_one
 from tests.support.memory import open_descriptors
 from tests.support.numbered import Play, Tunnel, get_busy
 from tests.support.pace import Pace
-from tests.support.process import children, gone, is_alive, run
+from tests.support.process import children, gone, is_alive
 from tests.support.raw import handshake, switching
 from tests.support.rest import table_of
 
@@ -46,7 +46,7 @@ class Gaps:
         seen = {tunnel: (0, loop.time()) for tunnel in self.longest}
         looked = loop.time()
         while True:
-            await asyncio.sleep(0.005)
+            await quiet_for(0.005)
             now = loop.time()
             own = now - looked  # this process was busy itself
             looked = now
@@ -123,7 +123,7 @@ async def test_a_busy_tunnel_pauses_for_a_moment_only(start_gateway: StartGatewa
         tunnel.be_busy(0.005)
     await eventually(lambda: all(tunnel.progress > 10 for tunnel in busy), "traffic")
     before = Gaps(busy)
-    await asyncio.sleep(3)  # what the machine does to them anyway
+    await quiet_for(3)  # what the machine does to them anyway
     usual = before.p99()
     async with Pace() as pace:
         gaps = Gaps(busy)
@@ -258,7 +258,7 @@ async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) 
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})
     (tunnel,) = await play.open_many(gateway.address, 1)
     old = children(gateway.process.pid)
-    status, out, err = await run((*COMMAND, "upgrade", "-c", gateway.file), seconds=UPGRADE_SECONDS)
+    status, out, err = await command("upgrade", "-c", gateway.file, seconds=UPGRADE_SECONDS)
     assert (status, out, err) == (0, "upgraded", "")
     assert children(gateway.process.pid) != old
     async with aiohttp.ClientSession() as session, session.post(f"http://{gateway.admin}/api/v1/upgrade") as answer:
@@ -266,7 +266,7 @@ async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) 
         assert json.loads(await answer.text())["upgraded"] is True
     gateway.write(gateway.file.read_text() + "nonsense: 1\n")
     gateway.tolerate("upgrade failed")
-    status, out, err = await run((*COMMAND, "upgrade", "-c", gateway.file), seconds=UPGRADE_SECONDS)
+    status, out, err = await command("upgrade", "-c", gateway.file, seconds=UPGRADE_SECONDS)
     assert (status, out) == (1, "")
     assert "nonsense" in err
     assert err.endswith("\nnot upgraded")
@@ -277,7 +277,7 @@ async def test_the_command_and_the_api(start_gateway: StartGateway, play: Play) 
 async def test_what_was_drained_and_learned_is_kept(start_gateway: StartGateway, play: Play) -> None:
     """A backend that was drained gets nothing new from the new program, too."""
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})
-    status, _, err = await run((*COMMAND, "drain", "--backend", play.address, "-c", gateway.file))
+    status, _, err = await command("drain", "--backend", play.address, "-c", gateway.file)
     assert status == 0, err
     await upgrade(gateway)
     connection = await gateway.connect()
@@ -295,7 +295,7 @@ async def test_signals_that_come_meanwhile(start_gateway: StartGateway, play: Pl
     for _ in range(40):
         gateway.process.signal(signal.SIGHUP)
         gateway.process.signal(signal.SIGUSR1)
-        await asyncio.sleep(0.1)
+        await quiet_for(0.1)
     assert (await status_of_upgrade(gateway, since))["ok"]
     await gateway.stderr.first(lambda line: line if "reloaded" in line else None, "a reload", start)
     assert tunnel.lives

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.tunnels.table.layout import VERSION
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import PAUSE_SECONDS, eventually
+from tests.support.deadline import PAUSE_SECONDS, eventually, quiet_for
 from tests.support.files import rewrite
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
 from tests.support.gateway import Gateway, route
@@ -49,7 +49,7 @@ class Counters:
         while True:
             with contextlib.suppress(aiohttp.ClientError):  # the supervisor executes the other program
                 await self.look()
-            await asyncio.sleep(PAUSE_SECONDS)  # what is looked at needs the CPU, too
+            await quiet_for(PAUSE_SECONDS)  # what is looked at needs the CPU, too
 
     async def look(self) -> Scrape:
         """Scrape once more, when the scrape before has ended: two at once may end in either order.

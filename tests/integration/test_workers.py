@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import within
+from tests.support.deadline import eventually, within
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import COMMAND, Gateway, to_one
 from tests.support.memory import mapped
@@ -40,14 +40,11 @@ async def until_replaced(gateway: Gateway, before: list[int]) -> float:
     at = time.monotonic()
     assert killed in before
 
-    async def replaced() -> None:
-        while True:
-            workers = (await gateway.api("status"))["workers"]
-            if all(worker["ready"] and worker["pid"] != killed for worker in workers):
-                return
-            await asyncio.sleep(0.01)  # asking without a pause would take the CPU that the new worker boots on
+    async def replaced() -> bool:
+        workers = (await gateway.api("status"))["workers"]
+        return all(worker["ready"] and worker["pid"] != killed for worker in workers)
 
-    await within(replaced(), "the new worker")
+    await eventually(replaced, "the new worker")
     return time.monotonic() - at
 
 

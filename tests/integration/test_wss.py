@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import Backends, StartGateway
 from tests.support.certificates import Authority
+from tests.support.deadline import quiet_for
 from tests.support.frames import TEXT, frame
 from tests.support.gateway import NO_PINGS
 from tests.support.numbered import Play, all_complete, get_busy
@@ -32,7 +33,7 @@ async def test_many_tunnels_with_everything_on_the_way(
     for version in ("1.2", "1.3"):
         tunnels += await play.open_many(gateway.address, 10, tls=trusting(authority.ca, version))
     get_busy(tunnels)
-    await asyncio.sleep(0.5)
+    await quiet_for(0.5)
     await gateway.reload()
     await upgrade(gateway)
     for tunnel in tunnels:
@@ -41,7 +42,7 @@ async def test_many_tunnels_with_everything_on_the_way(
     await gateway.kill_worker(0, in_store=True)
     await gateway.until(lambda scrape: scrape.value("gateway_worker_restarts_total") == 1, "the new worker")
     get_busy(tunnels)
-    await asyncio.sleep(0.5)
+    await quiet_for(0.5)
     for tunnel in tunnels:
         tunnel.rest()
     await all_complete(tunnels)
@@ -95,7 +96,7 @@ async def test_half_a_record_waits_while_the_tunnel_opens(
     client.tls.write(frame(TEXT, b"in two pieces", mask=KEY))
     record = client.outgoing.read()
     client.raw.writer.write(record[:20])
-    await asyncio.sleep(0.1)  # until the gateway has read it
+    await quiet_for(0.1)  # until the gateway has read it
     accept.set()
     assert (await client.head()).status == 101
     client.raw.writer.write(record[20:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.support.deadline import DEADLINE_SECONDS, eventually, within
+from tests.support.deadline import DEADLINE_SECONDS, eventually
 from tests.support.gateway import Gateway
 from tests.support.numbered import Play, Tunnel
 from tests.support.process import children, gone
@@ -27,17 +26,14 @@ def of(program: Path) -> dict[str, str]:
 async def status_of_upgrade(gateway: Gateway, since: float) -> dict[str, Any]:
     """Wait until an upgrade is over that was asked for later than ``since``; how it went."""
 
-    async def over() -> dict[str, Any]:
-        while True:
-            try:
-                found: dict[str, Any] | None = (await gateway.api("status"))["upgrade"]
-            except aiohttp.ClientError:  # a connection to the program before
-                found = None
-            if found is not None and found["ok"] is not None and found["time"] > since:
-                return found
-            await asyncio.sleep(0.05)
+    async def over() -> dict[str, Any] | None:
+        try:
+            found: dict[str, Any] | None = (await gateway.api("status"))["upgrade"]
+        except aiohttp.ClientError:  # a connection to the program before
+            return None
+        return found if found is not None and found["ok"] is not None and found["time"] > since else None
 
-    return await within(over(), "the upgrade", UPGRADE_SECONDS)
+    return await eventually(over, "the upgrade", UPGRADE_SECONDS)
 
 
 async def upgrade(gateway: Gateway, wait: bool = True) -> float:

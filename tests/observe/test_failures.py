@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from gateway.observe import failures
 from gateway.observe.failures import Failures
+from tests.support.deadline import quiet_for
 
 
 def target(upstream, number):
@@ -27,5 +28,5 @@ async def test_a_flood_of_failures_is_a_report_now_and_then(monkeypatch):
     assert await reports.get() == {5: 1}
     counted.use({})
     counted.count(target("chat", 5))
-    await asyncio.sleep(0.05)
+    await quiet_for(0.05)
     assert reports.empty()

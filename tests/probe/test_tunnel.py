@@ -18,7 +18,7 @@ from gateway.probe.target import parse_target
 from gateway.probe.tunnel import CannotOpen, Tunnel, hold, open_tunnel
 from gateway.protocol.websocket import accept_of
 from tests.conftest import Backends
-from tests.support.deadline import SCALE, within
+from tests.support.deadline import SCALE, quiet_for, turn, within
 from tests.support.frames import CLOSE, PING, PONG, TEXT, close, frame, read_frame
 from tests.support.ports import free_port
 from tests.support.raw import Connection, switching
@@ -71,7 +71,7 @@ async def serve(request: pytest.FixtureRequest, backends: Backends) -> AsyncIter
     for server in servers:
         server.close()
         await server.wait_closed()
-    await asyncio.sleep(0)
+    await turn()
 
 
 @pytest.fixture(autouse=True)
@@ -134,7 +134,7 @@ async def test_a_ping_that_is_not_answered(serve: Script) -> None:
 
 async def test_an_unasked_fin(serve: Script) -> None:
     async def leave(connection: Connection) -> None:
-        await asyncio.sleep(0.3)
+        await quiet_for(0.3)
         connection.writer.close()
 
     outcome = await held(await serve(leave), 5)
@@ -147,7 +147,7 @@ async def test_a_fin_below_tls_that_says_nothing(serve: Script) -> None:
     """As a proxy ends a connection whose TLS it does not speak: FIN without close_notify."""
 
     async def leave(connection: Connection) -> None:
-        await asyncio.sleep(0.3)
+        await quiet_for(0.3)
         duplicate = socket.socket(fileno=socket.dup(connection.socket.fileno()))
         duplicate.shutdown(socket.SHUT_WR)
         duplicate.close()
@@ -160,7 +160,7 @@ async def test_a_fin_below_tls_that_says_nothing(serve: Script) -> None:
 
 async def test_an_unasked_rst(serve: Script) -> None:
     async def reset(connection: Connection) -> None:
-        await asyncio.sleep(0.3)
+        await quiet_for(0.3)
         connection.reset()
 
     outcome = await held(await serve(reset), 5)
@@ -185,7 +185,7 @@ async def test_a_close_frame(serve: Script) -> None:
     echoed = asyncio.get_running_loop().create_future()
 
     async def say_goodbye(connection: Connection) -> None:
-        await asyncio.sleep(0.3)
+        await quiet_for(0.3)
         await connection.send(frame(CLOSE, close(4000, "idle"))[:1])
         await connection.send(frame(CLOSE, close(4000, "idle"))[1:])
         echoed.set_result(await read_frame(connection))
@@ -201,9 +201,9 @@ async def test_a_close_frame(serve: Script) -> None:
 
 async def test_last_words_belong_to_the_end(serve: Script) -> None:
     async def leave(connection: Connection) -> None:
-        await asyncio.sleep(0.8)
+        await quiet_for(0.8)
         await connection.send(frame(TEXT, b"session over"))
-        await asyncio.sleep(0.05)
+        await quiet_for(0.05)
         connection.writer.close()
 
     outcome = await held(await serve(leave), 5)
@@ -215,9 +215,9 @@ async def test_last_words_belong_to_the_end(serve: Script) -> None:
 async def test_silences_before_the_last_one_are_known(serve: Script) -> None:
     async def leave(connection: Connection) -> None:
         for pause in (0.6, 0.9, 0.6):
-            await asyncio.sleep(pause)
+            await quiet_for(pause)
             await connection.send(frame(TEXT, b"still here"))
-        await asyncio.sleep(0.7)
+        await quiet_for(0.7)
         connection.writer.close()
 
     outcome = await held(await serve(leave), 5)
@@ -229,7 +229,7 @@ async def test_silences_before_the_last_one_are_known(serve: Script) -> None:
 async def test_a_greeting_begins_the_silence_anew(serve: Script) -> None:
     async def greet(connection: Connection) -> None:
         for _ in range(3):
-            await asyncio.sleep(0.2)
+            await quiet_for(0.2)
             await connection.send(frame(TEXT, b"welcome"))
         await answer_pings(connection)
 
@@ -248,7 +248,7 @@ async def test_a_server_that_pings(serve: Script, monkeypatch: pytest.MonkeyPatc
     async def ping(connection: Connection) -> None:
         with contextlib.suppress(AssertionError, ConnectionError):
             for number in range(20):
-                await asyncio.sleep(0.3)
+                await quiet_for(0.3)
                 await connection.send(frame(PING, b"%d" % number))
                 answers.append(await read_frame(connection))
 
@@ -267,7 +267,7 @@ async def test_a_server_that_never_stops_sending(serve: Script, monkeypatch: pyt
         with contextlib.suppress(ConnectionError):
             while True:
                 await connection.send(frame(TEXT, bytes(1000)))
-                await asyncio.sleep(0)
+                await turn()
 
     outcome = await held(await serve(flood), 0.5)
     assert isinstance(outcome, Talked)
@@ -294,7 +294,7 @@ async def test_a_pong_that_was_not_asked_for_answers_nothing(serve: Script) -> N
 
 async def test_what_is_no_websocket(serve: Script) -> None:
     async def time_out(connection: Connection) -> None:
-        await asyncio.sleep(0.1)
+        await quiet_for(0.1)
         await connection.send(b"HTTP/1.1 408 Request Time-out\r\n\r\n")
         await connection.ends()
 
@@ -339,7 +339,7 @@ async def test_busy_tunnels_are_never_silent(serve: Script) -> None:
 async def test_busy_tunnels_that_end(serve: Script) -> None:
     async def leave(connection: Connection) -> None:
         answering = asyncio.create_task(answer_pings(connection))
-        await asyncio.sleep(0.7)
+        await quiet_for(0.7)
         connection.writer.close()
         await answering
 

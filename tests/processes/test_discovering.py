@@ -19,7 +19,7 @@ from gateway.processes.control.messages import DrainBackends, UseBackends
 from gateway.processes.discovering import Discovering
 from gateway.processes.numbering import Numbering
 from gateway.processes.resolving import Resolving
-from gateway.processes.sources import Found, NotFound, Source, from_plain, sources_of, to_plain
+from gateway.processes.sources import Before, Found, NotFound, Source, from_plain, sources_of, to_plain
 from gateway.processes.workers import Workers
 from gateway.routing.registry import Registry, Vacancies
 from gateway.tunnels.table.slice import Slice
@@ -55,6 +55,7 @@ class Scene:
         self.workers.backends_of = lambda *arguments: Workers.backends_of(self.workers, *arguments)
         self.sent: list[Any] = []
         self.answers: dict[str, list[Backend] | str] = {}
+        self.mistakes: dict[str, str] = {}
         self.asked: defaultdict[str, int] = defaultdict(int)
         self.resolving = Resolving(lambda names: None, look_up=lambda name: ("127.0.0.1",))
         self.discovering = self.of_a_supervisor()
@@ -62,12 +63,12 @@ class Scene:
     def of_a_supervisor(self, before: Any = None) -> Discovering:
         return Discovering(self.workers, self.resolving, before, self.question)
 
-    async def question(self, source: Source, incomplete: bool) -> Found:
+    async def question(self, source: Source, before: Before) -> Found:
         self.asked[source.name] += 1
         answer = self.answers.get(source.name, "no answer")
         if isinstance(answer, str):
             raise NotFound(answer)
-        return Found(tuple(answer), 0)
+        return Found(tuple(answer), 0, self.mistakes.get(source.name))
 
     async def start(self) -> None:
         self.discovering.use(self.workers.config)
@@ -143,7 +144,7 @@ async def test_failures_are_logged_once_and_counted(scenes, caplog):
     assert said == [
         "discovery: upstream chat: dns chat.internal:1: no answer; there are none from before, and requests get 503"
         " unless others are configured",
-        "discovery: upstream chat: dns chat.internal:1: gone; its last 1 backends stay in use",
+        "discovery: upstream chat: dns chat.internal:1: gone; its last answer stays in use: 1 backend",
     ]
 
 
@@ -265,37 +266,100 @@ def source(names: DnsServer, kind: Any = "dns", name: str = "chat.internal") -> 
 async def test_addresses_of_both_kinds(names):
     names.records = {("chat.internal", "A"): ["10.0.0.2", "10.0.0.1"], ("chat.internal", "AAAA"): ["2001:DB8::1"]}
     names.ttl = 7
-    found = await within(ask(source(names), False), "an answer")
-    assert found == ((backend("10.0.0.1:9"), backend("10.0.0.2:9"), backend("[2001:db8::1]:9")), 7)
+    found = await within(ask(source(names), Before()), "an answer")
+    assert found == ((backend("10.0.0.1:9"), backend("10.0.0.2:9"), backend("[2001:db8::1]:9")), 7, None)
 
 
 async def test_a_name_that_has_no_address(names):
     names.records = {("chat.internal", "TXT"): ["x"]}
     with pytest.raises(NotFound, match="the answer has no addresses"):
-        await ask(source(names), True)
+        await ask(source(names), Before())
     with pytest.raises(NotFound, match="does not exist"):
-        await ask(source(names, name="none.internal"), True)
+        await ask(source(names, name="none.internal"), Before())
     names.failing = True
     with pytest.raises(NotFound, match="SERVFAIL"):
-        await ask(source(names), True)
+        await ask(source(names), Before())
     names.down()
     with pytest.raises(NotFound):
-        await ask(source(names), True)
+        await ask(source(names), Before())
 
 
-async def test_half_an_answer_takes_no_backend_away(names, monkeypatch):
-    """If only the question for AAAA fails, backends with IPv6 addresses may still be there."""
-    names.records = {("chat.internal", "A"): ["10.0.0.1"]}
+@pytest.fixture
+def failing(names: DnsServer, monkeypatch: pytest.MonkeyPatch) -> set[tuple[bytes, bytes]]:
+    """First labels of names and types of records that the name server has no answer for."""
+    found: set[tuple[bytes, bytes]] = set()
     answer = names.datagram_received
 
-    def only_ipv4(data: bytes, address: tuple[str, int]) -> None:
-        names.failing = b"\x00\x1c\x00\x01" in data
+    def some(data: bytes, address: tuple[str, int]) -> None:
+        names.failing = any(data[13:].startswith(label) and kind + b"\0\x01" in data for label, kind in found)
         answer(data, address)
 
-    monkeypatch.setattr(names, "datagram_received", only_ipv4)
-    with pytest.raises(NotFound, match="SERVFAIL"):
-        await ask(source(names), False)
-    assert (await ask(source(names), True)).backends == (backend("10.0.0.1:9"),)
+    monkeypatch.setattr(names, "datagram_received", some)
+    return found
+
+
+A, AAAA, SRV = b"\0\x01", b"\0\x1c", b"\0\x21"
+
+
+def addresses(found: Found) -> list[str]:
+    return [str(each.address) for each in found.backends]
+
+
+async def test_a_type_of_record_that_cannot_be_asked_for_stays_as_it_was(names, failing):
+    """Backends with IPv6 addresses may still be there. Those with IPv4 addresses change meanwhile, for years maybe."""
+    names.records = {("chat.internal", "A"): ["10.0.0.1"], ("chat.internal", "AAAA"): ["::1"]}
+    failing.add((b"chat", AAAA))
+    before = Before()
+    found = await ask(source(names), before)
+    assert addresses(found) == ["10.0.0.1:9"]
+    assert "SERVFAIL" in (found.mistake or "")
+    failing.clear()
+    assert addresses(await ask(source(names), before)) == ["10.0.0.1:9", "[::1]:9"]
+    failing.add((b"chat", AAAA))
+    names.records["chat.internal", "A"] = ["10.0.0.2"]
+    assert addresses(await ask(source(names), before)) == ["10.0.0.2:9", "[::1]:9"]
+    of_a_previous_supervisor = Before((backend("10.0.0.1:9"), backend("[::1]:9")))
+    assert addresses(await ask(source(names), of_a_previous_supervisor)) == ["10.0.0.2:9", "[::1]:9"]
+    failing.clear()
+    del names.records["chat.internal", "AAAA"]
+    found = await ask(source(names), before)
+    assert (addresses(found), found.mistake) == (["10.0.0.2:9"], None)
+
+
+async def test_a_target_that_cannot_be_looked_up_stays_as_it_was(names, failing):
+    names.records = {
+        ("_chat.internal", "SRV"): ["1 1 1 a.internal.", "1 1 2 b.internal."],
+        ("a.internal", "A"): ["10.0.0.1"],
+        ("b.internal", "A"): ["10.0.0.2"],
+    }
+    services, before = source(names, "srv", "_chat.internal"), Before()
+    assert addresses(await ask(services, before)) == ["10.0.0.1:1", "10.0.0.2:2"]
+    failing.update({(b"a", A), (b"a", AAAA)})
+    names.records["b.internal", "A"] = ["10.0.0.3"]
+    found = await ask(services, before)
+    assert addresses(found) == ["10.0.0.1:1", "10.0.0.3:2"]
+    assert "SERVFAIL" in (found.mistake or "")
+    names.records["_chat.internal", "SRV"] = ["1 1 2 b.internal."]
+    assert addresses(await ask(services, before)) == ["10.0.0.3:2"]
+    assert {name for name, _ in before.addresses} == {"b.internal"}
+
+
+async def test_a_part_of_an_answer_is_used_and_its_failure_shown(scenes, caplog):
+    caplog.set_level("INFO", "gateway")
+    scene = scenes(config_of())
+    scene.answers["chat.internal"] = [backend("10.0.0.1:1")]
+    await scene.start()
+    scene.mistakes["chat.internal"] = "no AAAA"
+    scene.answers["chat.internal"] = [backend("10.0.0.2:1")]
+    await scene.are("10.0.0.2:1")
+    assert scene.state.discoveries["chat"].error == "no AAAA"
+    assert scene.state.discovery_errors["chat"] >= 1
+    asked = scene.asked["chat.internal"]
+    await eventually(lambda: scene.asked["chat.internal"] > asked + 1, "two questions")
+    assert caplog.text.count("no AAAA") == 1
+    scene.mistakes.clear()
+    await eventually(lambda: scene.state.discoveries["chat"].error is None, "a whole answer")
+    assert caplog.text.count("can be used again") == 1
 
 
 async def test_services(names):
@@ -310,5 +374,5 @@ async def test_services(names):
         ("a.internal", "A"): ["10.0.0.1"],
         ("b.internal", "AAAA"): ["::1"],
     }
-    found = await within(ask(source(names, "srv", "_chat.internal"), False), "an answer")
+    found = await within(ask(source(names, "srv", "_chat.internal"), Before()), "an answer")
     assert found.backends == (backend("10.0.0.1:1"), backend("10.0.0.1:2", 30), backend("[::1]:3", backup=True))

@@ -16,7 +16,7 @@ import pytest
 from gateway.observe.seldom import Seldom
 from gateway.processes import fdstore
 from gateway.processes.fdstore import OPENED_AT_ONCE, Deposits, DescriptorStore, store_pair
-from tests.support.deadline import eventually
+from tests.support.deadline import eventually, quiet_for, turn
 
 ENOUGH = 1 << 30
 
@@ -211,8 +211,8 @@ async def test_a_worker_that_dies_before_it_has_taken_over(bench: Bench) -> None
     for _ in range(3):
         bench.die()
         bench.connect()
-        await asyncio.sleep(0)  # some of the hand-over is in the socket
-        await asyncio.sleep(0)
+        await turn()  # some of the hand-over is in the socket
+        await turn()
     connection = Connection()
     bench.deposits.keep(1000, *connection)
     bench.deposits._flush()
@@ -362,7 +362,7 @@ async def test_a_successor_without_descriptors(bench: Bench) -> None:
         connection.close()
     bench.die()
     bench.connect()
-    await asyncio.sleep(0.1)  # the hand-over fits into the socket
+    await quiet_for(0.1)  # the hand-over fits into the socket
     with descriptors_left(101):
         inherited = bench.deposits.inherited()
     assert len(inherited) == 50
@@ -475,9 +475,8 @@ async def test_a_store_that_is_unsettled_again_at_once_is_waited_for(bench: Benc
     """Batches of tunnels move one right behind the other; a successor must not start between two."""
     with bench.store.unsettled():
         waiting = asyncio.create_task(bench.store.settled())
-        await asyncio.sleep(0)
+        await turn()
     with bench.store.unsettled():
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await turn(2)
         assert not waiting.done()
     await asyncio.wait_for(waiting, 10)

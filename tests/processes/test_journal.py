@@ -108,7 +108,7 @@ async def test_it_is_all_there_when_the_writer_is_dead(bench: Bench) -> None:
     bench.open(range(10, 20))
     await bench.store.sent(1)
     bench.journal.close()
-    assert bench.all_right()
+    await eventually(bench.all_right, "what is on its way to the manager")
 
 
 async def test_one_at_a_time_fills_segment_after_segment(bench: Bench) -> None:
@@ -210,7 +210,7 @@ async def test_another_program_goes_on(bench: Bench) -> None:
     bench.journal = Journal(bench.store, loop, lambda: "gateway-1-tunnels-99", bench._lost)
     bench.journal.restore(segment.name, fd, bench.pairs.items(), 5)
     bench.open(range(30, 40))
-    assert bench.all_right()
+    await eventually(bench.all_right, "all of them")
     assert len(bench.keeper.names_seen) == 1
     assert len(bench.journal) == 25
 

@@ -21,7 +21,7 @@ from gateway.tunnels.moving.mirrors import Mirrors
 from gateway.tunnels.table import description
 from gateway.tunnels.table.layout import W_ADOPTED, W_HIGH_ROWS
 from gateway.tunnels.table.table import Table
-from tests.support.deadline import eventually
+from tests.support.deadline import eventually, turn
 from tests.support.fdstore import DescriptorKeeper
 from tests.tunnels.other_layouts import other, translated
 
@@ -130,6 +130,7 @@ async def test_until_the_record_names_both_the_old_one_is_it(upgraded: Upgraded)
 async def test_the_old_one_is_let_go_when_its_last_worker_is_gone(upgraded: Upgraded) -> None:
     upgraded.go_on()
     await upgraded.keeping.rely(upgraded.note)
+    await eventually(lambda: len(upgraded.keeper.of_kind("table")) == 2, "both tables to be kept")
     upgraded.adopted_by_the_old_worker(7)
     upgraded.mirrors.settle(0)
     await eventually(lambda: len(upgraded.keeper.of_kind("table")) == 1, "the old table to be removed")
@@ -148,7 +149,7 @@ async def test_nobody_relies_on_a_manager_that_does_not_listen(upgraded: Upgrade
     while upgraded.store.settled:  # its socket takes some
         upgraded.store.put(f"other-{len(upgraded.store.names)}", upgraded.lifeline)
     relying = asyncio.create_task(upgraded.keeping.rely(upgraded.note))
-    await asyncio.sleep(0)
+    await turn()
     assert upgraded.promises() == [0, 0]
     upgraded.keeper.go_on()
     await relying
@@ -180,6 +181,6 @@ async def test_a_record_that_cannot_be_written_is_not_relied_on(
     upgraded.mirrors.settle(0)
     assert kept_in(upgraded.mirrors.table.fd) == 0
     assert [each.levelno for each in caplog.records] == [logging.ERROR]
-    await asyncio.sleep(0)
+    await turn()
     assert len(upgraded.keeper.of_kind("table")) in (1, 2), "what the record names is kept"
     assert {f"{number_of(upgraded.old)}"} <= {name.rpartition("-")[2] for name in upgraded.store.names}

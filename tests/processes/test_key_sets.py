@@ -16,7 +16,7 @@ from gateway.processes import key_fetching, key_sets
 from gateway.processes.key_fetching import MAX_BYTES, NotFetched, fetch
 from gateway.processes.key_sets import KeySets
 from tests.support.certificates import Authority
-from tests.support.deadline import eventually, within
+from tests.support.deadline import eventually, quiet_for, turn, within
 from tests.support.key_server import KeyServer as Server
 from tests.support.key_server import key, key_set
 from tests.support.ports import free_port
@@ -166,7 +166,7 @@ async def test_retries_come_less_and_less_often(rig, monkeypatch, caplog):
 async def test_questions_of_many_cause_one_fetch(rig, server):
     rig.use(server.url)
     await rig.attempted(1)
-    await asyncio.sleep(0)
+    await turn()
     server.keys = [key("two")]
     for _ in range(1000):
         rig.sets.wanted(server.url)
@@ -202,7 +202,7 @@ async def test_questions_are_allowed_again_after_a_while(rig, server, monkeypatc
     rig.use(server.url)
     await rig.attempted(1)
     for times in (2, 3):
-        await asyncio.sleep(0.02)
+        await quiet_for(0.02)
         rig.sets.wanted(server.url)
         await rig.attempted(times)
 
@@ -343,7 +343,7 @@ async def test_a_server_that_never_answers(server, monkeypatch):
 
     async def silent(request):
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         finally:
             gone.set()
 

@@ -13,6 +13,7 @@ from gateway.processes.probes import Checkable, CheckFailed, Probes
 from gateway.protocol.websocket import accept_of
 from tests.support.backends import Scripted
 from tests.support.certificates import Authority
+from tests.support.deadline import turn
 from tests.support.frames import read_frame
 from tests.support.ports import free_port
 from tests.support.proxied import read_header
@@ -58,10 +59,18 @@ async def result(*args, **keys):
             {"body": "ready"},
             None,
         ),
+        (b"HTTP/1.1 200 OK\nContent-Length: 5\n\nready", {"body": "ready"}, None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nready", {"body": "ready"}, "does not have the text of `body`"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nready",
+            {"body": "ready"},
+            "its answer is not valid HTTP",
+        ),
+        (b"HTTP/1.1 102 Processing\r\n\r\n" * 10_000, {}, "its interim answers are endless"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", {}, "its answer is not valid HTTP"),
         (b"", {}, "it closed the connection without an answer"),
         (b"HTTP/1.1 200 OK\r\nX: ", {}, "it closed the connection without an answer"),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, {}, "head is too large"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 20_000, {}, "its answer is not valid HTTP: a head "),
         (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", {}, "it answered 101"),
     ],
 )
@@ -79,7 +88,7 @@ async def test_one_byte_at_a_time(backend):
         await connection.head()
         for byte in OK:
             await connection.send(bytes((byte,)))
-            await asyncio.sleep(0)
+            await turn()
 
     backend.plays(script)
     assert await result(backend.address, path="/", body="ready") is None
@@ -162,7 +171,7 @@ async def test_a_websocket_that_does_not_end(backend, monkeypatch):
         (switching(upgrade="mqtt"), "its 101 is not valid: it upgrades to another protocol"),
         (OK, "it answered 200 to a WebSocket handshake"),
         (b"HTTP/1.1 404 Not Found\r\n\r\n", "it answered 404 to a WebSocket handshake"),
-        (b"220 mail ready\r\n", "its answer is not an answer in HTTP/1"),
+        (b"220 mail ready\r\n", "its answer is not valid HTTP: not an answer in HTTP/1"),
         (b"", "it closed the connection without an answer"),
     ],
 )

@@ -9,7 +9,7 @@ from gateway.config.health import HealthCheck
 from gateway.processes import probing
 from gateway.processes.probes import Checkable, CheckFailed
 from gateway.processes.probing import Probing
-from tests.support.deadline import eventually
+from tests.support.deadline import eventually, quiet_for
 
 ODD = "ZeroDivisionError in the gateway"
 
@@ -58,7 +58,7 @@ async def test_one_check_never_stops_the_others(caplog):
     assert {key: count for key, count in results.items() if key[0] in (3, 4)} == gone
     await made.close()
     count = results.total()
-    await asyncio.sleep(0.25)
+    await quiet_for(0.25)
     assert results.total() == count
 
 
@@ -69,6 +69,6 @@ async def test_only_so_many_at_once(monkeypatch, caplog):
     made.probes = probes = Probes()
     made.use({number: checkable(3) for number in range(20)})
     await eventually(lambda: probes.hanging == 5, "the first checks")
-    await asyncio.sleep(0.3)
+    await quiet_for(0.3)
     assert probes.hanging == 5
     await made.close()

@@ -10,6 +10,7 @@ import pytest
 from gateway.config.address import Address
 from gateway.processes import lookups, resolving
 from gateway.processes.resolving import Resolving, addresses_of
+from tests.support.deadline import eventually, turn
 
 A, B, C = (Address("a.internal", 1), Address("b.internal", 2), Address("c.internal", 3))
 LITERALS = [Address("192.0.2.7", 80), Address("fe80::1%eth0", 80), Address(path="/run/chat.sock")]
@@ -71,9 +72,7 @@ def impatient(monkeypatch):
 
 
 async def until(true):
-    async with asyncio.timeout(10):
-        while not true():  # noqa: ASYNC110  # a thread does it
-            await asyncio.sleep(0.001)
+    await eventually(true, "a thread to do it")
 
 
 async def test_literals_need_no_name_server(make, resolver):
@@ -219,7 +218,7 @@ async def test_nothing_is_told_after_the_end(make, resolver):
     one.close()
     resolver.answer()
     await until(lambda: not any("lookup" in thread.name for thread in threading.enumerate()))
-    await asyncio.sleep(0)
+    await turn()
     assert one.told == []
 
 

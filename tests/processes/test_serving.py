@@ -12,6 +12,7 @@ from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.worker import Worker
 from gateway.processes.workers import WorkerProcess, Workers
 from gateway.tunnels.table.table import Table
+from tests.support.deadline import turn
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ async def test_no_worker_starts_for_a_gateway_that_stops_meanwhile():
     workers.spawn = lambda slot: 1 // 0
     with store.unsettled():
         keeping = asyncio.create_task(workers.keep(0, asyncio.get_running_loop().create_future()))
-        await asyncio.sleep(0)
+        await turn()
         workers.stopping = True
     async with asyncio.timeout(10):
         await keeping

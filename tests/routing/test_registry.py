@@ -32,7 +32,7 @@ def test_unknown_names():
     registry.admit(config_of([{}]))
     with pytest.raises(ValueError, match="is not in list"):
         registry.route("x")
-    with pytest.raises(ValueError, match="is not in list"):
+    with pytest.raises(ValueError, match=r"no number for 127\.0\.0\.1:9001 of x"):
         registry.backend("x", "127.0.0.1:9001")
 
 
@@ -65,6 +65,30 @@ def test_a_number_that_is_free_is_used_again_under_another_generation():
     assert worker.use(registry) == {1}
     assert worker == registry
     assert worker.use(registry) == frozenset()
+
+
+def test_numbers_of_thousands_are_found_without_a_search_for_each():
+    searched = []
+
+    class Searched(list):
+        def __iter__(self):
+            searched.append("all")
+            return super().__iter__()
+
+        def index(self, *arguments):
+            searched.append("index")
+            return super().index(*arguments)
+
+    keys = [("chat", f"a:{n}") for n in range(4096)]
+    registry = Registry(1, 4096, [], Searched(keys))
+    assert [registry.backend(*key) for key in keys] == list(range(4096))
+    registry.free(9)
+    registry.admit_backends([("chat", "b:1")])
+    searched.clear()
+    assert [registry.backend("chat", name) for name in ("b:1", "a:8", "a:10")] == [9, 8, 10]
+    assert len(searched) <= 2
+    with pytest.raises(ValueError, match="no number for a:9 of chat"):
+        registry.backend("chat", "a:9")
 
 
 def test_numbers_rest_before_they_are_used_again():

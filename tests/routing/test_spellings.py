@@ -28,6 +28,7 @@ def route_of(routes, target, host=b"x.test"):
     [
         *(b"/Admin", b"/ADMIN/x", b"/adm%49n", b"/admin;x", b"/admin;x/y", b"/admin%3bx=y/z", b"/admin%2Fx"),
         *(b"/admin%5cx", b"/admin\\x", b"/%2fadmin", b"/;/admin", b"/;a/ADMIN", b"/admin%2f;x", b"/\\admin"),
+        *(b"/admin%00", b"/Admin%00/x", b"/admin%00.png", b"/admin;%00", b"/x/../admin%00"),
         *(b"/x%2f../admin%2Fy", b"http://x.test/Admin;a?b", b"//Admin", b"/x/../aDmin"),
     ],
 )
@@ -43,7 +44,8 @@ def test_spellings_of_the_route_itself(target):
 
 
 @pytest.mark.parametrize(
-    "target", [b"/", b"/x;y", b"/a%2fb", b"/Administrator", b"/x/admin", b"/x%2Fadmin", b"/x;/admin"]
+    "target",
+    [b"/", b"/x;y", b"/a%2fb", b"/Administrator", b"/x/admin", b"/x%2Fadmin", b"/x;/admin", b"/%00/admin", b"/x%00"],
 )
 def test_other_paths(target):
     assert route_of(GUARDED, target) == "rest"

@@ -7,6 +7,7 @@ run at their full size, which takes minutes.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -32,13 +33,35 @@ async def within(work: Awaitable[T], what: str, seconds: float = DEADLINE_SECOND
         raise AssertionError(f"waited {seconds:g} s for {what}") from None
 
 
-async def eventually(found: Callable[[], T | None], what: str, seconds: float = DEADLINE_SECONDS) -> T:
-    """Look until something is there: for files, which tell nobody that they change. None and False are nothing."""
+async def eventually(
+    found: Callable[[], T | None] | Callable[[], Awaitable[T | None]], what: str, seconds: float = DEADLINE_SECONDS
+) -> T:
+    """Look until something is there, or ask: for what announces no change. None and False are nothing.
+
+    :raises AssertionError: it took longer
+    """
 
     async def looking() -> T:
         while True:
-            if result := found():
+            result = found()
+            if inspect.isawaitable(result):
+                result = await result
+            if result:
                 return result
             await asyncio.sleep(PAUSE_SECONDS)
 
     return await within(looking(), what, seconds)
+
+
+async def turn(times: int = 1) -> None:
+    """Let the event loop run what is ready, so many times."""
+    for _ in range(times):
+        await asyncio.sleep(0)
+
+
+async def quiet_for(seconds: float) -> None:
+    """Let time pass that is itself what is tested: a peer's pause, or a while in which nothing must happen.
+
+    Never for what may take longer on a busy machine: that is awaited (:func:`eventually`, events, lines of a log).
+    """
+    await asyncio.sleep(seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -15,7 +14,8 @@ from typing import Any
 import aiohttp
 import yaml
 
-from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, eventually
+from tests.support.launcher import launcher
 from tests.support.memory import private_bytes
 from tests.support.netns import Namespace
 from tests.support.ports import free_port
@@ -27,6 +27,9 @@ from tests.support.scrape import Scrape
 COMMAND = (sys.executable, "-m", "gateway")
 NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull, "SSL_CERT_DIR": os.devnull}
 """A gateway looks at none, but aiohttp reads all of the machine's when it is imported: a tenth of a start."""
+
+BASE_ENV = {"PYTHONWARNINGS": "default", **NO_CERTIFICATES}
+"""Of every gateway, beside the variables of the tests."""
 
 _ALARMING = re.compile(
     r"Traceback \(most recent|ResourceWarning|RuntimeWarning|Exception ignored|was never retrieved"
@@ -63,6 +66,18 @@ def complete(config: Mapping[str, Any]) -> Config:
     }
 
 
+async def command(
+    *arguments: str | Path, env: Mapping[str, str] | None = None, seconds: float = 2 * DEADLINE_SECONDS
+) -> tuple[int, str, str]:
+    """Run a command of the gateway's command line to its end: exit status, stdout, stderr.
+
+    :param env: variables beside those of the tests
+    """
+    base = {**os.environ, **BASE_ENV}
+    process = await Process.launch(launcher(base), arguments, {**base, **(env or {})})
+    return await process.output(seconds)
+
+
 class Gateway:
     """One running gateway."""
 
@@ -94,6 +109,7 @@ class Gateway:
         descriptors: int | None = None,
         under: Sequence[str | Path] = (),
         pass_fds: Collection[int] = (),
+        fresh: bool = False,
     ) -> Gateway:
         """Run a gateway with this configuration.
 
@@ -103,18 +119,25 @@ class Gateway:
         :param namespace: where it runs; None for where the tests do
         :param under: a command that the gateway's is an argument of
         :param pass_fds: descriptors that this command gets, with the numbers that they have here
+        :param fresh: executed, not forked, so that its supervisor shares no memory with others
         """
         whole = complete(config)
         file = directory / "gateway.yaml"
         file.write_text(yaml.safe_dump(whole, sort_keys=False))
-        limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
-        command = (*limited, *under, *COMMAND, "run", "-c", file)
-        process = await Process.start(
-            *(namespace.command(*command) if namespace else command),
-            env={"PYTHONWARNINGS": "default", **NO_CERTIFICATES, **(env or {})},
-            name="gateway",
-            pass_fds=pass_fds,
-        )
+        arguments = ("run", "-c", file)
+        base = {**os.environ, **BASE_ENV}
+        all_env = {**base, **(env or {})}
+        if not (fresh or under or pass_fds or namespace) and launcher(base).fits(all_env):
+            process = await Process.launch(launcher(base), arguments, all_env, descriptors)
+        else:
+            limited = () if descriptors is None else ("sh", "-c", f'ulimit -n {descriptors} && exec "$0" "$@"')
+            whole_command = (*limited, *under, *COMMAND, *arguments)
+            process = await Process.start(
+                *(namespace.command(*whole_command) if namespace else whole_command),
+                env=all_env,
+                name="gateway",
+                pass_fds=pass_fds,
+            )
         gateway = cls(process, file, whole, namespace)
         if ready:
             try:
@@ -201,14 +224,11 @@ class Gateway:
     async def until(self, true: Callable[[Scrape], object], what: str, seconds: float = DEADLINE_SECONDS) -> Scrape:
         """Scrape again and again until something is true of a scrape; return that one."""
 
-        async def scraping() -> Scrape:
+        async def scraped() -> Scrape | None:
             scrape = await self.scrape()
-            while not true(scrape):
-                await asyncio.sleep(PAUSE_SECONDS)  # the gateway is busy with what is waited for
-                scrape = await self.scrape()
-            return scrape
+            return scrape if true(scrape) else None
 
-        return await within(scraping(), what, seconds)
+        return await eventually(scraped, what, seconds)
 
     async def counts(self, before: Scrape, name: str, by: float = 1, **labels: str) -> Scrape:
         """Wait until a counter has gone up by just this much since ``before``."""
@@ -241,6 +261,15 @@ class Gateway:
         await stop_at_rest(self.process.pid, pid, in_store)
         os.kill(pid, signal.SIGKILL)
         return pid
+
+    async def replaced(self, pid: int, index: int = 0) -> None:
+        """Wait until another worker serves in the place of one. :param index: its slot"""
+
+        async def serves() -> bool:
+            worker = (await self.api("status"))["workers"][index]
+            return worker["ready"] and worker["pid"] != pid
+
+        await eventually(serves, f"another worker in the place of {pid}")
 
     async def memory(self) -> int:
         """Private memory of all its processes, in bytes."""

@@ -18,7 +18,7 @@ from functools import cache
 
 from websockets.frames import apply_mask
 
-from tests.support.deadline import DEADLINE_SECONDS, eventually, within
+from tests.support.deadline import DEADLINE_SECONDS, eventually, turn, within
 from tests.support.frames import BINARY, PING, PONG, frame
 from tests.support.ports import free_port
 from tests.support.raw import handshake, switching
@@ -337,7 +337,7 @@ class Play:
             if not end.gone and hasattr(end, "transport"):  # or it is still being accepted
                 end.transport.abort()
         await within(self._server.wait_closed(), "a backend to close")
-        await asyncio.sleep(0)
+        await turn()
 
     def _backend(self) -> End:
         end = End(BACKEND, self._arrived)

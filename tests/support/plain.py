@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from tests.support.deadline import eventually, within
+from tests.support.deadline import eventually, quiet_for, within
 from tests.support.ports import free_port
 from tests.support.raw import Head, request
 from tests.support.wire import Wire, dial
@@ -296,7 +296,7 @@ class RawBackend:
             if isinstance(step, bytes):
                 await wire.send(step)
             elif isinstance(step, float):
-                await asyncio.sleep(step)
+                await quiet_for(step)
             elif step is Do.BODY:
                 await read_request_body(wire, message)
             elif callable(step):

@@ -14,7 +14,7 @@ import random
 from collections import Counter
 from types import TracebackType
 
-from tests.support.deadline import within
+from tests.support.deadline import eventually, quiet_for
 from tests.support.raw import Connection, connect, request
 
 SIZES = (1, 100, 3_000, 40_000)
@@ -58,14 +58,13 @@ class Posting:
         """Wait until as many requests were answered, from now on, as there are clients."""
         target = self.answered.total() + self._clients
 
-        async def answering() -> None:
-            while self.answered.total() < target:
-                for task in self._tasks:
-                    if task.done():
-                        task.result()
-                await asyncio.sleep(0.01)  # of the load
+        def answered() -> bool:
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            return self.answered.total() >= target
 
-        await within(answering(), "answers")
+        await eventually(answered, "answers")
 
     async def _client(self, connection: Connection) -> None:
         rng = random.Random(f"{self._path} {next(self._numbers)}")
@@ -75,7 +74,7 @@ class Posting:
                 if connection.reader.at_eof() or not await self._post(connection, rng):
                     await connection.close()
                     connection = await connect(self._address)
-                await asyncio.sleep(rng.choice(PAUSES))  # the pace of a client that is tested
+                await quiet_for(rng.choice(PAUSES))  # the pace of a client that is tested
         finally:
             await connection.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 
 from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.launcher import Launched, Launcher
 from tests.support.output import Lines
 
 TEMPLATE = "gw-template"
@@ -19,7 +20,7 @@ TEMPLATE = "gw-template"
 class Process:
     """A running process, the head of a process group of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | Launched, name: str) -> None:
         assert process.stdout is not None
         assert process.stderr is not None
         self.name = name
@@ -55,6 +56,15 @@ class Process:
         )
         return cls(process, name or Path(command[0]).name)
 
+    @classmethod
+    async def launch(
+        cls, launcher: Launcher, arguments: Sequence[str | Path], env: Mapping[str, str], descriptors: int | None = None
+    ) -> Process:
+        """Start ``gateway`` with these arguments. :param env: all variables; the others are the launcher's"""
+        return cls(
+            await within(launcher.start([*map(str, arguments)], env, descriptors), "a gateway to be forked"), "gateway"
+        )
+
     @property
     def status(self) -> int | None:
         """Its exit status; None while it runs."""
@@ -82,6 +92,16 @@ class Process:
         """Wait for its end; its exit status, negative for a signal."""
         return await within(self._process.wait(), f"{self.name} to exit", seconds)
 
+    async def output(self, seconds: float = DEADLINE_SECONDS) -> tuple[int, str, str]:
+        """Wait for its end: exit status, stdout, stderr."""
+        try:
+            status = await self.exited(seconds)
+            await self.stdout.end()
+            await self.stderr.end()
+        finally:
+            await self.end()
+        return status, "\n".join(self.stdout.lines), "\n".join(self.stderr.lines)
+
     async def end(self, number: Signals = SIGTERM) -> None:
         """See it gone: politely, then not."""
         try:
@@ -99,7 +119,10 @@ class Process:
             finally:
                 self.stdout.stop()
                 self.stderr.stop()
-                self._process._transport.close()  # type: ignore[attr-defined]  # asyncio leaves its pipes open otherwise
+                if isinstance(self._process, Launched):
+                    self._process.close()
+                else:  # asyncio leaves its pipes open
+                    self._process._transport.close()  # type: ignore[attr-defined]  # there is no public way
 
 
 async def run(
@@ -109,14 +132,7 @@ async def run(
     seconds: float = 2 * DEADLINE_SECONDS,
 ) -> tuple[int, str, str]:
     """Run a command to its end: exit status, stdout, stderr."""
-    process = await Process.start(*command, env=env, cwd=cwd)
-    try:
-        status = await process.exited(seconds)
-        await process.stdout.end()
-        await process.stderr.end()
-    finally:
-        await process.end()
-    return status, "\n".join(process.stdout.lines), "\n".join(process.stderr.lines)
+    return await (await Process.start(*command, env=env, cwd=cwd)).output(seconds)
 
 
 def state(pid: int) -> str:

@@ -8,7 +8,7 @@ import socket
 import struct
 from dataclasses import dataclass, field
 
-from tests.support.deadline import DEADLINE_SECONDS, PAUSE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, eventually, within
 
 BUFFER_BYTES = 1024 * 1024
 KEY = "Uc9l9TMkWGbHFD2qnFHltg=="
@@ -238,10 +238,4 @@ async def refuses(address: str) -> bool:
 async def eventually_refuses(address: str) -> None:
     """A reload is told of as done when the supervisor has closed its sockets; workers follow at once."""
 
-    async def closing() -> None:
-        while True:
-            if await refuses(address):
-                return
-            await asyncio.sleep(PAUSE_SECONDS)
-
-    await within(closing(), f"nobody to listen at {address}")
+    await eventually(lambda: refuses(address), f"nobody to listen at {address}")

@@ -19,6 +19,7 @@ from gateway.protocol.tls.content import CLOSED
 from gateway.protocol.tls.records import Records
 from gateway.protocol.tls.state import ANSWER_DUE
 from tests.support.certificates import Files
+from tests.support.deadline import quiet_for, turn
 from tests.support.ports import free_port
 
 V12, V13 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
@@ -136,7 +137,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(data[at : at + 1])
             if at % 64 == 0:
                 await writer.drain()
-                await asyncio.sleep(0)
+                await turn()
     if writer.can_write_eof():
         writer.write_eof()
 
@@ -214,7 +215,7 @@ class OwnTls:
         link = OwnLink(reader, writer)
         self.links.append(link)
         try:
-            await asyncio.sleep(self._delay)
+            await quiet_for(self._delay)
             await link.shake_hands(Handshake(self._key_log, choose=lambda name: self._context), self._stops_after)
             received = b""
             while True:
@@ -310,7 +311,7 @@ class OwnLink:
         end = len(data) if cut is None else len(data) - len(records[-1]) + cut
         self.writer.write(data[:end])
         if cut is not None:
-            await asyncio.sleep(0.1)  # the first part is read on its own
+            await quiet_for(0.1)  # the first part is read on its own
             self.writer.write(data[end:])
 
     def update_key(self) -> None:

@@ -9,7 +9,7 @@ import struct
 import time
 from typing import Final
 
-from tests.support.deadline import DEADLINE_SECONDS, within
+from tests.support.deadline import DEADLINE_SECONDS, turn, within
 
 BYTE_SECONDS: Final = 0.0001
 """Pause between two bytes that are sent one by one, so that most are received one by one."""
@@ -116,7 +116,7 @@ async def _pause() -> None:
     """Wait for ``BYTE_SECONDS``, which asyncio would round up to a millisecond."""
     end = time.monotonic() + BYTE_SECONDS
     while True:
-        await asyncio.sleep(0)
+        await turn()
         if time.monotonic() >= end:
             return
 

@@ -21,6 +21,7 @@ import pytest
 from gateway.tunnels.relay.owner import Nobody
 from gateway.tunnels.relay.poller import RECEIVE_BYTES, Poller
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, NEVER
+from tests.support.deadline import turn
 from tests.support.frames import TEXT
 
 from .harness import DESCRIPTORS, Rig
@@ -190,7 +191,7 @@ def test_under_asyncio(rig: Rig) -> None:
             writer.write(b"%03d" % n)
             tunnel.peer(n % 2).send(HELLO if n % 2 == CLIENT else frame(TEXT, b"hello"))
             assert await reader.readexactly(3) == b"%03d" % n
-        await asyncio.sleep(0)
+        await turn()
         assert tunnel.backend.has(HELLO * 50)
         assert tunnel.client.has(frame(TEXT, b"hello") * 50)
         ended = asyncio.Event()

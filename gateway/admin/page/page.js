@@ -2,6 +2,7 @@
 
 import { startConsole } from "./console.js";
 import { byId, bytes, count, duration, element, interval, keyed, plural, roundTrip, setText, visible } from "./dom.js";
+import { goal, routeRules, upstreamRules } from "./rules.js";
 
 const EVERY_MS = 1000;
 const PATIENCE_MS = 5000;
@@ -132,9 +133,12 @@ function showTiles(status) {
 
 function showRoutes(status) {
   keyed(byId("routes"), status.routes, (route) => route.name, makeRoute, (item, route) => {
-    setText(item.querySelector(".item-head .note"), `to ${route.upstream}`);
+    setText(item.querySelector(".item-head .note"), goal(route));
     setText(item.querySelector(".item-head .count"), plural(route.tunnels, "tunnel"));
     setText(item.querySelector(".pings"), ["client", "backend"].map((side) => pinged(side, route.keepalive[side])).join("; "));
+    const rules = routeRules(route);
+    setText(item.querySelector(".rules"), rules);
+    item.querySelector(".rules").hidden = !rules;
     item.querySelector(".bars").hidden = route.tunnels === 0;
     item.querySelector(".none").hidden = route.tunnels > 0;
     const most = Math.max(...route.idle.map((bucket) => bucket.tunnels), 1);
@@ -168,7 +172,7 @@ function makeRoute(route) {
     longest = bound;
     bars.append(slot);
   }
-  return element("div", "item", null, head, element("p", "note pings"), bars, element("p", "note none", "No tunnel is open on this route."));
+  return element("div", "item", null, head, element("p", "note rules"), element("p", "note pings"), bars, element("p", "note none", "No tunnel is open on this route."));
 }
 
 function pinged(side, { interval_seconds: pingAfter, learned_cutoff_seconds: cutoff }) {
@@ -188,7 +192,10 @@ function showUpstreams(status) {
   }
   const past = new Map(history.backends.map((backend) => [`${backend.upstream} ${backend.address}`, backend.tunnels]));
   keyed(byId("upstreams"), status.upstreams, (upstream) => upstream.name, makeUpstream, (item, upstream) => {
-    setText(item.querySelector(".item-head .note"), upstream.balance.replace("_", " "));
+    setText(item.querySelector(".rules"), upstreamRules(upstream));
+    const problem = upstream.discovery?.error ?? "";
+    setText(item.querySelector(".error"), problem && `Backends cannot be found: ${visible(problem)}. The last answer stays in use.`);
+    item.querySelector(".error").hidden = !problem;
     setText(item.querySelector(".item-head .count"), plural(upstream.backends.reduce((sum, backend) => sum + backend.tunnels, 0), "tunnel"));
     keyed(item.querySelector("tbody"), upstream.backends, (backend) => backend.address, makeBackend, (row, backend) => {
       const [, state, weight, chart, tunnels] = row.children;
@@ -205,10 +212,10 @@ function showUpstreams(status) {
 }
 
 function makeUpstream(upstream) {
-  const head = element("div", "item-head", null, element("h3", "", upstream.name), element("span", "note"), element("span", "count"));
+  const head = element("div", "item-head", null, element("h3", "", upstream.name), element("span", "count"));
   const titles = element("tr", "", null, element("th", "", "Backend"), element("th", "", "State"), element("th", "number", "Weight"), element("th", "", "Last hour"), element("th", "number", "Tunnels"));
   const table = element("table", "upstream-table", null, element("thead", "", null, titles), element("tbody"));
-  return element("div", "item", null, head, table);
+  return element("div", "item", null, head, element("p", "note rules"), element("p", "error"), table);
 }
 
 function makeBackend(backend) {

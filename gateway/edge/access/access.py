@@ -59,7 +59,9 @@ class Access:
         :raises Refused: a rule does not
         """
         if self._addresses is not None:
-            address = self._trust.address_behind(request.peer, request.client)
+            # Behind a PROXY header without an address, the address is the proxy's.
+            is_known = request.peer.is_known
+            address = self._trust.address_behind(request.peer, request.client) if is_known else None
             if not self._addresses.allows(address):
                 raise Refused(403, "this address is not allowed here", "forbidden", request.route)
         if self._origins is not None:

@@ -21,6 +21,8 @@ from gateway.config.urls import address_of
 from gateway.observe.seldom import Seldom
 
 if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+
     from gateway.config import settings
     from gateway.config.address import Address
     from gateway.edge.access.asked import TextField
@@ -201,11 +203,22 @@ class AuthServer:
                 skip_auto_headers=_NO_AUTO_FIELDS,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None),
+                request_class=_Request,
                 trace_configs=[_Way.tracing()],
                 max_line_size=MAX_FIELD_BYTES,
                 max_field_size=MAX_FIELD_BYTES,
             )
         return session
+
+
+class _Request(aiohttp.ClientRequest):
+    """A sub-request."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """Send it, unless something has come on the connection already: that would be taken for its answer."""
+        if conn.protocol is not None and conn.protocol.should_close:
+            raise aiohttp.ServerDisconnectedError("it has sent something that was not asked for")
+        return await super().send(conn)
 
 
 class _Way:

@@ -21,6 +21,12 @@ _BEARER = re.compile(rb"(?i:bearer)(?:[ \t]+(.*))?\Z", re.DOTALL)
 _SEPARATOR = re.compile(rb"([&;])")
 """Some servers split a query at semicolons, too."""
 
+_WITHIN_PAIR = re.compile(rb"[, \t]+")
+"""Where some servers split cookies, too: commas as in RFC 2965, spaces as Python's ``http.cookies``."""
+
+_UNDERSCORES = bytes.maketrans(b". [", b"___")
+"""What PHP makes of names."""
+
 
 class Found(NamedTuple):
     """What was found in a request."""
@@ -70,14 +76,17 @@ class Places:
     def find(self, head: RequestHead, target: bytes) -> Found:
         """Find a request's token. :raises BadToken: one place has several"""
         token = b""
-        for place in self._places:
+        places = iter(self._places)
+        for place in places:
             token = place.find(head, target)
             if token:
                 break
-        if not self._emptied:
+        # A backend may look elsewhere first, and would find there what nobody has checked.
+        unchecked = [place for place in places if _has_another(place, head, target, token)]
+        if not self._emptied and not unchecked:
             return Found(token)
         edits = Edits(target)
-        for place in self._emptied:
+        for place in dict.fromkeys(self._emptied + unchecked):
             place.take_out(head, edits)
         changed = None if edits.target is target else edits.target
         return Found(token, changed, edits.replaced or _NOTHING, edits.marker)
@@ -106,28 +115,29 @@ class InCookie:
     """A cookie's value (RFC 6265 section 5.4)."""
 
     def __init__(self, name: bytes) -> None:
-        self._name = _folded(name)
+        self._name = _plain(name)
 
     def find(self, head: RequestHead, target: bytes) -> bytes:
         """As :meth:`Place.find`."""
         if b"cookie" not in head.first:
             return b""
-        values = {
-            pair.partition(b"=")[2].strip(b" \t").removeprefix(b'"').removesuffix(b'"')
-            for pair in self._pairs(head)
-            if self._is_token(pair)
-        }
-        return _only(values, "cookie")
+        return _only({copy for pair in self._pairs(head) for copy in self._copies(pair)}, "cookie")
 
     def take_out(self, head: RequestHead, edits: Edits) -> None:
         """As :meth:`Place.take_out`."""
-        if b"cookie" in head.first and any(self._is_token(pair) for pair in self._pairs(head)):
-            rest = [pair for pair in self._pairs(edits.replaced.get(b"cookie", head)) if not self._is_token(pair)]
+        if b"cookie" in head.first and any(map(self._copies, self._pairs(head))):
+            rest = [pair for pair in self._pairs(edits.replaced.get(b"cookie", head)) if not self._copies(pair)]
             edits.replaced[b"cookie"] = b"; ".join(rest)
 
-    def _is_token(self, pair: bytes) -> bool:
-        name, equals, _ = pair.partition(b"=")
-        return bool(equals) and _folded(name) == self._name
+    def _copies(self, pair: bytes) -> list[bytes]:
+        """Values of the token in a pair, and in what some servers read as pairs of their own."""
+        pieces = [pair, *_WITHIN_PAIR.split(pair)] if _WITHIN_PAIR.search(pair) else [pair]
+        copies = []
+        for piece in pieces:
+            name, equals, value = piece.partition(b"=")
+            if equals and self._name in _readings(name):
+                copies.append(value.strip(b" \t").removeprefix(b'"').removesuffix(b'"'))
+        return copies
 
     @staticmethod
     def _pairs(cookies: RequestHead | bytes) -> Iterator[bytes]:
@@ -142,7 +152,7 @@ class InQuery:
     """A parameter of the query (RFC 6750 section 2.3)."""
 
     def __init__(self, name: bytes) -> None:
-        self._name = _folded(name)
+        self._name = _plain(name)
 
     def find(self, head: RequestHead, target: bytes) -> bytes:
         """As :meth:`Place.find`."""
@@ -169,7 +179,7 @@ class InQuery:
         return [part for part in _SEPARATOR.split(query)[::2] if self._is_token(part)]
 
     def _is_token(self, part: bytes) -> bool:
-        return _folded(part.partition(b"=")[0]) == self._name
+        return self._name in _readings(part.partition(b"=")[0])
 
 
 class InSubprotocols:
@@ -233,6 +243,20 @@ def _unquoted(text: bytes) -> bytes:
     return unquote_to_bytes(text.replace(b"+", b" "))
 
 
-def _folded(name: bytes) -> bytes:
-    """What any reader could take a name for: servers differ on case, encoding, spaces and brackets."""
-    return _unquoted(name).lower().partition(b"[")[0].strip()
+def _readings(name: bytes) -> tuple[bytes, bytes]:
+    """What readers could take a name for. They differ on case, encoding, spaces, and on brackets: ``a[b`` is ``a[b``,
+    ``a`` or ``a_b``."""
+    name = _unquoted(name).strip().partition(b"\0")[0]
+    return _plain(name), _plain(name.partition(b"[")[0])
+
+
+def _plain(name: bytes) -> bytes:
+    return name.lower().strip().translate(_UNDERSCORES)
+
+
+def _has_another(place: Place, head: RequestHead, target: bytes, token: bytes) -> bool:
+    """Whether a place has a token that differs from one."""
+    try:
+        return place.find(head, target) not in (b"", token)
+    except BadToken:
+        return True

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import os
 import ssl
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gateway.edge.tls.openssl import library, pointer_of
 from gateway.edge.tls.secrets import KeyLog
+
+if TYPE_CHECKING:
+    from gateway.config.address import Address
+    from gateway.config.settings import UpstreamTls
 
 Version = Literal["1.2", "1.3"]
 TLS12_SUITES = (
@@ -46,6 +50,34 @@ def client_context(key_log: KeyLog, min_version: Version = "1.2") -> ssl.SSLCont
     :raises OSError: as :func:`server_context`
     """
     return _context(ssl.PROTOCOL_TLS_CLIENT, key_log, min_version)
+
+
+def trust(context: ssl.SSLContext, settings: UpstreamTls) -> None:
+    """Have a context trust what the backends of an upstream may show, and show them what they ask for.
+
+    :raises ssl.SSLError: a certificate or key cannot be used
+    """
+    # Any certificate of `ca` is trusted, whether it is a root or not: a self-signed one, an intermediate one.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    if not settings.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif settings.ca is not None:
+        context.load_verify_locations(cadata=settings.ca)
+    else:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if settings.cert is not None:
+        load_pair(context, settings.cert, settings.key or settings.cert)
+
+
+def name_in_certificate(settings: UpstreamTls, address: Address) -> str | None:
+    """The name or IP address that the certificate of a backend must have; None for a unix socket without one.
+
+    :param address: of the backend, as it is configured
+    """
+    if settings.server_name is not None:
+        return settings.server_name
+    return None if address.host is None else address.host.partition("%")[0]
 
 
 def load_pair(context: ssl.SSLContext, chain: str, key: str) -> None:

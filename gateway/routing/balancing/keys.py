@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from gateway.protocol.heads import RequestHead
@@ -27,16 +27,18 @@ def key_of(hash_on: str) -> KeyOf | None:
 
 def cookie(name: bytes, head: RequestHead, target: bytes = b"") -> bytes:
     """The first cookie of a name (RFC 6265 section 5.4); empty if there is none."""
-    if b"cookie" not in head.first:
-        return b""
+    return next(cookies(name, head), b"") if b"cookie" in head.first else b""
+
+
+def cookies(name: bytes, head: RequestHead) -> Iterator[bytes]:
+    """Yield all cookies of a name: there is one for each path and domain for which it was set."""
     for value in head.values(b"cookie"):
         if name not in value:
             continue
         for pair in value.split(b";"):
             found, equals, content = pair.strip(b" \t").partition(b"=")
             if equals and found.rstrip(b" \t") == name:
-                return content.strip(b" \t")
-    return b""
+                yield content.strip(b" \t")
 
 
 def _path(head: RequestHead, target: bytes) -> bytes:

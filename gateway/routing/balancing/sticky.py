@@ -13,10 +13,12 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
+from gateway.routing.balancing.keys import cookies
 from gateway.routing.balancing.target import Target
 
 if TYPE_CHECKING:
     from gateway.config.settings import Sticky as StickySettings
+    from gateway.protocol.heads import RequestHead
 
 ID_BYTES, EXPIRY_BYTES, MAC_BYTES = 8, 4, 12
 VALUE_LENGTH = 32
@@ -56,6 +58,21 @@ class Sticky:
         self._candidates: frozenset[Target] = frozenset()
         self._verified: dict[bytes, tuple[Target, int]] = {}
         self._lasting = {target: self._value(found, 0) for target, found in self._ids.items()}
+
+    def cookie_of(self, head: RequestHead, target: bytes = b"") -> bytes:
+        """The value of a request's cookie: the first that is right. If none is, any; empty if there is none.
+
+        A page or another server of the same site may have set one of the same name for a narrower path, which browsers
+        send first.
+        """
+        if b"cookie" not in head.first:
+            return b""
+        found = b""
+        for value in cookies(self.cookie, head):
+            if self._read(value) is not None:
+                return value
+            found = found or value
+        return found
 
     def use(self, candidates: Sequence[Target]) -> None:
         """As :meth:`gateway.routing.balancing.policy.Policy.use`."""

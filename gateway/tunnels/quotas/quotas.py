@@ -169,7 +169,7 @@ class Share:
         # Read through the descriptor: reading a page through the mapping allocates it.
         entries = self._quotas.places.entries
         column = os.pread(self._quotas.fd, entries * COUNT_BYTES, self._column * COUNT_BYTES)
-        if not column.strip(b"\0"):
+        if column == bytes(len(column)):  # as usual; finding that out byte by byte takes 100 times as long
             return {}
         return {entry: count for entry, count in enumerate(memoryview(column).cast("I").tolist()) if count}
 

@@ -139,6 +139,16 @@ def test_subprotocols(values, expected, left, marker):
         ([COOKIE], cookies(b"token=a; TOKEN=b"), b"/"),
         ([COOKIE], cookies(b"token=a; tok%65n=b"), b"/"),
         ([COOKIE], cookies(b"token=a; token="), b"/"),
+        ([COOKIE], cookies(b"token=a; x=1 token=b"), b"/"),
+        ([COOKIE], cookies(b"token=a; x=1,token=b"), b"/"),
+        ([COOKIE], cookies(b"token=a token=b"), b"/"),
+        ([COOKIE], cookies(b"token=a b"), b"/"),
+        ([("cookie", "a_token")], cookies(b"a_token=a; A.Token=b"), b"/"),
+        ([("query", "a_token")], [], b"/?a_token=a&a.token=b"),
+        ([("query", "a_token")], [], b"/?a_token=a&a+token=b"),
+        ([("query", "a_token")], [], b"/?a_token=a&a[token=b"),
+        ([("query", "a.token")], [], b"/?a.token=a&a_token[x]=b"),
+        ([QUERY], [], b"/?token=a&token%00x=b"),
         ([QUERY], [], b"/?token=a&token=b"),
         ([QUERY], [], b"/?token=a&tok%65n=b"),
         ([QUERY], [], b"/?token=a&x=1;token=b"),
@@ -214,8 +224,29 @@ def test_two_names_in_one_place():
 
 
 def test_a_request_keeps_its_token_unless_told():
-    jar = cookies(b"a=1; token=c")
-    assert found(*jar, sources=(COOKIE, QUERY), target=b"/?token=q") == (b"c", None, {}, b"")
+    fields = cookies(b"a=1; token=c") + authorization(b"Basic YTpi")
+    assert found(*fields, sources=(COOKIE, HEADER, QUERY), target=b"/?token=c&x") == (b"c", None, {}, b"")
+
+
+def test_a_backend_gets_no_token_that_was_not_checked():
+    """It may look for one elsewhere first."""
+    fields = authorization(b"Bearer h") + cookies(b"a=1; token=c") + offered(b"bearer, s, chat")
+    place = found(*fields, sources=(HEADER, COOKIE, QUERY, SUBPROTOCOL), target=b"/?token=q&token=h&x")
+    assert (place.token, place.target) == (b"h", b"/?x")
+    assert place.replaced == {b"cookie": b"a=1", b"sec-websocket-protocol": b"chat"}
+    assert found(*fields, sources=(COOKIE, HEADER)).replaced == {b"authorization": b""}
+
+
+@pytest.mark.parametrize(
+    ("values", "left"),
+    [
+        ([b"x=1, token=c; y=2"], b"y=2"),
+        ([b"y=2; x=1 token=c"], b"y=2"),
+        ([b"y=2; a.token=1; token=c"], b"y=2; a.token=1"),
+    ],
+)
+def test_cookies_without_any_reading_of_the_token(values, left):
+    assert found(*cookies(*values), sources=(COOKIE,), remove=True).replaced == {b"cookie": left}
 
 
 def test_what_the_method_makes_of_it():

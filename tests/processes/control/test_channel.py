@@ -37,6 +37,7 @@ from gateway.processes.control.messages import (
 )
 from gateway.processes.control.wire import Unknown, pack, unpack
 from gateway.routing.registry import Registry
+from tests.support.deadline import turn
 
 from ...routing.tables import config_of
 
@@ -130,7 +131,7 @@ async def test_a_message_in_pieces(pair):
     for at in range(len(data)):
         assert not receiving.done()
         theirs.send(data[at : at + 1])
-        await asyncio.sleep(0)
+        await turn()
     assert await receiving == Failed(1, "why")
 
 
@@ -146,12 +147,12 @@ async def test_the_other_process_is_gone(pair, before):
 async def test_the_other_process_died_with_something_unread(pair):
     channel, theirs = pair
     channel.send(Stop())
-    await asyncio.sleep(0)
+    await turn()
     theirs.close()
     assert await received(channel) is None
     for _ in range(3):
         channel.send(Configured(1))
-        await asyncio.sleep(0)
+        await turn()
 
 
 async def test_what_was_sent_is_delivered_before_the_end(pair):
@@ -268,7 +269,7 @@ async def test_sockets_that_never_arrive_are_closed(pair):
     other = await both(theirs)
     await received(other)
     await other.close()
-    await asyncio.sleep(0)
+    await turn()
     channel.send(Stop())
     assert await received(channel) is None
     os.close(fd)
@@ -344,8 +345,8 @@ async def test_what_was_read_goes_along(cut):
         body = pack(Failed(2, "x" * 100))
         data = _HEAD.pack(len(body), False) + body
         theirs.sendall(data[:cut])
-        while not got or (cut and not channel._received):  # noqa: ASYNC110  # nothing tells
-            await asyncio.sleep(0)
+        while not got or (cut and not channel._received):  # nothing tells
+            await turn()
         carried = await channel.suspend()
         assert got == [Configured(1)]
         assert carried == data[:cut]
@@ -381,7 +382,7 @@ async def test_suspending_waits_until_all_is_sent(pair):
     channel, theirs = pair
     channel.send(Configure(6, large_config(), Registry(9, 9)))
     suspended = asyncio.create_task(channel.suspend())
-    await asyncio.sleep(0)
+    await turn()
     assert not suspended.done()
     other = await both(theirs)
     assert isinstance(await received(other), Configure)

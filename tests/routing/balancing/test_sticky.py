@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gateway.config.settings import Sticky as StickySettings
 from gateway.routing.balancing.sticky import Sticky
 
+from ...protocol.heads import request_head
 from ..tables import routes_of
 from .backends import targets
 
@@ -47,6 +48,21 @@ def test_a_client_comes_back_to_its_backend():
 
 def test_without_a_cookie_it_has_no_answer():
     assert [sticky().pick(key) for key in (None, b"", "")] == [None, None, None]
+
+
+def test_a_cookie_of_the_same_name_that_is_not_ours_hides_nothing():
+    """It was set for a narrower path, so that browsers send it first; or it comes in a field of its own."""
+    made = sticky()
+    ours = value_for(made, C)
+    for fields in (
+        [b"Cookie: gateway_backend=no; gateway_backend=%b" % ours],
+        [b"Cookie: gateway_backend=%b; gateway_backend=%b" % (b"A" * 32, ours)],
+        [b"Cookie: a=b; gateway_backend=", b"Cookie: gateway_backend=%b; c=d" % ours],
+        [b"Cookie: gateway_backend=%b; gateway_backend=no" % ours],
+    ):
+        assert made.cookie_of(request_head(b"GET / HTTP/1.1", b"Host: x", *fields)) == ours
+    for fields, first in (([], b""), ([b"Cookie: gateway_backend=no; gateway_backend=nor"], b"no")):
+        assert made.cookie_of(request_head(b"GET / HTTP/1.1", b"Host: x", *fields)) == first
 
 
 def test_attributes():
