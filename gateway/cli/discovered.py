@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from gateway.config.errors import BadValue
 from gateway.config.targets import read_targets
 from gateway.processes.asking import ask
-from gateway.processes.sources import NotFound, Source, sources_of
+from gateway.processes.sources import Before, NotFound, Source, sources_of
 
 if TYPE_CHECKING:
     from gateway.config import Config
@@ -50,8 +50,8 @@ async def _find(source: Source) -> tuple[Backend, ...]:
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             if source.kind == "file":
-                return await asyncio.to_thread(read_targets, source.name)
-            return (await ask(source, incomplete=True)).backends
+                return (await asyncio.to_thread(read_targets, source.name)).backends
+            return (await ask(source, Before())).backends
     except BadValue as error:
         raise NotFound(str(error)) from None
     except TimeoutError:
