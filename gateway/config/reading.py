@@ -1,7 +1,8 @@
 """Reads a configuration in a process of its own: ``python -m gateway.config.reading FILE``.
 
-What reads and validates needs more memory than the supervisor itself, and only for a moment. The result comes back
-through a pipe, by pickle. The receiver has stand-ins for pydantic (``unvalidated.py``).
+What reads and validates needs a third of the supervisor's memory, and only for a moment. The result comes back through
+a pipe, by pickle. The receiver has stand-ins for pydantic (``unvalidated.py``). A process that has imported pydantic
+reads the file itself: nothing would be gained.
 """
 
 from __future__ import annotations
@@ -42,12 +43,15 @@ class Reading:
             ``/dev/fd/63``
         :raises OSError: the system has no room for a process
         """
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gateway.config.reading", path],
-            stdin=None if at_start else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            close_fds=not at_start,
-        )
+        self._path = path
+        self._process: subprocess.Popen[bytes] | None = None
+        if "pydantic" not in sys.modules:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "gateway.config.reading", path],
+                stdin=None if at_start else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                close_fds=not at_start,
+            )
 
     def result(self) -> Read:
         """Wait until the file has been read.
@@ -55,6 +59,8 @@ class Reading:
         :raises ConfigError: as :func:`gateway.config.load`
         :raises ValueError: the process that was to read it has failed
         """
+        if self._process is None:
+            return _read(self._path)
         output, _ = self._process.communicate()
         status = self._process.returncode
         if status:
@@ -68,7 +74,7 @@ class Reading:
 
 
 def read(path: str) -> Config:
-    """Read a file, as :func:`gateway.config.load` does, but in another process.
+    """Read a file, as :func:`gateway.config.load` does, but in another process where this one has no pydantic.
 
     :raises ConfigError: as there
     :raises ValueError: the system has no room for that process, or it has failed
@@ -77,6 +83,14 @@ def read(path: str) -> Config:
         return Reading(path).result().config
     except OSError as error:
         raise ValueError(f"the configuration was not read: no process can be started for it: {error}") from None
+
+
+def _read(path: str) -> Read:
+    from gateway.config.loader import load_with_doubts
+    from gateway.config.schema import KeepaliveSide, Share, Sticky
+
+    config, doubts = load_with_doubts(path)
+    return Read(config, [str(doubt) for doubt in doubts], [KeepaliveSide(), Share(name=""), Sticky()])
 
 
 def main() -> None:
@@ -90,13 +104,9 @@ def main() -> None:
     os.dup2(2, 1)  # nothing else gets in between
     status = 1
     try:
-        from gateway.config.loader import load_with_doubts
-        from gateway.config.schema import KeepaliveSide, Share, Sticky
-
         result: Read | ConfigError
         try:
-            config, doubts = load_with_doubts(sys.argv[1])
-            result = Read(config, [str(doubt) for doubt in doubts], [KeepaliveSide(), Share(name=""), Sticky()])
+            result = _read(sys.argv[1])
         except ConfigError as error:
             result = error
         with open(output, "wb") as file:

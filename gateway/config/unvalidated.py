@@ -60,16 +60,15 @@ def import_sections() -> None:
 
     Nothing else sees them: what imports pydantic later gets pydantic.
     """
-    names = ("pydantic", "pydantic_core")
     if "pydantic" in sys.modules:
         return
-    for name in names:
+    for name in _MODULES:
         module = sys.modules[name] = ModuleType(name)
         module.__dict__.update(_NAMES)
     try:
         import gateway.config.schema  # noqa: F401  # it imports all of them
     finally:
-        for name in names:
+        for name in _MODULES:
             del sys.modules[name]
 
 
@@ -95,24 +94,12 @@ class _NeverRaised(Exception):
     pass
 
 
+_MODULES = ("pydantic", "pydantic.json_schema", "pydantic_core")
 _NAMES: dict[str, Any] = {
     "BaseModel": _BaseModel,
     "ConfigDict": dict,
     "Field": _field,
     "ValidationError": _NeverRaised,
     "model_validator": _decorator,
-    **dict.fromkeys(
-        (
-            "AfterValidator",
-            "BeforeValidator",
-            "ErrorDetails",
-            "InitErrorDetails",
-            "ModelWrapValidatorHandler",
-            "PlainValidator",
-            "Strict",
-            "ValidationInfo",
-            "WithJsonSchema",
-        ),
-        _Anything,
-    ),
+    "__getattr__": lambda name: _Anything,
 }

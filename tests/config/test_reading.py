@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from gateway.config import ConfigError, load
+from gateway.config import ConfigError, load, reading
 from gateway.config.certificates import Certificates
 from gateway.config.credentials import Credentials
 from gateway.config.reading import Reading, read
@@ -30,7 +31,6 @@ routes:
     upstream: a
     timeouts: {handshake: 3s}
     keepalive: {client: off, backend: {ping_after: 20s}}
-    deny_from: [10.0.0.0/8]
   - {name: gone, match: {path: /gone}, redirect: {to: "https://{host}{uri}"}}
   - {name: rest, match: {path: /}, upstream: b}
 """
@@ -60,6 +60,12 @@ assert not {"pydantic", "pydantic_core", "yaml"} & set(sys.modules), "it has wha
 
 
 @pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process has pydantic, but does not know."""
+    monkeypatch.setattr(reading, "sys", SimpleNamespace(executable=sys.executable, modules={}))
+
+
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     file = tmp_path / "gateway.yaml"
     file.write_text(RICH)
@@ -77,6 +83,7 @@ def test_a_process_without_pydantic_gets_the_same(file: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_mistakes_are_reported_as_they_are_elsewhere(file: Path) -> None:
     file.write_text(RICH.replace("weight: 9", "weight: nine").replace("/gone}", "/gone, x: 1}"))
     with pytest.raises(ConfigError) as here:
@@ -87,17 +94,21 @@ def test_mistakes_are_reported_as_they_are_elsewhere(file: Path) -> None:
     assert len(here.value.problems) == 2
 
 
-def test_doubts(file: Path) -> None:
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+def test_doubts(file: Path, where: str, request: pytest.FixtureRequest) -> None:
+    if where == "elsewhere":
+        request.getfixturevalue("elsewhere")
     file.write_text(RICH.replace("path: /own", "path: /shared"))
     found = Reading(str(file)).result()
     assert found.config == load(file)
     assert any(f"{file}:" in doubt for doubt in found.doubts)
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_a_process_that_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(reading.sys, "executable", "/bin/false")
     with pytest.raises(ValueError, match="was not read: the process that was to do it exited with status 1"):
         read(str(file))
-    monkeypatch.setattr(sys, "executable", "/nothing/here")
+    monkeypatch.setattr(reading.sys, "executable", "/nothing/here")
     with pytest.raises(ValueError, match=r"was not read: no process can be started for it: .*No such file"):
         read(str(file))

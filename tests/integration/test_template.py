@@ -59,7 +59,7 @@ async def successor_of(gateway: Gateway, worker: int) -> int:
 
 async def test_processes_inherit_no_descriptors(start_gateway: StartGateway, backends: Backends) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)}, fresh=True)
     supervisor, template = gateway.process.pid, await template_in(gateway)
     (control,) = links(template)
     assert control.startswith("socket:")
@@ -79,7 +79,7 @@ async def test_processes_inherit_no_descriptors(start_gateway: StartGateway, bac
 
 async def test_processes_are_told_apart(start_gateway: StartGateway, backends: Backends) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway({"workers": 2, **to_one(echo.address)})
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)}, fresh=True)
     assert command_line(await template_in(gateway)) == "gateway: template of workers"
     for slot, pid in enumerate(await gateway.worker_pids()):
         assert name_of(pid) == f"gw-worker-{slot}"
@@ -139,7 +139,7 @@ async def test_the_template_dies_or_hangs(
 
 async def test_the_template_ends_with_the_supervisor(start_gateway: StartGateway, backends: Backends) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway(to_one(echo.address))
+    gateway = await start_gateway(to_one(echo.address), fresh=True)
     template = await template_in(gateway)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR2, signal.SIGABRT):
         os.kill(template, number)  # as a terminal or a service manager does, to all processes
