@@ -30,10 +30,14 @@ def run(path: str, inherit: int | None, trial: bool) -> None:
     """Run until a signal ends it: TERM drains first, INT and QUIT exit at once. HUP reloads the configuration, USR1
     reopens the logs, USR2 upgrades the program."""
     reading = Reading(path, at_start=True)
-    template = None if trial else fork_template()
-    with without_collections():
-        import_sections()
-        with parts_of("aiohttp"):  # without its client
-            import gateway.admin.server  # noqa: F401  # the supervisor runs it
-        from gateway.cli.running import run_gateway
+    try:
+        template = None if trial else fork_template()
+        with without_collections():
+            import_sections()
+            with parts_of("aiohttp"):  # without its client
+                import gateway.admin.server  # noqa: F401  # the supervisor runs it
+            from gateway.cli.running import run_gateway
+    except BaseException:
+        reading.close()
+        raise
     run_gateway(path, reading, inherit, trial, template)

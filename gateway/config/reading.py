@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gateway.config import unvalidated
 from gateway.config.errors import ConfigError
+from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from gateway.config.schema import Config
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 class Read(NamedTuple):
     """A configuration that was read."""
 
+    version: str
+    """of the program that read it, which may have been installed since this one was started"""
     config: Config
     doubts: list[str]
     """warnings about it"""
@@ -57,20 +60,33 @@ class Reading:
         """Wait until the file has been read.
 
         :raises ConfigError: as :func:`gateway.config.load`
-        :raises ValueError: the process that was to read it has failed
+        :raises ValueError: the process that was to read it has failed, or is of another version than this one
         """
         if self._process is None:
             return _read(self._path)
         output, _ = self._process.communicate()
         status = self._process.returncode
-        if status:
+        result: Read | ConfigError
+        try:
+            result = pickle.loads(output)
+        except Exception:
             how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-            raise ValueError(f"the configuration was not read: the process that was to do it {how}")
-        result: Read | ConfigError = pickle.loads(output)
+            raise ValueError(f"the configuration was not read: the process that was to do it {how}") from None
         if isinstance(result, ConfigError):
             raise result
+        if result.version != VERSION:
+            raise ValueError(
+                f"version {result.version} is installed, and {VERSION} is running: upgrade the gateway instead of"
+                " reloading it"
+            )
         unvalidated.defaults.update((type(section), section) for section in result.made_later)
         return result
+
+    def close(self) -> None:
+        """End it, if the result is not wanted any more."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def read(path: str) -> Config:
@@ -90,7 +106,7 @@ def _read(path: str) -> Read:
     from gateway.config.schema import KeepaliveSide, Share, Sticky
 
     config, doubts = load_with_doubts(path)
-    return Read(config, [str(doubt) for doubt in doubts], [KeepaliveSide(), Share(name=""), Sticky()])
+    return Read(VERSION, config, [str(doubt) for doubt in doubts], [KeepaliveSide(), Share(name=""), Sticky()])
 
 
 def main() -> None:

@@ -100,6 +100,7 @@ async def try_out(inheritance: Inheritance) -> None:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=output,
+                process_group=0,
             )
         except OSError as error:
             raise NotUpgraded(f"cannot start a trial run of the new program: {error}") from None
@@ -111,7 +112,7 @@ async def try_out(inheritance: Inheritance) -> None:
             done, _ = await asyncio.wait((exiting,), timeout=TRY_SECONDS)
         finally:
             if not exiting.done():
-                child.kill()
+                os.killpg(child.pid, signal.SIGKILL)  # with the process that reads the configuration for it
         status = await exiting
         if not done:
             raise NotUpgraded(f"the new program did not start within {TRY_SECONDS:.0f} s")

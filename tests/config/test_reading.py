@@ -112,3 +112,10 @@ def test_a_process_that_fails(file: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(reading.sys, "executable", "/nothing/here")
     with pytest.raises(ValueError, match=r"was not read: no process can be started for it: .*No such file"):
         read(str(file))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_another_version_is_installed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "VERSION", "0.0.0")
+    with pytest.raises(ValueError, match=r"version .* is installed, and 0\.0\.0 is running: upgrade the gateway"):
+        read(str(file))

@@ -52,7 +52,7 @@ def miss_a_module(program: Path, gateway: Gateway) -> str:
 
 
 def hang_at_start(program: Path, gateway: Gateway) -> str:
-    for file in (program / "processes" / "upgrade.py", program / "cli" / "run.py"):
+    for file in (program / "processes" / "upgrade.py", program / "cli" / "running.py"):
         text = file.read_text()
         rewrite(file, text.replace("import sys\n", "import sys\nimport time\n\ntime.sleep(3600)\n", 1))
     return "did not start within"
