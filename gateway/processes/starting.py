@@ -97,6 +97,11 @@ class Starter:
             self._give_up(child)
             child.wait()
 
+    async def renew(self) -> None:
+        """Start later workers from another template, which is a fresh interpreter: those of this one do not boot."""
+        async with self._asking:
+            self.stop()
+
     async def close(self) -> None:
         """End the template, and wait until it has exited."""
         self._closed = True

@@ -361,6 +361,14 @@ class Workers:
 
         :param takes_over: it must not accept connections yet: the worker that it replaces still does
         """
+        if await self._boot(worker, takes_over):
+            worker.ready = time.monotonic()
+            return True
+        if not self.stopping:
+            await self.starter.renew()  # the fault may be the template's, or mended in what is installed now
+        return False
+
+    async def _boot(self, worker: WorkerProcess, takes_over: bool) -> bool:
         self.receive_from(worker)
         worker.listen(self._listeners.sockets)
         worker.channel.send(self.names)
@@ -375,7 +383,6 @@ class Workers:
             log.error("worker %d did not start: %s", worker.slot, reason)
             worker.process.kill()
             return False
-        worker.ready = time.monotonic()
         return True
 
     async def _configure(self, worker: WorkerProcess, takes_over: bool = False) -> str | None:
