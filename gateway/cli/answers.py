@@ -13,7 +13,7 @@ from urllib.parse import urlencode, urlsplit
 
 import click
 
-from gateway.cli.options import load_admin_or_exit
+from gateway.cli.loading import load_admin_or_exit
 from gateway.cli.output import visible
 
 TOKEN_VARIABLE = "GATEWAY_ADMIN_TOKEN"

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.options import config_option, load_or_exit
+from gateway.cli.loading import load_or_exit
+from gateway.cli.options import config_option
 from gateway.cli.output import visible
 
 if TYPE_CHECKING:

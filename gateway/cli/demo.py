@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gateway.cli.options import DEFAULT_FILE, config_option, load_or_exit
+from gateway.cli.loading import load_or_exit
+from gateway.cli.options import DEFAULT_FILE, config_option
 from gateway.cli.running import run_until_stopped
-from gateway.config import Config
+from gateway.config import Config, load
 from gateway.config.schema import Address
 from gateway.imports import without_collections
+from gateway.processes.forks import Template
 from gateway.processes.listening import CannotListen, listen_alone
 from gateway.processes.supervisor import CannotStart, Supervisor
+from gateway.processes.template import fork_template
 
 if TYPE_CHECKING:
     from aiohttp.web import AppRunner
@@ -30,6 +33,7 @@ LOOPBACK = ("localhost", "::1")
 @config_option
 def demo(path: str) -> None:
     """Run until a signal ends it, like ``gateway run``. Without a configuration file, use the installed one."""
+    template = fork_template()
     if path == DEFAULT_FILE and not os.path.exists(path):
         path = str(files("gateway.demo") / DEFAULT_FILE)
     config = load_or_exit(path)
@@ -41,10 +45,10 @@ def demo(path: str) -> None:
                 err=True,
             )
             sys.exit(2)
-    run_until_stopped(_run(config, path, backends))
+    run_until_stopped(_run(config, path, backends, template))
 
 
-async def _run(config: Config, path: str, backends: set[Address]) -> None:
+async def _run(config: Config, path: str, backends: set[Address], template: Template | None) -> None:
     sockets: list[socket.socket] = []
     try:
         for address in backends:
@@ -55,7 +59,9 @@ async def _run(config: Config, path: str, backends: set[Address]) -> None:
         raise CannotStart(f"the demo's backend {error}") from None
     echoing = asyncio.create_task(_start_echo(sockets))
     try:
-        await Supervisor(config, path, demo=True).run(lambda: click.echo(_what_next(config), err=True))
+        await Supervisor(config, path, load, demo=True, template=template).run(
+            lambda: click.echo(_what_next(config), err=True)
+        )
     finally:
         for runner in await echoing:
             await runner.cleanup()

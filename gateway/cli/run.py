@@ -1,18 +1,19 @@
-"""``gateway run``: runs the gateway in the foreground."""
+"""``gateway run``: runs the gateway in the foreground.
+
+Each process of a running gateway has only what it needs, so the order of imports matters here: first what workers need,
+then, when the template has been forked, what only the supervisor needs. Another process reads the configuration
+meanwhile.
+"""
 
 from __future__ import annotations
 
-import importlib
-import os
-import sys
-
 import click
 
-from gateway.cli.options import config_option, load_or_exit
-from gateway.cli.running import run_until_stopped
-from gateway.processes.inheritance import CannotInherit, Inheritance
-from gateway.processes.supervisor import Supervisor
-from gateway.routing.registry import RegistryFull
+from gateway.cli.options import config_option
+from gateway.config.reading import Reading
+from gateway.config.unvalidated import import_sections
+from gateway.imports import parts_of, without_collections
+from gateway.processes.template import fork_template
 
 
 @click.command(help="Run the gateway in the foreground.")
@@ -28,27 +29,15 @@ from gateway.routing.registry import RegistryFull
 def run(path: str, inherit: int | None, trial: bool) -> None:
     """Run until a signal ends it: TERM drains first, INT and QUIT exit at once. HUP reloads the configuration, USR1
     reopens the logs, USR2 upgrades the program."""
-    config = load_or_exit(path, warn=inherit is None)
-    inheritance = None
-    if inherit is not None:
-        try:
-            inheritance = Inheritance.read(inherit)
-            inheritance.check(config)
-            supervisor = Supervisor(config, path, inheritance=inheritance)
-            if trial:
-                _try(inheritance)
-                return
-        except (CannotInherit, RegistryFull, OSError, ValueError) as error:
-            click.echo(str(error), err=True)
-            sys.exit(1)
-        os.close(inherit)
-    else:
-        supervisor = Supervisor(config, path)
-    run_until_stopped(supervisor.run())
-
-
-def _try(inheritance: Inheritance) -> None:
-    """Check that this program can take over. :raises ValueError: the table cannot be converted"""
-    for module in ("gateway.admin.server", "gateway.processes.boot", "gateway.processes.worker"):
-        importlib.import_module(module)
-    inheritance.carry_on(lambda: (len(inheritance.routes), len(inheritance.backends))).check()
+    reading = Reading(path, at_start=True)
+    try:
+        template = None if trial else fork_template()
+        with without_collections():
+            import_sections()
+            with parts_of("aiohttp"):  # without its client
+                import gateway.admin.server  # noqa: F401  # the supervisor runs it
+            from gateway.cli.running import run_gateway
+    except BaseException:
+        reading.close()
+        raise
+    run_gateway(path, reading, inherit, trial, template)

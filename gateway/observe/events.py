@@ -55,14 +55,14 @@ def use_files_of(slot: int) -> None:
     """
     if DIRECTORY not in os.environ:
         raise RuntimeError(f"{DIRECTORY} is not set: workers must be started by the supervisor")
-    _import_without_server()
+    import_what_counts()
     from prometheus_client import values
 
     values.ValueClass = values.MultiProcessValue(lambda: slot)  # type: ignore[no-untyped-call]  # it is untyped
 
 
-def _import_without_server() -> None:
-    """Import only the parts of prometheus-client that count.
+def import_what_counts() -> None:
+    """Import only the parts of prometheus-client that count. Call it before anything else that imports the package.
 
     Importing the package itself also imports its HTTP server and everything that needs, 4 MB in each worker. So put an
     empty package into ``sys.modules``, from which submodules can be imported.
@@ -71,6 +71,9 @@ def _import_without_server() -> None:
         spec = importlib.util.find_spec("prometheus_client")
         assert spec is not None
         sys.modules["prometheus_client"] = importlib.util.module_from_spec(spec)
+    import prometheus_client.metrics
+    import prometheus_client.registry
+    import prometheus_client.values  # noqa: F401  # for those that are created later
 
 
 class Durations:

@@ -16,7 +16,7 @@ from gateway.admin.operations import answer_upgrade
 from gateway.admin.state import GatewayState, UpgradeState
 from gateway.edge.passage import passage
 from gateway.processes import upgrade
-from gateway.processes.children import InheritedChild
+from gateway.processes.children import Child
 from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import NO_DESCRIPTOR, Accept, Drain, Stop
 from gateway.processes.inheritance import Inheritance
@@ -68,6 +68,7 @@ class Succession:
                 received = {worker.slot: await worker.channel.suspend() for worker in suspended}
             if self._workers.running.keys() != received.keys():
                 raise upgrade.NotUpgraded("a worker died during the upgrade")
+            self._workers.starter.stop()
             upgrade.execute(self._leave(received, [] if order.connection is None else [order.connection]))
         except (upgrade.NotUpgraded, OSError) as error:
             for worker in suspended:
@@ -102,7 +103,7 @@ class Succession:
             self._orders.add(name)
         for each in inherited.running:
             channel = Channel(socket.socket(fileno=each.control), bytes.fromhex(each.received))
-            worker = WorkerProcess(each.slot, InheritedChild(each.pid), channel, each.started, each.ready)
+            worker = WorkerProcess(each.slot, Child(each.pid), channel, each.started, each.ready)
             self._workers.running[each.slot] = worker
             state.slots[state.table.index_of(each.slot)] = each.slot
             self._workers.stores[each.slot].restore(each.tunnels, socket.socket(fileno=each.store))

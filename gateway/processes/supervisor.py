@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 from gateway.admin.history import keep_history
 from gateway.admin.state import DrainState, GatewayState
 from gateway.build import relay_build
-from gateway.config import BadValue, load
+from gateway.config import BadValue
 from gateway.config.certificates import Certificates
 from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
-from gateway.imports import without_collections
-from gateway.observe.events import DIRECTORY
+from gateway.imports import trim_memory, without_collections
 from gateway.processes import upgrade
 from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.certificates import CertificateWatch
@@ -32,6 +31,7 @@ from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
 from gateway.processes.credentials import CredentialWatch
 from gateway.processes.discovering import Discovering
 from gateway.processes.fdstore import DescriptorStore
+from gateway.processes.forks import Template
 from gateway.processes.health import BackendsHealth
 from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.keeping import SEND_SECONDS
@@ -46,6 +46,7 @@ from gateway.processes.reloading import Reloading
 from gateway.processes.resolving import Resolving
 from gateway.processes.resumption import StillServed
 from gateway.processes.sources import to_plain
+from gateway.processes.starting import Starter
 from gateway.processes.succession import Succession
 from gateway.processes.workers import Workers
 from gateway.routing.registry import Registry
@@ -79,14 +80,16 @@ class Supervisor:
         self,
         config: Config,
         path: str,
-        reload: Callable[[str], Config] = load,
+        reload: Callable[[str], Config],
         demo: bool = False,
         inheritance: Inheritance | None = None,
+        template: Template | None = None,
     ) -> None:
         """
         :param path: where the configuration came from
         :param reload: reads the configuration again; raises :class:`ConfigError`
         :param inheritance: state of the previous program in this process, in an upgrade
+        :param template: from which workers are started; if there is none, one starts with the first worker
         :raises RegistryFull: as :meth:`Registry.admit`
         """
         self._config = config
@@ -94,6 +97,7 @@ class Supervisor:
         self._reload_config = reload
         self._demo = demo
         self._inheritance = inheritance
+        self._template = template
         self._registry = Registry(MAX_ROUTES, MAX_BACKENDS)
         if inheritance is not None:
             self._registry.use(inheritance.registry)
@@ -237,7 +241,8 @@ class Supervisor:
             [DescriptorStore(loop, descriptors.for_tunnels, keeper) for _ in range(opened.table.slots)],
             opened.mirrors,
             opened.quotas,
-            {**os.environ, DIRECTORY: opened.metrics},
+            Starter(self._template),
+            opened.metrics,
             self._fail,
             1 if before is None else before.generation + 1,
         )
@@ -507,6 +512,7 @@ class Supervisor:
         )
         self._notifier.ready()
         started()
+        trim_memory()
 
     def _fail(self, reason: str) -> None:
         self._fatal = reason

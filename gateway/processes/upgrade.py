@@ -24,7 +24,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from gateway.processes.children import exit_status
+from gateway.processes.children import Child, exit_status
 from gateway.processes.control.messages import (
     NO_DESCRIPTOR,
     Forget,
@@ -94,23 +94,25 @@ async def try_out(inheritance: Inheritance) -> None:
         except OSError as error:
             raise NotUpgraded(f"cannot start a trial run of the new program: {error}") from None
         try:
-            process = subprocess.Popen(  # noqa: ASYNC220  # as for workers
+            process = subprocess.Popen(  # noqa: ASYNC220  # it takes a millisecond, and no traffic is served here
                 command(inheritance.path, fd, "--try"),
                 pass_fds=(fd, *inheritance.tables()),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=output,
+                process_group=0,
             )
         except OSError as error:
             raise NotUpgraded(f"cannot start a trial run of the new program: {error}") from None
         finally:
             os.close(fd)
-        exiting = asyncio.create_task(exit_status(process))
+        child = Child.of(process)
+        exiting = asyncio.create_task(exit_status(child))
         try:
             done, _ = await asyncio.wait((exiting,), timeout=TRY_SECONDS)
         finally:
             if not exiting.done():
-                process.kill()
+                os.killpg(child.pid, signal.SIGKILL)  # with the process that reads the configuration for it
         status = await exiting
         if not done:
             raise NotUpgraded(f"the new program did not start within {TRY_SECONDS:.0f} s")

@@ -1,7 +1,7 @@
 """A worker: one process that accepts connections, relays, and reports to the supervisor.
 
-The supervisor starts it through ``boot.py``, with its slot and inherited descriptors. Listening sockets arrive over the
-control channel. A worker imports nothing of the command line or the status page.
+It is forked from the template process (``template.py``), with its slot and descriptors. Listening sockets arrive over
+the control channel. A worker imports nothing of the command line or the status page.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import time
@@ -21,7 +20,6 @@ from gateway.config.settings import AccessLog as AccessLogSettings
 from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
-from gateway.imports import refreeze, without_collections
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.acceptors import Acceptors
@@ -245,9 +243,9 @@ class Worker:
                 self._log_config = config.access_log
                 old_log.flush()
                 await asyncio.to_thread(old_log.close, process_ends=False)  # it may wait for a stalled reader
+            gc.collect()  # the configuration before
         self._slice.cells[self._slice.block + W_CONFIG] = message.generation
         gc.set_threshold(10_000, 20, 20)  # a handshake makes hundreds of objects but no cycles
-        refreeze()
 
     def _send_learned(self, news: News) -> None:
         """Report what this worker has learned about network paths, for the other workers."""
@@ -391,24 +389,19 @@ class Worker:
         await self._edge.close()
 
 
-def main(arguments: list[str]) -> None:
+def main(slot: int, control_fd: int, store_fd: int, table_fd: int, quotas_fd: int) -> None:
     """Run a worker.
 
-    :param arguments: slot, and the descriptors of the control socket, the store's socket, the table and the quotas
+    :param control_fd: its end of the control channel
+    :param store_fd: its end of the descriptor store's socket pair
     """
     logging.basicConfig(
         level=logging.INFO,
         stream=sys.stderr,
         format="%(asctime)s %(levelname)s gateway[%(process)d] %(message)s",
     )
-    slot, control_fd, store_fd, table_fd, quotas_fd = (int(argument) for argument in arguments)
-    # Only the supervisor handles signals: Ctrl-C, or a service manager's TERM to the whole group, must not end tunnels.
-    # Neither must ABRT, which systemd's watchdog sends to the whole group when the supervisor hangs.
-    for name in ("INT", "TERM", "HUP", "QUIT", "USR1", "USR2", "ABRT"):
-        signal.signal(getattr(signal, f"SIG{name}"), signal.SIG_IGN)
     descriptors = raise_descriptor_limit()
-    with without_collections():
-        use_files_of(slot)  # it imports prometheus-client
+    use_files_of(slot)
     table = Table(table_fd)
     quotas = Quotas(quotas_fd)
     poller = Poller(table, descriptors)

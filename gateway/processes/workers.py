@@ -8,10 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +19,7 @@ from gateway.config.certificates import Certificates
 from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
 from gateway.config.settings import Backend, Settings, backends_tls_of, listeners_of
-from gateway.processes.children import InheritedChild, exit_status
+from gateway.processes.children import Child, exit_status, how_it_ended
 from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import (
     Configure,
@@ -46,8 +43,10 @@ from gateway.processes.control.messages import (
     UseCredentials,
 )
 from gateway.processes.fdstore import DescriptorStore, store_pair
+from gateway.processes.forks import Request
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.listening import Listeners
+from gateway.processes.starting import Starter, TemplateLost
 from gateway.tunnels.learning.learning import MAX_PATHS, Key, State
 from gateway.tunnels.moving.mirrors import Mirrors
 from gateway.tunnels.quotas.quotas import Quotas
@@ -73,7 +72,7 @@ class WorkerProcess:
     """A worker as the supervisor sees it."""
 
     slot: int
-    process: subprocess.Popen[bytes] | InheritedChild
+    process: Child
     channel: Channel
     started: float = field(default_factory=time.monotonic)
     ready: float | None = None
@@ -115,7 +114,8 @@ class Workers:
         stores: Sequence[DescriptorStore],
         mirrors: Mirrors,
         quotas: Quotas,
-        environment: Mapping[str, str],
+        starter: Starter,
+        metrics: str,
         fail: Callable[[str], None],
         generation: int = 1,
     ) -> None:
@@ -125,7 +125,7 @@ class Workers:
         :param credentials: of its routes
         :param stores: by slot
         :param mirrors: of workers that write a table other than ``state.table``
-        :param environment: of workers
+        :param metrics: directory of the workers' metrics files
         :param fail: called with the reason if workers cannot be started
         :param generation: of ``config``
         """
@@ -165,7 +165,8 @@ class Workers:
         """called with the failures of backends that a worker reports, by number"""
         self._receiving: set[asyncio.Task[None]] = set()
         self._listeners = listeners
-        self._environment = environment
+        self.starter = starter
+        self._metrics = metrics
         self._fail = fail
 
     def start(self) -> list[asyncio.Future[None]]:
@@ -199,6 +200,7 @@ class Workers:
             for keeper in left:
                 keeper.cancel()
             await asyncio.gather(*self.keepers, return_exceptions=True)
+        await self.starter.close()
 
     def serving(self) -> list[WorkerProcess]:
         """Return the workers that have not been replaced in an upgrade."""
@@ -267,7 +269,7 @@ class Workers:
                     return  # without clearing the slot: another worker may be taking over tunnels from it
                 if worker.retired:
                     if status:
-                        log.error("replaced worker %s %s", worker.name, _how(status))
+                        log.error("replaced worker %s %s", worker.name, how_it_ended(status))
                     await self.stores[slot].settled()
                     if self.stopping:
                         return
@@ -275,7 +277,7 @@ class Workers:
                         self.clear(slot)
                         return
                     continue
-                log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, _how(status), lived)
+                log.error("worker %d (pid %d) %s after %.1f s", slot, worker.process.pid, how_it_ended(status), lived)
             if not ready.done() or failed_boots >= MAX_FAILED_BOOTS:
                 self._fail(f"worker {slot} does not start; see its messages above")
                 return
@@ -300,6 +302,13 @@ class Workers:
 
     async def spawn(self, slot: int) -> WorkerProcess:
         """Start a worker process. :raises OSError: the system has no room for the process or its descriptors"""
+        try:
+            return await self._spawn(slot)
+        except TemplateLost as error:
+            log.error("%s; starting worker %d from another one", error, slot)
+            return await self._spawn(slot)
+
+    async def _spawn(self, slot: int) -> WorkerProcess:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             control, its_control = socket.socketpair()
             ours.enter_context(control)
@@ -308,12 +317,8 @@ class Workers:
             ours.enter_context(store)
             theirs.enter_context(its_store)
             descriptors = [its_control.fileno(), its_store.fileno(), self.state.table.fd, self.quotas.fd]
-            process = subprocess.Popen(  # noqa: ASYNC220  # forking takes a millisecond, and no traffic is served here
-                [sys.executable, "-P", "-m", "gateway.processes.boot", str(slot), *map(str, descriptors)],
-                pass_fds=[*descriptors, *self.inherited],
-                stdin=subprocess.DEVNULL,
-                env=self._environment,
-            )
+            request = Request(slot, self._metrics, [*descriptors, *self.inherited])
+            process = await self.starter.start(request)
             ours.pop_all()
         self.stores[slot].serve(store)
         worker = self.running[slot] = WorkerProcess(slot, process, Channel(control))
@@ -336,6 +341,7 @@ class Workers:
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
             watch.look(time.monotonic())
+            self.starter.reap_orphans()
             self.mirrors.refresh(rows=False)
             for worker in self.running.values():
                 heartbeat = table.cells[table.worker(worker.slot) + W_HEARTBEAT_NS] / 1e9
@@ -355,6 +361,14 @@ class Workers:
 
         :param takes_over: it must not accept connections yet: the worker that it replaces still does
         """
+        if await self._boot(worker, takes_over):
+            worker.ready = time.monotonic()
+            return True
+        if not self.stopping:
+            await self.starter.renew()  # the fault may be the template's, or mended in what is installed now
+        return False
+
+    async def _boot(self, worker: WorkerProcess, takes_over: bool) -> bool:
         self.receive_from(worker)
         worker.listen(self._listeners.sockets)
         worker.channel.send(self.names)
@@ -369,7 +383,6 @@ class Workers:
             log.error("worker %d did not start: %s", worker.slot, reason)
             worker.process.kill()
             return False
-        worker.ready = time.monotonic()
         return True
 
     async def _configure(self, worker: WorkerProcess, takes_over: bool = False) -> str | None:
@@ -494,7 +507,3 @@ class Workers:
         self.stores[slot].end()
         self.state.table.clear(slot, len(self.state.registry.routes), len(self.state.registry.backends))
         self.quotas.clear(slot)
-
-
-def _how(status: int) -> str:
-    return f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"

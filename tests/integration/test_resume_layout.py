@@ -136,7 +136,7 @@ async def test_old_workers_that_stay(make_service: MakeService, play: Play, prog
     relayout(program)
     worker = program / "processes" / "worker.py"
     good = worker.read_text()
-    rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    rewrite(worker, good.replace("def main(slot", "def main(*a):\n    sys.exit(3)\n\n\ndef unused(slot"))
     await fails(service.gateway, r"worker 2 \(pid \d+\) of the new program did not start")
     rewrite(worker, good)
     assert layouts_kept(service) == [VERSION, VERSION + 1]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import textwrap
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,7 @@ def miss_a_module(program: Path, gateway: Gateway) -> str:
 
 
 def hang_at_start(program: Path, gateway: Gateway) -> str:
-    for file in (program / "processes" / "upgrade.py", program / "cli" / "run.py"):
+    for file in (program / "processes" / "upgrade.py", program / "cli" / "running.py"):
         text = file.read_text()
         rewrite(file, text.replace("import sys\n", "import sys\nimport time\n\ntime.sleep(3600)\n", 1))
     return "did not start within"
@@ -145,7 +146,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
     pids = children(gateway.process.pid)
     worker = program / "processes" / "worker.py"
     good = worker.read_text()
-    rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    rewrite(worker, good.replace("def main(slot", "def main(*a):\n    sys.exit(3)\n\n\ndef unused(slot"))
     await fails(gateway, r"worker 2 \(pid \d+\) of the new program did not start")
     await serves_as_before(gateway, play, tunnels, pids)
     rewrite(worker, good)
@@ -156,7 +157,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_worker_that_dies_while_it_takes_over(
-    start_gateway: StartGateway, play: Play, program: Path, when: str
+    start_gateway: StartGateway, play: Play, program: Path, tmp_path: Path, when: str
 ) -> None:
     """Before it said that it has, the old one goes on; after that, its successor does."""
     gateway = await start_gateway({**NO_PINGS, **to_one(play.address)}, env=of(program))
@@ -170,7 +171,11 @@ async def test_a_worker_that_dies_while_it_takes_over(
         "after": "            os.close(message.fd)\n",
     }[when]
     assert at in good
-    rewrite(worker, good.replace(at, "            os.kill(os.getpid(), 9)\n" + at))
+    # Once: its successor comes from the same template, and is to take over the rest.
+    once = tmp_path / "once"
+    once.touch()
+    dies = f"with contextlib.suppress(FileNotFoundError):\n    os.unlink({str(once)!r})\n    os.kill(os.getpid(), 9)\n"
+    rewrite(worker, good.replace(at, textwrap.indent(dies, " " * 12) + at))
     if when == "before":
         await fails(gateway, "the new worker .* died")
         await serves_as_before(gateway, play, tunnels, pids)
@@ -182,7 +187,6 @@ async def test_a_worker_that_dies_while_it_takes_over(
         lambda: "switching to it now" in "\n".join(gateway.stderr.lines), "the new program", UPGRADE_SECONDS
     )
     assert not (await status_of_upgrade(gateway, since))["ok"]
-    rewrite(worker, good)
     for tunnel in tunnels:
         tunnel.say()
     await eventually(lambda: all(tunnel.complete for tunnel in tunnels), "the messages", UPGRADE_SECONDS)

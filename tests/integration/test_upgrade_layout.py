@@ -221,7 +221,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
         restore = relayout(program)
         worker = program / "processes" / "worker.py"
         good = worker.read_text()
-        rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+        rewrite(worker, good.replace("def main(slot", "def main(*a):\n    sys.exit(3)\n\n\ndef unused(slot"))
         for _ in range(2):
             await fails(gateway, r"worker 2 \(pid \d+\) of the new program did not start")
             assert layouts_of(gateway) == [VERSION, VERSION + 1]
@@ -256,7 +256,7 @@ async def test_an_old_worker_that_dies_is_replaced_by_one_of_the_new_layout(
     relayout(program)
     worker = program / "processes" / "worker.py"
     good = worker.read_text()
-    rewrite(worker, good.replace("def main(arguments", "def main(a):\n    sys.exit(3)\n\n\ndef unused(arguments"))
+    rewrite(worker, good.replace("def main(slot", "def main(*a):\n    sys.exit(3)\n\n\ndef unused(slot"))
     await fails(gateway, r"worker 1 \(pid \d+\) of the new program did not start")
     rewrite(worker, good)
     before = await gateway.tunnels(50)

@@ -174,22 +174,21 @@ async def test_a_gateway_leaves_no_process_behind_and_its_port_free(
         assert not [pid for pid in pids if is_alive(pid)]
 
 
-async def test_a_command_that_is_no_worker_says_so() -> None:
-    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.boot"])
+async def test_a_command_that_is_no_template_says_so() -> None:
+    status, _, stderr = await run([COMMAND[0], "-m", "gateway.processes.template"])
     assert status != 0
     assert stderr
 
 
-async def test_a_worker_does_without_what_reads_the_configuration(
-    start_gateway: StartGateway, backends: Backends
-) -> None:
+async def test_no_process_keeps_what_reads_the_configuration(start_gateway: StartGateway, backends: Backends) -> None:
     echo = await backends.echo()
-    gateway = await start_gateway(to_one(echo.address))
+    gateway = await start_gateway(to_one(echo.address), fresh=True)
     await shake_hands(gateway)
-    (worker,) = await gateway.worker_pids()
-    assert "_pydantic_core." in mapped(gateway.process.pid)
-    assert "_pydantic_core." not in mapped(worker)
-    assert "/yaml/" not in mapped(worker)
+    await gateway.reload()
+    for pid in (gateway.process.pid, *await gateway.worker_pids()):
+        assert "[stack]" in mapped(pid)
+        assert "_pydantic_core." not in mapped(pid)
+        assert "/yaml/" not in mapped(pid)
 
 
 async def test_connections_wait_for_the_only_worker(start_gateway: StartGateway, backends: Backends) -> None:

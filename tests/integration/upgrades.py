@@ -64,7 +64,7 @@ async def fails(gateway: Gateway, reason: str) -> None:
 
 async def serves_as_before(gateway: Gateway, play: Play, tunnels: list[Tunnel], pids: list[str]) -> None:
     """The workers are the same, and the tunnels go on; new ones open."""
-    assert children(gateway.process.pid) == pids
+    await eventually(lambda: children(gateway.process.pid) == pids, "others to be waited for")
     assert all(tunnel.lives for tunnel in tunnels)
     for tunnel in tunnels:
         tunnel.say()

@@ -75,7 +75,7 @@ async def test_a_worker_ends_that_may_have_taken_over_some_tunnels(ends, worker,
 
 async def test_the_supervisor_hears_the_next_message(ends, caplog):
     supervisor, theirs = ends
-    workers = Workers(None, None, None, None, None, [], None, None, {}, lambda reason: None)
+    workers = Workers(None, None, None, None, None, [], None, None, None, "", lambda reason: None)
     workers.on_change = lambda: 1 // 0
     worker = WorkerProcess(0, SimpleNamespace(pid=7), supervisor)
     answer = worker.configured[3] = asyncio.get_running_loop().create_future()
@@ -97,7 +97,7 @@ async def test_no_worker_starts_for_a_gateway_that_stops_meanwhile():
     """The slot's last worker died while tunnels moved, and its successor waited for the outcome."""
     store = DescriptorStore(asyncio.get_running_loop(), 1 << 30)
     failures = []
-    workers = Workers(None, None, None, None, None, [store], None, None, {}, failures.append)
+    workers = Workers(None, None, None, None, None, [store], None, None, None, "", failures.append)
     workers.spawn = lambda slot: 1 // 0
     with store.unsettled():
         keeping = asyncio.create_task(workers.keep(0, asyncio.get_running_loop().create_future()))

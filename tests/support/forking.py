@@ -19,7 +19,18 @@ import socket
 import sys
 from typing import Any
 
-IMPORTED = ("gateway.cli", "gateway.cli.run", "gateway.admin.server", "gateway.cli.drain", "gateway.cli.probe")
+IMPORTED = (
+    "gateway.cli",
+    "gateway.config.loader",
+    "gateway.cli.run",
+    "gateway.cli.running",
+    "gateway.processes.worker",
+    "gateway.admin.server",
+    "gateway.cli.drain",
+    "gateway.cli.probe",
+)
+"""Pydantic is among it, so these gateways read their configuration themselves."""
+
 MOST_BYTES = 256 * 1024
 MOST_DESCRIPTORS = 253
 """In one message: SCM_MAX_FD of the kernel."""

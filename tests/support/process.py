@@ -14,6 +14,9 @@ from tests.support.deadline import DEADLINE_SECONDS, within
 from tests.support.launcher import Launched, Launcher
 from tests.support.output import Lines
 
+TEMPLATE = "gw-template"
+"""What the kernel calls the process that workers are forked from."""
+
 
 class Process:
     """A running process, the head of a process group of its own."""
@@ -147,8 +150,27 @@ def is_alive(pid: int) -> bool:
 
 
 def children(pid: int) -> list[str]:
-    """Processes that a process has started."""
-    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    """Processes that a process has started; of a supervisor's, its template is left out."""
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError):  # it was waited for meanwhile
+            if name_of(int(child)) != TEMPLATE:
+                found.append(child)
+    return found
+
+
+def template_of(pid: int) -> int | None:
+    """The template of a supervisor, if it has one that runs."""
+    for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+        with contextlib.suppress(FileNotFoundError):
+            if name_of(child) == TEMPLATE and is_alive(child):
+                return child
+    return None
+
+
+def name_of(pid: int) -> str:
+    """What ``ps -o comm`` shows."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 async def gone(pid: int, seconds: float = DEADLINE_SECONDS) -> None:
