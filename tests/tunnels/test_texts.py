@@ -347,7 +347,7 @@ def test_a_worker_that_is_killed_leaves_each_tunnel_its_texts() -> None:
             assert table.texts(successor.first) == decoded(of_bytes(TEXT_BYTES))
         return was_killed
 
-    assert steps(rehearse) > 80
+    assert steps(rehearse) > 40
 
 
 # --- other layouts ----------------------------------------------------------------------------------------------------
