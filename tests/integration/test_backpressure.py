@@ -165,7 +165,7 @@ async def test_a_flood_takes_no_memory_and_others_keep_their_latency(
     wanted = BYTES_PER_SECOND * SECONDS * 4 * FLOWS
     assert flood.read > 0.7 * wanted / pace.slowdown, "readers did not get their 1 MB/s"
     busy = statistics.median(trips)
-    limit = 10 * idle + 0.005 * pace.slowdown
+    limit = (10 if SOAK else 100) * idle + 0.005 * pace.slowdown
     assert busy < limit, f"a round trip took {busy * 1e3:.1f} ms, {idle * 1e3:.1f} ms when idle"
     # On a machine that does much else, the ends of the flows, which are in this process, are part of it.
     longest = (0.1 if SOAK else 1.0) * pace.slowdown

@@ -54,7 +54,7 @@ async def test_a_drain_of_one_that_is_down(
         "workers": 2,
         "upstreams": {"chat": upstream},
         "routes": [route("all", "chat", "/")],
-        "drain": {"period": "20s"},
+        "drain": {"period": "60s"},
         **NO_PINGS,
     }
     service = make_service()

@@ -420,6 +420,7 @@ async def test_an_upgrade_moves_the_name_with_the_connection(start_gateway: Star
             web.address,
             listen=[{"address": f"127.0.0.1:{free_port()}", "proxy_protocol": True}],
             trusted_proxies=[PROXY_HOST],
+            timeouts={"request_head": "5m"},
         )
     )
     named, unnamed, begun = [await connect(gateway.address) for _ in range(3)]

@@ -47,7 +47,7 @@ class Client:
     async def _run(self) -> None:
         """Connect again and again; where a service has just died, until the next one is there."""
         while True:
-            with contextlib.suppress(OSError, websockets.exceptions.InvalidMessage):
+            with contextlib.suppress(OSError, websockets.exceptions.InvalidHandshake):
                 await self._connect()
             await quiet_for(AGAIN_SECONDS)
 

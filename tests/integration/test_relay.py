@@ -16,7 +16,7 @@ from tests.conftest import Backends, Open, StartGateway
 from tests.support.backends import Echo, Scripted
 from tests.support.deadline import DEADLINE_SECONDS, quiet_for, turn, within
 from tests.support.frames import BINARY, CLOSE, PING, PONG, TEXT, close, frame, from_client, random_stream, read_frame
-from tests.support.gateway import Gateway, route
+from tests.support.gateway import NO_PINGS, Gateway, route
 from tests.support.pace import Pace
 from tests.support.raw import Connection, handshake, switching
 
@@ -40,6 +40,7 @@ async def scripted(shared_backends: Backends) -> Scripted:
 async def gateway(start_shared_gateway: StartGateway, echo: Echo, scripted: Scripted) -> Gateway:
     return await start_shared_gateway(
         {
+            **NO_PINGS,  # raw ends compare what they get byte for byte, and a flood may take longer than a silence
             "timeouts": {"close": "2s"},
             "upstreams": {
                 "echo": {"backends": [echo.address]},
