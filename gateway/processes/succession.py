@@ -21,7 +21,8 @@ from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import NO_DESCRIPTOR, Accept, Drain, Stop
 from gateway.processes.inheritance import Inheritance
 from gateway.processes.orders import Order, Orders
-from gateway.processes.workers import BOOT_SECONDS, WorkerProcess, Workers
+from gateway.processes.worker_process import WorkerProcess
+from gateway.processes.workers import BOOT_SECONDS, Workers
 from gateway.tunnels.table.layout import W_READY
 from gateway.version import VERSION
 

@@ -1,7 +1,8 @@
 """The supervisor: owns everything that must outlive a worker, and carries out signals and the admin API's orders.
 
 Signal handlers only enqueue; orders are then served one after another. Worker processes are in ``workers.py``, reloads
-in ``reloading.py``, upgrades in ``succession.py``. ``opening.py`` opens or inherits what the supervisor owns.
+in ``reloading.py``, drains in ``draining.py``, upgrades in ``succession.py``. ``opening.py`` opens or inherits what the
+supervisor owns.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gateway.admin.history import keep_history
-from gateway.admin.state import DrainState, GatewayState
+from gateway.admin.state import GatewayState
 from gateway.build import relay_build
 from gateway.config import BadValue
 from gateway.config.certificates import Certificates
@@ -27,9 +28,10 @@ from gateway.imports import trim_memory, without_collections
 from gateway.processes import upgrade
 from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.certificates import CertificateWatch
-from gateway.processes.control.messages import Drain, DrainBackends, ReopenLogs
+from gateway.processes.control.messages import ReopenLogs
 from gateway.processes.credentials import CredentialWatch
 from gateway.processes.discovering import Discovering
+from gateway.processes.draining import Draining
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.forks import Template
 from gateway.processes.health import BackendsHealth
@@ -40,7 +42,7 @@ from gateway.processes.listening import CannotListen, forget_unix_socket
 from gateway.processes.notify import Notifier, describe
 from gateway.processes.numbering import Numbering
 from gateway.processes.opening import Opened, inherit, open_all
-from gateway.processes.orders import DRAIN_BACKENDS, FATAL, REBALANCE, Order, Orders
+from gateway.processes.orders import DRAIN_BACKENDS, FATAL, REBALANCE, Orders
 from gateway.processes.rebalancing import Rebalancing
 from gateway.processes.reloading import Reloading
 from gateway.processes.resolving import Resolving
@@ -55,9 +57,6 @@ from gateway.version import VERSION
 
 if TYPE_CHECKING:
     from gateway.admin.server import AdminServer
-
-DRAIN_MARGIN_SECONDS = 10.0
-"""Added to the expected time of a drain when extending the service manager's time-out."""
 
 SIGNALS = ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2")
 FIRST_ANSWERS_SECONDS = 1.0
@@ -114,6 +113,7 @@ class Supervisor:
         self._certificates: CertificateWatch
         self._credentials: CredentialWatch
         self._health: BackendsHealth
+        self._draining: Draining
         self._reloading: Reloading
         self._rebalancing: Rebalancing
         self._succession: Succession
@@ -264,6 +264,7 @@ class Supervisor:
         self._workers.on_keys_wanted = self._credentials.key_sets.wanted
         self._credentials.use(credentials)
         self._workers.key_sets = self._credentials.key_sets.texts
+        self._draining = Draining(self._workers, self._orders, self._notifier)
         self._reloading = Reloading(
             self._workers,
             opened.listeners,
@@ -351,7 +352,7 @@ class Supervisor:
                 else:
                     order.refuse(self.state.last_reload_error)
             elif order.name == DRAIN_BACKENDS:
-                drains = self._drain_backends(order.backends)
+                drains = self._draining.drain_backends(order.backends)
                 self._save()
                 order.done(drains)
             elif order.name == REBALANCE and order.rebalance is not None:
@@ -365,65 +366,13 @@ class Supervisor:
             elif order.name == "USR2":
                 await self._succession.begin(order)
             elif order.name == "TERM":
-                await self._term(order)
+                if self._opened.keeping is not None:
+                    self._opened.keeping.stop_relying()
+                await self._draining.drain(order)
                 return
             else:
                 order.done()
                 return
-
-    def _drain_backends(self, backends: frozenset[int]) -> list[DrainState]:
-        """Stop sending new requests to backends, and close their tunnels over the drain period."""
-        settings = self._workers.config.drain
-        self.state.refresh(True)
-        drains = {backend: DrainState(settings.period, self.state.table.live(backend)) for backend in backends}
-        for backend, drain in drains.items():
-            upstream, address = self._registry.backends[backend]
-            log.info("draining %s of %s: %d tunnels over %g s", address, upstream, drain.tunnels, settings.period)
-        # Replace the mapping: a thread may be reading the old one.
-        self.state.drained_backends = self.state.drained_backends | drains
-        self._workers.send_to_all(DrainBackends(backends, settings.period, settings.close_code))
-        return list(drains.values())
-
-    async def _term(self, order: Order) -> None:
-        """Drain until the last tunnel has ended. A second TERM closes the rest at once; INT or QUIT stops waiting."""
-        settings = self._workers.config.drain
-        if self._opened.keeping is not None:
-            self._opened.keeping.stop_relying()
-        self.state.stopping = True
-        self.state.refresh(True)
-        self.state.drain = DrainState(settings.period, self.state.table.tunnels())
-        log.info("draining %d tunnels over %g s", self.state.drain.tunnels, settings.period)
-        longest_close = max(route.timeouts.close for route in self._workers.config.routes)
-        self._notifier.stopping(settings.period + longest_close + DRAIN_MARGIN_SECONDS)
-        self._workers.send_to_all(Drain(settings.period, settings.close_code))
-        order.done(self.state.drain)
-        self.state.drain.cut_short = True  # until it is over
-        request: asyncio.Task[Order] | None = None
-        while not self._workers.all_drained():
-            request = request or asyncio.create_task(self._orders.get())
-            progress = asyncio.create_task(self._workers.progress.wait())
-            await asyncio.wait((progress, request), return_when=asyncio.FIRST_COMPLETED)
-            progress.cancel()
-            if not request.done():
-                continue
-            order, request = request.result(), None
-            if order.name == "USR1":
-                self._workers.send_to_all(ReopenLogs())
-            elif order.name == "TERM":
-                log.info("%s: closing the remaining tunnels at once", order)
-                self._workers.send_to_all(Drain(0, settings.close_code))
-                order.done(self.state.drain)
-            elif order.name in ("INT", "QUIT", FATAL):
-                log.info("%s: the drain is cut short", order)
-                order.done()
-                return
-            else:
-                log.info("%s: ignored, the gateway is already shutting down", order)
-                order.refuse("the gateway is shutting down")
-        if request is not None:
-            request.cancel()
-        self.state.drain.cut_short = False
-        log.info("drained in %.1f s", self.state.drain.seconds)
 
     def _leave(self, received: dict[int, bytes], asking: list[int]) -> Inheritance:
         """Collect the state for the next program.

@@ -41,7 +41,7 @@ from gateway.tunnels.table.slots import disown
 
 if TYPE_CHECKING:
     from gateway.processes.fdstore import DescriptorStore
-    from gateway.processes.workers import WorkerProcess
+    from gateway.processes.worker_process import WorkerProcess
     from gateway.tunnels.moving.mirrors import Mirrors
 
 TRY_SECONDS = 30.0

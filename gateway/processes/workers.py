@@ -11,15 +11,13 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 from gateway.admin.state import DrainState, GatewayState
-from gateway.config.address import Address
 from gateway.config.certificates import Certificates
 from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
 from gateway.config.settings import Backend, Settings, backends_tls_of, listeners_of
-from gateway.processes.children import Child, exit_status, how_it_ended
+from gateway.processes.children import exit_status, how_it_ended
 from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import (
     Configure,
@@ -31,7 +29,6 @@ from gateway.processes.control.messages import (
     KeysFetched,
     KeysWanted,
     Learned,
-    Listen,
     Message,
     Released,
     Resolved,
@@ -47,6 +44,7 @@ from gateway.processes.forks import Request
 from gateway.processes.heartbeat import INTERVAL_SECONDS, Watch
 from gateway.processes.listening import Listeners
 from gateway.processes.starting import Starter, TemplateLost
+from gateway.processes.worker_process import WorkerProcess
 from gateway.tunnels.learning.learning import MAX_PATHS, Key, State
 from gateway.tunnels.moving.mirrors import Mirrors
 from gateway.tunnels.quotas.quotas import Quotas
@@ -65,40 +63,6 @@ STABLE_SECONDS = 10.0
 
 MAX_FAILED_BOOTS = 5
 log = logging.getLogger("gateway")
-
-
-@dataclass
-class WorkerProcess:
-    """A worker as the supervisor sees it."""
-
-    slot: int
-    process: Child
-    channel: Channel
-    started: float = field(default_factory=time.monotonic)
-    ready: float | None = None
-    """when it began to accept connections"""
-    configured: dict[int, asyncio.Future[str | None]] = field(default_factory=dict)
-    """by generation: resolved when the worker has answered, with the reason if it failed"""
-    drained: bool = False
-    answers: asyncio.Queue[Message | None] = field(default_factory=asyncio.Queue)
-    """its answers during an upgrade; None when it is gone"""
-    retired: bool = False
-    """whether another worker has replaced it"""
-    retire_sent: bool = False
-    reported_done: bool = False
-    """whether it has reported :class:`Retired`"""
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-    """set when it has nothing left to do, or is gone"""
-
-    @property
-    def name(self) -> str:
-        """Slot and pid, for log lines."""
-        return f"{self.slot} (pid {self.process.pid})"
-
-    def listen(self, sockets: Mapping[Address, list[socket.socket]]) -> None:
-        """Send the worker its own listening sockets."""
-        for address, each in sockets.items():
-            self.channel.send(Listen(address, each[self.slot % len(each)].fileno()))
 
 
 class Workers:

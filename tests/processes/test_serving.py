@@ -10,7 +10,8 @@ from gateway.processes.control.channel import Channel
 from gateway.processes.control.messages import Configured, Learned, ReopenLogs, Retired, Stop, TakeOver
 from gateway.processes.fdstore import DescriptorStore
 from gateway.processes.worker import Worker
-from gateway.processes.workers import WorkerProcess, Workers
+from gateway.processes.worker_process import WorkerProcess
+from gateway.processes.workers import Workers
 from gateway.tunnels.table.table import Table
 from tests.support.deadline import turn
 
