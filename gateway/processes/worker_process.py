@@ -36,6 +36,8 @@ class WorkerProcess:
     """whether it has reported :class:`Retired`"""
     finished: asyncio.Event = field(default_factory=asyncio.Event)
     """set when it has nothing left to do, or is gone"""
+    gone: bool = False
+    """whether its channel has ended"""
 
     @property
     def name(self) -> str:
@@ -46,3 +48,25 @@ class WorkerProcess:
         """Send the worker its own listening sockets."""
         for address, each in sockets.items():
             self.channel.send(Listen(address, each[self.slot % len(each)].fileno()))
+
+    def answer_about(self, generation: int) -> asyncio.Future[str | None]:
+        """Return what will be its answer to a configuration: None once it is in force, otherwise the reason.
+
+        :raises ConnectionResetError: it is gone; so does the answer if it dies before it has answered
+        """
+        if self.gone:
+            raise self._died()
+        answer = self.configured[generation] = asyncio.get_running_loop().create_future()
+        return answer
+
+    def ended(self) -> None:
+        """Its channel has ended: nobody has to wait for it any longer."""
+        self.gone = True
+        self.answers.put_nowait(None)
+        self.finished.set()
+        for answer in self.configured.values():
+            if not answer.done():
+                answer.set_exception(self._died())
+
+    def _died(self) -> ConnectionResetError:
+        return ConnectionResetError(f"worker {self.slot} died")

@@ -354,8 +354,7 @@ class Workers:
 
         :raises ConnectionError: the worker died before it answered
         """
-        answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
-        worker.configured[self.generation] = answer
+        answer = worker.answer_about(self.generation)
         drained = frozenset(self.state.drained_backends)
         drain = None
         if self.state.drain is not None:
@@ -380,11 +379,7 @@ class Workers:
                 self._process(message, worker)
             except Exception:
                 log.exception("worker %s: its message %s could not be processed", worker.name, type(message).__name__)
-        worker.answers.put_nowait(None)
-        worker.finished.set()
-        for answer in worker.configured.values():
-            if not answer.done():
-                answer.set_exception(ConnectionResetError(f"worker {worker.slot} died"))
+        worker.ended()
 
     def _process(self, message: Message, worker: WorkerProcess) -> None:
         """Process a message from a worker."""

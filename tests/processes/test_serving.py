@@ -79,7 +79,7 @@ async def test_the_supervisor_hears_the_next_message(ends, caplog):
     workers = Workers(None, None, None, None, None, [], None, None, None, "", lambda reason: None)
     workers.on_change = lambda: 1 // 0
     worker = WorkerProcess(0, SimpleNamespace(pid=7), supervisor)
-    answer = worker.configured[3] = asyncio.get_running_loop().create_future()
+    answer = worker.answer_about(3)
     workers.receive_from(worker)
     other = Channel(theirs.dup())
     for message in (Learned([]), Configured(3), Retired()):
@@ -92,6 +92,29 @@ async def test_the_supervisor_hears_the_next_message(ends, caplog):
     theirs.close()
     async with asyncio.timeout(10):
         assert await worker.answers.get() is None
+
+
+async def test_a_worker_that_is_dead_before_it_is_configured_has_not_started(ends):
+    """The supervisor has learned of it from the first message that it sent, and waits for no answer."""
+    supervisor, theirs = ends
+    workers = Workers(
+        SimpleNamespace(drained_backends={}, drain=None, registry=None),
+        None,
+        None,
+        None,
+        SimpleNamespace(sockets={}),
+        [],
+        None,
+        None,
+        None,
+        "",
+        lambda reason: None,
+    )
+    workers.settings = lambda: None
+    workers.stopping = True
+    theirs.close()
+    async with asyncio.timeout(10):
+        assert not await workers.boot(WorkerProcess(0, SimpleNamespace(pid=7), supervisor))
 
 
 async def test_no_worker_starts_for_a_gateway_that_stops_meanwhile():
