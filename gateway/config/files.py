@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a file for reading. It is never waited for: a FIFO without a writer would stop whoever opens it for ever.
+    """Open a file for reading. Opening never blocks: a FIFO without a writer would block its reader for ever.
 
     :raises OSError: it cannot be opened, or is no regular file
     """

@@ -133,7 +133,7 @@ async def test_nobody_is_waited_for_who_is_gone() -> None:
 async def test_who_is_there_is_waited_for_and_then_killed(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever has the reading end, as the manager does and this process, is not."""
+    """Processes with the reading end, such as the manager and this one, are not."""
     reading, writing = os.pipe()
     process = holder(writing)
     os.close(writing)

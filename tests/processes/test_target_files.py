@@ -35,7 +35,7 @@ def path(tmp_path):
 
 
 def write(path, *targets):
-    """As one does it: a new file is renamed over the one before."""
+    """As is usual: a new file is renamed over the old one."""
     new = path.with_suffix(".new")
     new.write_text(json.dumps([{"targets": targets}]))
     new.rename(path)

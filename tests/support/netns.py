@@ -93,7 +93,7 @@ class Namespace:
                 _enter(before.fileno())
 
     def socket(self, family: int = socket.AF_INET) -> socket.socket:
-        """A TCP socket in here, whoever uses it."""
+        """A TCP socket in this namespace; a process outside may use it."""
         with self.entered():
             return socket.socket(family, socket.SOCK_STREAM)
 

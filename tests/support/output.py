@@ -33,7 +33,7 @@ class Lines:
         return await self.first(lambda line: line if text in line else None, repr(text), start, seconds)
 
     async def end(self) -> None:
-        """Wait until whoever writes has closed the stream."""
+        """Wait until the writer has closed the stream."""
         await within(asyncio.shield(self._task), f"the end of {self.name}")
 
     def stop(self) -> None:

@@ -12,7 +12,7 @@ _mine: list[int] = []
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A port of ``host`` that nobody listens on, and that no test was given before, be it of another process."""
+    """A port of ``host`` that nobody listens on, and that no test in any process was given before."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     while True:
         if not _mine:

@@ -1,4 +1,4 @@
-"""A worker at rest: whoever kills it then may expect each of its tunnels to go on.
+"""A worker at rest: if it is killed then, each of its tunnels goes on.
 
 A worker that has just passed a message on, and whose other end has it already, may still be about to say so in the
 tunnel's row (``DIRTY`` in ``relay.py``); on a busy machine that takes a while. Killed then, it loses the tunnel, and

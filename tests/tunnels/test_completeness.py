@@ -49,7 +49,7 @@ HOLDINGS = {
 
 
 def test_each_cell_of_a_row_is_carried_on_or_rebuilt() -> None:
-    """A new cell stands in one of the sets in ``row_cells.py``; whoever puts it there has thought about a successor."""
+    """A new cell must be put into one of the sets in ``row_cells.py``: what does a successor do with it?"""
     elsewhere = {cause.upper() for cause in layout.CAUSES}
     cells = {
         name

@@ -27,7 +27,7 @@ TUNNELS = 3
 
 
 class Upgrade:
-    """A worker in slot 0, the rig's, and one in slot 1 that replaces it; whoever counts an end, counts it here."""
+    """A worker in slot 0, the rig's, and one in slot 1 that replaces it; both count ends here."""
 
     def __init__(self, rig: Rig) -> None:
         self.rig = rig

@@ -1,4 +1,4 @@
-"""Tunnels that cannot be carried on are ended by whoever finds them: with a Close frame where one may stand."""
+"""Tunnels that cannot be resumed are ended with a Close frame where one fits."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def test_nothing_is_read_and_nobody_is_shut_down(rig: Rig, family: str) -> None:
 @both_families
 @pytest.mark.parametrize("side", BOTH)
 def test_what_is_pending_goes_out_in_time(rig: Rig, family: str, side: int) -> None:
-    """Whoever was slow reads on, and the tunnel is clean then."""
+    """The slow reader reads on, and the tunnel is clean then."""
     tunnel = rig.open(family, buffers=BUFFERS)
     source, sink = tunnel.peer(1 - side), tunnel.peer(side)
     sent = rig.stall(source, FLOOD[1 - side])

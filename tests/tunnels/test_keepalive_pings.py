@@ -192,7 +192,7 @@ def test_an_endpoints_ping_does_the_job(rig: Rig, side: int) -> None:
 
 @both_sides
 def test_an_endpoints_ping_that_is_sent_long_before_the_gateways_would_be(rig: Rig, side: int) -> None:
-    """Whoever asks, an answer is due after the same time."""
+    """An answer is due after the same time, whichever side is asked."""
     tunnel = rig.open(ping_after=only(side, 10 * PONG_WITHIN), on_loss=1012)
     send(rig, tunnel, 1 - side, frame(PING, b"mine", masked=side == BACKEND_SIDE))
     tunnel.age(PONG_WITHIN - NS)

@@ -1,4 +1,4 @@
-"""Old workers go on with a table of another layout: this one has all that they write, once, for whoever reads it."""
+"""Old workers go on with a table of another layout: readers of this one find all that they write, once."""
 
 from __future__ import annotations
 

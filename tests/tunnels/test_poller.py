@@ -104,7 +104,7 @@ def test_a_watched_descriptor_is_called_back_and_not_returned(rig: Rig, pair: Pa
 
 
 def test_a_callback_may_unwatch_what_is_served_next(rig: Rig) -> None:
-    """Both have events in one batch; whoever is called first closes both."""
+    """Both have events in one batch; the first one called closes both."""
     pairs = [socket.socketpair() for _ in range(2)]
     calls: list[int] = []
 

@@ -132,7 +132,7 @@ def test_not_inside_a_frame_to_it(rig: Rig, side: int, cut: int) -> None:
 @both_sides
 @pytest.mark.parametrize("cut", [1, 5, 100])
 def test_while_it_is_in_the_middle_of_a_frame_itself(rig: Rig, side: int, cut: int) -> None:
-    """Its Pong comes behind that frame, be it in the same read."""
+    """Its Pong comes behind that frame, also in the same read."""
     tunnel = rig.open()
     data = LONG[side]
     send(rig, tunnel, side, data[:cut])
@@ -258,7 +258,7 @@ def test_not_while_an_endpoints_ping_waits_for_its_pong(rig: Rig, side: int, pay
     other = 1 - side
     send(rig, tunnel, other, frame(PING, payload, masked=other == CLIENT))
     assert_refused(rig, tunnel, side)
-    # Whoever asks is not being asked.
+    # A side that sends Pings gets none.
     answer(rig, tunnel, other, ping(rig, tunnel, other))
     # Neither data nor another Pong is the answer.
     send(rig, tunnel, side, HELLO[side])

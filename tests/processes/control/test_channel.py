@@ -328,7 +328,7 @@ async def test_a_descriptor_that_there_is_no_room_for_is_lost_alone(pair):
 
 @pytest.mark.parametrize("cut", [0, 1, 4, 5, 6, 40])
 async def test_what_was_read_goes_along(cut):
-    """A message that has come in part is whole for whoever carries the channel on; those before it are seen first."""
+    """A message received in part is completed by the next owner of the channel, behind the earlier ones."""
     ours, theirs = socket.socketpair()
     with theirs:
         channel = Channel(ours)
