@@ -15,7 +15,7 @@ from tests.support.raw import connect
 class Dribble:
     """Listens on TCP, and forwards to a unix socket and back.
 
-    Towards the unix socket the next byte goes only when the previous one has been read: the kernel counts it until then.
+    Towards the unix socket a byte goes only when the previous one has been read: the kernel counts it until then.
     Over TCP the kernel of the other end takes it, which is not quite as strict, but with a pause for each byte most
     reads get one.
     """
