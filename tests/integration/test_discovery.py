@@ -114,8 +114,9 @@ async def test_dns_that_changes_under_live_tunnels(
         fresh += await clients_of(gateway, 2)
     # Tunnels of the backend that is gone are closed over the drain period; others live.
     await eventually(lambda: one.open == 0, "the tunnels to be closed")
-    scrape = await gateway.tunnels(two.open + three.open)
-    ended = scrape.value("gateway_tunnels_closed_total")
+    await gateway.tunnels(two.open + three.open)
+    ended = len(old + fresh) - two.open - three.open
+    await gateway.until(lambda scrape: scrape.value("gateway_tunnels_closed_total") == ended, "the ends to be counted")
     await eventually(lambda: len(of(old + fresh)[1]) == ended, "clients to see the ends")
     await eventually(lambda: len(gateway.log_records(event="tunnel_end")) == ended, "the lines")
     living, closed = of(old + fresh)

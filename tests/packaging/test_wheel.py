@@ -45,8 +45,14 @@ BUILT = ("*.so", "__pycache__")
 
 COMPILED = {
     "gateway/edge/tls/callback",
+    "gateway/observe/batch",
+    "gateway/observe/ends",
+    "gateway/observe/forms",
+    "gateway/observe/handshakes",
+    "gateway/observe/line",
     "gateway/protocol/bodies",
     "gateway/protocol/headers",
+    "gateway/protocol/known_heads",
     "gateway/protocol/pings",
     "gateway/protocol/scanner",
     "gateway/protocol/tls/protection",
@@ -63,6 +69,7 @@ COMPILED = {
     "gateway/tunnels/relay/relay",
     "gateway/tunnels/relay/sealed",
     "gateway/tunnels/relay/streams",
+    "gateway/tunnels/upkeep/attribution",
     "gateway/tunnels/upkeep/sweep",
 }
 UNCOMPILED = "the relay runs uncompiled"
