@@ -91,6 +91,14 @@ def upgrade_to_backend(request: Request, config: InForce) -> bytes:
     return b"%b%b\r\n" % (request_bytes(head.method, target, fields)[:-2], ours)
 
 
+def names_kept_out(request: Request) -> frozenset[bytes]:
+    """Names, in lower case, of fields that the backend gets from the gateway or not at all: what the route changes, and
+    what credentials have shown. The client's own must not come in a trailer either."""
+    granted, changes = request.granted, request.route.changes
+    names: frozenset[bytes] = frozenset() if changes is None else changes.names
+    return names if granted is None else names | granted.without | granted.replaced.keys()
+
+
 def _names_go_on(head: RequestHead) -> bool:
     """Whether a backend may be sent all fields of a handshake, by their names."""
     head.names_go_on = only_upgrade_is_hop_by_hop(head) and OURS.isdisjoint(head.first) and not head.has_underscore

@@ -33,6 +33,7 @@ cdef class Chunked(Framer):
     cdef int64_t _max_line
     cdef int64_t _max_trailer
     cdef bint _padded
+    cdef frozenset _forbidden
     cdef bytearray _name
     cdef list _slices
 

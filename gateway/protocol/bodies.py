@@ -34,6 +34,9 @@ REFUSED_TRAILERS = frozenset(
         b"trailer",
         b"transfer-encoding",
         b"upgrade",
+        b"x-client-cert-fingerprint",
+        b"x-client-cert-san",
+        b"x-client-cert-subject",
         b"x-forwarded-for",
         b"x-forwarded-host",
         b"x-forwarded-proto",
@@ -127,12 +130,19 @@ class UntilClose(Framer):
 class Chunked(Framer):
     """A body in chunks, with extensions and trailers (RFC 9112 section 7.1)."""
 
-    __slots__ = ("_line", "_max_line", "_max_trailer", "_name", "_padded", "_size", "_slices", "_state")
+    __slots__ = ("_forbidden", "_line", "_max_line", "_max_trailer", "_name", "_padded", "_size", "_slices", "_state")
 
-    def __init__(self, max_line: int = MAX_LINE, max_trailer: int = MAX_TRAILER, padded: bool = False) -> None:
+    def __init__(
+        self,
+        max_line: int = MAX_LINE,
+        max_trailer: int = MAX_TRAILER,
+        padded: bool = False,
+        forbidden: frozenset[bytes] = REFUSED_TRAILERS,
+    ) -> None:
         """
         :param max_line: bytes that a chunk's size and extensions may have
         :param max_trailer: bytes that all trailer fields may have
+        :param forbidden: names that no trailer field may have: in lower case, with ``-`` for ``_``
         :param padded: take white space between a size and the end of its line. Some servers write sizes of a fixed
             width; nginx and HAProxy take that, and no parser reads another size
         """
@@ -146,6 +156,7 @@ class Chunked(Framer):
         self._max_line = max_line
         self._max_trailer = max_trailer
         self._padded = padded
+        self._forbidden = forbidden
         self._name: bytearray | None = None
         self._slices: list[tuple[int, int]] | None = None
 
@@ -255,7 +266,7 @@ class Chunked(Framer):
             return _NAME
         if state == _NAME:
             if byte == _COLON:
-                if bytes(self._name or b"") in REFUSED_TRAILERS:
+                if bytes(self._name or b"") in self._forbidden:
                     self._refuse("a trailer field that belongs in the head")
                 self._name = None
                 return _VALUE

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import re
 
-from gateway.protocol.bodies import LARGEST, Chunked, Framer, Length, UntilClose
+from gateway.protocol.bodies import LARGEST, REFUSED_TRAILERS, Chunked, Framer, Length, UntilClose
 from gateway.protocol.heads import BadHead, BadResponse, Head, RequestHead, ResponseHead
 
 _LENGTH = re.compile(rb"[0-9]{1,40}\Z")
 _CODING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 
 
-def request_body(head: RequestHead) -> Framer | None:
+def request_body(head: RequestHead, kept_out: frozenset[bytes] = frozenset()) -> Framer | None:
     """What finds the end of a request's body; None where there is no body.
 
+    :param kept_out: further names that trailer fields may not have, in lower case: of fields that the backend gets from
+        the gateway, or not at all
     :raises BadHead: 400 where two servers could see different ends, 501 for a transfer coding other than chunked
     """
     first = head.first
@@ -28,6 +30,8 @@ def request_body(head: RequestHead) -> Framer | None:
         codings = _codings(head)
         if codings != [b"chunked"]:
             _refuse_codings(codings)
+        if kept_out:
+            return Chunked(forbidden=REFUSED_TRAILERS.union(name.replace(b"_", b"-") for name in kept_out))
         return Chunked()
     if b"content-length" in first:
         length = _content_length(head)

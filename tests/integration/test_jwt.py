@@ -172,6 +172,23 @@ async def test_claims_in_fields(gateway: Gateway, open_connection: Open) -> None
     assert fields_of(got, "x-roles") == ['["a","b"]']
 
 
+@pytest.mark.parametrize(
+    ("trailer", "status"),
+    [
+        ("X-User: root", 400),
+        ("x_user: root", 400),
+        ("X-ROLES: all", 400),
+        ("X-Client-Cert-San: a", 400),
+        ("X-Us: a", 200),
+    ],
+)
+async def test_no_claim_comes_in_a_trailer(gateway: Gateway, open_connection: Open, trailer: str, status: int) -> None:
+    client = await open_connection(gateway)
+    fields = f"Host: a\r\n{bearer(hs256())}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await client.send(f"POST /kept/x HTTP/1.1\r\n{fields}1\r\na\r\n0\r\n{trailer}\r\n\r\n".encode())
+    assert (await client.answer()).status == status
+
+
 async def test_a_token_in_the_query(gateway: Gateway, open_connection: Open) -> None:
     token = hs256()
     got = await at_the_backend(gateway, open_connection, f"/kept/x?a=1&token={token}")

@@ -306,3 +306,13 @@ async def test_status_says_where_requests_go(gateway: Gateway) -> None:
     assert routes["any"]["upstream"] == "old"
     assert routes["shares"]["upstreams"] == [{"name": "old", "weight": 3}, {"name": "new", "weight": 1}]
     assert (routes["shares"]["upstream"], routes["gone"]["upstream"], routes["gone"]["answer"]) == (None, None, 410)
+
+
+@pytest.mark.parametrize("trailer", ["X-Env: test", "x_env: test", "Cookie: a=1"])
+async def test_what_a_route_sets_or_removes_comes_in_no_trailer(
+    gateway: Gateway, open_connection: Open, trailer: str
+) -> None:
+    client = await open_connection(gateway)
+    head = "POST /f HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+    await client.send(f"{head}1\r\na\r\n0\r\n{trailer}\r\n\r\n".encode())
+    assert (await client.answer()).status == 400

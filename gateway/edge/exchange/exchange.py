@@ -13,7 +13,7 @@ from gateway.edge.pool import BackendConnection
 from gateway.edge.proxied import header_for
 from gateway.edge.refused import Refused
 from gateway.edge.stickiness import key_of
-from gateway.edge.to_backend import request_to_backend
+from gateway.edge.to_backend import names_kept_out, request_to_backend
 from gateway.observe.backends import DIAL, POOL, REQUEST
 from gateway.observe.requests import CLIENT_CLOSED_REQUEST, Logged
 from gateway.protocol.bodies import BadBody, Dechunker, UntilClose
@@ -60,7 +60,7 @@ class Exchange(Answer):
         """
         shared = self._shared
         request = self._request
-        self._upload = request_body(request.head)
+        self._upload = request_body(request.head, names_kept_out(request))
         self._repeatable = self._upload is None and request.head.method in IDEMPOTENT
         if shared.in_flight >= shared.most:
             raise Refused(503, "this gateway is full (max_tunnels bounds requests, too)", "unavailable", request.route)
