@@ -117,7 +117,8 @@ async def _answer_late(request: web.Request) -> web.Response:
 async def _stopped(request: web.Request, seconds: float) -> bool:
     """Wait for some seconds; return early with true if the backend is stopped meanwhile."""
     try:
-        await asyncio.wait_for(request.app[_STOPPING].wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await request.app[_STOPPING].wait()
     except TimeoutError:
         return False
     return True

@@ -201,7 +201,8 @@ class KeySet:
                 self._fetching = False
                 self.attempted.set()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), self._pause())
+                async with asyncio.timeout(self._pause()):
+                    await self._asked.wait()
 
     def _pause(self) -> float:
         """Seconds until the next attempt."""

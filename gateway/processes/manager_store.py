@@ -89,7 +89,8 @@ class ManagerStore:
     async def sent(self, seconds: float) -> bool:
         """Wait up to some seconds until everything has been sent to the manager; return whether it has."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._all_sent.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._all_sent.wait()
         return self.settled
 
     def close(self) -> None:

@@ -201,7 +201,8 @@ async def _ends(lifeline: int, seconds: float) -> bool:
     ended = asyncio.Event()
     loop.add_reader(lifeline, ended.set)
     try:
-        await asyncio.wait_for(ended.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await ended.wait()
     except TimeoutError:
         return False
     finally:

@@ -67,8 +67,8 @@ class Starter:
             seconds = BOOT_SECONDS if self._booting else ANSWER_SECONDS
             try:
                 send_request(control, request)
-                receiving = asyncio.get_running_loop().sock_recv(control, ANSWER_BYTES)
-                answer = await asyncio.wait_for(receiving, seconds)
+                async with asyncio.timeout(seconds):
+                    answer = await asyncio.get_running_loop().sock_recv(control, ANSWER_BYTES)
             except TimeoutError:
                 self._give_up(child)
                 raise TemplateLost(

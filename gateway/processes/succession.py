@@ -225,7 +225,8 @@ class Succession:
                 workers.retire(old, NO_DESCRIPTOR)
             await self._hand_over_rest(old, slot)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(old.finished.wait(), 0.1)
+                async with asyncio.timeout(0.1):
+                    await old.finished.wait()
         workers.replaced.discard(left)
         if (old := workers.running.get(left)) is None:
             return
@@ -233,7 +234,8 @@ class Succession:
             log.warning("worker %s did not finish within %.0f s; ending it", old.name, upgrade.FINISH_SECONDS)
             old.channel.send(Drain(0, workers.config.drain.close_code))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(old.finished.wait(), upgrade.ANSWER_SECONDS)
+                async with asyncio.timeout(upgrade.ANSWER_SECONDS):
+                    await old.finished.wait()
         old.channel.send(Stop())
         while workers.running.get(left) is old:
             if time.monotonic() > give_up + 2 * upgrade.ANSWER_SECONDS:

@@ -209,7 +209,8 @@ async def _answer(worker: WorkerProcess, kind: type[Message]) -> Message | None:
     An answer sent before the worker died counts: the worker has done what it says.
     """
     try:
-        message = await asyncio.wait_for(worker.answers.get(), ANSWER_SECONDS)
+        async with asyncio.timeout(ANSWER_SECONDS):
+            message = await worker.answers.get()
     except TimeoutError:
         log.error("worker %s does not answer; killing it", worker.name)
         worker.process.kill()

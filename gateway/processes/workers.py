@@ -183,7 +183,7 @@ class Workers:
         self.credentials = credentials
         self.state.drained_backends = drained_backends
         self.generation += 1
-        answers = [asyncio.wait_for(self._configure(worker), CONFIGURE_SECONDS) for worker in self.serving()]
+        answers = [self._configure(worker, CONFIGURE_SECONDS) for worker in self.serving()]
         failures = []
         for answer in await asyncio.gather(*answers, return_exceptions=True):
             if isinstance(answer, BaseException):
@@ -337,7 +337,7 @@ class Workers:
         worker.listen(self._listeners.sockets)
         worker.channel.send(self.names)
         try:
-            reason = await asyncio.wait_for(self._configure(worker, takes_over), BOOT_SECONDS)
+            reason = await self._configure(worker, BOOT_SECONDS, takes_over)
             worker.channel.send(Learned(list(self.learned.items())))
         except TimeoutError:
             reason = f"not ready within {BOOT_SECONDS:.0f} s"
@@ -349,9 +349,10 @@ class Workers:
             return False
         return True
 
-    async def _configure(self, worker: WorkerProcess, takes_over: bool = False) -> str | None:
+    async def _configure(self, worker: WorkerProcess, seconds: float, takes_over: bool = False) -> str | None:
         """Send a worker the configuration; return None once it is in force there, otherwise the reason.
 
+        :raises TimeoutError: it has not answered within so many seconds
         :raises ConnectionError: the worker died before it answered
         """
         answer = worker.answer_about(self.generation)
@@ -362,7 +363,8 @@ class Workers:
         worker.channel.send(
             Configure(self.generation, self.settings(), self.state.registry, drained, drain, takes_over)
         )
-        return await answer
+        async with asyncio.timeout(seconds):
+            return await answer
 
     def settings(self) -> Settings:
         """Return the configuration in force as workers get it."""

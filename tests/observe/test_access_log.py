@@ -20,6 +20,7 @@ from gateway.observe import access_log as access_log_module
 from gateway.observe import forms, log_file
 from gateway.observe.access_log import MAX_TEXT, AccessLog
 from gateway.observe.forms import Form
+from tests.support.deadline import within
 
 from ..support.deadline import DEADLINE_SECONDS, eventually
 
@@ -167,7 +168,7 @@ async def test_lines_come_without_being_asked_for(pipe):
     with access_log(path) as (log, _):
         say(log, {"event": "a"})
         say(log, {"event": "b"})
-        lines = (await asyncio.wait_for(asyncio.to_thread(os.read, read, 1000), 10)).splitlines()
+        lines = (await within(asyncio.to_thread(os.read, read, 1000), "lines")).splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["a", "b"]
 
 
@@ -267,7 +268,7 @@ async def test_a_reader_that_stalls_blocks_nobody_and_what_is_lost_is_counted(pi
         # Nobody reads, and the pipe holds no more than ten of them.
         assert sum(lost) >= 1000 - 200 - 2 * PIPE_BYTES // 400
         reading = asyncio.create_task(asyncio.to_thread(read_lines, read, 1000 - sum(lost)))
-        numbers = await asyncio.wait_for(reading, 20)
+        numbers = await within(reading, "all lines")
         assert len(set(numbers)) == len(numbers) == 1000 - sum(lost)
         assert numbers == sorted(numbers)
         # It reads again: so there is room again.

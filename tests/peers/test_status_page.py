@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import StartGateway
 from tests.peers.test_chromium import browser
-from tests.support.deadline import SCALE
+from tests.support.deadline import SCALE, within
 from tests.support.gateway import route
 from tests.support.ports import free_port
 
@@ -41,7 +41,7 @@ async def test_rules_are_shown(start_gateway: StartGateway, tmp_path: Path) -> N
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
     try:
-        page = (await asyncio.wait_for(chromium.communicate(), 60 * SCALE))[0].decode()
+        page = (await within(chromium.communicate(), "the page", 60 * SCALE))[0].decode()
     finally:
         if chromium.returncode is None:
             chromium.kill()

@@ -16,7 +16,7 @@ import pytest
 from gateway.observe.seldom import Seldom
 from gateway.processes import fdstore
 from gateway.processes.fdstore import OPENED_AT_ONCE, Deposits, DescriptorStore, store_pair
-from tests.support.deadline import eventually, quiet_for, turn
+from tests.support.deadline import eventually, quiet_for, turn, within
 
 ENOUGH = 1 << 30
 
@@ -463,7 +463,7 @@ async def test_a_keeper_that_fails_at_one_tunnel(bench: Bench, caplog: pytest.Lo
 async def test_a_descriptor_in_store_that_is_closed_is_left_out(bench: Bench) -> None:
     closed = (9998, 9999)
     bench.store.hand_over([(1, Connection()), (2, closed), (3, Connection())])
-    inherited = await asyncio.wait_for(bench.inherited(), 10)
+    inherited = await within(bench.inherited(), "the tunnels")
     assert sorted(inherited) == [1, 3]
     for connections in inherited.values():
         for fd in connections:
@@ -479,4 +479,4 @@ async def test_a_store_that_is_unsettled_again_at_once_is_waited_for(bench: Benc
     with bench.store.unsettled():
         await turn(2)
         assert not waiting.done()
-    await asyncio.wait_for(waiting, 10)
+    await within(waiting, "the end of it")

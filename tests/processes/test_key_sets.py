@@ -405,3 +405,16 @@ async def test_tls(tmp_path):
         assert "its certificate is not accepted" in await fails(named, (authority.ca.read_text(),), False)
     finally:
         await server.down()
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_set_that_is_wanted_when_all_end_ends_as_well(server, turns):
+    """At whatever moment the end comes: shutting down waits for it."""
+    rig = Rig()
+    rig.use(server.url)
+    await rig.names(server.url, "one")
+    await turn()
+    rig.sets.wanted(server.url)
+    for _ in range(turns):
+        await turn()
+    await within(rig.sets.close(), "the end")

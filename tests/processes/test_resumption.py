@@ -16,6 +16,7 @@ from gateway.processes.inheritance import CannotInherit
 from gateway.processes.keeping import number_of, prefix_of
 from gateway.processes.resumption import Kept, StillServed, find
 from gateway.tunnels.table.table import Table
+from tests.support.deadline import within
 from tests.support.process import gone
 
 from .records import GOOD, config
@@ -126,7 +127,7 @@ async def test_nobody_is_waited_for_who_is_gone() -> None:
     reading, writing = os.pipe()
     os.close(writing)
     found = Kept("gateway-1-", {"lifeline-1": reading})
-    await asyncio.wait_for(found.until_unused(), 1)
+    await within(found.until_unused(), "it to be unused", 1)
     found.close()
 
 

@@ -9,6 +9,7 @@ from gateway.edge.access.credentials import Credentials
 from gateway.edge.access.granted import Granted
 from gateway.edge.access.keys import ASK_EVERY_SECONDS, MAX_TRIED, KeySet, KeySource
 from gateway.edge.refused import Refused
+from tests.support.deadline import within
 from tests.support.tokens import jwk, key_set, signed
 
 from .jwts import URL, bearing, jwt, let_in, refusal
@@ -190,7 +191,7 @@ async def test_no_answer(monkeypatch):
     waiting = asked.method.check(bearing(BY_TWO))
     assert callable(waiting)
     waiting(lambda verdict: (asked.verdicts.append(verdict), answered.set()))
-    await asyncio.wait_for(answered.wait(), 10)
+    await within(answered.wait(), "the answer")
     (refused,) = asked.verdicts
     assert isinstance(refused, Refused)
     assert refused.status == 401
