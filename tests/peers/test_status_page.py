@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import StartGateway
 from tests.peers.test_chromium import browser
-from tests.support.deadline import SCALE, within
+from tests.support.deadline import SCALE, eventually, within
 from tests.support.gateway import route
 from tests.support.ports import free_port
 
@@ -36,6 +36,12 @@ async def test_rules_are_shown(start_gateway: StartGateway, tmp_path: Path) -> N
             ],
         }
     )
+
+    async def failed() -> str | None:
+        error: str | None = (await gateway.api("status"))["upstreams"][0]["discovery"]["error"]
+        return error
+
+    await eventually(failed, "the file to be looked for")
     command = (*browser(tmp_path), "--virtual-time-budget=5000", "--dump-dom", f"http://{gateway.admin}/")
     chromium = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
