@@ -56,6 +56,7 @@ async def test_rules_are_shown(start_gateway: StartGateway, tmp_path: Path) -> N
     assert "answers 410" in page
     assert "to chat" in page
     assert "consistent hash on header:X-Room; checked by tcp every 5 s; found by file " in page
+    assert "missing.json" in page
     assert "Backends cannot be found: " in page
-    assert "missing.json cannot be read: No such file or directory" in page
+    assert "cannot be read: No such file or directory" in page
     assert backend in page
