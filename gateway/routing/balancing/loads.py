@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from gateway.routing.balancing.standing import Standing
 from gateway.routing.balancing.target import Target
 
-FRESH_NS = 40_000
-"""For each backend: how long its load is good for. Reading one takes 0.7 us, so that a worker spends at most a fiftieth
-of its time on that. A handshake takes longer than the loads of three backends are good for."""
+FRESH_NS = 70_000
+"""For each backend: how long its load is good for. Reading one takes 0.7 us, so a worker spends at most a hundredth of
+its time on that. A handshake takes about as long as the loads of two backends are good for."""
 
 
 class Loads:
