@@ -21,11 +21,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable
-
-from aiohttp import web
 
 from gateway.admin import api
+from gateway.admin.messages import Handler, Request, Response, encoded, json_answer
 from gateway.admin.operations import NotDone, Operations
 from gateway.admin.rebalances import RebalanceAsked, rebalance
 from gateway.admin.state import DrainState, GatewayState
@@ -36,8 +34,6 @@ LOOK_SECONDS = 0.1
 DEFAULT_PERIOD = "2m"
 """Over which a rebalance closes tunnels."""
 
-MAX_BODY_BYTES = 64 * 1024
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 
@@ -49,40 +45,39 @@ class Handlers:
         self._state = state
         self._operations = operations
 
-    def routes(self) -> list[web.RouteDef]:
-        """Return the routes to serve."""
-        return [
-            web.post("/api/v1/reload", self.reload),
-            web.post("/api/v1/drain", self.drain),
-            web.post("/api/v1/rebalance", self.rebalance),
-            web.post("/api/v1/upgrade", self.upgrade),
-            web.post("/api/v1/stop", self.stop),
-        ]
+    def by_path(self) -> dict[str, Handler]:
+        """Return the handlers, by path."""
+        return {
+            "/api/v1/reload": self.reload,
+            "/api/v1/drain": self.drain,
+            "/api/v1/rebalance": self.rebalance,
+            "/api/v1/upgrade": self.upgrade,
+            "/api/v1/stop": self.stop,
+        }
 
-    async def reload(self, request: web.Request) -> web.Response:
-        await _asked(request)
+    async def reload(self, request: Request) -> Response:
+        _asked(request)
         await self._operations.reload()
         return _answer(200, {"reloaded": True, "time": self._state.last_reload_unix})
 
-    async def upgrade(self, request: web.Request) -> web.Response:
-        await _asked(request)
-        sock = request.get_extra_info("socket")
-        if sock is None:
+    async def upgrade(self, request: Request) -> Response:
+        _asked(request)
+        if request.socket is None or request.socket.fileno() < 0:
             raise NotDone("the client has disconnected")
-        connection = os.dup(sock.fileno())
+        connection = os.dup(request.socket.fileno())
         try:
             await self._operations.upgrade(connection)
         finally:
             os.close(connection)
         return _answer(200, {"upgraded": True})
 
-    async def stop(self, request: web.Request) -> web.Response:
-        await _asked(request)
+    async def stop(self, request: Request) -> Response:
+        _asked(request)
         await self._operations.stop()
         return _answer(202, {"stopping": True})
 
-    async def drain(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, "backend", "wait")
+    async def drain(self, request: Request) -> Response:
+        asked = _asked(request, "backend", "wait")
         wait = _flag("wait", asked.get("wait", False))
         if "backend" in asked:
             backends = api.backend_numbers(str(asked["backend"]), self._state.registry)
@@ -103,8 +98,8 @@ class Handlers:
             },
         )
 
-    async def rebalance(self, request: web.Request) -> web.Response:
-        asked = await _asked(request, "upstream", "period", "dry_run")
+    async def rebalance(self, request: Request) -> Response:
+        asked = _asked(request, "upstream", "period", "dry_run")
         upstream = None if "upstream" not in asked else api.upstream_name(str(asked["upstream"]), self._state.config)
         period = api.seconds("period", str(asked.get("period", DEFAULT_PERIOD)))
         dry_run = _flag("dry_run", asked.get("dry_run", False))
@@ -127,18 +122,17 @@ class Handlers:
         raise NotDone(f"the drain was cut short: {reason}")
 
 
-async def _asked(request: web.Request, *known: str) -> dict[str, object]:
+def _asked(request: Request, *known: str) -> dict[str, object]:
     """Return a request's parameters. :raises api.BadQuery: one is unknown, or the body is not a JSON object"""
-    body = await request.content.read(MAX_BODY_BYTES)
     asked: dict[str, object] = {}
-    if body.strip():
+    if request.body.strip():
         try:
-            asked = json.loads(body)
+            asked = json.loads(request.body)
         except ValueError:
             raise api.BadQuery("the body is not JSON (a JSON object, or no body)") from None
         if not isinstance(asked, dict):
             raise api.BadQuery("the body is not a JSON object")
-    return api.known_only([*request.query.items(), *asked.items()], known)
+    return api.known_only([*request.query, *asked.items()], known)
 
 
 def _flag(name: str, value: object) -> bool:
@@ -148,5 +142,5 @@ def _flag(name: str, value: object) -> bool:
     return text in _TRUE
 
 
-def _answer(status: int, data: api.Object) -> web.Response:
-    return web.json_response(data, status=status)
+def _answer(status: int, data: api.Object) -> Response:
+    return json_answer(encoded(data), status)

@@ -1,4 +1,4 @@
-"""What the admin API can order the supervisor to do (``processes/orders.py``). This module does not import aiohttp."""
+"""What the admin API can order the supervisor to do (``processes/orders.py``)."""
 
 from __future__ import annotations
 

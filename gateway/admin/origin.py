@@ -14,14 +14,11 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from aiohttp import web
-from aiohttp.typedefs import Middleware
-
-from gateway.admin.handlers import Handler
+from gateway.admin.messages import Refused, Request
 from gateway.observe.seldom import Seldom
 
 ANY_HOST = frozenset({"/healthz", "/readyz"})
@@ -30,35 +27,37 @@ ANY_HOST = frozenset({"/healthz", "/readyz"})
 log = logging.getLogger("gateway")
 
 
-def refuse_other_sites(allowed: Callable[[], Collection[str]], over_tcp: bool) -> Middleware:
-    """Make a middleware that refuses requests which a page of another site may have sent.
+class OtherSites:
+    """Refuses requests that a page of another site may have sent."""
 
-    :param allowed: returns further names to answer to: ``name``, or ``*.name`` for all names under it
-    :param over_tcp: false if the admin address is a unix socket
-    """
-    warn = Seldom(log.warning)
+    def __init__(self, allowed: Callable[[], Collection[str]], over_tcp: bool) -> None:
+        """
+        :param allowed: returns further names to answer to: ``name``, or ``*.name`` for all names under it
+        :param over_tcp: false if the admin address is a unix socket
+        """
+        self._allowed = allowed
+        self._over_tcp = over_tcp
+        self._warn = Seldom(log.warning)
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        hosts = request.headers.getall("Host", [])
-        names = allowed()
-        if over_tcp and request.path not in ANY_HOST:
+    def refuse(self, request: Request) -> None:
+        """:raises Refused: a page of another site may have sent it"""
+        hosts = request.values("host")
+        names = self._allowed()
+        if self._over_tcp and request.path not in ANY_HOST:
             for host in hosts:
                 if not is_host_allowed(host, names):
-                    warn(
+                    self._warn(
                         "admin: refused a request for host %r; if this gateway has that name, list it in admin.hosts",
                         host[:100],
                     )
-                    raise web.HTTPMisdirectedRequest(
-                        text="the admin address is not known by this host name (another site could have pointed it"
+                    raise Refused(
+                        421,
+                        "the admin address is not known by this host name (another site could have pointed it"
                         " here); use an IP address, localhost or the host name of the gateway's machine, or list the"
-                        " name in admin.hosts"
+                        " name in admin.hosts",
                     )
-        if not is_same_origin(request.method, request.headers, hosts[0] if hosts else "", names):
-            raise web.HTTPForbidden(text="this request comes from a web page of another site")
-        return await handler(request)
-
-    return middleware
+        if not is_same_origin(request, hosts[0] if hosts else "", names):
+            raise Refused(403, "this request comes from a web page of another site")
 
 
 def is_host_allowed(field: str, allowed: Collection[str]) -> bool:
@@ -88,17 +87,16 @@ def is_host_allowed(field: str, allowed: Collection[str]) -> bool:
     return any(host.endswith(name[1:]) if name.startswith("*.") else host == name for name in allowed)
 
 
-def is_same_origin(method: str, fields: Mapping[str, str], host: str, allowed: Collection[str]) -> bool:
+def is_same_origin(request: Request, host: str, allowed: Collection[str]) -> bool:
     """Whether a request was sent by a page of the admin address itself, or by no page at all.
 
-    :param fields: of the request, with names in any case
     :param host: the request's ``Host``
     :param allowed: as for :func:`is_host_allowed`
     """
-    site = fields.get("Sec-Fetch-Site", "same-origin").lower()
-    if site not in ("same-origin", "none") and not _is_followed_link(method, fields):
+    site = request.value("sec-fetch-site")
+    if site is not None and site.lower() not in ("same-origin", "none") and not _is_followed_link(request):
         return False
-    origin = fields.get("Origin")
+    origin = request.value("origin")
     if origin is None:
         return True
     try:
@@ -108,7 +106,7 @@ def is_same_origin(method: str, fields: Mapping[str, str], host: str, allowed: C
     return bool(parts.netloc) and parts.netloc.lower() == host.lower() and is_host_allowed(host, allowed)
 
 
-def _is_followed_link(method: str, fields: Mapping[str, str]) -> bool:
+def _is_followed_link(request: Request) -> bool:
     """Whether the browser will show the answer as a page, in a tab of its own."""
-    as_page = fields.get("Sec-Fetch-Mode"), fields.get("Sec-Fetch-Dest")
-    return method in ("GET", "HEAD") and as_page == ("navigate", "document")
+    as_page = request.value("sec-fetch-mode"), request.value("sec-fetch-dest")
+    return request.method in ("GET", "HEAD") and as_page == ("navigate", "document")

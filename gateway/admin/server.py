@@ -18,23 +18,22 @@ CORS fields, and ``Cross-Origin-Resource-Policy`` forbids it.
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from importlib.resources import files
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from aiohttp import web
-
 from gateway.admin import api
 from gateway.admin.collector import render
-from gateway.admin.handlers import Handler, Handlers
+from gateway.admin.handlers import Handlers
+from gateway.admin.messages import Handler, Refused, Request, Response, encoded, json_answer, text
 from gateway.admin.operations import NotDone, Operations
-from gateway.admin.origin import ANY_HOST, refuse_other_sites
+from gateway.admin.origin import ANY_HOST, OtherSites
+from gateway.admin.serving import HttpServer
 from gateway.admin.state import GatewayState
-from gateway.admin.token import CHALLENGE, is_let_in, require_token
+from gateway.admin.token import CHALLENGE, is_let_in
 
 MAX_THREADS = 2
 """Scrapes and listings served in parallel; further ones wait."""
@@ -57,13 +56,13 @@ _Result = TypeVar("_Result")
 class AdminServer:
     """A running admin address."""
 
-    def __init__(self, runner: web.AppRunner, threads: ThreadPoolExecutor) -> None:
-        self._runner = runner
+    def __init__(self, server: HttpServer, threads: ThreadPoolExecutor) -> None:
+        self._server = server
         self._threads = threads
 
     async def close(self) -> None:
         """Stop serving and close the socket. After this returns, nothing reads the table any more."""
-        await self._runner.cleanup()
+        await self._server.close(SHUTDOWN_SECONDS)
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
 
@@ -77,85 +76,98 @@ async def start_admin(
     :param multiproc_dir: directory of the workers' metrics files (``events.py``)
     """
     threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="admin")
-    app = _Admin(state, multiproc_dir, threads, Handlers(state, operations)).application(sock.family != socket.AF_UNIX)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
-    await runner.setup()
-    await web.SockSite(runner, sock).start()
-    return AdminServer(runner, threads)
+    admin = _Admin(state, multiproc_dir, threads, Handlers(state, operations), sock.family != socket.AF_UNIX)
+    server = HttpServer(admin.answer, _HEADERS)
+    await server.start(sock)
+    return AdminServer(server, threads)
 
 
 class _Admin:
     """The handlers and their state."""
 
     def __init__(
-        self, state: GatewayState, multiproc_dir: str, threads: ThreadPoolExecutor, handlers: Handlers
+        self, state: GatewayState, multiproc_dir: str, threads: ThreadPoolExecutor, handlers: Handlers, over_tcp: bool
     ) -> None:
         self._state = state
-        self._handlers = handlers
         self._multiproc_dir = multiproc_dir
         self._threads = threads
-
-    def application(self, over_tcp: bool) -> web.Application:
-        other_sites = refuse_other_sites(lambda: self._state.config.admin.hosts, over_tcp)
+        self._other_sites = OtherSites(lambda: state.config.admin.hosts, over_tcp)
         pages = _page_files()
         # Files of the page say nothing of this gateway, and a browser asks for them without a token. The page itself
         # is answered with 401, and asks for the token.
-        open_paths = ANY_HOST | {f"/{name}" for name in pages}
-        token = require_token(lambda: self._state.config.admin.token, open_paths | {"/"})
-        app = web.Application(middlewares=[_errors_as_json, other_sites, token])
-        app.on_response_prepare.append(_add_headers)
-        app.router.add_get("/metrics", self.metrics)
-        app.router.add_get("/healthz", self.healthz)
-        app.router.add_get("/readyz", self.readyz)
-        app.router.add_get("/api/v1/status", self.status)
-        app.router.add_get("/api/v1/tunnels", self.tunnels)
-        app.router.add_get("/api/v1/limited", self.limited)
-        app.router.add_get("/api/v1/history", self.history)
-        app.router.add_routes(self._handlers.routes())
+        self._open_paths = ANY_HOST | {f"/{name}" for name in pages} | {"/"}
+        self._reads: dict[str, Handler] = {
+            "/metrics": self.metrics,
+            "/healthz": self.healthz,
+            "/readyz": self.readyz,
+            "/api/v1/status": self.status,
+            "/api/v1/tunnels": self.tunnels,
+            "/api/v1/limited": self.limited,
+            "/api/v1/history": self.history,
+        }
         for name, body in pages.items():
-            app.router.add_get("/" if name == "index.html" else f"/{name}", self._file(name, body))
-        return app
+            self._reads["/" if name == "index.html" else f"/{name}"] = self._file(name, body)
+        self._orders = handlers.by_path()
 
-    async def metrics(self, request: web.Request) -> web.Response:
-        accept = ",".join(request.headers.getall("Accept", []))
-        body, content_type = await self._in_thread(lambda: render(self._state, self._multiproc_dir, accept))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+    async def answer(self, request: Request) -> Response:
+        """Answer a request; errors in JSON if it was for the API."""
+        try:
+            self._other_sites.refuse(request)
+            if request.path not in self._open_paths and not is_let_in(request, self._state.config.admin.token):
+                raise Refused(401, "a bearer token is needed (admin.token)", CHALLENGE)
+            return await self._handler(request)(request)
+        except api.BadQuery as error:
+            return json_answer(encoded({"error": str(error)}), 400)
+        except NotDone as error:
+            return json_answer(encoded({"error": str(error)}), 409)
+        except Refused as error:
+            if request.path.startswith(_API):
+                return json_answer(encoded({"error": str(error)}), error.status, error.fields)
+            return text(str(error), error.status, error.fields)
 
-    async def healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+    def _handler(self, request: Request) -> Handler:
+        """:raises Refused: there is no such path (404), or it has another method (405)"""
+        for handlers, methods in ((self._reads, ("GET", "HEAD")), (self._orders, ("POST",))):
+            if (handler := handlers.get(request.path)) is not None:
+                if request.method not in methods:
+                    raise Refused(405, fields={"Allow": ",".join(methods)})
+                return handler
+        raise Refused(404)
 
-    async def readyz(self, _: web.Request) -> web.Response:
+    async def metrics(self, request: Request) -> Response:
+        accept = ",".join(request.values("accept"))
+        return Response(*await self._in_thread(lambda: render(self._state, self._multiproc_dir, accept)))
+
+    async def healthz(self, _: Request) -> Response:
+        return text("ok\n")
+
+    async def readyz(self, _: Request) -> Response:
         if self._state.ready:
-            return web.Response(text="ready\n")
+            return text("ready\n")
         why = "the gateway is shutting down" if self._state.stopping else "no worker accepts connections"
-        return web.Response(status=503, text=f"not ready: {why}\n")
+        return text(f"not ready: {why}\n", 503)
 
-    async def status(self, _: web.Request) -> web.Response:
-        return _json(await self._in_thread(lambda: _encoded(api.status(self._state))))
+    async def status(self, _: Request) -> Response:
+        return json_answer(await self._in_thread(lambda: encoded(api.status(self._state))))
 
-    async def tunnels(self, request: web.Request) -> web.Response:
-        query = api.parse_query(request.query.items(), self._state.registry)
-        return _json(await self._in_thread(lambda: _encoded(api.tunnels(self._state, query))))
+    async def tunnels(self, request: Request) -> Response:
+        query = api.parse_query(request.query, self._state.registry)
+        return json_answer(await self._in_thread(lambda: encoded(api.tunnels(self._state, query))))
 
-    async def limited(self, _: web.Request) -> web.Response:
-        return _json(await self._in_thread(lambda: _encoded(api.limited(self._state))))
+    async def limited(self, _: Request) -> Response:
+        return json_answer(await self._in_thread(lambda: encoded(api.limited(self._state))))
 
-    async def history(self, _: web.Request) -> web.Response:
+    async def history(self, _: Request) -> Response:
         answer = self._state.history.answer()  # not in a thread: it changes on this one
-        return _json(await self._in_thread(lambda: _encoded(answer)))
+        return json_answer(await self._in_thread(lambda: encoded(answer)))
 
     def _file(self, name: str, body: bytes) -> Handler:
-        content_type = _TYPES[name[name.rindex(".") :]]
+        content_type = f"{_TYPES[name[name.rindex('.') :]]}; charset=utf-8"
 
-        async def serve(request: web.Request) -> web.Response:
+        async def serve(request: Request) -> Response:
             asks = request.path == "/" and not is_let_in(request, self._state.config.admin.token)
-            return web.Response(
-                body=body,
-                status=401 if asks else 200,
-                content_type=content_type,
-                charset="utf-8",
-                headers={"Content-Security-Policy": self._policy(), **(CHALLENGE if asks else {})},
-            )
+            fields = {"Content-Security-Policy": self._policy(), **(CHALLENGE if asks else {})}
+            return Response(body, content_type, 401 if asks else 200, fields)
 
         return serve
 
@@ -172,40 +184,5 @@ class _Admin:
 
 def _page_files() -> dict[str, bytes]:
     """Return the page's files, by name. They are small, and read once."""
-    page = files("gateway.admin").joinpath("page")
-    return {
-        entry.name: entry.read_bytes()
-        for entry in page.iterdir()
-        if entry.is_file() and entry.name[entry.name.rfind(".") :] in _TYPES
-    }
-
-
-def _encoded(data: api.Object) -> bytes:
-    return json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode()
-
-
-def _json(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
-async def _add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_HEADERS)
-
-
-@web.middleware
-async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answer errors in JSON if the request was for the API."""
-    try:
-        return await handler(request)
-    except api.BadQuery as error:
-        return _json(_encoded({"error": str(error)}), 400)
-    except NotDone as error:
-        return _json(_encoded({"error": str(error)}), 409)
-    except web.HTTPException as error:
-        if not request.path.startswith(_API):
-            raise
-        response = _json(_encoded({"error": error.text or error.reason}), error.status)
-        for name in ("Allow", "WWW-Authenticate"):
-            if name in error.headers:
-                response.headers[name] = error.headers[name]
-        return response
+    page = Path(__file__).with_name("page")
+    return {entry.name: entry.read_bytes() for entry in page.iterdir() if entry.suffix in _TYPES and entry.is_file()}

@@ -12,7 +12,7 @@ import click
 from gateway.cli.options import config_option
 from gateway.config.reading import Reading
 from gateway.config.unvalidated import import_sections
-from gateway.imports import parts_of, without_collections
+from gateway.imports import without_collections
 from gateway.processes.template import fork_template
 
 
@@ -34,8 +34,6 @@ def run(path: str, inherit: int | None, trial: bool) -> None:
         template = None if trial else fork_template()
         with without_collections():
             import_sections()
-            with parts_of("aiohttp"):  # without its client
-                import gateway.admin.server  # noqa: F401  # the supervisor runs it
             from gateway.cli.running import run_gateway
     except BaseException:
         reading.close()

@@ -12,11 +12,12 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gateway.admin.history import keep_history
+from gateway.admin.server import AdminServer, start_admin
 from gateway.admin.state import GatewayState
 from gateway.build import relay_build
 from gateway.config import BadValue
@@ -24,7 +25,7 @@ from gateway.config.certificates import Certificates
 from gateway.config.credentials import Credentials
 from gateway.config.schema import Config
 from gateway.edge.descriptors import Descriptors
-from gateway.imports import trim_memory, without_collections
+from gateway.imports import trim_memory
 from gateway.processes import upgrade
 from gateway.processes.capacity import capacity, explain_capacity
 from gateway.processes.certificates import CertificateWatch
@@ -54,9 +55,6 @@ from gateway.processes.workers import Workers
 from gateway.routing.registry import Registry
 from gateway.tunnels.table.layout import MAX_BACKENDS, MAX_ROUTES
 from gateway.version import VERSION
-
-if TYPE_CHECKING:
-    from gateway.admin.server import AdminServer
 
 SIGNALS = ("HUP", "TERM", "INT", "QUIT", "USR1", "USR2")
 FIRST_ANSWERS_SECONDS = 1.0
@@ -168,15 +166,14 @@ class Supervisor:
             self._discovering.on_change = self._health.use
             if inherited is None:
                 ready = self._workers.start()
-                serving = asyncio.create_task(self._serve_admin())
-                starting = asyncio.create_task(self._announce([*ready, serving], started))
+                admin = await self._serve_admin()
+                starting = asyncio.create_task(self._announce(ready, started))
             else:
                 self._succession.take_on(inherited)
                 self._notifier.ready()  # the old workers accept connections throughout
                 starting = asyncio.create_task(self._succession.replace_all(inherited.version))
                 self._replacing = starting
-                serving = asyncio.create_task(self._serve_admin())
-            admin = await serving
+                admin = await self._serve_admin()
             watches = [asyncio.create_task(self._workers.watch_heartbeats())]
             watches.append(asyncio.create_task(self._certificates.run()))
             watches.append(asyncio.create_task(self._credentials.run()))
@@ -446,8 +443,6 @@ class Supervisor:
     # --- start and exit ----------------------------------------------------------------------------------------------
 
     async def _serve_admin(self) -> AdminServer:
-        """Serve the admin address. A thread imports aiohttp, which takes as long as starting the workers."""
-        start_admin = await asyncio.to_thread(_start_admin)
         return await start_admin(self.state, self._opened.admin, self._opened.metrics, self._orders)
 
     async def _announce(self, ready: list[asyncio.Future[Any]], started: Callable[[], None]) -> None:
@@ -474,9 +469,3 @@ class Supervisor:
         if self.state.drain is not None:
             self.state.drain.over.set()
         await self._workers.end()
-
-
-def _start_admin() -> Callable[..., Coroutine[Any, Any, AdminServer]]:
-    with without_collections():
-        from gateway.admin.server import start_admin
-    return start_admin

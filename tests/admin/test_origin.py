@@ -52,11 +52,9 @@ OTHER_NAMES = [
     f"{OWN}.evil.example",
     "localhost.evil.example",
     "evillocalhost",
-    "x@127.0.0.1:PORT",
-    "127.0.0.1:PORT/evil",
-    "[::1",
     "",
 ]
+MALFORMED = ["x@127.0.0.1:PORT", "127.0.0.1:PORT/evil", "[::1"]
 
 
 @pytest.mark.parametrize("host", OTHER_NAMES)
@@ -66,6 +64,13 @@ async def test_other_names_get_nothing(admin, host):
         assert status == 421
         assert "list the name in admin.hosts" in body
         assert "gateway_" not in body
+
+
+@pytest.mark.parametrize("host", MALFORMED)
+async def test_malformed_names_get_nothing(admin, host):
+    for method, path in (("GET", "/metrics"), ("POST", "/api/v1/reload"), ("GET", "/healthz")):
+        assert await admin.ask(method, path, {"Host": host}) == (400, "400: malformed Host\n")
+    assert admin.gateway.operations.told == []
 
 
 @pytest.mark.parametrize("host", OTHER_NAMES)
