@@ -14,21 +14,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from prometheus_client.core import (
-    CollectorRegistry,
+from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeHistogramMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     InfoMetricFamily,
+    Metric,
 )
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
-from prometheus_client.registry import Collector
+from prometheus_client.registry import Collector, CollectorRegistry
 
+from gateway.admin.exposition import CONTENT_TYPE, plain_text
 from gateway.admin.idle import IDLE_BUCKETS_SECONDS, idle_by_route
 from gateway.admin.keepalive import keepalive_now
 from gateway.admin.live import LiveRow, live_rows
@@ -87,7 +86,7 @@ def render(state: GatewayState, multiproc_dir: str, accept: str = "") -> tuple[b
         encode = openmetrics.generate_latest
         body: bytes = encode(_Unambiguous(registry))  # type: ignore[no-untyped-call]  # prometheus-client leaves it untyped
         return body, openmetrics.CONTENT_TYPE_LATEST
-    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+    return plain_text(registry.collect()), CONTENT_TYPE
 
 
 class _Unambiguous(Collector):
