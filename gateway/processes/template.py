@@ -67,9 +67,11 @@ def main() -> NoReturn:
 def _import_all() -> None:
     with without_collections():
         import gateway.observe.events
+        import gateway.processes.control.wire
         import gateway.processes.worker  # for its workers
 
         gateway.observe.events.import_what_counts()
+        gateway.processes.control.wire.prepare()
     trim_memory()
 
 

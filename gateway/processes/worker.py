@@ -20,6 +20,7 @@ from gateway.config.settings import AccessLog as AccessLogSettings
 from gateway.config.settings import Settings
 from gateway.edge.descriptors import Descriptors
 from gateway.edge.edge import Edge
+from gateway.imports import trim_memory
 from gateway.observe.access_log import AccessLog
 from gateway.observe.events import Events, use_files_of
 from gateway.processes.acceptors import Acceptors
@@ -227,6 +228,7 @@ class Worker:
                 self._drain(message.drain, channel)
             self._acceptors.use(edge, config.listen)
             self._accept(not message.takes_over)
+            trim_memory()
         else:
             # Do what can fail first: a configuration is applied completely or not at all.
             self._acceptors.check(config)

@@ -21,6 +21,12 @@ class Unknown(ValueError):
     """The received data is not a message of this version; ``str()`` says what it was."""
 
 
+def prepare() -> None:
+    """Work out how every message is encoded: in the template, so that no worker has to, nor keeps a copy of that."""
+    for kind in _KINDS.values():
+        form_of(kind)
+
+
 def pack(message: Message) -> bytes:
     """Encode a message. :param message: its descriptor is not included"""
     kind: Any = type(message)

@@ -3,7 +3,7 @@
 
 import os
 
-from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE, PyByteArray_Resize
 from cpython.exc cimport PyErr_CheckSignals, PyErr_SetFromErrno
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.errno cimport EAGAIN, EINPROGRESS, EINTR, EINVAL, errno
@@ -87,10 +87,13 @@ cdef int KEEP_IDLE = KEEPALIVE_IDLE_SECONDS
 cdef class Kernel:
     def __init__(self, epoll, buffer_bytes):
         self.epoll_fd = epoll.fileno()
-        self.buffer = bytearray(buffer_bytes + SPARE_BYTES)
+        # Resized, not filled with zeros as by bytearray(size): pages that no traffic has used take no memory.
+        self.buffer = bytearray()
+        PyByteArray_Resize(self.buffer, buffer_bytes + SPARE_BYTES)
         self.receive_bytes = buffer_bytes
         self.data = self.buffer
-        self.wire = bytearray(buffer_bytes + WIRE_SPARE_BYTES)
+        self.wire = bytearray()
+        PyByteArray_Resize(self.wire, buffer_bytes + WIRE_SPARE_BYTES)
         self.wire_data = self.wire
 
     cpdef int wait(self, int timeout_ms) except -1:
