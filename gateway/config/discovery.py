@@ -1,7 +1,6 @@
 """Where an upstream's backends are found while the gateway runs: DNS, or a file."""
 
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from functools import partial
 from typing import Annotated, Literal
 
@@ -69,7 +68,7 @@ class Discover(Section):
     )
     every: Annotated[
         float,
-        PlainValidator(partial(parse_duration, shortest_seconds=Fraction(1))),
+        PlainValidator(partial(parse_duration, shortest_seconds=1.0)),
         WithJsonSchema(DURATION_JSON_SCHEMA),
     ] = Field(
         default="10s",

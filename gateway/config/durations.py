@@ -1,7 +1,6 @@
 """Durations in the configuration: `250ms`, `10s`, `5m`, `1h`, `1.5s`, or `off`."""
 
 import re
-from fractions import Fraction
 from typing import Annotated
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -9,16 +8,17 @@ from pydantic import PlainValidator, WithJsonSchema
 from gateway.config.errors import BadValue
 from gateway.config.words import found, number
 
-_SECONDS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600)}
-_SHORTEST_SECONDS = Fraction(1, 1000)
-_LONGEST_SECONDS = Fraction(365 * 24 * 3600)
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
+_SHORTEST_SECONDS = 0.001
+_LONGEST_SECONDS = 365 * 24 * 3600.0
 
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]{1,12})?")
-_DURATION = re.compile(rf"({_NUMBER.pattern})({'|'.join(_SECONDS)})")
+_PLACES = 12
+_NUMBER = re.compile(rf"[0-9]{{1,12}}(\.[0-9]{{1,{_PLACES}}})?")
+_DURATION = re.compile(rf"({_NUMBER.pattern})({'|'.join(_UNITS_MS)})")
 _EXAMPLES = "such as 250ms, 10s, 5m or 1h"
 
 
-def parse_duration(value: object, *, shortest_seconds: Fraction = _SHORTEST_SECONDS, hint: str = _EXAMPLES) -> float:
+def parse_duration(value: object, *, shortest_seconds: float = _SHORTEST_SECONDS, hint: str = _EXAMPLES) -> float:
     """Parse a duration, a number and one of ms, s, m, h; return seconds.
 
     :param value: the value in the file
@@ -48,8 +48,8 @@ def format_duration(seconds: float) -> str:
     """Format seconds as in the configuration: `250ms`, `90s`, `4m`."""
     if seconds < 1:
         return f"{seconds * 1000:.15g}ms"
-    unit = next((unit for unit in ("h", "m") if seconds % _SECONDS[unit] == 0), "s")
-    return f"{seconds / float(_SECONDS[unit]):.15g}{unit}"
+    unit = next((unit for unit in ("h", "m") if seconds % (_UNITS_MS[unit] / 1000) == 0), "s")
+    return f"{seconds / (_UNITS_MS[unit] / 1000):.15g}{unit}"
 
 
 DURATION_JSON_SCHEMA = {"type": "string", "pattern": f"^{_DURATION.pattern}$"}
@@ -65,17 +65,19 @@ DurationOrOff = Annotated[
 """Seconds, or None for off."""
 
 
-def _parse(value: object, shortest_seconds: Fraction, hint: str) -> float:
+def _parse(value: object, shortest_seconds: float, hint: str) -> float:
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise BadValue(f"expected a duration, found {found(value)}", _missing_unit(value) or hint)
     amount, _, unit = match.groups()
-    seconds = Fraction(amount) * _SECONDS[unit]
+    whole, _, places = amount.partition(".")
+    # In whole numbers, and divided once: the float that is nearest. Fractions would do it, too, but bring _decimal.
+    seconds: float = int(whole + places.ljust(_PLACES, "0")) * _UNITS_MS[unit] / (1000 * 10**_PLACES)
     if seconds < shortest_seconds:
-        raise BadValue(f"{match[0]} is too short", f"at least {format_duration(float(shortest_seconds))}, {hint}")
+        raise BadValue(f"{match[0]} is too short", f"at least {format_duration(shortest_seconds)}, {hint}")
     if seconds > _LONGEST_SECONDS:
         raise BadValue(f"{match[0]} is too long", "at most 8760h, which is a year")
-    return float(seconds)
+    return seconds
 
 
 def _missing_unit(value: object) -> str | None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from functools import partial
 from typing import Annotated, Literal
 
@@ -20,7 +19,7 @@ _HOST_HINT = "such as chat.internal or chat.internal:9001"
 _STATUS = re.compile(r"([1-9][0-9]{2})(?:-([1-9][0-9]{2}))?")
 _TARGET = re.compile(r"/[\x21-\x7e]*")
 _HOST = re.compile(r"[A-Za-z0-9._\-:\[\]]{1,255}")
-_SHORTEST_SECONDS = Fraction(1, 10)
+_SHORTEST_SECONDS = 0.1
 
 CheckDuration = Annotated[
     float,

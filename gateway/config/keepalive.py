@@ -1,7 +1,6 @@
 """When a silent side of a tunnel is sent a Ping, and how long it may take to answer; globally and per route."""
 
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, WithJsonSchema
@@ -13,7 +12,7 @@ from gateway.config.words import found
 
 _SIDES = ("client", "backend")
 _DEFAULTS = {"ping_after": "25s", "min": "5s", "max": "4m"}
-_SHORTEST_SECONDS = Fraction(1)  # the sweep that sends Pings runs once a second
+_SHORTEST_SECONDS = 1.0  # the sweep that sends Pings runs once a second
 _WRONG = object()  # stands for a value whose error is reported by its validator
 
 
