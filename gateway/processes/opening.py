@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from gateway.processes.inheritance import CannotInherit, Inheritance
 from gateway.processes.keeping import Keeping, least
 from gateway.processes.listening import CannotListen, Listeners, forget_unix_socket, listen_alone
 from gateway.processes.manager_store import ManagerStore, offered, take_passed
+from gateway.processes.metrics_files import metrics_directory
 from gateway.processes.notify import manager_address
 from gateway.routing.registry import Registry, RegistryFull
 from gateway.tunnels.moving.adoption import Connections
@@ -123,7 +123,7 @@ async def _begin(config: Config, registry: Registry, room: int, store: ManagerSt
         admin.close()
         raise
     mirrors = Mirrors(Table.create(config.workers, room), registry.sizes)
-    opened = Opened(mirrors, new_quotas(mirrors.table), admin, listeners, room, _metrics_directory())
+    opened = Opened(mirrors, new_quotas(mirrors.table), admin, listeners, room, metrics_directory())
     if store is not None and _suffices(store, listeners):
         opened.keeping = Keeping.begin(store, mirrors)
         opened.keeping.keep_quotas(opened.quotas.fd, True)
@@ -144,19 +144,6 @@ async def _in_time(attempt: Callable[[], T], patient: bool) -> T:
             if not patient or time.monotonic() > give_up:
                 raise
             await asyncio.sleep(RETRY_SECONDS)
-
-
-def _metrics_directory(before: str = "") -> str:
-    """Return the previous directory if it still exists, or create one.
-
-    A new one goes where it outlives this process, if there is such a place: systemd empties a private ``/tmp``.
-    """
-    if os.path.isdir(before):
-        return before
-    if before:
-        log.warning("the previous supervisor's metrics are gone, so counters restart from zero: %s", before)
-    lasting = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    return tempfile.mkdtemp(prefix="gateway-metrics-", dir=lasting if os.path.isdir(lasting) else None)
 
 
 def _suffices(store: ManagerStore, listeners: Listeners) -> bool:
@@ -231,7 +218,7 @@ async def _resume(kept: resumption.Kept, config: Config, registry: Registry, sto
                 store.remove(name)
     listeners.add(await _in_time(lambda: listeners.open(_addresses(config)), True))
     settled = settle(table, len(registry.routes), len(registry.backends))
-    metrics = _metrics_directory(before.metrics)
+    metrics = metrics_directory(before.metrics)
     quotas, are_new = inherit_quotas(kept.quotas(), table)
     for slot in {*range(table.slots)} - {*settled.slots}:
         quotas.clear(slot)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -40,6 +39,7 @@ from gateway.processes.inheritance import Inheritance, InheritedWorker
 from gateway.processes.keeping import SEND_SECONDS
 from gateway.processes.limits import raise_descriptor_limit
 from gateway.processes.listening import CannotListen, forget_unix_socket
+from gateway.processes.metrics_files import remove_metrics
 from gateway.processes.notify import Notifier, describe
 from gateway.processes.numbering import Numbering
 from gateway.processes.opening import Opened, inherit, open_all
@@ -212,7 +212,7 @@ class Supervisor:
             if keeping is None or orderly:
                 opened.listeners.close()
                 forget_unix_socket(self._config.admin.address)
-                shutil.rmtree(opened.metrics, ignore_errors=True)
+                remove_metrics(opened.metrics)
             opened.close()
         if self._fatal is not None:
             raise CannotStart(self._fatal)
