@@ -57,7 +57,7 @@ class Connection:
         """no request is read any more"""
 
     async def serve(self) -> None:
-        """Serve the client until one of both closes the connection."""
+        """Serve the client until one of both ends the connection, which is then for the caller to abort."""
         self._writer.transport.set_write_buffer_limits(0)  # so that drain() waits for all
         try:
             while await self._serve_one():
@@ -68,8 +68,10 @@ class Connection:
             await self._refuse(400, f"malformed request body: {error}")
         except (OSError, TimeoutError, EOFError):
             pass  # the client has left, or has been too slow
-        finally:
-            self._writer.transport.abort()
+
+    def abort(self) -> None:
+        """Close the connection; what has been sent still arrives."""
+        self._writer.transport.abort()
 
     async def _serve_one(self) -> bool:
         """Serve one request; return whether there may be another."""

@@ -128,7 +128,7 @@ def _asked(request: Request, *known: str) -> dict[str, object]:
     if request.body.strip():
         try:
             asked = json.loads(request.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise api.BadQuery("the body is not JSON (a JSON object, or no body)") from None
         if not isinstance(asked, dict):
             raise api.BadQuery("the body is not a JSON object")

@@ -64,7 +64,7 @@ class HttpServer:
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        del self._connections[task]
+        self._connections.pop(task).abort()  # here, as serve() may not even have begun
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("admin: a connection has failed", exc_info=error)
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from random import Random
 
 import pytest
 
@@ -41,7 +42,12 @@ class Served:
             raise KeyError("a fault of ours")
         if request.path == "/large":
             return Response(b"x" * 20_000_000, "text/plain")
-        said = {"method": request.method, "path": request.path, "query": request.query, "body": request.body.decode()}
+        said = {
+            "method": request.method,
+            "path": request.path,
+            "query": request.query,
+            "body": request.body.decode("latin-1"),
+        }
         return json_answer(encoded(said), 200, {"X-Own": "yes"})
 
     async def ask(self, data: bytes) -> list[bytes]:
@@ -191,6 +197,25 @@ async def test_a_handler_that_fails(served, caplog):
     assert record.exc_info
 
 
+async def test_garbage(served, caplog):
+    """Whatever is sent, the connection ends without a fault of ours, and only with answers that are well-formed."""
+    random = Random(7)
+    for _ in range(200):
+        stream = bytearray(POSTS[random.choice(list(POSTS))] + GET)
+        for _ in range(random.randint(1, 4)):
+            at = random.randrange(len(stream))
+            stream[at : at + random.randint(0, 3)] = random.randbytes(random.randint(0, 3))
+        reader, writer = await served.connect()
+        writer.write(stream)
+        writer.write_eof()
+        while not reader.at_eof() and await soon(reader.read(1)):
+            assert (await soon(reader.readuntil(b"\r\n"))).startswith(b"TTP/1.")
+            fields = (await soon(reader.readuntil(b"\r\n\r\n"))).decode().split("\r\n")
+            length = next(int(each.split(": ")[1]) for each in fields if each.startswith("Content-Length: "))
+            await soon(reader.readexactly(length))
+    assert not caplog.records
+
+
 async def test_clients_that_leave_at_any_byte(served, caplog):
     stream = POSTS["chunks"] + b"GET /slow HTTP/1.1\r\nHost: h\r\n\r\n"
     for size in range(len(stream) + 1):
@@ -259,6 +284,15 @@ async def test_close_waits_for_requests_and_for_nothing_else(served):
     assert (status, fields["Connection"]) == (200, "close")
     assert await soon(busy.read()) == b""
     await soon(closing)
+
+
+async def test_close_ends_a_connection_that_is_not_served_yet(served):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        served.server._accepted(*await asyncio.open_connection(sock=ours))
+        await soon(served.server.close(1))
+        theirs.setblocking(False)
+        assert await soon(asyncio.get_running_loop().sock_recv(theirs, 1)) == b""
 
 
 async def test_close_ends_a_request_that_takes_too_long(served):

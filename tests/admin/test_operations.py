@@ -180,6 +180,7 @@ async def test_a_gateway_that_is_shutting_down(admin):
         ("drain", b"backend=127.0.0.1:9001", "the body is not JSON"),
         ("drain", [1], "the body is not a JSON object"),
         ("drain", b"\xff", "the body is not JSON"),
+        ("drain", b"[" * 60_000, "the body is not JSON"),
         ("reload?now=1", None, 'unknown parameter "now"'),
         ("stop", {"now": True}, 'unknown parameter "now"'),
     ],

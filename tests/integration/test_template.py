@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.cpu import proportional_bytes
 from tests.conftest import Backends, StartGateway
 from tests.support.deadline import eventually
 from tests.support.files import rewrite
@@ -75,6 +76,17 @@ async def test_processes_inherit_no_descriptors(start_gateway: StartGateway, bac
         assert control not in mine
     for pid in (*pids, template):
         assert os.readlink(f"/proc/{pid}/fd/0") == os.devnull
+
+
+async def test_at_rest_a_gateway_takes_little_memory(start_gateway: StartGateway, backends: Backends) -> None:
+    echo = await backends.echo()
+    gateway = await start_gateway({"workers": 2, **to_one(echo.address)}, fresh=True)
+    for _ in range(3):
+        await gateway.scrape()
+        await gateway.api("status")
+    processes = frozenset((gateway.process.pid, await template_in(gateway), *await gateway.worker_pids()))
+    assert len(processes) == 4
+    assert proportional_bytes(processes) < 65e6
 
 
 async def test_processes_are_told_apart(start_gateway: StartGateway, backends: Backends) -> None:
