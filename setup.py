@@ -36,6 +36,7 @@ MODULES = (
     "gateway/tunnels/relay/relay.py",
     "gateway/tunnels/relay/sealed.py",
     "gateway/tunnels/relay/streams.py",
+    "gateway/tunnels/table/texts.py",
     "gateway/tunnels/upkeep/attribution.py",
     "gateway/tunnels/upkeep/sweep.py",
 )

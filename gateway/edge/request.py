@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.edge.facts import NO_FACTS, Facts
 from gateway.edge.refused import Refused
@@ -20,7 +19,7 @@ from gateway.protocol.websocket import (
     has_body,
     requested_upgrades,
 )
-from gateway.routing.routes import NoRoute, NotRewritten
+from gateway.routing.routes import MAX_KNOWN_BYTES, NoRoute, NotRewritten
 
 if TYPE_CHECKING:
     from gateway.edge.access.granted import Granted
@@ -71,24 +70,76 @@ class Request:
         return tuple.__new__(Handshake, values)  # the constructor of a NamedTuple is a function in Python
 
 
+class Sought(NamedTuple):
+    """What a head asks for."""
+
+    route: Route
+    host: str
+    path: str
+    rewritten: Rewritten | None
+    upgrade: bytes | None
+
+
 def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> Request:
     """Find out what a request asks for.
 
     :param started_ns: ``CLOCK_MONOTONIC`` at its first byte
     :raises Refused: it cannot be served; with the answer to give
     """
+    route, host, path, rewritten, upgrade = _sought(head, config)
+    facts = NO_FACTS if upgrade is not None else head.facts
+    if facts is None:
+        facts = head.facts = Facts(head, config.underscores)
+    client = config.trust.client_of(peer, head)
+    upstream = route.upstream
+    if upstream is None:
+        assert route.shares is not None
+        upstream = route.shares.of(config.trust.address_of(client))
+    return Request(
+        head,
+        facts,
+        origin_form(head.target, head.method),
+        rewritten,
+        peer,
+        client,
+        host,
+        path,
+        route,
+        upstream,
+        upgrade,
+        head.first[b"sec-websocket-key"] if upgrade == WEBSOCKET else None,
+        _request_id(head, peer),
+        started_ns,
+    )
+
+
+def _sought(head: RequestHead, config: InForce) -> Sought:
+    """As :func:`_seek`. What was found of a handshake holds for all that differ in key and query only."""
+    recent = config.routes.sought
+    if head.like is None or recent is None:
+        return _seek(head, config)
+    asked = head.like, head.target.partition(b"?")[0]
+    found: Sought | None = recent.get(asked)
+    if found is None:
+        found = _seek(head, config)
+        if len(asked[1]) <= MAX_KNOWN_BYTES:
+            recent.keep(asked, found)
+    return found
+
+
+def _seek(head: RequestHead, config: InForce) -> Sought:
+    """Find out what a head asks for. :raises Refused: as :func:`examine`"""
     wants = requested_upgrades(head) if b"upgrade" in head.first else []
     route = None
     try:
         route, host, path, rewritten = config.routes.find(head)
-        target = origin_form(head.target, head.method)
-        upgrade = key = None
+        upgrade = None
         for protocol in wants:
             if protocol in route.upgrades:
                 upgrade = protocol
                 break
         if upgrade == WEBSOCKET:
-            key = check_handshake(head)
+            check_handshake(head)
         elif wants and has_body(head) and (upgrade or WEBSOCKET in wants):
             # Servers disagree on where such a body ends, and on whether what follows is of another protocol.
             raise BadHead(400, "a request to upgrade has no body")
@@ -106,30 +157,7 @@ def examine(head: RequestHead, peer: Peer, config: InForce, started_ns: int) -> 
         raise Refused(error.status, str(error), "bad_request", error.route) from None
     except BadHead as error:
         raise Refused(error.status, str(error), "bad_request", route) from None
-    facts = NO_FACTS if upgrade is not None else head.facts
-    if facts is None:
-        facts = head.facts = Facts(head, config.underscores)
-    client = config.trust.client_of(peer, head)
-    upstream = route.upstream
-    if upstream is None:
-        assert route.shares is not None
-        upstream = route.shares.of(config.trust.address_of(client))
-    return Request(
-        head,
-        facts,
-        target,
-        rewritten,
-        peer,
-        client,
-        host,
-        path,
-        route,
-        upstream,
-        upgrade,
-        key,
-        _request_id(head, peer),
-        started_ns,
-    )
+    return Sought(route, host, path, rewritten, upgrade)
 
 
 def _request_id(head: RequestHead, peer: Peer) -> str:
@@ -138,14 +166,11 @@ def _request_id(head: RequestHead, peer: Peer) -> str:
         given = head.first.get(b"x-request-id", b"").decode("latin-1")
         if given and len(given) <= MAX_REQUEST_ID and given.isascii() and given.isprintable():
             return given
-    return next(_numbers)
-
-
-def _random_numbers() -> Iterator[str]:
-    """Numbers of 16 bytes in hexadecimal; the kernel is asked for some at a time."""
-    while True:
+    if not _numbers:  # the kernel is asked for some at a time
         many = os.urandom(64 * 16).hex()
-        yield from (many[at : at + 32] for at in range(0, len(many), 32))
+        _numbers.extend([many[at : at + 32] for at in range(0, len(many), 32)])
+    return _numbers.pop()
 
 
-_numbers = _random_numbers()
+_numbers: list[str] = []
+"""random ones of 16 bytes in hexadecimal, for the next requests"""

@@ -115,13 +115,11 @@ class Rows:
             self._intervals.begin(row, side, network, now_ns)
         self._slice.write_texts(
             row,
-            {
-                "client": request.client.encode("latin-1"),
-                "host": request.host.encode(),
-                "path": request.path.encode(),
-                "subprotocol": subprotocol,
-                "request_id": request.request_id.encode(),
-            },
+            request.client.encode("latin-1"),
+            request.host.encode(),
+            request.path.encode(),
+            subprotocol,
+            request.request_id.encode(),
         )
 
     def _prepare(self, route: Route, is_websocket: bool) -> _Prepared:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 MAX_SECONDS = 0.05
 Count = Callable[[int], None]
 MAX_WAITING = 64
-"""A batch this large runs at once, so that it delays tunnels no longer than a large message would."""
+"""So many calls are made at once, so that they delay tunnels no longer than a large message would."""
 
 
 class Distribution(Protocol):
@@ -55,13 +55,11 @@ class Batch:
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
         elif len(self._calls) >= MAX_WAITING:
-            self.flush()
+            self._make_calls()
 
     def flush(self) -> None:
         """Make all deferred calls, then report all counts and observations, including those of the calls."""
-        calls, self._calls = self._calls, []
-        for call, arguments in calls:
-            self._call(call, *arguments)
+        self._make_calls()
         counts, self._counts = self._counts, defaultdict(int)
         for counter, count in counts.items():
             self._call(counter, count)
@@ -71,6 +69,11 @@ class Batch:
         if self._timer is not None and not self._calls:
             self._timer.cancel()
             self._timer = None
+
+    def _make_calls(self) -> None:
+        calls, self._calls = self._calls, []
+        for call, arguments in calls:
+            self._call(call, *arguments)
 
     def _call(self, call: Callable[..., None], *arguments: Any) -> None:
         try:

@@ -115,7 +115,8 @@ class Ends:
         """Copy what is to be reported while the row still holds it."""
         cells, texts = self._table.snapshot(row)
         _, backend = self._registry.backends[cells[BACKEND]]
-        return Ended(cells, texts, time.monotonic_ns(), time.time(), backend)
+        # The constructor of a NamedTuple is a function in Python.
+        return tuple.__new__(Ended, (cells, texts, time.monotonic_ns(), time.time(), backend))
 
     def report(self, ended: Ended, log: AccessLog) -> None:
         """Count an ended tunnel and log it."""

@@ -40,8 +40,9 @@ ANCILLARY_BYTES = socket.CMSG_SPACE(2 * OPENED_AT_ONCE * array("i").itemsize)
 MESSAGES_AT_ONCE = 16
 """Messages read in one go before the supervisor serves anything else."""
 
-DELAY_SECONDS = 0.01
-"""How long a worker batches its reports. A tunnel that opened within this time before a crash is lost."""
+DELAY_SECONDS = 0.005
+"""How long a worker batches its reports. A tunnel is reported when it has lived this long: one that a backend turns
+away at once is over by then. So tunnels that opened within twice this time before a crash are lost."""
 
 RETRY_SECONDS = 0.02
 _FULL = (EAGAIN, ENOBUFS, ENOMEM, ETOOMANYREFS)
@@ -108,6 +109,9 @@ class Deposits:
         self._sock = sock
         self._loop = loop
         self._opened: dict[int, Connections] = {}
+        """tunnels to report"""
+        self._young: dict[int, Connections] = {}
+        """those that have opened since the last report, which go with the one after the next"""
         self._ended: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -133,22 +137,19 @@ class Deposits:
 
         :param tunnel: its id
         """
-        self._opened[tunnel] = (client_fd, backend_fd)
-        if len(self._opened) == OPENED_AT_ONCE:
-            self._flush()
-        else:
-            self._flush_soon(DELAY_SECONDS)
+        self._young[tunnel] = (client_fd, backend_fd)
+        self._report_in(DELAY_SECONDS)
 
     def forget(self, tunnel: int) -> None:
         """Have a tunnel's stored connections closed. The worker has shut down its own, but not closed them yet."""
-        if self._opened.pop(tunnel, None) is None:
+        if self._young.pop(tunnel, None) is None and self._opened.pop(tunnel, None) is None:
             self._ended.append(tunnel)
-            self._flush_soon(DELAY_SECONDS)
+            self._report_in(DELAY_SECONDS)
 
     async def flushed(self) -> None:
         """Wait until every report has been sent to the supervisor."""
         self._flush()
-        while self._opened or self._ended:
+        while self._opened or self._young or self._ended:
             await asyncio.sleep(RETRY_SECONDS)
             self._flush()
 
@@ -159,14 +160,30 @@ class Deposits:
             self._timer.cancel()
         self._sock.close()
 
-    def _flush_soon(self, seconds: float) -> None:
-        if self._timer is None:
-            self._timer = self._loop.call_later(seconds, self._flush)
-
     def _flush(self) -> None:
+        """Report everything, however young."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._grow_up()
+        self._report()
+
+    def _flush_due(self) -> None:
+        self._timer = None
+        self._report()
+        self._grow_up()
+        if self._opened:
+            self._report_in(DELAY_SECONDS)
+
+    def _grow_up(self) -> None:
+        self._opened.update(self._young)
+        self._young.clear()
+
+    def _report_in(self, seconds: float) -> None:
+        if self._timer is None:
+            self._timer = self._loop.call_later(seconds, self._flush_due)
+
+    def _report(self) -> None:
         while self._opened or self._ended:
             ended = self._ended[:ENDED_AT_ONCE]
             opened = list(islice(self._opened.items(), OPENED_AT_ONCE))
@@ -174,7 +191,7 @@ class Deposits:
                 _send(self._sock, ended, opened)
             except OSError as error:
                 if error.errno in _FULL:
-                    self._flush_soon(RETRY_SECONDS)
+                    self._report_in(RETRY_SECONDS)
                 else:
                     # The supervisor is gone; this worker is about to drain.
                     self._opened.clear()

@@ -142,7 +142,7 @@ class RequestHead(Head):
     False before.
     """
 
-    __slots__ = ("facts", "is_handshake", "method", "names_go_on", "target", "upgrades")
+    __slots__ = ("facts", "is_handshake", "like", "method", "names_go_on", "target", "upgrades")
 
     def __init__(self, fields: Iterable[Field] = ()) -> None:
         super().__init__(fields)
@@ -154,6 +154,8 @@ class RequestHead(Head):
         """what the edge has found in the fields; for it to note"""
         self.names_go_on: bool | None = None
         """likewise: whether a backend may be sent all of them"""
+        self.like: RequestHead | None = None
+        """the head that this one is like, see :meth:`like_this`"""
 
     def like_this(self, raw: bytes, target: bytes, key: bytes) -> RequestHead:
         """Another head, different in target and ``Sec-WebSocket-Key`` only: what was found holds for it, too."""
@@ -172,6 +174,7 @@ class RequestHead(Head):
         head.is_handshake = self.is_handshake
         head.facts = None
         head.names_go_on = self.names_go_on
+        head.like = self
         return head
 
     def with_line(self, raw: bytes, method: bytes, target: bytes) -> RequestHead:
@@ -190,6 +193,7 @@ class RequestHead(Head):
         head.is_handshake = False
         head.facts = self.facts
         head.names_go_on = self.names_go_on
+        head.like = None
         return head
 
 

@@ -11,6 +11,7 @@ from gateway.protocol.heads import BadHead, RequestHead, ResponseHead
 WEBSOCKET = b"websocket"
 VERSION = b"13"
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+_SHA1 = sha1(usedforsecurity=False)
 # 16 bytes are 22 characters of base64 and two of padding.
 _KEY = re.compile(rb"[A-Za-z0-9+/]{22}==\Z")
 
@@ -21,7 +22,9 @@ class StrippedUpgrade(BadHead):
 
 def accept_of(key: bytes) -> bytes:
     """The ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key`` (section 4.2.2)."""
-    return b64encode(sha1(key + _GUID, usedforsecurity=False).digest())
+    digest = _SHA1.copy()  # quicker than having OpenSSL look for it again
+    digest.update(key + _GUID)
+    return b64encode(digest.digest())
 
 
 def requested_upgrades(head: RequestHead) -> list[bytes]:

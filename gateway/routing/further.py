@@ -44,6 +44,11 @@ class Looks:
         self._fields = _numbered(name.encode() for match in matches for name, _ in match.headers)
         self._parameters = _numbered(name.encode() for match in matches for name, _ in match.query)
 
+    @property
+    def at_query(self) -> bool:
+        """Whether they look at the query."""
+        return bool(self._parameters)
+
     @classmethod
     def of(cls, matches: Iterable[Match]) -> Looks | None:
         """Return what routes look at; None for nothing."""

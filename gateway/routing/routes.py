@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gateway.config import settings
 from gateway.config.settings import Settings, Timeouts
@@ -117,6 +117,12 @@ class Routes:
         self.known: Recent[Asked, Found] = Recent(MAX_KNOWN)
         """what requests were found to match that are alike in all that matching looks at, as most of a site's are"""
         self._looks = Looks.of(configured.match for configured in config.routes)
+        self.sought: Recent[tuple[RequestHead, bytes], Any] | None = None
+        """what the edge has found that handshakes ask for, by the head that they are like and their path; None where
+        routes look at the query, too. Other than that like heads differ in ``Sec-WebSocket-Key`` only, which no route
+        may look at"""
+        if self._looks is None or not self._looks.at_query:
+            self.sought = Recent(MAX_KNOWN)
         self._spellings = Spellings(config.routes, self._looks)
         self._access = {route.name: route.access for route in config.routes}
         self._conditions = [

@@ -111,7 +111,7 @@ class FakeGateway:
                 cells[at + PING_AFTER_NS] = int(interval * NS)
             cells[at + RTT_NS] = int(rtt[side] * NS)
         usual = {"client": b"192.0.2.7:5000", "host": b"chat.example.com", "path": b"/ws/room"}
-        self.slices[slot].write_texts(row, usual | (texts or {}))
+        self.slices[slot].write_texts(row, **(usual | (texts or {})))
         cells[row + STATE] = LIVE
         return row
 

@@ -124,7 +124,7 @@ async def gateway(tmp_path):
 
 async def test_the_line(gateway):
     texts = {"client": b"192.0.2.7:5", "host": b"a", "path": b"/ws", "subprotocol": b"mqtt", "request_id": b"abc"}
-    gateway.slice.write_texts(gateway.row, texts)
+    gateway.slice.write_texts(gateway.row, **texts)
     gateway.end("backend", "close_frame", "backend", idle=(2.5, 0), quiet=(0, 0), queued=(17, 0))
     for side, data in ((CLIENT, 100), (BACKEND, 200)):
         gateway.set({side + BYTES: data, side + SCANNER + FRAMES: data // 10, side + SCANNER + STATUS: CLOSED})

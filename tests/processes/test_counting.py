@@ -54,7 +54,7 @@ def registry(config: Config) -> Registry:
 def opened(slice_: Slice, client: str, route: int = FEW) -> None:
     row = slice_.allocate(route, 0)
     assert row is not None
-    slice_.write_texts(row, {"client": client.encode()})
+    slice_.write_texts(row, **{"client": client.encode()})
     slice_.cells[row + STATE] = LIVE
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.observe.seldom import Seldom
 from gateway.processes import fdstore
-from gateway.processes.fdstore import OPENED_AT_ONCE, Deposits, DescriptorStore, store_pair
+from gateway.processes.fdstore import OPENED_AT_ONCE, Deposits, DescriptorStore, _receive, store_pair
 from tests.support.deadline import eventually, quiet_for, turn, within
 
 ENOUGH = 1 << 30
@@ -171,6 +171,22 @@ async def test_any_number_at_once(bench: Bench, count: int) -> None:
         bench.deposits.forget(tunnel)
     await bench.stored(0)
     assert open_pipes() == bench.before
+
+
+async def test_what_ends_at_once_is_never_sent(bench: Bench) -> None:
+    bench.open(range(2))
+    bench.deposits._flush_due()
+    bench.deposits.forget(0)
+    bench.deposits._flush_due()
+    received = _receive(bench.store._sock)
+    assert received is not None
+    assert list(received.ended) == []
+    assert [tunnel for tunnel, _ in received.opened] == [1]
+    for _, connections in received.opened:
+        for fd in connections:
+            os.close(fd)
+    for connection in bench.connections.values():
+        connection.close()
 
 
 async def test_a_supervisor_that_does_not_listen_for_a_while(bench: Bench) -> None:

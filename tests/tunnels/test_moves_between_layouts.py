@@ -51,7 +51,7 @@ def test_a_row_is_the_same_in_another_layout(
     tunnel = rig.open(buffers=BUFFERS)
     written = {name: name.encode() * (3 if seed % 2 else 9) for name in TEXTS}
     written = {name: text[: TEXTS[name]] for name, text in written.items()}
-    rig.slice.write_texts(tunnel.row, written)
+    rig.slice.write_texts(tunnel.row, **written)
     made = transition(rig, seed)
     bring_about(rig, tunnel)
     set_deadline(rig.cells, tunnel.row)

@@ -53,7 +53,7 @@ def fill(table: Table, slot: int, states: list[int]) -> list[int]:
         assert row is not None
         table.cells[row + STATE] = state
         table.cells[row + SIDE_0 + BYTES] = 100 * slot + n
-        slice_.write_texts(row, {"path": b"/%d/%d" % (slot, n)})
+        slice_.write_texts(row, **{"path": b"/%d/%d" % (slot, n)})
         ids.append(table.cells[row + ID])
     return ids
 

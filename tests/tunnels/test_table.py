@@ -275,11 +275,11 @@ def test_texts_are_kept(table: Table) -> None:
     rows = [taken(slice_), taken(slice_)]
     texts = {name: f"{name}: ü {name}" for name in TEXTS}
     for row in rows:
-        slice_.write_texts(row, {name: text.encode() for name, text in texts.items()})
+        slice_.write_texts(row, **{name: text.encode() for name, text in texts.items()})
     assert table.texts(rows[0]) == table.texts(rows[1]) == texts
     slice_.release(rows[0])
     assert taken(slice_) == rows[0]
-    slice_.write_texts(rows[0], {"host": b"short"})
+    slice_.write_texts(rows[0], **{"host": b"short"})
     assert table.texts(rows[0]) == {**dict.fromkeys(TEXTS, ""), "host": "short"}
     assert table.texts(rows[1]) == texts
 
@@ -289,9 +289,9 @@ def test_texts_are_kept(table: Table) -> None:
 def test_a_text_that_does_not_fit_is_cut(table: Table, name: str, letter: str) -> None:
     slice_ = Slice(table, 0)
     row, neighbour = taken(slice_), taken(slice_)
-    slice_.write_texts(neighbour, {"client": b"untouched"})
+    slice_.write_texts(neighbour, **{"client": b"untouched"})
     text = "a" + letter * 300
-    slice_.write_texts(row, {other: text.encode() for other in TEXTS})
+    slice_.write_texts(row, **{other: text.encode() for other in TEXTS})
     kept = table.texts(row)[name]
     whole = kept.rstrip("\N{REPLACEMENT CHARACTER}")
     assert text.startswith(whole)
@@ -303,7 +303,7 @@ def test_a_text_that_does_not_fit_is_cut(table: Table, name: str, letter: str) -
 def test_any_bytes_can_be_read_as_text(table: Table) -> None:
     slice_ = Slice(table, 0)
     row = taken(slice_)
-    slice_.write_texts(row, dict.fromkeys(TEXTS, bytes(range(128, 168))))
+    slice_.write_texts(row, **dict.fromkeys(TEXTS, bytes(range(128, 168))))
     assert set(table.texts(row)) == set(TEXTS)
     # A row that is being written while it is read has any length in it.
     table.cells[row : row + ROW_CELLS] = memoryview(b"\xff" * ROW_CELLS * 8).cast("q")
@@ -352,7 +352,7 @@ print(json.dumps([row, table.texts(row)["host"], table.live(7), table.cells[row 
 def test_another_process_sees_the_same(table: Table) -> None:
     slice_ = Slice(table, 0)
     row = taken(slice_, backend=7)
-    slice_.write_texts(row, {"host": "zürich.example".encode()})
+    slice_.write_texts(row, **{"host": "zürich.example".encode()})
     table.cells[row + STATE] = LIVE
     command = [sys.executable, "-c", OTHER_PROCESS, str(table.fd)]
     output = subprocess.run(command, pass_fds=[table.fd], stdout=subprocess.PIPE, check=True).stdout

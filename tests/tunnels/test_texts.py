@@ -62,7 +62,7 @@ def opened(slice_: Slice, written: dict[str, bytes]) -> int:
     """A tunnel's row, with texts."""
     row = slice_.allocate(0, 0)
     assert row is not None
-    slice_.write_texts(row, written)
+    slice_.write_texts(row, **written)
     slice_.cells[row + STATE] = LIVE
     return row
 
@@ -130,7 +130,7 @@ def test_bytes_that_are_no_packed_texts(data: bytes, sizes: list[int]) -> None:
 
 
 def test_the_longest_texts_fill_the_row_and_its_block() -> None:
-    assert len(texts.packed(LONGEST)) == TEXT_BYTES + LONG_TEXTS_BYTES
+    assert len(texts.packed(**LONGEST)) == TEXT_BYTES + LONG_TEXTS_BYTES
     assert LONG_TEXTS_BYTES <= LONG_TEXTS_CELLS * CELL_BYTES
 
 
@@ -313,7 +313,7 @@ def test_a_worker_that_is_killed_leaves_each_tunnel_its_texts() -> None:
                 row = slice_.allocate(0, 0)
                 assert row is not None
                 of[real[row + ID]] = decoded(written)
-                slice_.write_texts(row, written)
+                slice_.write_texts(row, **written)
                 slice_.cells[row + STATE] = LIVE
                 return row
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from heapq import heappop, heappush
 from typing import Protocol
 
@@ -254,9 +254,17 @@ class Slice:
         """Record the outcome of an attempt to connect to a backend. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
         self.cells[self._backends_at + backend * BACKEND_CELLS + B_CONNECT_NS] = now if ok else -now
 
-    def write_texts(self, row: int, texts: Mapping[str, bytes]) -> None:
-        """Write the texts of a reserved row, once, named as in ``layout.TEXTS``; those that do not fit are cut."""
-        self.table.write_texts(row, packed(texts))
+    def write_texts(
+        self,
+        row: int,
+        client: bytes = b"",
+        host: bytes = b"",
+        path: bytes = b"",
+        subprotocol: bytes = b"",
+        request_id: bytes = b"",
+    ) -> None:
+        """Write the texts of a reserved row, once; those that do not fit are cut (``layout.TEXTS``)."""
+        self.table.write_texts(row, packed(client, host, path, subprotocol, request_id))
 
     def _empty(self, row: int) -> None:
         self.table.wipe_sessions(row)

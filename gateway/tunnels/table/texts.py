@@ -1,13 +1,18 @@
-"""The texts of a row: packed one after another, each with two bytes of length before it (little-endian)."""
+"""The texts of a row: packed one after another, each with two bytes of length before it (little-endian).
+
+Compiled by Cython if a C compiler is available (types in ``texts.pxd``), run as it is otherwise.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 
 from gateway.tunnels.table.layout import TEXTS
 
 LENGTH_BYTES = 2
-_SIZES = tuple(TEXTS.items())
+_PREFIX = LENGTH_BYTES
+_NO_LENGTH = bytes(LENGTH_BYTES)
+_MOST = tuple(TEXTS.values())
 _LENGTHS = tuple(n.to_bytes(LENGTH_BYTES, "little") for n in range(max(TEXTS.values()) + 1))
 
 
@@ -21,27 +26,28 @@ def unpack(data: bytes, sizes: Collection[int]) -> list[bytes]:
 
     :param sizes: the most bytes that each may have; what is beyond is cut
     """
-    data = data.ljust(sum(sizes) + LENGTH_BYTES * len(sizes), b"\0")
+    data += _NO_LENGTH
+    last = len(data) - _PREFIX
     found: list[bytes] = []
     end = 0
     for size in sizes:
+        end = min(end, last)
         length = data[end] | data[end + 1] << 8
-        start = end + LENGTH_BYTES
+        start = end + _PREFIX
         end = start + (length if length < size else size)
-        found.append(data[start:end])
+        found.append(data[start : min(end, last)])
     return found
 
 
 def texts_of(data: bytes) -> list[str]:
     """Decode the texts of a row, in the order of ``layout.TEXTS``."""
-    return [text.decode("utf-8", "replace") for text in unpack(data, TEXTS.values())]
+    return [text.decode("utf-8", "replace") for text in unpack(data, _MOST)]
 
 
-def packed(texts: Mapping[str, bytes]) -> bytes:
-    """Pack the texts of a row, named as in ``layout.TEXTS``; those that are not given are empty."""
+def packed(client: bytes, host: bytes, path: bytes, subprotocol: bytes, request_id: bytes) -> bytes:
+    """Pack the texts of a row, in the order of ``layout.TEXTS``."""
     parts: list[bytes] = []
-    for name, size in _SIZES:
-        text = texts.get(name, b"")
+    for text, size in zip((client, host, path, subprotocol, request_id), _MOST, strict=True):
         length = len(text)
         if length > size:
             text, length = text[:size], size

@@ -61,7 +61,7 @@ def gateway() -> Iterator[Gateway]:
 def opened(slice_: Slice, address: str, route: int = LIMITED, rows: CountedRows | None = None) -> int:
     row = slice_.allocate(route, 0)
     assert row is not None
-    slice_.write_texts(row, {"client": address.encode()})
+    slice_.write_texts(row, **{"client": address.encode()})
     slice_.cells[row + STATE] = LIVE
     if rows is not None:
         rows.count(row)
@@ -204,7 +204,7 @@ def test_what_there_is_no_room_for_is_said(gateway: Gateway) -> None:
 def test_a_row_that_makes_no_sense_costs_the_others_nothing(gateway: Gateway, caplog: Any) -> None:
     slice_, rows = gateway.worker(0)
     odd, good = opened(slice_, "192.0.2.1"), opened(slice_, "192.0.2.2")
-    slice_.write_texts(odd, {"client": b"\xff\xfe nobody"})
+    slice_.write_texts(odd, **{"client": b"\xff\xfe nobody"})
     slice_.cells[odd + ID] = -1
     assert slice_.cells[odd + ROUTE] == LIMITED
 

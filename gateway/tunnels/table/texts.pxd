@@ -1,0 +1,13 @@
+# cython: language_level=3
+# Types of texts.py in the compiled build; see "One source, two builds" in ARCHITECTURE.md.
+cimport cython
+from libc.stdint cimport int64_t
+
+cdef int64_t _PREFIX
+
+@cython.locals(last=Py_ssize_t, end=Py_ssize_t, start=Py_ssize_t, length=Py_ssize_t, size=Py_ssize_t, found=list)
+cpdef list unpack(bytes data, object sizes)
+@cython.locals(text=bytes)
+cpdef list texts_of(bytes data)
+@cython.locals(parts=list, text=bytes, length=Py_ssize_t, size=Py_ssize_t)
+cpdef bytes packed(bytes client, bytes host, bytes path, bytes subprotocol, bytes request_id)
