@@ -18,6 +18,7 @@ from gateway.edge.client import LINGER_NS, Client
 from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
+from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.exchange.shared import Exchanges
 from gateway.edge.forwarding import loop_mark
 from gateway.edge.handshaking import Handshaking, Handshakings
@@ -30,7 +31,7 @@ from gateway.edge.preamble import GoOn, Preamble, Preambles
 from gateway.edge.securing import Secures
 from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
-from gateway.edge.upgrade import Upgrades
+from gateway.edge.upgrade import Upgrade, Upgrades
 from gateway.edge.ways import Way, Ways
 from gateway.edge.wire.plain import PlainWire
 from gateway.edge.wire.tls import TlsStream, TlsWire
@@ -191,9 +192,11 @@ class Edge:
         :param drained_backends: numbers of those that get nothing new
         """
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
+        new = drained_backends - self.config.drained_backends
         reused = self.config.use_backends(upstreams, registry, drained_backends)
         self.counts.keep(set(registry.backends))
         self._drop_idle()
+        self._divert(new)
         if reused:
             self.pool.keep_only(lambda connection: connection.target.number not in reused)
 
@@ -202,6 +205,16 @@ class Edge:
         self.config.drain_backends(backends)
         self.owner.drain_backends(backends, period_seconds, code)
         self._drop_idle()
+        self._divert(backends)
+
+    def _divert(self, backends: frozenset[int]) -> None:
+        """Have what is being connected to these backends go to others. What they were sent already, they may answer."""
+        if not backends:
+            return
+        for client in self._clients():
+            if isinstance(client.task, Upgrade | Exchange):
+                # Connections of this turn are begun by calls that were deferred before.
+                self.poller.defer(int, partial(client.task.divert, backends))
 
     def rebalance(self, upstream: str, turns: Iterable[tuple[int, int]], code: int, settles_until_ns: int) -> None:
         """Close tunnels in their turn, and send new ones of the upstream where the fewest are until then.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from errno import EPIPE
 from functools import partial
 from typing import TYPE_CHECKING
@@ -276,6 +277,11 @@ class Exchange(Answer):
             if not self._answers():
                 self._count_failure()
             self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
+
+    def divert(self, backends: Collection[int], _: int = 0) -> None:
+        """As of :meth:`Dial.divert`."""
+        if self._dial is not None:
+            self._dial.divert(backends)
 
     def shut_down(self) -> None:
         """The gateway exits."""
