@@ -142,7 +142,7 @@ class Chunked(Framer):
         """
         :param max_line: bytes that a chunk's size and extensions may have
         :param max_trailer: bytes that all trailer fields may have
-        :param forbidden: names that no trailer field may have: in lower case, with ``-`` for ``_``
+        :param forbidden: names that no trailer field may have, as of :func:`gateway.protocol.heads.plain_name`
         :param padded: take white space between a size and the end of its line. Some servers write sizes of a fixed
             width; nginx and HAProxy take that, and no parser reads another size
         """
@@ -330,7 +330,7 @@ def _is_token(byte: int) -> bool:
 
 
 def _plain(byte: int) -> int:
-    """A byte of a name as a CGI backend sees it: without case, and ``_`` for ``-``."""
+    """A byte of a name as of :func:`gateway.protocol.heads.plain_name`."""
     if 0x41 <= byte <= 0x5A:
         return byte | 0x20
-    return 0x2D if byte == 0x5F else byte
+    return byte if 0x61 <= byte <= 0x7A or 0x30 <= byte <= 0x39 else 0x2D

@@ -308,7 +308,7 @@ async def test_status_says_where_requests_go(gateway: Gateway) -> None:
     assert (routes["shares"]["upstream"], routes["gone"]["upstream"], routes["gone"]["answer"]) == (None, None, 410)
 
 
-@pytest.mark.parametrize("trailer", ["X-Env: test", "x_env: test", "Cookie: a=1"])
+@pytest.mark.parametrize("trailer", ["X-Env: test", "x_env: test", "x.env: test", "Cookie: a=1"])
 async def test_what_a_route_sets_or_removes_comes_in_no_trailer(
     gateway: Gateway, open_connection: Open, trailer: str
 ) -> None:
