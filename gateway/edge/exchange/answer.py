@@ -162,6 +162,7 @@ class Answer(Upload):
             and framed
             and self._upload is None
             and not shared.config.draining
+            and not self._client.is_last
         )
         changes = request.route.answer_changes
         sticky = request.upstream.sticky is not None

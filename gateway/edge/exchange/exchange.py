@@ -365,7 +365,9 @@ class Exchange(Answer):
             self._end(refused.status, initiator, cause, refused.reason)
             self._client.cut(True)
             return
-        keep = not self._declined and self._upload is None and self._request.facts.keep_alive
+        keep = (
+            not self._declined and self._upload is None and self._request.facts.keep_alive and not self._client.is_last
+        )
         self._end(refused.status, initiator, cause, refused.reason)
         self._client.answer(refused, keep)
 
