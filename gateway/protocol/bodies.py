@@ -130,7 +130,18 @@ class UntilClose(Framer):
 class Chunked(Framer):
     """A body in chunks, with extensions and trailers (RFC 9112 section 7.1)."""
 
-    __slots__ = ("_forbidden", "_line", "_max_line", "_max_trailer", "_name", "_padded", "_size", "_slices", "_state")
+    __slots__ = (
+        "_forbidden",
+        "_line",
+        "_max_line",
+        "_max_trailer",
+        "_name",
+        "_padded",
+        "_size",
+        "_slices",
+        "_state",
+        "trailer",
+    )
 
     def __init__(
         self,
@@ -150,6 +161,7 @@ class Chunked(Framer):
         self.received = 0
         self.remaining = 0
         self.until_close = False
+        self.trailer = -1  # where trailers begin in what was scanned last, the empty line behind them included
         self._state = _SIZE
         self._size = 0
         self._line = 0
@@ -164,6 +176,7 @@ class Chunked(Framer):
         """See :meth:`Framer.scan`."""
         pos = start
         state = self._state
+        self.trailer = start if state >= _TRAILER else -1
         if self._slices is not None:
             self._slices = []
         while pos < end:
@@ -219,6 +232,7 @@ class Chunked(Framer):
                     state = _DATA
                 else:
                     self._line = 0
+                    self.trailer = pos
                     state = _TRAILER
             elif state == _PADDING:
                 # White space before an extension is to be taken (section 7.1.1).
