@@ -7,8 +7,6 @@ import pytest
 from gateway.protocol.dates import http_date
 
 
-@pytest.mark.parametrize(
-    "seconds", [784111777, 951782400, 4102444799, *range(0, 400 * 86400, 86400 - 1)]
-)
+@pytest.mark.parametrize("seconds", [784111777, 951782400, 4102444799, *range(0, 400 * 86400, 86400 - 1)])
 def test_dates(seconds: int) -> None:
     assert http_date(seconds).decode() == formatdate(seconds, usegmt=True)
