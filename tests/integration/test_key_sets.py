@@ -162,7 +162,7 @@ async def test_a_server_that_is_gone_for_long(
     assert not set(pids) & set(await gateway.worker_pids())
     assert await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
 
-    gateway.write(config(web, server.url, "200ms"))
+    gateway.write(config(web, server.url, "2s"))
     await gateway.reload()
     assert await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
 

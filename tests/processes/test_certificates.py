@@ -86,8 +86,7 @@ async def test_what_has_not_changed_is_not_read(rig, monkeypatch):
 
     for name in ("read_pair", "read_pem", "check_ca"):
         monkeypatch.setattr(certificates, name, noted(getattr(certificates, name)))
-    rig.put("one", "changed", ".key")
-    rig.put("one", "changed", ".pem")
+    rig.put("one", "changed")
     await rig.watch.look()
     await rig.watch.look()
     assert read == [str(rig.directory / "one.pem")]
