@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from fractions import Fraction
 from functools import partial
 from ipaddress import ip_address
 from typing import Annotated, Literal, get_args
@@ -143,7 +142,7 @@ class Jwt(Section):
     )
     refresh: Annotated[
         float,
-        PlainValidator(partial(parse_duration, shortest_seconds=Fraction(1))),
+        PlainValidator(partial(parse_duration, shortest_seconds=1)),
         WithJsonSchema(DURATION_JSON_SCHEMA),
     ] = Field(default="5m", validate_default=True, description="How often `keys` is asked again, where it is a URL")
     secret: Annotated[str, PlainValidator(_parse_secret), WithJsonSchema({"type": "string"})] | None = Field(
