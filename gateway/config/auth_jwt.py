@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from functools import partial
 from ipaddress import ip_address
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
@@ -9,7 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, PlainValidator, Strict, ValidationInfo, WithJsonSchema
 
 from gateway.config.closecodes import CloseCode
-from gateway.config.durations import Duration, is_off, parse_duration
+from gateway.config.durations import DURATION_JSON_SCHEMA, is_off, parse_duration
 from gateway.config.errors import BadKey, BadValue
 from gateway.config.field_names import FieldName
 from gateway.config.paths import path_of
@@ -139,9 +140,11 @@ class Jwt(Section):
         default=None,
         description="File of the CAs that may have issued the key server's certificate; default: the system's",
     )
-    refresh: Duration = Field(
-        default="5m", validate_default=True, description="How often `keys` is asked again, where it is a URL"
-    )
+    refresh: Annotated[
+        float,
+        PlainValidator(partial(parse_duration, shortest_seconds=1)),
+        WithJsonSchema(DURATION_JSON_SCHEMA),
+    ] = Field(default="5m", validate_default=True, description="How often `keys` is asked again, where it is a URL")
     secret: Annotated[str, PlainValidator(_parse_secret), WithJsonSchema({"type": "string"})] | None = Field(
         default=None, repr=False, description="Shared secret of HS256, HS384 and HS512"
     )

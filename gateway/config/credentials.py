@@ -26,6 +26,10 @@ _MOST_PASSES, _MOST_KIB = 32, 1 << 20
 """Of argon2."""
 
 _USERS_HINT = "lines such as those of `htpasswd -nB NAME`: name:$2y$…"
+_CURVES = ("P-256", "P-384", "P-521", "Ed25519", "Ed448")
+_SHORTEST_MODULUS = 342
+"""Characters of an RSA key of 2048 bits, in base64url without padding."""
+
 _KEYS_HINT = 'a JSON object with a list of "keys" (RFC 7517 section 5)'
 
 
@@ -96,6 +100,18 @@ def parse_key_set(text: str) -> list[dict[str, Any]]:
     if not isinstance(keys, list) or not all(isinstance(key, dict) and isinstance(key.get("kty"), str) for key in keys):
         raise BadValue("this is not a JWK Set", _KEYS_HINT)
     return keys
+
+
+def may_verify(key: dict[str, Any]) -> bool:
+    """Whether a key of a set, by its form, may verify a token's signature (RFC 7517 section 4, RFC 7518 section 6)."""
+    operations = key.get("key_ops", ["verify"])
+    if key.get("use", "sig") != "sig" or not isinstance(operations, list) or "verify" not in operations:
+        return False
+    if key["kty"] == "RSA":
+        modulus = key.get("n")
+        return isinstance(modulus, str) and len(modulus) >= _SHORTEST_MODULUS and isinstance(key.get("e"), str)
+    names = {"EC": ("x", "y"), "OKP": ("x",)}.get(key["kty"], ())
+    return bool(names) and key.get("crv") in _CURVES and all(isinstance(key.get(name), str) for name in names)
 
 
 def check_users(path: str) -> str:

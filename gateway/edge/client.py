@@ -81,6 +81,7 @@ class Client:
         "deadline_ns",
         "fd",
         "is_full",
+        "is_last",
         "peer",
         "pinned",
         "task",
@@ -100,6 +101,8 @@ class Client:
         self.task: Task | None = None
         self.ahead = b""
         self.is_full = False
+        self.is_last = False
+        """whether no further request is served on it"""
         self.pinned: BackendConnection | None = None
         self._reader: RequestReader | None = None
         self._head: RequestHead | None = None
@@ -178,6 +181,12 @@ class Client:
             self._refuse(Refused(408, "the request's head did not come in time", "timeout"), None)
         else:
             self._close()
+
+    def outdated(self) -> None:
+        """The client was let in by what its listener goes by no more: serve no request but the one under way."""
+        self.is_last = True
+        if self.task is None and not self._over and not self._lingers:
+            self._linger()
 
     def abandon(self) -> None:
         """Something in here failed: close the connection, and that of a task."""
@@ -397,6 +406,9 @@ class Client:
 
     def _next(self) -> None:
         """Go on with what came ahead, or wait for more."""
+        if self.is_last:
+            self._linger()
+            return
         if self.is_full:
             self.is_full = False
             self.watch()
@@ -436,7 +448,7 @@ class Client:
         tokens = head.tokens(b"connection") if b"connection" in head.first else []
         asked = b"close" not in tokens if head.http11 else b"keep-alive" in tokens
         # What is left of a body that nobody wants would only be read to be thrown away.
-        return asked and not has_body(head) and not self._clients.config.draining
+        return asked and not has_body(head) and not self._clients.config.draining and not self.is_last
 
     def close_if_idle(self) -> bool:
         """Close the connection unless a request is under way, or is about to come. :returns: whether it is closed"""

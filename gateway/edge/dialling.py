@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Collection
 from errno import EAGAIN, EINTR
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -131,6 +132,26 @@ class Dial:
             return
         self._failed("timeout", Refused(504, "the backend did not accept the connection in time", "timeout"))
         self.start()
+
+    def divert(self, backends: Collection[int]) -> None:
+        """Dial another backend in place of one that gets nothing new any more, if there is another one.
+
+        Not to be called between :meth:`start` and the deferred calls of that turn.
+
+        :param backends: numbers of those that get nothing new
+        """
+        attempt = self._attempt
+        if attempt is None or attempt[0].number not in backends:
+            return
+        if self._securing is None and len(self._unsent) < len(self._preamble) + len(self._data):
+            return  # it stands, and has a part of the request
+        other = self._attempts.instead()
+        if other is None:
+            return
+        self._drop()
+        self._attempt = None
+        if self._caller.chosen(other):
+            self._connect(other)
 
     def cancel(self) -> None:
         """Nobody wants the connection any more."""

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 from gateway.edge.access.credentials import Credentials
 from gateway.edge.access.services import Services
 from gateway.edge.addresses import Addresses
+from gateway.edge.admissions import Admissions
 from gateway.edge.client import LINGER_NS, Client
 from gateway.edge.clients import Clients
 from gateway.edge.deadlines import Deadlines
 from gateway.edge.dialling import Dialler
+from gateway.edge.exchange.exchange import Exchange
 from gateway.edge.exchange.shared import Exchanges
 from gateway.edge.forwarding import loop_mark
 from gateway.edge.handshaking import Handshaking, Handshakings
@@ -30,7 +32,7 @@ from gateway.edge.preamble import GoOn, Preamble, Preambles
 from gateway.edge.securing import Secures
 from gateway.edge.tls.secrets import KeyLog
 from gateway.edge.tls.turns import Turns
-from gateway.edge.upgrade import Upgrades
+from gateway.edge.upgrade import Upgrade, Upgrades
 from gateway.edge.ways import Way, Ways
 from gateway.edge.wire.plain import PlainWire
 from gateway.edge.wire.tls import TlsStream, TlsWire
@@ -137,6 +139,7 @@ class Edge:
             poller, wire, self.config, self.deadlines, exchanges, upgrades, self.handshakes, self.requests
         )
         self._preambles = Preambles(self.clients)
+        self.admissions = Admissions()
         self.tls = Handshakings(self.clients, self.tls_wire, turns, key_log, reports)
 
     @property
@@ -191,9 +194,11 @@ class Edge:
         :param drained_backends: numbers of those that get nothing new
         """
         self.owner.keep_backends(self.config.drained_backends - drained_backends)
+        new = drained_backends - self.config.drained_backends
         reused = self.config.use_backends(upstreams, registry, drained_backends)
         self.counts.keep(set(registry.backends))
         self._drop_idle()
+        self._divert(new)
         if reused:
             self.pool.keep_only(lambda connection: connection.target.number not in reused)
 
@@ -202,6 +207,16 @@ class Edge:
         self.config.drain_backends(backends)
         self.owner.drain_backends(backends, period_seconds, code)
         self._drop_idle()
+        self._divert(backends)
+
+    def _divert(self, backends: frozenset[int]) -> None:
+        """Have what is being connected to these backends go to others. What they were sent already, they may answer."""
+        if not backends:
+            return
+        for client in self._clients():
+            if isinstance(client.task, Upgrade | Exchange):
+                # Connections of this turn are begun by calls that were deferred before.
+                self.poller.defer(int, partial(client.task.divert, backends))
 
     def rebalance(self, upstream: str, turns: Iterable[tuple[int, int]], code: int, settles_until_ns: int) -> None:
         """Close tunnels in their turn, and send new ones of the upstream where the fewest are until then.
@@ -234,15 +249,27 @@ class Edge:
     # --- clients ------------------------------------------------------------------------------------------------------
 
     def prepare(self, listen: Iterable[Listener]) -> dict[ListenerTls, ServerNames]:
-        """Make what listeners with TLS need, for :meth:`Handshakings.use`. Nothing changes yet.
+        """Make what listeners with TLS need, for :meth:`use_tls`. Nothing changes yet.
 
         :raises OSError: OpenSSL does not take a certificate, or descriptors are short
         """
         return self.tls.prepare(listener.tls for listener in listen if listener.tls is not None)
 
+    def use_tls(self, prepared: dict[ListenerTls, ServerNames], listen: Iterable[Listener]) -> None:
+        """Put listeners in force. Connections that they would not let in as they were carry no further request.
+
+        :param prepared: by :meth:`prepare`, for these listeners
+        """
+        self.tls.use(prepared)
+        if self.admissions.use(listen):
+            for connection in self._connections():
+                # Where a PROXY header has not come yet, TLS goes by what is in force when it has.
+                if not isinstance(connection, Preamble) and not self.admissions.holds(connection.fd, connection.peer):
+                    self.poller.call(connection.outdated)
+
     def entrance(self, listener: Listener) -> Accept:
         """How the connections at a listener are served: what it calls with each of them. Its TLS is in use."""
-        serve = self._serve if listener.tls is None else self.tls.entrance(listener.tls)
+        serve = self._serve if listener.tls is None else self.tls.entrance(listener.address, listener.tls)
         if listener.proxy_protocol:
             return self._preambles.entrance(serve)
         return self.accept if listener.tls is None else partial(self._accept, serve)
@@ -312,7 +339,12 @@ class Edge:
         if tls is not None:
             wire = self.tls_wire
             wire.attach(fd, TlsStream.unpacked(tls))
-        client = self._serve(fd, self.config.trust.unpacked(peer), read or EAGAIN, wire)
+        unpacked = self.config.trust.unpacked(peer)
+        # A worker of a version that does not say by what it has let a client in has let it in by a certificate.
+        if not self.admissions.holds(fd, unpacked) and (unpacked.admission or not unpacked.certificate_fields):
+            Client(self.clients, fd, unpacked, wire).outdated()
+            return
+        client = self._serve(fd, unpacked, read or EAGAIN, wire)
         if not read:
             client.deadline_ns = self.poller.relay.now + self.config.http_idle_ns
 

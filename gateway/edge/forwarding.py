@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from gateway.protocol.fields import (
+    HOP_BY_HOP,
     answer_lines,
     head_bytes,
     hop_by_hop,
     only_upgrade_is_hop_by_hop,
     request_lines,
 )
+from gateway.protocol.heads import plain_name
 
 if TYPE_CHECKING:
     from gateway.edge.trust import Peer
@@ -46,15 +48,23 @@ def lines_to_backend(head: RequestHead, underscores: bool, further: frozenset[by
 
 
 def unclear_names(head: RequestHead, underscores: bool) -> frozenset[bytes]:
-    """Names of fields that do not go on, as CGI and its kind cannot tell their ``_`` from ``-``.
+    """Names of fields that do not go on, as CGI and its kind cannot tell their ``_`` or ``.`` from ``-``.
 
-    :param underscores: whether such fields go on in general; those that read like the gateway's own never do
+    :param underscores: whether fields with ``_`` go on in general, as those with ``.`` and the like do. Those that read
+        like the gateway's own, or like fields that it and the backend go by, never do
     """
-    if not head.has_underscore:
+    if not head.has_unclear_name:
         return _NONE
     return frozenset(
-        name for name in head.first if b"_" in name and (not underscores or name.replace(b"_", b"-") in OURS)
+        name
+        for name in head.first
+        if (b"_" in name and not underscores) or ((plain := plain_name(name)) != name and _is_meant(plain))
     )
+
+
+def _is_meant(name: bytes) -> bool:
+    """Whether a field has a meaning for this gateway, which another spelling of it has not."""
+    return name in OURS or name in HOP_BY_HOP or name == b"content-length" or name.startswith(b"sec-")
 
 
 def forwarded(peer: Peer, head: RequestHead) -> tuple[bytes, bytes, bytes]:

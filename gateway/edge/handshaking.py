@@ -7,6 +7,7 @@ from functools import partial
 from select import EPOLLET, EPOLLOUT, EPOLLRDHUP
 from typing import TYPE_CHECKING
 
+from gateway.edge.admissions import admission_of
 from gateway.edge.client import Client
 from gateway.edge.entering import NOT_NOW, Entering
 from gateway.edge.refused import Refused
@@ -20,6 +21,7 @@ from gateway.observe.tls import CLIENT
 from gateway.tunnels.table.layout import READING
 
 if TYPE_CHECKING:
+    from gateway.config.address import Address
     from gateway.config.settings import ListenerTls
     from gateway.edge.clients import Clients
     from gateway.edge.trust import Peer
@@ -39,6 +41,8 @@ class Handshakings:
         self.key_log = key_log
         self.reports = reports
         self._names: dict[ListenerTls, ServerNames] = {}
+        self._entrances: dict[Address, tuple[ServerNames, str]] = {}
+        """by address of a listener: its certificates, and what stands for those that it asks clients for"""
 
     def prepare(self, settings: Iterable[ListenerTls]) -> dict[ListenerTls, ServerNames]:
         """Make what the listeners of a configuration need, for :meth:`use`. Nothing changes yet.
@@ -50,13 +54,23 @@ class Handshakings:
     def use(self, prepared: dict[ListenerTls, ServerNames]) -> None:
         """Put a configuration in force for handshakes from now on."""
         self._names = prepared
+        for address, (names, admission) in list(self._entrances.items()):
+            if admission and names not in prepared.values():
+                # A connection may wait for its PROXY header, or in the queue: by this CA it does not come in any more.
+                del self._entrances[address]
 
-    def entrance(self, settings: ListenerTls) -> Callable[[int, Peer, bytes | int], None]:
+    def entrance(self, address: Address, settings: ListenerTls) -> Callable[[int, Peer, bytes | int], None]:
         """How a listener with TLS serves what it accepts, by descriptor (non-blocking and not watched), peer, and what
         has come already or an errno. :param settings: in force"""
-        return partial(self._begin, self._names[settings])
+        self._entrances[address] = (self._names[settings], admission_of(settings))
+        return partial(self._begin, address)
 
-    def _begin(self, names: ServerNames, fd: int, peer: Peer, received: bytes | int) -> None:
+    def _begin(self, address: Address, fd: int, peer: Peer, received: bytes | int) -> None:
+        entrance = self._entrances.get(address)
+        if entrance is None:
+            self.clients.relay.retire(fd)
+            return
+        names, peer.admission = entrance
         handshake = Handshake(self.key_log, choose=names.choose)
         self.clients.poller.give(fd, Handshaking(self, fd, peer, handshake).start, received)
 
@@ -206,9 +220,23 @@ class Handshaking(Entering):
     def _gone(self, error: int) -> None:
         self._end(CLOSED if self._touched else "", "the client went away")
 
+    @property
+    def fd(self) -> int:
+        """The connection."""
+        return self._fd
+
+    @property
+    def peer(self) -> Peer:
+        """The client."""
+        return self._peer
+
     def late(self) -> None:
         """The deadline has passed."""
         self._end(TIMEOUT, "the client did not complete the handshake in time")
+
+    def outdated(self) -> None:
+        """The listener asks for other certificates now: see :meth:`Client.outdated`."""
+        self._end(CLOSED, "the listener asks clients for other certificates since a moment ago")
 
     def _end(self, result: str, reason: str) -> None:
         if result:

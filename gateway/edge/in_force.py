@@ -73,7 +73,9 @@ class InForce:
         trust = Trust(settings.trusted_proxies)
         access = self._access_of(settings, registry, trust)
         self.registry.use(registry)
-        self._use_routes(settings, drained_backends)
+        self.drained_backends = drained_backends
+        self.routes = Routes(settings, self.registry, self._standing, drained_backends, self._secret)
+        self._note_in_service()
         self.trust = trust
         self.access = access
         self.settings = settings
@@ -119,12 +121,12 @@ class InForce:
         known = self.settings.upstreams
         changed = {name: known[name]._replace(backends=each) for name, each in upstreams.items() if name in known}
         self.settings = self.settings._replace(upstreams={**known, **changed})
-        for name, settings in changed.items():
-            self.routes.upstreams[name].use(settings, self.registry, drained_backends)
         if drained_backends == self.drained_backends:
+            for name, settings in changed.items():
+                self.routes.upstreams[name].use(settings, self.registry, drained_backends)
             self._note_in_service()
         else:
-            self._use_routes(self.settings, drained_backends)
+            self._use_drained(drained_backends)
         return reused
 
     def close(self) -> None:
@@ -135,15 +137,17 @@ class InForce:
 
     def drain_backends(self, backends: frozenset[int]) -> None:
         """Send backends nothing new from now on. :param backends: their numbers"""
-        self._use_routes(self.settings, self.drained_backends | backends)
+        self._use_drained(self.drained_backends | backends)
 
     def keep_backends(self, backends: frozenset[int]) -> None:
         """Send backends requests again. :param backends: their numbers"""
-        self._use_routes(self.settings, self.drained_backends - backends)
+        self._use_drained(self.drained_backends - backends)
 
-    def _use_routes(self, settings: Settings, drained_backends: frozenset[int]) -> None:
+    def _use_drained(self, drained_backends: frozenset[int]) -> None:
+        """Leave these backends out. Requests on their way do so, too: they have the upstreams, which stay the same."""
         self.drained_backends = drained_backends
-        self.routes = Routes(settings, self.registry, self._standing, drained_backends, self._secret)
+        for name, upstream in self.routes.upstreams.items():
+            upstream.use(self.settings.upstreams[name], self.registry, drained_backends)
         self._note_in_service()
 
     def _note_in_service(self) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from gateway.tunnels.learning.intervals import Intervals, News
 from gateway.tunnels.learning.learning import Bounds
 from gateway.tunnels.table.layout import B_LIVE, BACKEND, FD, ID, LIVE, NEVER, PACED_NS, SIDE_0, SIDE_CELLS, STATE
-from gateway.tunnels.upkeep.pacing import TURN_SECONDS, Losses, cancel_drain, give_turns, plan_drain
+from gateway.tunnels.upkeep.pacing import TURN_SECONDS, Drains, Losses, cancel_drain, give_turns, plan_drain
 from gateway.tunnels.upkeep.sweep import INTERVAL_SECONDS, TICK_NS, Sweep
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class Owner:
         self._batch = batch
         self._handshakes = handshakes
         self._sweep = Sweep(slice_, relay)
+        self._drains = Drains()
         self._losses = Losses(slice_.table.workers)
         self._pacing_until_ns = 0
         self._next_walk = self._loop.call_later(INTERVAL_SECONDS, self._walk)
@@ -87,6 +88,8 @@ class Owner:
         cells = self.slice.cells
         if cells[row + STATE] == LIVE:
             self._store.keep(cells[row + ID], cells[row + SIDE_0 + FD], cells[row + SIDE_0 + SIDE_CELLS + FD])
+            if self._drains and (turn := self._drains.give_turn(cells, row, self.relay.now)):
+                self._pace(turn)
 
     def tunnel_ended(self, row: int) -> None:
         """Report a tunnel that has ended, and give its row back."""
@@ -125,12 +128,16 @@ class Owner:
     def drain(self, period_seconds: float, code: int) -> None:
         """Close every tunnel, one after another over a period. :param code: close code for both sides"""
         self.draining = True
-        self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code))
+        now, period_ns = time.monotonic_ns(), int(period_seconds * NS)
+        self._drains.begin(now + period_ns, code)
+        self._pace(plan_drain(self.slice, now, period_ns, code))
         self.note_if_drained()
 
     def drain_backends(self, backends: frozenset[int], period_seconds: float, code: int) -> None:
         """Close the tunnels of some backends, one after another over a period. :param backends: their numbers"""
-        self._pace(plan_drain(self.slice, time.monotonic_ns(), int(period_seconds * NS), code, backends))
+        now, period_ns = time.monotonic_ns(), int(period_seconds * NS)
+        self._drains.begin(now + period_ns, code, backends)
+        self._pace(plan_drain(self.slice, now, period_ns, code, backends))
 
     def close_in_turn(self, turns: Mapping[int, int], code: int) -> None:
         """Close some tunnels, each when its turn comes. :param turns: their ids, and the clock then"""
@@ -139,6 +146,7 @@ class Owner:
 
     def keep_backends(self, backends: frozenset[int]) -> None:
         """Backends are in service again: close no more of their tunnels."""
+        self._drains.cancel(backends)
         if not self.draining:
             cancel_drain(self.slice, backends)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from http import HTTPStatus
 
+from gateway.protocol.dates import http_date
 from gateway.protocol.fields import response_bytes
 from gateway.protocol.heads import Field
 
@@ -31,6 +33,8 @@ def refusal_bytes(
     """
     phrase = _PHRASES.get(status, "")
     fields: list[Field] = []
+    if not any(name.lower() == b"date" for name, _ in further):
+        fields.append((b"Date", _date()))
     options = [] if keep else [b"close"]
     if keep and not http11:
         options.append(b"keep-alive")
@@ -53,6 +57,21 @@ def refusal_bytes(
         fields.append((b"Connection", b", ".join(options)))
     head = response_bytes(status, phrase.encode(), fields)
     return head if bodyless else head + body
+
+
+class _Latest:
+    """The date that was written last, which is good for all answers of its second."""
+
+    seconds = -1
+    date = b""
+
+
+def _date() -> bytes:
+    """When an answer is made (RFC 9110 section 6.6.1)."""
+    now = int(time.time())
+    if now != _Latest.seconds:
+        _Latest.seconds, _Latest.date = now, http_date(now)
+    return _Latest.date
 
 
 _PHRASES = {status.value: status.phrase for status in HTTPStatus}

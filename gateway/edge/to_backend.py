@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from gateway.edge.forwarding import OURS, forwarded, lines_to_backend, unclear_names
 from gateway.protocol.fields import hop_by_hop, only_upgrade_is_hop_by_hop, request_bytes
+from gateway.protocol.heads import plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +102,7 @@ def names_kept_out(request: Request) -> frozenset[bytes]:
 
 def _names_go_on(head: RequestHead) -> bool:
     """Whether a backend may be sent all fields of a handshake, by their names."""
-    head.names_go_on = only_upgrade_is_hop_by_hop(head) and OURS.isdisjoint(head.first) and not head.has_underscore
+    head.names_go_on = only_upgrade_is_hop_by_hop(head) and OURS.isdisjoint(head.first) and not head.has_unclear_name
     return head.names_go_on
 
 
@@ -140,17 +141,17 @@ def _changes(granted: Granted, head: RequestHead) -> bool:
     return (
         bool(granted.replaced)
         or not granted.without.isdisjoint(head.first)
-        or (bool(granted.without) and head.has_underscore)
+        or (bool(granted.without) and head.has_unclear_name)
     )
 
 
 def _changed_by(granted: Granted, head: RequestHead) -> frozenset[bytes]:
     """Names of a request's fields that do not go on as they are, by what its credentials have shown.
 
-    CGI and its kind read ``X_User`` as ``X-User``, so a client's own of that spelling counts, too.
+    CGI and its kind read ``X_User`` and ``X.User`` as ``X-User``, so a client's own of such a spelling counts, too.
     """
     names = granted.without | granted.replaced.keys()
-    return names | {name for name in head.first if b"_" in name and name.replace(b"_", b"-") in names}
+    return names | {name for name in head.first if plain_name(name) in names}
 
 
 _FORWARDED = b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n%bX-Request-Id: %b\r\n"

@@ -41,11 +41,15 @@ class Peer:
     """where it connected to, if a PROXY header said so; None for the connection's own address"""
     is_known: bool = True
     """whether the address is the client's own; False behind a PROXY header without one, where it is the proxy's"""
+    admission: str = ""
+    """what it was let in by, where it was asked for a certificate (``admissions.py``)"""
 
     def packed(self) -> list[object]:
         """What :meth:`Trust.unpacked` takes, in another process too: plain JSON data."""
         certificate = self.certificate_fields.decode("latin-1")
-        return [self.host, self.port, self.destination, self.is_known, self.is_tls, certificate]
+        packed: list[object] = [self.host, self.port, self.destination, self.is_known, self.is_tls, certificate]
+        # Only where there is one: an earlier version, in an upgrade back to it, does not expect it.
+        return [*packed, self.admission] if self.admission else packed
 
     def __str__(self) -> str:
         if not self.host:
@@ -99,10 +103,11 @@ class Trust:
 
     def unpacked(self, packed: list[Any]) -> Peer:
         """Describe a peer that was packed by :meth:`Peer.packed`."""
-        host, port, destination, is_known, is_tls, certificate = packed
+        host, port, destination, is_known, is_tls, certificate, *admission = packed
         peer = self.peer((host, port) if host else None)
         peer.is_tls = is_tls
         peer.certificate_fields = certificate.encode("latin-1")
+        peer.admission = admission[0] if admission else ""
         if destination is not None:
             peer.destination = (destination[0], destination[1])
         if not is_known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Collection
 from errno import EAGAIN, EINTR
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -145,6 +146,11 @@ class Upgrade:
         else:
             self._count_failure()
             self._refuse(Refused(504, "the backend did not answer the handshake in time", "timeout"))
+
+    def divert(self, backends: Collection[int], _: int = 0) -> None:
+        """As of :meth:`Dial.divert`. A backend that has the handshake already may answer it."""
+        if self._dial is not None:
+            self._dial.divert(backends)
 
     def shut_down(self) -> None:
         """The gateway exits."""
@@ -305,13 +311,7 @@ class Upgrade:
     def _accept(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
         """The backend has accepted. :param early: what it sent behind its answer"""
         assert self._attempt is not None
-        config = self._shared.config
-        if config.draining:
-            self._refuse(Refused(503, "this gateway is shutting down", "unavailable"))
-        elif self._attempt[0].number in config.drained_backends:
-            self._refuse(Refused(503, "the backend is being taken out of service", "unavailable"))
-        else:
-            self._open(with_cookie(answer, self._request, self._attempt[0]), subprotocol, early)
+        self._open(with_cookie(answer, self._request, self._attempt[0]), subprotocol, early)
 
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""

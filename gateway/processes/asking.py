@@ -25,6 +25,10 @@ TRY_SECONDS = 2.0
 PATIENCE_SECONDS = 5.0
 """How long all of them may take together to answer one question."""
 
+GRACE_SECONDS = 0.3
+"""How long one type of record is waited for when there is an answer about the other one. What comes later counts then:
+a change of A does not wait for AAAA."""
+
 MOST_TARGETS = 256
 """Of SRV records, that are looked up."""
 
@@ -107,9 +111,8 @@ class _Asker:
             else:
                 addresses[name] = found[0]
                 ttl = min(ttl, found[1])
-        known = self._before.addresses
-        for key in [key for key in known if key[0] not in ports]:
-            del known[key]
+        before = self._before
+        before.forget([key for key in (*before.addresses, *before.failing, *before.asked) if key[0] not in ports])
         lowest = min((priority for priority, _, name, _ in records if addresses.get(name)), default=0)
         backends = (
             _backend(address, port, weight=max(1, -weight), backup=priority != lowest)
@@ -128,10 +131,15 @@ class _Asker:
         from dns.exception import DNSException
         from dns.resolver import NXDOMAIN
 
-        answers = await asyncio.gather(*(self._question(name, kind) for kind in KINDS), return_exceptions=True)
-        good = [answer for answer in answers if not isinstance(answer, BaseException) and answer.rrset]
+        before = self._before
+        answers = await self._answers(name)
+        good = [answer for answer in answers if answer is not None and _has_records(answer)]
         found: list[str] = []
         for kind, answer in zip(KINDS, answers, strict=True):
+            if answer is None:
+                found += before.addresses_of(name, kind, ports)
+                self._mistake = self._mistake or before.failing.get((name, kind))
+                continue
             if isinstance(answer, BaseException) and not (good and isinstance(answer, DNSException)):
                 raise answer
             # A server that knows one kind and denies the name for the other is broken, but clear enough.
@@ -139,13 +147,42 @@ class _Asker:
                 found += self._kept(name, kind, ports, answer)
                 continue
             records = () if isinstance(answer, BaseException) else answer.rrset or ()
-            addresses = self._before.addresses[name, kind] = [record.address for record in records]
+            addresses = before.addresses[name, kind] = [record.address for record in records]
+            before.failing.pop((name, kind), None)
             found += addresses
-        return found, min(map(_ttl, good), default=0.0)
+        return found, min((_ttl(answer) for answer in good if not isinstance(answer, BaseException)), default=0.0)
+
+    async def _answers(self, name: str) -> list[Answer | BaseException | None]:
+        """What is said of a name, for each of ``KINDS``; None for what has not come yet, beside a good answer."""
+        before = self._before
+        questions: list[asyncio.Task[Answer]] = []
+        for kind in KINDS:
+            asked = (name, kind) in before.asked
+            questions.append(
+                before.asked.pop((name, kind)) if asked else asyncio.create_task(self._question(name, kind))
+            )
+        try:
+            done, left = await asyncio.wait(questions, return_when=asyncio.FIRST_COMPLETED)
+            if left:
+                is_good = any(each.exception() is None and _has_records(each.result()) for each in done)
+                await asyncio.wait(left, timeout=GRACE_SECONDS if is_good else None)
+        except asyncio.CancelledError:
+            for question in questions:
+                question.cancel()
+            raise
+        answers: list[Answer | BaseException | None] = []
+        for kind, question in zip(KINDS, questions, strict=True):
+            if question.done():
+                answers.append(question.exception() or question.result())
+            else:
+                before.wait_for((name, kind), question)
+                answers.append(None)
+        return answers
 
     def _kept(self, name: str, kind: str, ports: Container[int], error: BaseException) -> list[str]:
         """The addresses of a name from before, as a question about it has failed."""
-        self._mistake = self._mistake or str(error) or type(error).__name__
+        text = self._before.failing[name, kind] = str(error) or type(error).__name__
+        self._mistake = self._mistake or text
         return self._before.addresses_of(name, kind, ports)
 
     async def _question(self, name: str, kind: str) -> Answer:
@@ -156,6 +193,10 @@ class _Asker:
             raise_on_no_answer=False,
             search=self._source.server is None,
         )
+
+
+def _has_records(answer: Answer | BaseException) -> bool:
+    return not isinstance(answer, BaseException) and bool(answer.rrset)
 
 
 def _ttl(answer: Answer) -> float:

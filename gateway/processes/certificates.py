@@ -9,7 +9,7 @@ from gateway.admin.state import CertificateState, GatewayState
 from gateway.config.certificates import Certificates, read_backend_pair, read_pair
 from gateway.config.errors import BadValue
 from gateway.config.pem import check_ca, read_pem
-from gateway.processes.file_watch import FileWatch
+from gateway.processes.file_watch import FileWatch, Group
 from gateway.processes.limits import forbid_core_dumps
 
 log = logging.getLogger("gateway")
@@ -32,8 +32,14 @@ class CertificateWatch(FileWatch[Certificates]):
         if certificates.files:
             forbid_core_dumps()
 
-    def _read_again(self, before: Certificates) -> tuple[Certificates, dict[str, str]]:
-        return renewed(before)
+    def _groups(self, content: Certificates) -> list[Group]:
+        groups: list[Group] = [(path,) for path in (*content.client_cas, *content.backend_cas)]
+        for cert, key in (*content.pairs, *content.backend_pairs):
+            groups.append((cert,) if key is None else (cert, key))
+        return groups
+
+    def _read_again(self, before: Certificates, paths: frozenset[str]) -> tuple[Certificates, dict[str, str]]:
+        return renewed(before, paths)
 
     def _changed_paths(self, before: Certificates, found: Certificates) -> list[str]:
         return _changed_paths(before, found)
@@ -52,17 +58,27 @@ class CertificateWatch(FileWatch[Certificates]):
         ]
 
 
-def renewed(before: Certificates) -> tuple[Certificates, dict[str, str]]:
-    """Read files again. :returns: what is in them, in place of what is broken what was there before; errors by path"""
+def renewed(before: Certificates, paths: frozenset[str]) -> tuple[Certificates, dict[str, str]]:
+    """Read files again.
+
+    :param paths: of those that are read
+    :returns: what is in all of them, in place of what is broken what was there before; errors by path
+    """
     found = Certificates.none()
     errors: dict[str, str] = {}
     for (cert, key), pair in before.pairs.items():
+        if paths.isdisjoint((cert, key)):
+            found.pairs[cert, key] = pair
+            continue
         try:
             found.pairs[cert, key] = read_pair(cert, key)
         except BadValue as error:
             found.pairs[cert, key] = pair
             errors[cert] = error.message
     for (cert, key), texts in before.backend_pairs.items():
+        if paths.isdisjoint((cert, key)):
+            found.backend_pairs[cert, key] = texts
+            continue
         try:
             found.backend_pairs[cert, key] = read_backend_pair(cert, key)
         except BadValue as error:
@@ -70,6 +86,9 @@ def renewed(before: Certificates) -> tuple[Certificates, dict[str, str]]:
             errors[cert] = error.message
     for old, new in ((before.client_cas, found.client_cas), (before.backend_cas, found.backend_cas)):
         for path, text in old.items():
+            if path not in paths:
+                new[path] = text
+                continue
             try:
                 check_ca(path)
                 new[path] = read_pem(path)

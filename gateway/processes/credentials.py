@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Literal
 
 from gateway.admin.state import CredentialState, GatewayState
@@ -81,8 +81,8 @@ class CredentialWatch(FileWatch[Credentials]):
     def _count(self, route: str, fetched: bool) -> None:
         self._state.key_set_fetches[route, fetched] += 1
 
-    def _read_again(self, before: Credentials) -> tuple[Credentials, dict[str, str]]:
-        return renewed(before)
+    def _read_again(self, before: Credentials, paths: frozenset[str]) -> tuple[Credentials, dict[str, str]]:
+        return renewed(before, paths)
 
     def _changed_paths(self, before: Credentials, found: Credentials) -> list[str]:
         return [
@@ -121,12 +121,19 @@ class CredentialWatch(FileWatch[Credentials]):
             yield CredentialState(shown(url), "keys", entries, each.fetched_unix, each.error)
 
 
-def renewed(before: Credentials) -> tuple[Credentials, dict[str, str]]:
-    """Read files again. :returns: what is in them, in place of what is broken what was there before; errors by path"""
+def renewed(before: Credentials, paths: Container[str]) -> tuple[Credentials, dict[str, str]]:
+    """Read files again.
+
+    :param paths: of those that are read
+    :returns: what is in all of them, in place of what is broken what was there before; errors by path
+    """
     found = Credentials({}, {}, {}, before.servers)
     errors: dict[str, str] = {}
     for old, new, check in zip(_files(before), _files(found), (check_users, check_key_set, check_ca_file), strict=True):
         for path, text in old.items():
+            if path not in paths:
+                new[path] = text
+                continue
             try:
                 new[path] = check(path)
             except BadValue as error:

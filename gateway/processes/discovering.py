@@ -213,7 +213,14 @@ class Discovering:
 
     async def _keep_asking(self, source: Source, known: _Known) -> None:
         before = Before(known.backends)
+        try:
+            await self._ask_again_and_again(source, known, before)
+        finally:
+            before.close()
+
+    async def _ask_again_and_again(self, source: Source, known: _Known, before: Before) -> None:
         while True:
+            before.came.clear()
             try:
                 found = await self._question(source, before)
             except NotFound as error:
@@ -229,7 +236,10 @@ class Discovering:
                     self._failed(source, known, found.mistake)
                 before.backends = found.backends
                 seconds = min(source.every, found.ttl)
-            await asyncio.sleep(max(LEAST_SECONDS, seconds))
+            await asyncio.sleep(LEAST_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, seconds - LEAST_SECONDS)):
+                    await before.came.wait()
 
     def _look_at_files(self) -> None:
         async def look() -> None:

@@ -17,7 +17,12 @@ from typing import Generic, Protocol, TypeVar
 LOOK_SECONDS = 1.0
 """Between two looks at the files. What is broken is looked at twice: it may be half written, or one file of two."""
 
-Signature = tuple[tuple[int, int, int, int] | None, ...]
+Signature = tuple[int, int, int, int] | None
+"""Of a file: differs when it was written or replaced. None if it is not there."""
+
+Group = tuple[str, ...]
+"""Paths of files that are read together."""
+
 log = logging.getLogger("gateway")
 
 
@@ -41,17 +46,20 @@ class FileWatch(ABC, Generic[C]):
     def __init__(self, content: C) -> None:
         """:param content: of a configuration without such files"""
         self._content = content
-        self._seen: Signature = ()
-        """of the files as they were read, or found broken"""
-        self._broken: Signature | None = None
-        """of the files as they were broken in the last look"""
+        self._seen: dict[Group, tuple[Signature, ...]] = {}
+        """of files as they were read, or found broken"""
+        self._broken: dict[Group, tuple[Signature, ...]] = {}
+        """of files as they were broken in the last look, which may have come too early"""
+        self._wrong: dict[str, str] = {}
+        """what is wrong with files, by path"""
         self._held = 0
 
     def use(self, content: C) -> None:
         """Watch the files of a configuration that is in force from now on. :param content: as it was read"""
         self._content = content
-        self._seen = ()  # they may have changed since: the next look reads them
-        self._broken = None
+        self._seen = {}  # they may have changed since: the next look reads them
+        self._broken = {}
+        self._wrong = {}
         self._show({})
 
     @contextlib.contextmanager
@@ -77,31 +85,43 @@ class FileWatch(ABC, Generic[C]):
         before = self._content
         if not before.files or self._held:
             return
-        signature = await asyncio.to_thread(_signature, before.files)
-        if signature == self._seen:
+        signatures = await asyncio.to_thread(_signatures, before.files)
+        groups = {group: tuple(signatures[path] for path in group) for group in self._groups(before)}
+        changed = {group: each for group, each in groups.items() if self._seen.get(group) != each}
+        if not changed:
             return
-        found, errors = await asyncio.to_thread(self._read_again, before)
+        paths = frozenset(path for group in changed for path in group)
+        found, errors = await asyncio.to_thread(self._read_again, before, paths)
         if self._content is not before or self._held:
             return  # a reload came between
-        if errors and signature != self._broken:
-            self._broken = signature
-        else:
-            self._seen = signature
-            self._broken = None
-            for path, error in errors.items():
-                self._report(path, error)
+        for group, signature in changed.items():
+            wrong = [path for path in group if path in errors]
+            if wrong and self._broken.get(group) != signature:
+                self._broken[group] = signature
+                continue
+            self._seen[group] = signature
+            self._broken.pop(group, None)
+            for path in group:
+                self._wrong.pop(path, None)
+            for path in wrong:
+                self._wrong[path] = errors[path]
+                self._report(path, errors[path])
         if found != before:
             log.info("%s read again: %s", self.noun, ", ".join(self._changed_paths(before, found)))
             self._content = found
             self._changed(found)
-        if self._broken is None:
-            self._show(errors)
+        self._show(self._wrong)
+
+    def _groups(self, content: C) -> list[Group]:
+        """Which files are read together: each by itself."""
+        return [(path,) for path in content.files]
 
     @abstractmethod
-    def _read_again(self, before: C) -> tuple[C, dict[str, str]]:
-        """Read the files, in a thread.
+    def _read_again(self, before: C, paths: frozenset[str]) -> tuple[C, dict[str, str]]:
+        """Read some files, in a thread.
 
-        :returns: what is in them, in place of what is broken what was there before; errors by path
+        :param paths: of those that have changed, and of those that are read together with them
+        :returns: what is in the files, in place of what is broken what was there before; errors by path
         """
 
     @abstractmethod
@@ -121,14 +141,14 @@ class FileWatch(ABC, Generic[C]):
         """Have the state show the content in use. :param errors: by path"""
 
 
-def _signature(files: Iterable[str]) -> Signature:
-    """Differs when a file was written or replaced; links are followed."""
-    found: list[tuple[int, int, int, int] | None] = []
+def _signatures(files: Iterable[str]) -> dict[str, Signature]:
+    """Signatures of files, by path; links are followed."""
+    found: dict[str, Signature] = {}
     for path in files:
         try:
             status = os.stat(path)
         except OSError:
-            found.append(None)
+            found[path] = None
         else:
-            found.append((status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev))
-    return tuple(found)
+            found[path] = (status.st_mtime_ns, status.st_size, status.st_ino, status.st_dev)
+    return found

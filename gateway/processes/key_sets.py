@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from gateway.config.credentials import Credentials, KeyServer, parse_key_set, shown
+from gateway.config.credentials import Credentials, KeyServer, may_verify, parse_key_set, shown
 from gateway.config.errors import BadValue
 from gateway.imports import without_collections
 
@@ -120,7 +120,10 @@ class KeySets:
         changed = False
         try:
             text = await self._fetch(each.url, each.cas, each.server.system_cas)
-            entries = len(parse_key_set(text))
+            keys = parse_key_set(text)
+            if not any(map(may_verify, keys)):  # as from a server that is being set up anew
+                raise ValueError("no key of the answer can be used")
+            entries = len(keys)
         except BadValue as failure:
             error = failure.message
         except ValueError as failure:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Container, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -61,6 +62,33 @@ class Before:
     """None before the first answer"""
     addresses: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     """of names, by name and type of record; nothing of what a previous supervisor has asked"""
+    failing: dict[tuple[str, str], str] = field(default_factory=dict)
+    """why the latest question failed, by the same"""
+    asked: dict[tuple[str, str], asyncio.Task[Any]] = field(default_factory=dict)
+    """questions that are not answered yet, by the same"""
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    """set when one of them was answered"""
+
+    def wait_for(self, key: tuple[str, str], question: asyncio.Task[Any]) -> None:
+        """Go on without the answer to a question, and have ``came`` set when it is there."""
+        self.asked[key] = question
+        question.add_done_callback(self._answered)
+
+    def _answered(self, question: asyncio.Task[Any]) -> None:
+        if not question.cancelled() and question.exception() is None:
+            self.came.set()
+
+    def forget(self, keys: Iterable[tuple[str, str]]) -> None:
+        """Have no answers to these questions any more, and wait for none."""
+        for key in list(keys):
+            self.addresses.pop(key, None)
+            self.failing.pop(key, None)
+            if (question := self.asked.pop(key, None)) is not None:
+                question.cancel()
+
+    def close(self) -> None:
+        """Wait for no answer any more."""
+        self.forget([*self.asked])
 
     def addresses_of(self, name: str, kind: str, ports: Container[int]) -> list[str]:
         """Addresses that a name had when it was asked for last.

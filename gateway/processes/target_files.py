@@ -58,12 +58,15 @@ class TargetFiles(FileWatch[Lists]):
             self._failing &= wanted.keys()
             self.use(Lists(wanted))
 
-    def _read_again(self, before: Lists) -> tuple[Lists, dict[str, str]]:
+    def _read_again(self, before: Lists, paths: frozenset[str]) -> tuple[Lists, dict[str, str]]:
         """An entry that is wrong may be about any backend from before. So none of these is taken away meanwhile."""
         found: dict[str, tuple[Backend, ...] | None] = {}
         errors = {}
-        incomplete = set()
+        incomplete = set(before.incomplete - paths)
         for path, last in before.backends.items():
+            if path not in paths:
+                found[path] = last
+                continue
             try:
                 targets = read_targets(path)
             except BadValue as error:

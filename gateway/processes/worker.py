@@ -176,7 +176,7 @@ class Worker:
             if self._edge is not None:
                 prepared = self._edge.prepare(message.listen)
                 self._edge.use_ways(self._edge.ways.prepare(message.upstreams))
-                self._edge.tls.use(prepared)
+                self._edge.use_tls(prepared, message.listen)
                 self._acceptors.use(self._edge, message.listen)
         elif isinstance(message, UseBackends):
             if self._edge is not None:
@@ -216,7 +216,7 @@ class Worker:
                 self._descriptors,
                 self._want_keys,
             )
-            edge.tls.use(edge.prepare(config.listen))
+            edge.use_tls(edge.prepare(config.listen), config.listen)
             edge.ways.use(edge.ways.prepare(config.upstreams_with_tls()))
             edge.owner.on_learned = self._send_learned
             edge.failures.report = self._report_failures
@@ -237,7 +237,7 @@ class Worker:
             new_log = self._open_log(config) if config.access_log != self._log_config else None
             self._edge.ways.use(ways)
             self._edge.configure(config, message.registry, message.drained_backends)
-            self._edge.tls.use(prepared)
+            self._edge.use_tls(prepared, config.listen)
             self._acceptors.use(self._edge, config.listen)
             if new_log is not None:
                 self._edge.batch.flush()

@@ -27,6 +27,7 @@ cdef class UntilClose(Framer):
 
 
 cdef class Chunked(Framer):
+    cdef readonly Py_ssize_t trailer
     cdef int64_t _state
     cdef int64_t _size
     cdef int64_t _line

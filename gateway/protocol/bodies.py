@@ -130,7 +130,18 @@ class UntilClose(Framer):
 class Chunked(Framer):
     """A body in chunks, with extensions and trailers (RFC 9112 section 7.1)."""
 
-    __slots__ = ("_forbidden", "_line", "_max_line", "_max_trailer", "_name", "_padded", "_size", "_slices", "_state")
+    __slots__ = (
+        "_forbidden",
+        "_line",
+        "_max_line",
+        "_max_trailer",
+        "_name",
+        "_padded",
+        "_size",
+        "_slices",
+        "_state",
+        "trailer",
+    )
 
     def __init__(
         self,
@@ -142,7 +153,7 @@ class Chunked(Framer):
         """
         :param max_line: bytes that a chunk's size and extensions may have
         :param max_trailer: bytes that all trailer fields may have
-        :param forbidden: names that no trailer field may have: in lower case, with ``-`` for ``_``
+        :param forbidden: names that no trailer field may have, as of :func:`gateway.protocol.heads.plain_name`
         :param padded: take white space between a size and the end of its line. Some servers write sizes of a fixed
             width; nginx and HAProxy take that, and no parser reads another size
         """
@@ -150,6 +161,7 @@ class Chunked(Framer):
         self.received = 0
         self.remaining = 0
         self.until_close = False
+        self.trailer = -1  # where trailers begin in what was scanned last, the empty line behind them included
         self._state = _SIZE
         self._size = 0
         self._line = 0
@@ -164,6 +176,7 @@ class Chunked(Framer):
         """See :meth:`Framer.scan`."""
         pos = start
         state = self._state
+        self.trailer = start if state >= _TRAILER else -1
         if self._slices is not None:
             self._slices = []
         while pos < end:
@@ -219,6 +232,7 @@ class Chunked(Framer):
                     state = _DATA
                 else:
                     self._line = 0
+                    self.trailer = pos
                     state = _TRAILER
             elif state == _PADDING:
                 # White space before an extension is to be taken (section 7.1.1).
@@ -330,7 +344,7 @@ def _is_token(byte: int) -> bool:
 
 
 def _plain(byte: int) -> int:
-    """A byte of a name as a CGI backend sees it: without case, and ``_`` for ``-``."""
+    """A byte of a name as of :func:`gateway.protocol.heads.plain_name`."""
     if 0x41 <= byte <= 0x5A:
         return byte | 0x20
-    return 0x2D if byte == 0x5F else byte
+    return byte if 0x61 <= byte <= 0x7A or 0x30 <= byte <= 0x39 else 0x2D

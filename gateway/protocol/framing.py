@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from gateway.protocol.bodies import LARGEST, REFUSED_TRAILERS, Chunked, Framer, Length, UntilClose
-from gateway.protocol.heads import BadHead, BadResponse, Head, RequestHead, ResponseHead
+from gateway.protocol.heads import BadHead, BadResponse, Head, RequestHead, ResponseHead, plain_name
 
 _LENGTH = re.compile(rb"[0-9]{1,40}\Z")
 _CODING = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
@@ -31,7 +31,7 @@ def request_body(head: RequestHead, kept_out: frozenset[bytes] = frozenset()) ->
         if codings != [b"chunked"]:
             _refuse_codings(codings)
         if kept_out:
-            return Chunked(forbidden=REFUSED_TRAILERS.union(name.replace(b"_", b"-") for name in kept_out))
+            return Chunked(forbidden=REFUSED_TRAILERS.union(map(plain_name, kept_out)))
         return Chunked()
     if b"content-length" in first:
         length = _content_length(head)

@@ -21,6 +21,19 @@ _SPACE: Final = b" \t"
 """Around a value; no part of it (RFC 9112 section 5.1)."""
 
 
+_PLAIN: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
+_AS_PLAIN: Final = bytes.maketrans(b"ABCDEFGHIJKLMNOPQRSTUVWXYZ!#$%&'*+.^_`|~", _PLAIN[:26] + 14 * b"-")
+
+
+def plain_name(name: bytes) -> bytes:
+    """A field's name in lower case, with ``-`` for each character that is no letter or digit.
+
+    CGI and its kind give an application ``X-User``, ``X_User`` and ``X.User`` all as ``HTTP_X_USER``: names that such
+    servers cannot tell apart are the same here.
+    """
+    return name.translate(_AS_PLAIN)
+
+
 class BadHead(Exception):
     """A request head that is refused. ``status`` is what its sender is told, ``str()`` the reason."""
 
@@ -97,6 +110,11 @@ class Head:
     def has_underscore(self) -> bool:
         """Whether the name of any field has ``_`` in it: CGI and its kind cannot tell that from ``-``."""
         return b"_" in b"".join(self.first)
+
+    @property
+    def has_unclear_name(self) -> bool:
+        """Whether the name of any field has a character that is no letter, digit or ``-`` (:func:`plain_name`)."""
+        return bool(b"".join(self.first).translate(None, _PLAIN))
 
     def lines(self, without: Container[bytes]) -> list[bytes]:
         """The lines of fields as received, without their line ends.

@@ -91,6 +91,17 @@ class Attempts:
         self._left = 0
         return None
 
+    def instead(self) -> Attempt | None:
+        """Return what to connect to in place of the latest attempt, which has not failed; None if nothing else is left
+        to try. The attempt does not count as one."""
+        tried, left, found, at, target = self._tried, self._left, self._found, self._at, self.target
+        self._left += 1
+        self._found = ()
+        attempt = self.next()
+        if attempt is None:
+            self._tried, self._left, self._found, self._at, self.target = tried, left, found, at, target
+        return attempt
+
     def why_none(self) -> str:
         """Why there was nothing to connect to, where no attempt was made."""
         return self._upstream.why_none()

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.config import settings
+from gateway.protocol.heads import plain_name
 
 if TYPE_CHECKING:
     from gateway.protocol.heads import Field, Head
@@ -15,7 +16,7 @@ class Changes(NamedTuple):
     """What changes in a head."""
 
     names: frozenset[bytes]
-    """of fields that are set or removed, in lower case"""
+    """of fields that are set or removed, in lower case; with ``-`` for other characters, too"""
     fields: tuple[Field, ...]
     """that are set, but for Host"""
     lines: bytes
@@ -29,17 +30,18 @@ class Changes(NamedTuple):
         fields = [(name.encode(), value.encode()) for name, value in changes.set]
         host = b"".join(value for name, value in fields if name.lower() == b"host")
         others = tuple(field for field in fields if field[0].lower() != b"host")
-        names = frozenset(name.lower() for name, _ in fields) | {name.lower().encode() for name in changes.remove}
+        named = [name for name, _ in fields] + [name.encode() for name in changes.remove]
+        names = frozenset(map(bytes.lower, named)) | frozenset(map(plain_name, named))
         return cls(names, others, b"".join([b"%b: %b\r\n" % field for field in others]), host)
 
     def dropped_from(self, head: Head) -> frozenset[bytes]:
         """Return the names of a head's fields that go no further.
 
-        CGI and its kind read ``X_Env`` as ``X-Env``, so a client's own of that spelling counts, too.
+        CGI and its kind read ``X_Env`` and ``X.Env`` as ``X-Env``, so a client's own of such a spelling counts, too.
         """
-        if b"_" not in b"".join(head.first):
+        if not head.has_unclear_name:
             return self.names
-        return self.names | {name for name in head.first if b"_" in name and name.replace(b"_", b"-") in self.names}
+        return self.names | {name for name in head.first if plain_name(name) in self.names}
 
     def added_to(self, fields: Iterable[Field]) -> list[Field]:
         """Return what is set that ``fields`` do not have."""

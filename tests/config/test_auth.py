@@ -86,6 +86,7 @@ def test_workers_connect_to_auth_servers_as_to_backends(url, address):
         ("{jwt: {secret: abc, algorithms: [RS256]}}", "RS256 needs `keys`"),
         ("{jwt: {secret: abc, keys: x, algorithms: [RS256]}}", "secret: no algorithm uses this"),
         ("{jwt: {secret: abc, algorithms: [HS256], ca: x.pem}}", "`keys` is not a URL"),
+        ("{jwt: {keys: 'https://a/k', algorithms: [RS256], refresh: 999ms}}", "999ms is too short (at least 1s"),
         ("{jwt: {secret: '', algorithms: [HS256]}}", "expected text"),
         ("{jwt: {secret: '-----BEGIN PUBLIC KEY-----\\nabc', algorithms: [HS256]}}", "and no secret"),
         ('{jwt: {secret: "abc\\ud800", algorithms: [HS256]}}', "characters that are none"),

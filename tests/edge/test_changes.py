@@ -35,11 +35,13 @@ def sent(lines, *, headers=HEADERS, granted=None, underscores="pass", upgrade=Fa
 CLIENTS = (
     b"x-env: mine",
     b"X_Env: mine",
+    b"x.env: mine",
     b"X-Env: again",
     b"Authorization: Bearer x",
     b"Cookie: a",
     b"cookie: b",
     b"X_SECRET: 1",
+    b"X!SECRET: 1",
     b"X-Kept: 1",
     b"X_Kept: 2",
 )
@@ -80,6 +82,12 @@ def test_a_client_cannot_have_a_set_field_removed():
     assert lines == ["GET / HTTP/1.1", "Host: app.internal:81", *SET]
 
 
+def test_a_name_of_the_configuration_with_other_characters():
+    """It is in another spelling what a client says in the usual one."""
+    lines, _ = sent((b"GET / HTTP/1.1", b"Host: a", b"X-Env: mine"), headers={"set": {"X.Env": "prod"}})
+    assert lines == ["GET / HTTP/1.1", "Host: a", "X.Env: prod"]
+
+
 GRANTED = Granted(
     user="ann",
     fields=b"X-User: ann\r\n",
@@ -91,7 +99,8 @@ GRANTED = Granted(
 
 @pytest.mark.parametrize("upgrade", [False, True])
 def test_what_credentials_change_is_changed_too(upgrade):
-    fields = (b"Cookie: a=1; b=2", b"X-User: eve", b"X_User: eve", b"Authorization: Bearer x", b"X-Env: 1")
+    users = (b"X-User: eve", b"X_User: eve", b"X~User: eve")
+    fields = (b"Cookie: a=1; b=2", *users, b"Authorization: Bearer x", b"X-Env: 1")
     lines = fields if upgrade else (b"GET /a HTTP/1.1", b"Host: a", *fields)
     found, own = sent(
         lines, headers={"set": {"X-Env": "prod", "Authorization": "Basic x"}}, granted=GRANTED, upgrade=upgrade

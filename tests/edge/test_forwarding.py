@@ -263,6 +263,21 @@ def test_fields_with_underscores(underscores, kept):
     assert without_handshake(lines)[:-7] == kept
 
 
+@pytest.mark.parametrize("character", "!#$%&'*+.^_`|~")
+def test_no_spelling_reads_like_a_field_of_the_gateways_own(character):
+    """Servers of CGI's kind give all of them under one name."""
+    names = ("X-Forwarded-For", "x-request-id", "X-Client-Cert-Subject", "Sec-WebSocket-Protocol", "Transfer-Encoding")
+    evil = [name.replace("-", character).encode() + b": evil" for name in names]
+    evil += [name.replace("-", character, 1).encode() + b": evil" for name in names]
+    own = f"X{character}Own: 2"
+    for config in (in_force(underscores="pass"), in_force({"headers": {"set": {"X-Env": "prod"}}}, underscores="pass")):
+        head = request_head(b"GET / HTTP/1.1", b"Host: a", *evil, own.encode())
+        assert request_to_backend(examined(head, config=config), config).count(b"evil") == 0
+        made = upgrade_to_backend(examined(handshake(more=(*evil, own.encode())), config=config), config)
+        assert made.count(b"evil") == 0
+        assert made.count(own.encode()) == 1
+
+
 def test_a_request_of_http10():
     head = request_head(b"POST /a HTTP/1.0", b"Expect: 100-continue", b"Content-Length: 1")
     assert plain(head)[:3] == ["POST /a HTTP/1.1", "Host: chat", "Content-Length: 1"]

@@ -2,6 +2,8 @@
 
 import http.client
 import io
+import time
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -205,12 +207,21 @@ def test_a_hostile_proxys_name_changes_nothing_but_the_text(name, value):
     assert status == 426
     plain = refusal(handshake(without=b"Upgrade"))
     usual = answer(refusal_bytes(plain.status, plain.reason))[1]
-    assert [field for field in fields if field[0] != "Content-Length"] == [
-        field for field in usual if field[0] != "Content-Length"
+    varying = ("Content-Length", "Date")
+    assert [field for field in fields if field[0] not in varying] == [
+        field for field in usual if field[0] not in varying
     ]
     assert body.startswith("426 Upgrade Required: a WebSocket handshake")
     assert len(body) < 1000
     assert f"{name.decode()}: {value.decode('latin-1')[:200]}" in body
+
+
+def test_an_answer_has_a_date():
+    before = int(time.time())
+    (date,) = [value for name, value in answer(refusal_bytes(404, "x"))[1] if name == "Date"]
+    assert before <= parsedate_to_datetime(date).timestamp() <= time.time()
+    _, fields, _ = answer(refusal_bytes(403, "", further=[(b"date", b"of the auth server")], body=b""))
+    assert [value for name, value in fields if name.lower() == "date"] == ["of the auth server"]
 
 
 def test_an_answer_of_426_says_what_is_spoken():

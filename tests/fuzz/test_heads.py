@@ -78,7 +78,7 @@ def test_examined(data, peer, routes):
     if isinstance(made, Refused):
         assert made.status in STATUSES
         answer, _, body = refusal_bytes(made.status, made.reason).partition(b"\r\n\r\n")
-        assert answer.count(b"\r\n") in (3, 5)
+        assert answer.count(b"\r\n") in (4, 6)
         assert f"Content-Length: {len(body)}".encode() in answer
     elif made is not None:
         assert made.upgrade in (None, b"websocket", b"tcp")

@@ -36,3 +36,20 @@ async def closed_at(client: ClientConnection) -> float:
     """Wait for the end of a connection; the clock of it."""
     await client.wait_closed()
     return time.monotonic()
+
+
+async def until_refused(gateway: Gateway, open_connection: Open, asked: asyncio.Queue[Connection]) -> None:
+    """Send handshakes until the worker has heard of a drain, too.
+
+    :param asked: has the connections of those that come to the backend all the same
+    """
+    while True:
+        other = await open_connection(gateway)
+        await other.send(handshake("/"))
+        refusal, passed = asyncio.create_task(other.answer()), asyncio.create_task(asked.get())
+        done, waiting = await asyncio.wait((refusal, passed), return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if refusal in done:
+            assert refusal.result().status == 503
+            return

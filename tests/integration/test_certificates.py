@@ -13,13 +13,16 @@ import pytest
 
 from tests.conftest import Backends, StartGateway
 from tests.support.certificates import Authority, Files
+from tests.support.deadline import within
+from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import Gateway, command, to_one
 from tests.support.plain import RawBackend
 from tests.support.ports import free_port
-from tests.support.raw import connect, request
+from tests.support.raw import connect, handshake, request
 from tests.support.tls import TlsConnection, trusting
 
 from .conftest import Secure
+from .upgrades import upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
@@ -283,6 +286,85 @@ async def test_a_resumed_session_keeps_its_client_certificate(
         head = raw_backend.requests[-1].head
         assert head is not None
         assert head.value("x-client-cert-fingerprint") == hashlib.sha256(der(device)).hexdigest()
+
+
+@pytest.mark.parametrize("how", ["reload", "file", "removed", "listener", "upgrade"])
+async def test_no_connection_outlives_the_ca_that_has_let_it_in(
+    start_gateway: StartGateway,
+    backends: Backends,
+    secure: Secure,
+    authority: Authority,
+    device: Files,
+    tmp_path: Path,
+    how: str,
+) -> None:
+    web = await backends.web()
+    pair = authority.issue("gateway.test", file="outlived")
+    ca, others = tmp_path / "ca.pem", Authority(tmp_path, "Others").ca
+    shutil.copy(authority.ca, ca)
+    listen = [listener(pair, client_ca=str(ca)), listener(pair)]
+    gateway = await start_gateway(to_one(web.address, listen=listen))
+    context = as_client(authority, "1.3", device)
+    idle, busy, tunnel = [await secure(gateway, context=context) for _ in range(3)]
+    free = TlsConnection(trusting(authority.ca), "gateway.test", await connect(listen[1]["address"]))
+    await free.shake()
+    await tunnel.send(handshake("/a/ws"))
+    assert (await tunnel.head()).status == 101
+    for _ in range(2):
+        for client in (idle, free):
+            await client.send(request("/"))
+            assert (await client.answer()).status == 200
+        await gateway.reload()  # nothing changes
+    await busy.send(request("/a/poll"))
+    await within(web.arrived["/a/poll"].wait(), "the poll at the backend")
+
+    if how == "file":
+        replace(ca, others)
+    else:
+        tls = listen[0]["tls"]
+        if how == "removed":
+            del tls["client_ca"]
+        elif how == "listener":
+            del listen[0]
+        else:
+            tls["client_ca"] = str(others)
+        gateway.write(to_one(web.address, listen=listen))
+        if how == "upgrade":  # which waits for requests in flight
+            web.events["/a/poll"].put_nowait("in time")
+            await upgrade(gateway)
+        else:
+            await gateway.reload()
+    assert await idle.ends() == b""
+    if how != "upgrade":
+        web.events["/a/poll"].put_nowait("in time")
+    answer = await busy.answer()
+    assert (answer.status, answer.body) == (200, b"in time")
+    assert answer.head.value("Connection") == (None if how == "upgrade" else "close")
+    assert await busy.ends() == b""
+    await tunnel.echoes(from_client(TEXT, b"still here"), frame(TEXT, b"still here"))
+    await free.send(request("/"))
+    assert (await free.answer()).status == 200
+    await free.close()
+
+
+async def test_a_listener_that_asks_for_certificates_from_now_on(
+    start_gateway: StartGateway, raw_backend: RawBackend, secure: Secure, authority: Authority
+) -> None:
+    """Connections from before have shown none, with TLS or without."""
+    pair = authority.issue("gateway.test", file="asks")
+    listen = [listener(pair), {"address": f"127.0.0.1:{free_port()}"}]
+    gateway = await start_gateway(to_one(raw_backend.address, listen=listen))
+    clients = [await secure(gateway), await connect(listen[1]["address"])]
+    for client in clients:
+        await client.send(request("/"))
+        assert (await client.answer()).status == 200
+    for each in listen:
+        each["tls"] = {"certificates": [pair.section], "client_ca": str(authority.ca)}
+    gateway.write(to_one(raw_backend.address, listen=listen))
+    await gateway.reload()
+    for client in clients:
+        assert await client.ends() == b""
+        await client.close()
 
 
 async def test_the_gateway_says_what_it_has(

@@ -12,12 +12,12 @@ import pytest
 
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import SCALE, SOAK, eventually, turn, within
-from tests.support.frames import CLOSE, close, from_client, read_frame
+from tests.support.frames import CLOSE, close, frame, from_client, read_frame
 from tests.support.gateway import command, to_one
 from tests.support.pace import Pace
 from tests.support.raw import Connection, handshake, request, switching
 
-from .clients import clients_of, closed_at, tunnel
+from .clients import clients_of, closed_at, tunnel, until_refused
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
 
@@ -197,6 +197,33 @@ async def test_a_handshake_that_fails_is_the_last_thing_that_is_waited_for(
     gateway.term()
     assert (await client.answer()).status == 504
     await gateway.exits(0, 5 * SCALE)
+
+
+@pytest.mark.either_build
+async def test_a_handshake_that_is_at_its_backend_gets_its_tunnel_which_is_closed_in_turn(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open
+) -> None:
+    scripted = await backends.scripted()
+    asked: asyncio.Queue[Connection] = asyncio.Queue()
+
+    async def script(backend: Connection) -> None:
+        await scripted.request(backend)
+        asked.put_nowait(backend)
+        await backend.writer.wait_closed()
+
+    scripted.plays(script)
+    gateway = await start_gateway(to_one(scripted.address, drain={"period": "2s"}))
+    client = await open_connection(gateway)
+    await client.send(handshake("/"))
+    backend = await asked.get()
+    gateway.term()
+    await until_refused(gateway, open_connection, asked)
+    await backend.send(switching())
+    assert (await client.head()).status == 101
+    for end in (client, backend):
+        assert await read_frame(end) == (CLOSE, close(1012))
+        await end.send(from_client(CLOSE, close(1012)) if end is client else frame(CLOSE, close(1012)))
+    await gateway.exits(0)
 
 
 # --- endpoints that do not answer -------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_fr
 from tests.support.gateway import command, route, to_one
 from tests.support.raw import Connection, handshake, request, switching
 
-from .clients import clients_of, tunnel
+from .clients import clients_of, tunnel, until_refused
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak, pytest.mark.either_build]
 
@@ -108,7 +108,7 @@ async def test_a_request_in_flight_to_a_drained_backend_is_answered(
     assert (await poll.answer()).body == b"in time"
 
 
-async def test_a_handshake_on_its_way_to_a_drained_backend_gets_503(
+async def test_a_handshake_on_its_way_to_a_drained_backend_gets_its_tunnel_which_is_drained(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     scripted = await backends.scripted()
@@ -120,29 +120,21 @@ async def test_a_handshake_on_its_way_to_a_drained_backend_gets_503(
         await backend.writer.wait_closed()
 
     scripted.plays(script)
-    gateway = await start_gateway(to_one(scripted.address))
+    gateway = await start_gateway(to_one(scripted.address, drain={"period": "1s"}))
     client = await open_connection(gateway)
     await client.send(handshake("/"))
     backend = await asked.get()
     status, _ = await gateway.post(f"drain?backend={scripted.address}")
     assert status == 202
     await gateway.until(lambda scrape: scrape.value("gateway_backend_drained") == 1, "the drain to show")
-    while True:  # until the worker has heard of it, too
-        other = await open_connection(gateway)
-        await other.send(handshake("/"))
-        refusal, passed = asyncio.create_task(other.answer()), asyncio.create_task(asked.get())
-        done, waiting = await asyncio.wait((refusal, passed), return_when=asyncio.FIRST_COMPLETED)
-        for task in waiting:
-            task.cancel()
-        if refusal in done:
-            assert refusal.result().status == 503
-            break
+    await until_refused(gateway, open_connection, asked)
     await backend.send(switching())
-    answer = await client.answer()
-    assert (answer.status, answer.text) == (
-        503,
-        "503 Service Unavailable: the backend is being taken out of service\n",
-    )
+    assert (await client.head()).status == 101
+    for end in (client, backend):
+        assert await read_frame(end) == (CLOSE, close(1012))
+        await end.send(from_client(CLOSE, close(1012)) if end is client else frame(CLOSE, close(1012)))
+    await gateway.logged(event="tunnel_end", cause="drain")
+    assert (await gateway.api("status"))["drained_backends"][0]["tunnels_left"] == 0
 
 
 async def test_a_reload_ends_a_backends_drain_and_one_that_fails_does_not(

@@ -178,6 +178,7 @@ async def test_what_is_asked(gateway: Gateway, auth: AuthServer, client: Connect
         *("Cookie: a=1", "cookie: b=2", "Accept-Encoding: br", "User-Agent: me", "Referer: caf\u00c3\u00a9"),
         *("X-Forwarded-For: 1.2.3.4", "X-Forwarded-Method: PUT", "X-Forwarded-Uri: /evil", "X-Forwarded-Host: evil"),
         *("X-Original-URL: http://evil/", "Forwarded: for=1.2.3.4", "X-Real-IP: 1.2.3.4", "X-Request-Id: mine"),
+        *("X.Forwarded.Uri: /evil", "X~Original-URI: /evil"),
         *("X_Forwarded_Uri: /evil", "X_User: root", "X-Forwarded-Proto: gopher", "X-Rewrite-Url: /evil"),
         *("Connection: keep-alive, X-Hop", "X-Hop: 1", "TE: trailers", "If-None-Match: *", "Range: bytes=0-1"),
         *("Expect: 100-continue", "Transfer-Encoding: chunked", "Content-Type: text/plain"),
@@ -286,14 +287,15 @@ async def test_fields_that_cannot_be_asked_about(web: Web, auth: AuthServer, cli
 # --- what the backend gets --------------------------------------------------------------------------------------------
 
 
-SPOOFED = ("X-User: root", "x-user: root", "X_User: root", "X-Group: wheel", "x_group: wheel")
+SPOOFED = ("X-User: root", "x-user: root", "X_User: root", "X.User: root", "x!user: root")
+SPOOFED += ("X-Group: wheel", "x_group: wheel")
 
 
 async def test_copied_fields(client: Connection) -> None:
     backend = seen(await ask(client, GOOD, *SPOOFED))
     assert values(backend, "x-user") == ["ann"]
     assert values(backend, "x-group") == ["a", "b"]
-    assert not [name for name, _ in backend["headers"] if "_" in name]
+    assert not [name for name, _ in backend["headers"] if {*"_.!"}.intersection(name)]
     assert values(backend, "x-other") == []
 
 
@@ -347,7 +349,8 @@ async def test_answers_that_are_relayed(auth: AuthServer, client: Connection, na
     names = {"Transfer-Encoding", "Connection", "X-Hop", "Upgrade", "Content-Length"}
     kept = [(key.decode(), value.decode()) for key, value in lines[1:] if key.decode() not in names]
     rest = [] if answer.status == 304 else [("Content-Length", str(len(body)))]
-    assert answer.head.fields == kept + rest
+    date, *fields = answer.head.fields  # an answer that has none gets one (RFC 9110 section 6.6.1)
+    assert (date[0], fields) == ("Date", kept + rest)
     assert (await ask(client, path="/rest/x")).status == 200
 
 

@@ -111,7 +111,7 @@ async def test_a_key_that_is_withdrawn(
     start_gateway: StartGateway, web: Web, server: KeyServer, open_connection: Open
 ) -> None:
     server.keys = keys("one", "two")
-    gateway = await start_gateway(config(web, server.url, "100ms"))
+    gateway = await start_gateway(config(web, server.url, "1s"))
     await fetched(gateway, 2)
     client = await open_connection(gateway)
     await client.send(ask("one"))
@@ -147,7 +147,7 @@ async def test_a_server_that_is_gone_for_long(
     start_gateway: StartGateway, web: Web, server: KeyServer, open_connection: Open
 ) -> None:
     """Workers die, the configuration is reloaded and the program replaced; the keys stay."""
-    gateway = await start_gateway(config(web, server.url, "100ms"))
+    gateway = await start_gateway(config(web, server.url, "1s"))
     await fetched(gateway, 1)
     await server.down()
     gateway.tolerate("key set .* cannot be fetched: .*; the keys from before stay")
@@ -162,7 +162,7 @@ async def test_a_server_that_is_gone_for_long(
     assert not set(pids) & set(await gateway.worker_pids())
     assert await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
 
-    gateway.write(config(web, server.url, "200ms"))
+    gateway.write(config(web, server.url, "2s"))
     await gateway.reload()
     assert await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
 

@@ -14,6 +14,7 @@ from tests.support.raw import Connection, Head, handshake, request, switching
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
+CHUNKED = b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nSERVER: secret\r\nx-frame.options: ALLOW\r\nX-Last: 2\r\n\r\n"
 FIELDS = "Server: secret\r\nX-From: backend\r\n"
 
 
@@ -23,7 +24,12 @@ async def scripted(backends: Backends, name: str) -> Scripted:
 
     async def script(connection: Connection) -> None:
         head = await backend.request(connection)
-        if head.value("upgrade"):
+        if "/chunked" in head.first_line:
+            answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKED
+            step = 1 if "/chunked/bytes" in head.first_line else len(answer)
+            for at in range(0, len(answer), step):
+                await connection.send(answer[at : at + step])
+        elif head.value("upgrade"):
             await connection.send(switching().replace(b"\r\n\r\n", f"\r\n{FIELDS}X-Name: {name}\r\n\r\n".encode()))
         else:
             length = f"Content-Length: {len(name)}\r\n"
@@ -301,6 +307,19 @@ async def test_nothing_of_a_request_gets_into_the_head_of_a_redirect(gateway: Ga
     assert (await client.answer()).status == 400
 
 
+@pytest.mark.parametrize("path", ["/chunked", "/chunked/bytes"])
+async def test_what_a_route_sets_or_removes_comes_in_no_trailer_of_an_answer(
+    gateway: Gateway, open_connection: Open, path: str
+) -> None:
+    client = await open_connection(gateway)
+    for route, sent in (("/f", b"3\r\nabc\r\n0\r\nX-Sum: 1\r\nX-Last: 2\r\n\r\n"), ("/m", CHUNKED)):
+        for _ in range(2):
+            await client.send(request(route + path))
+            head = await client.head()
+            assert (head.status, head.value("transfer-encoding")) == (200, "chunked")
+            assert await client.read(len(sent)) == sent
+
+
 async def test_status_says_where_requests_go(gateway: Gateway) -> None:
     routes = {route["name"]: route for route in (await gateway.api("status"))["routes"]}
     assert routes["any"]["upstream"] == "old"
@@ -308,7 +327,7 @@ async def test_status_says_where_requests_go(gateway: Gateway) -> None:
     assert (routes["shares"]["upstream"], routes["gone"]["upstream"], routes["gone"]["answer"]) == (None, None, 410)
 
 
-@pytest.mark.parametrize("trailer", ["X-Env: test", "x_env: test", "Cookie: a=1"])
+@pytest.mark.parametrize("trailer", ["X-Env: test", "x_env: test", "x.env: test", "Cookie: a=1"])
 async def test_what_a_route_sets_or_removes_comes_in_no_trailer(
     gateway: Gateway, open_connection: Open, trailer: str
 ) -> None:

@@ -18,7 +18,7 @@ from tests.support.memory import mapped
 from tests.support.pace import Pace
 from tests.support.ports import free_port
 from tests.support.process import is_alive, run
-from tests.support.raw import connect, handshake
+from tests.support.raw import Connection, connect, handshake, request
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
@@ -201,3 +201,47 @@ async def test_connections_wait_for_the_only_worker(start_gateway: StartGateway,
     refused = [error for error in done if error is not None]
     with contextlib.suppress(IndexError):
         raise refused[0]
+
+
+@pytest.mark.parametrize("when", ["in the queue", "under way", "while there is none"])
+async def test_no_request_is_left_without_an_owner(
+    start_gateway: StartGateway, backends: Backends, open_connection: Open, when: str
+) -> None:
+    """Workers are killed with requests in their listening sockets' queues, or just accepted: each goes to the backend
+    in the end, or its connection ends."""
+    scripted = await backends.scripted()
+    waiting: set[str] = set()
+
+    async def script(backend: Connection) -> None:
+        path = (await scripted.request(backend)).first_line.split()[1]
+        waiting.add(path)
+        await backend.reader.read()
+        waiting.discard(path)
+
+    scripted.plays(script)
+    gateway = await start_gateway({"workers": 2, **to_one(scripted.address)})
+    gateway.tolerate("worker .* was killed by SIGKILL")
+    pids = await gateway.worker_pids()
+
+    def signal_all(number: signal.Signals) -> None:
+        for pid in pids:
+            os.kill(pid, number)
+
+    if when == "in the queue":
+        signal_all(signal.SIGSTOP)
+    elif when == "while there is none":
+        signal_all(signal.SIGKILL)
+    clients = {f"/{number}": await open_connection(gateway) for number in range(20)}
+    for path, client in clients.items():
+        client.writer.write(request(path))
+    if when != "while there is none":
+        signal_all(signal.SIGKILL)
+    ends = {path: asyncio.create_task(client.reader.read()) for path, client in clients.items()}
+    await eventually(lambda: all(end.done() or path in waiting for path, end in ends.items()), "an owner of each")
+    answers = [end.result() for end in ends.values() if end.done() and end.exception() is None]
+    assert answers == [b""] * len(answers)
+    if when != "under way":
+        assert waiting == clients.keys()
+    for end in ends.values():
+        end.cancel()
+    await asyncio.gather(*ends.values(), return_exceptions=True)

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.config import load
 from gateway.config.certificates import Certificates
+from gateway.processes import certificates
 from gateway.processes.certificates import CertificateWatch
 from tests.support.certificates import Authority
 
@@ -74,6 +75,34 @@ async def test_a_new_pair(rig, caplog):
     assert str(rig.directory / "two.pem") not in caplog.text
     await rig.watch.look()
     assert len(rig.changes) == 1
+
+
+async def test_what_has_not_changed_is_not_read(rig, monkeypatch):
+    await rig.watch.look()
+    read = []
+
+    def noted(function):
+        return lambda path, *others: read.append(path) or function(path, *others)
+
+    for name in ("read_pair", "read_pem", "check_ca"):
+        monkeypatch.setattr(certificates, name, noted(getattr(certificates, name)))
+    rig.put("one", "changed")
+    await rig.watch.look()
+    await rig.watch.look()
+    assert read == [str(rig.directory / "one.pem")]
+    assert rig.names() == ["changed.example", "two.example"]
+
+
+async def test_an_error_is_shown_while_others_change(rig, caplog):
+    rig.put("one", "wrong", ".pem")
+    for _ in range(2):
+        await rig.watch.look()
+    rig.put("two", "others")
+    await rig.watch.look()
+    assert "is not that of the certificate" in rig.errors()[0]
+    assert rig.names() == ["one.example", "others.example"]
+    assert rig.state.certificate_errors == {str(rig.directory / "one.pem"): 1}
+    caplog.clear()
 
 
 async def test_a_pair_that_is_half_written_in_one_look_is_no_error(rig, caplog):

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from gateway.config import load
 from gateway.config.credentials import Credentials
+from gateway.processes import credentials
 from gateway.processes.credentials import CredentialWatch
 from tests.support.certificates import Authority
 from tests.support.deadline import eventually
@@ -136,6 +137,19 @@ async def test_one_that_is_broken_keeps_no_other_from_changing(rig, caplog):
     assert found.users == {str(rig.users): ANN}
     assert found.key_sets == {str(rig.keys): key_set("two")}
     caplog.clear()
+
+
+async def test_what_has_not_changed_is_not_read(rig, monkeypatch):
+    await rig.watch.look()
+    read = []
+    for name in ("check_users", "check_key_set", "check_ca_file"):
+        check = getattr(credentials, name)
+        monkeypatch.setattr(credentials, name, lambda path, check=check: read.append(path) or check(path))
+    rig.keys.write_text(key_set("two"))
+    await rig.watch.look()
+    assert read == [str(rig.keys)]
+    (found,) = rig.changes
+    assert found.users == {str(rig.users): ANN}
 
 
 async def test_another_ca_is_used_for_the_key_server(rig, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from gateway.admin.state import DrainState, GatewayState
 from gateway.config import Config
 from gateway.config.address import parse_backend
 from gateway.config.settings_balancing import Backend
+from gateway.processes import asking, discovering
 from gateway.processes.asking import ask
 from gateway.processes.control.messages import DrainBackends, UseBackends
 from gateway.processes.discovering import Discovering
@@ -26,7 +29,7 @@ from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
 
 from ..routing.tables import config_of as of_routes
-from ..support.deadline import eventually, within
+from ..support.deadline import eventually, turn, within
 from ..support.dns_server import DnsServer
 
 
@@ -324,6 +327,66 @@ async def test_a_type_of_record_that_cannot_be_asked_for_stays_as_it_was(names, 
     del names.records["chat.internal", "AAAA"]
     found = await ask(source(names), before)
     assert (addresses(found), found.mistake) == (["10.0.0.2:9"], None)
+
+
+async def test_a_type_of_record_without_any_answer_delays_no_other(names, monkeypatch):
+    monkeypatch.setattr(asking, "TRY_SECONDS", 0.5)
+    monkeypatch.setattr(asking, "PATIENCE_SECONDS", 2.0)
+    monkeypatch.setattr(asking, "GRACE_SECONDS", 0.05)
+    names.records = {("chat.internal", "A"): ["10.0.0.1"], ("chat.internal", "AAAA"): ["::1"]}
+    before = Before()
+    assert addresses(await ask(source(names), before)) == ["10.0.0.1:9", "[::1]:9"]
+    answer, dropped = names.datagram_received, [AAAA]
+
+    def some(data: bytes, address: tuple[str, int]) -> None:
+        if not any(kind + b"\0\x01" in data for kind in dropped):
+            answer(data, address)
+
+    monkeypatch.setattr(names, "datagram_received", some)
+    names.records["chat.internal", "A"] = ["10.0.0.2"]
+    began = time.monotonic()
+    found = await ask(source(names), before)
+    assert (addresses(found), found.mistake) == (["10.0.0.2:9", "[::1]:9"], None)
+    assert time.monotonic() - began < 1.5
+    # It is reported once it has failed, and as long as it fails.
+    (question,) = before.asked.values()
+    await within(asyncio.wait([question]), "the end of the question")
+    for _ in range(2):
+        found = await ask(source(names), before)
+        assert addresses(found) == ["10.0.0.2:9", "[::1]:9"]
+        assert "lifetime expired" in str(found.mistake)
+    assert not before.came.is_set()
+    # An answer that comes late is used then.
+    names.records["chat.internal", "AAAA"] = ["::2"]
+    dropped.clear()
+    await within(before.came.wait(), "the answer")
+    found = await ask(source(names), before)
+    assert (addresses(found), found.mistake) == (["10.0.0.2:9", "[::2]:9"], None)
+    # The other way round; and nothing is left behind.
+    dropped.append(A)
+    names.records["chat.internal", "AAAA"] = ["::3"]
+    assert addresses(await ask(source(names), before)) == ["10.0.0.2:9", "[::3]:9"]
+    (question,) = before.asked.values()
+    before.close()
+    await asyncio.wait([question])
+    assert question.cancelled()
+
+
+async def test_an_answer_that_comes_late_is_asked_about_at_once(scenes, monkeypatch):
+    monkeypatch.setattr(discovering, "LEAST_SECONDS", 0.01)
+    scene = scenes(config_of(dns="chat.internal:1", every="1h"))
+    asked = asyncio.Queue()
+
+    async def question(source: Source, before: Before) -> Found:
+        asked.put_nowait(before)
+        return Found((backend("10.0.0.1:1"),), 3600)
+
+    scene.discovering._question = question
+    scene.discovering.use(scene.workers.config)
+    for _ in range(3):
+        before = await within(asked.get(), "a question")
+        await turn()
+        before.came.set()
 
 
 async def test_a_target_that_cannot_be_looked_up_stays_as_it_was(names, failing):

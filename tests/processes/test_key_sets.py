@@ -130,6 +130,31 @@ async def test_a_server_that_is_down_and_comes_back(rig, server, caplog):
     caplog.clear()
 
 
+UNUSABLE = {
+    "none": [],
+    "an unknown kind": [{"kty": "oct", "k": "c2VjcmV0"}],
+    "for encryption": [{**key("two"), "use": "enc"}, {**key("two"), "key_ops": ["sign"]}],
+    "a short RSA key": [{"kty": "RSA", "n": "A" * 171, "e": "AQAB"}],
+    "an unknown curve": [{**key("two"), "crv": "X25519"}, {"kty": "EC", "crv": "P-256", "x": "AA"}],
+}
+
+
+@pytest.mark.parametrize("keys", UNUSABLE.values(), ids=UNUSABLE)
+async def test_a_set_without_a_key_that_can_be_used(rig, server, caplog, keys):
+    caplog.set_level("INFO")
+    rig.use(server.url, refresh=0.02)
+    await rig.names(server.url, "one")
+    server.keys = keys
+    await eventually(lambda: rig.counts["chat", False] >= 2, "two failures")
+    assert rig.sets.texts == {server.url: key_set("one")}
+    assert rig.sets.sets[server.url].error == "no key of the answer can be used"
+    assert rig.sets.sets[server.url].entries == 1
+    assert caplog.text.count("no key of the answer can be used; the keys from before stay in use") == 1
+    server.keys = [*keys, key("two")]
+    await eventually(lambda: rig.sets.sets[server.url].error is None, "a key that can be used")
+    assert rig.sets.sets[server.url].entries == len(keys) + 1
+
+
 async def test_a_server_that_is_down_at_the_start(rig, server, caplog, monkeypatch):
     """It is tried again sooner than usual."""
     monkeypatch.setattr(key_sets, "FIRST_RETRY_SECONDS", 0.01)

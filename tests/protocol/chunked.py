@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Generator
 
@@ -58,7 +59,7 @@ def reader(padded: bool, refused: frozenset[bytes]) -> Reader:
         while byte in TOKEN:
             name.append(byte)
             byte = yield
-        if not name or byte != ord(":") or bytes(name).lower().replace(b"_", b"-") in refused:
+        if not name or byte != ord(":") or re.sub(rb"[^a-z0-9]", b"-", bytes(name).lower()) in refused:
             raise Malformed
         while (byte := (yield)) != ord("\r"):
             if byte not in TEXT:

@@ -68,6 +68,7 @@ MALFORMED = {
     "a request in the place of trailers": b"0\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
     "a length in the trailers": b"0\r\nContent-Length: 5\r\n\r\n",
     "an address in the trailers": b"0\r\nX_Forwarded-FOR: 192.0.2.1\r\n\r\n",
+    "an address in the trailers, in other characters": b"0\r\nX.Forwarded|FOR: 192.0.2.1\r\n\r\n",
 }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.protocol.heads import MAX_FIELDS, MAX_HEAD_BYTES, BadHead
+from gateway.protocol.heads import MAX_FIELDS, MAX_HEAD_BYTES, BadHead, plain_name
 from gateway.protocol.requests import MAX_METHOD, RequestReader
 
 from .heads import HANDSHAKE, head_bytes, outcome, request_head
@@ -259,6 +259,13 @@ def test_other_limits():
         with pytest.raises(BadHead) as caught:
             RequestReader(**limits).feed(data)
         assert caught.value.status == 431
+
+
+def test_unclear_names():
+    for name in (b"X_A", b"X.A", b"x!a"):
+        assert request_head(*START, name + b": a").has_unclear_name
+        assert plain_name(name) == b"x-a"
+    assert not request_head(b"GET /a.b HTTP/1.1", b"Host: a.b", b"X-A1: a.b").has_unclear_name
 
 
 def test_underscores():

@@ -71,6 +71,22 @@ def test_addresses_of_a_backend_before_another_backend():
     assert all_of(attempts) == ["a.0", "a.1", "a.2", "b.0", "b.1"]
 
 
+def test_another_backend_in_place_of_one_that_is_being_tried():
+    attempts = Attempts(upstream(retries=0), Names(a=2))
+    assert attempts.next()[1:] == (FAMILY, ("a.0", 1))
+    assert attempts.instead()[1:] == (FAMILY, ("b.0", 1))
+    assert attempts.target.address.host == "b"
+    assert attempts.next() is None
+
+
+def test_no_other_backend_in_place_of_one_that_is_being_tried():
+    attempts = Attempts(upstream("a", retries=1), Names(a=2))
+    attempts.next()
+    assert attempts.instead() is None
+    assert attempts.target.address.host == "a"
+    assert all_of(attempts) == ["a.1"]
+
+
 def test_the_list_of_addresses_is_left_as_it_is():
     found = [(FAMILY, ("x", 1)), (FAMILY, ("y", 1))]
     attempts = Attempts(upstream("a"), lambda address: found)

@@ -65,7 +65,7 @@ class KeyServer:
 
 def key(name: str) -> dict[str, str]:
     """A key of a set."""
-    return {"kty": "oct", "kid": name, "k": "c2VjcmV0"}
+    return {"kty": "OKP", "crv": "Ed25519", "kid": name, "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
 
 
 def key_set(*names: str) -> str:

@@ -22,7 +22,15 @@ from gateway.tunnels.table.layout import (
 )
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
-from gateway.tunnels.upkeep.pacing import LOSS_SPREAD_NS, LOSSES_AT_ONCE, Losses, cancel_drain, give_turns, plan_drain
+from gateway.tunnels.upkeep.pacing import (
+    LOSS_SPREAD_NS,
+    LOSSES_AT_ONCE,
+    Drains,
+    Losses,
+    cancel_drain,
+    give_turns,
+    plan_drain,
+)
 
 from .harness import NS, Rig
 from .wire import close_frames, closing
@@ -120,6 +128,34 @@ def test_a_second_plan_takes_the_firsts_place(table: Table) -> None:
     plan_drain(slice_, NOW, 3600 * NS, 1012)
     assert plan_drain(slice_, NOW, 0, 1012) == NOW
     assert turns(table) == [0] * 10
+
+
+def test_tunnels_that_open_while_theirs_are_drained(table: Table) -> None:
+    drains = Drains()
+    assert not drains
+    (one,) = fill(table, 100)
+    rows = list(table.rows(0))
+    drains.begin(NOW + 10 * NS, 1012, [0])
+    assert drains
+    for row in rows:
+        when = drains.give_turn(one.cells, row, NOW)
+        assert one.cells[row + PACED_NS] == when
+        assert one.cells[row + DEADLINE_NS] == when
+        assert one.cells[row + PACED_CODE] == 1012
+    for second in range(10):
+        assert 9 <= sum(second * NS <= turn < (second + 1) * NS for turn in turns(table)) <= 11
+    assert drains.give_turn(one.cells, rows[0], NOW) == 0  # it has one
+    cancel_drain(one, [0])
+    late = NOW + 20 * NS
+    assert drains.give_turn(one.cells, rows[0], late) == late
+    cancel_drain(one, [0])
+    drains.cancel([0, 1])
+    assert not drains
+    assert drains.give_turn(one.cells, rows[0], NOW) == 0
+    drains.begin(NOW, 1000)
+    assert drains.give_turn(one.cells, rows[0], NOW) == NOW
+    one.cells[rows[1] + CLOSING_NS] = NOW
+    assert drains.give_turn(one.cells, rows[1], NOW) == 0
 
 
 def test_single_tunnels_get_turns(table: Table) -> None:

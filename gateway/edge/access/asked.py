@@ -9,6 +9,7 @@ from gateway.edge.forwarding import OURS, forwarded
 from gateway.edge.refused import Refused
 from gateway.edge.trust import host_of
 from gateway.protocol.fields import hop_by_hop
+from gateway.protocol.heads import plain_name
 
 if TYPE_CHECKING:
     from gateway.edge.access.method import Entering
@@ -39,7 +40,8 @@ def asked_fields(request: Entering, loop_mark: bytes) -> list[TextField]:
     """The fields of the sub-request about a request, but for ``X-Request-Id``.
 
     They are those that the backend gets, less those of a body, of the protocol to upgrade to and of conditions, and
-    those that say what is asked. Fields with ``_`` in their names are not among them, even where backends get them.
+    those that say what is asked, in any spelling that CGI reads like that. Fields with ``_`` in their names are not
+    among them, even where backends get them.
 
     :param loop_mark: names this gateway in ``CDN-Loop``
     :raises Refused: with status 400: a field cannot be sent on as it is
@@ -50,7 +52,7 @@ def asked_fields(request: Entering, loop_mark: bytes) -> list[TextField]:
     fields: list[Field] = [
         (lower.title(), value)
         for lower, (_, value) in zip(head.names, head.fields, strict=True)
-        if lower not in dropped and b"_" not in lower and not lower.startswith(_DESCRIBING)
+        if lower not in dropped and b"_" not in lower and not _describes(plain_name(lower))
     ]
     _, proto, host = forwarded(request.peer, head)
     client = host_of(request.client).encode()
@@ -66,6 +68,11 @@ def asked_fields(request: Entering, loop_mark: bytes) -> list[TextField]:
         name, _, value = line.partition(b":")
         fields.append((name.title(), value.strip()))
     return [_as_text(*field) for field in fields]
+
+
+def _describes(name: bytes) -> bool:
+    """Whether a field says what is asked, or is the gateway's own. :param name: as of :func:`plain_name`"""
+    return name in _NOT_ASKED or name.startswith(_DESCRIBING)
 
 
 def _as_text(name: bytes, value: bytes) -> TextField:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from gateway.edge.access.asked import asked_fields
 from gateway.edge.access.auth_server import AuthServer
-from gateway.edge.access.granted import Granted
+from gateway.edge.access.granted import Granted, names_without
 from gateway.edge.refused import Refused
 from gateway.protocol.fields import HOP_BY_HOP
 from gateway.routing.recent import Recent
@@ -55,7 +55,7 @@ class Forward:
         self._server = AuthServer(auth, services.addresses, services.credentials)
         self._loop_mark = services.loop_mark
         self._copied = tuple((name.encode(), name.lower().encode()) for name in auth.copy_fields)
-        self._without = frozenset(lower for _, lower in self._copied)
+        self._without = names_without(name for name, _ in self._copied)
         # Other fields may hold secrets, such as Authorization.
         self._user_fields = tuple(lower for _, lower in self._copied if b"user" in lower)
         self._clock = clock

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import NamedTuple
 
+from gateway.protocol.heads import plain_name
+
 _NOTHING: Mapping[bytes, bytes] = MappingProxyType({})
+
+
+def names_without(names: Iterable[bytes]) -> frozenset[bytes]:
+    """Names of fields that only the gateway may write, for :attr:`Granted.without`."""
+    return frozenset(each for name in names for each in (name.lower(), plain_name(name)))
 
 
 class Expiry(NamedTuple):
@@ -27,7 +34,8 @@ class Granted(NamedTuple):
     fields: bytes = b""
     """lines for the backend, with CRLF behind each"""
     without: frozenset[bytes] = frozenset()
-    """fields that the backend does not get from the client, by name in lower case; spellings with ``_`` neither"""
+    """fields that the backend does not get from the client, by name as of :func:`names_without`; other spellings that
+    CGI reads like them neither"""
     replaced: Mapping[bytes, bytes] = _NOTHING
     """other values for fields of the client's, by name in lower case; empty ones are removed"""
     target: bytes | None = None

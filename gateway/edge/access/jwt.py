@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.edge.access.claims import Claims, Insufficient, field_lines, time_of
-from gateway.edge.access.granted import Expiry, Granted
+from gateway.edge.access.granted import Expiry, Granted, names_without
 from gateway.edge.access.jws import BadToken, json_object, parse
 from gateway.edge.access.keys import ALGORITHMS, ANSWER_SECONDS, KeySource
 from gateway.edge.access.tokens import Places
@@ -66,7 +66,7 @@ class Jwt:
         self._claims = Claims(settings.issuer, settings.audience, settings.require, settings.leeway)
         self._leeway = settings.leeway
         self._forward = settings.forward
-        self._without = frozenset(field.lower().encode() for _, field in settings.forward)
+        self._without = names_without(field.encode() for _, field in settings.forward)
         self._expiry_code = settings.expiry_code
         self._expiry_spread = settings.expiry_spread
         self._verified = VerifiedTokens()

@@ -12,8 +12,9 @@ from gateway.edge.known_answers import KnownAnswer
 from gateway.edge.refused import Refused
 from gateway.edge.stickiness import with_cookie
 from gateway.protocol.answers import ResponseReader
-from gateway.protocol.bodies import BadBody, Dechunker, UntilClose
+from gateway.protocol.bodies import BadBody, Chunked, Dechunker, UntilClose
 from gateway.protocol.heads import BadResponse
+from gateway.protocol.trailers import Trailers
 
 if TYPE_CHECKING:
     from gateway.edge.exchange.shared import Exchanges
@@ -40,6 +41,7 @@ class Answer(Upload):
         "_out",
         "_reader",
         "_status",
+        "_trailers",
     )
 
     def __init__(self, shared: Exchanges, client: Downstream, request: Request) -> None:
@@ -61,6 +63,8 @@ class Answer(Upload):
         """whether this is the answer to a handshake, which was counted and logged as one"""
         self._first_byte_ns = 0
         self._answer_bytes = 0
+        self._trailers: Trailers | None = None
+        """of the answer, where the configuration changes some of its fields"""
         self._out = b""
 
     def _backend_failed(self, error: int) -> None:
@@ -142,8 +146,11 @@ class Answer(Upload):
         body = self._body = known.framer()
         end = at
         if body is not None:
+            changes = request.route.answer_changes
             if known.is_chunked and not request.head.http11:
                 body = self._body = Dechunker(padded=True)
+            elif changes is not None and isinstance(body, Chunked):
+                self._trailers = Trailers(body, changes.names)
             try:
                 end = body.scan(data, at, len(data))
             except BadBody:
@@ -162,6 +169,7 @@ class Answer(Upload):
             and framed
             and self._upload is None
             and not shared.config.draining
+            and not self._client.is_last
         )
         changes = request.route.answer_changes
         sticky = request.upstream.sticky is not None
@@ -169,6 +177,8 @@ class Answer(Upload):
             out = data if end == len(data) else data[:end]
         else:
             payload = data[at:end] if not isinstance(body, Dechunker) else b"".join(data[a:b] for a, b in body.slices)
+            if self._trailers is not None:
+                payload = self._trailers.relayed(data, at, end)
             head = known.head_for(request.head.http11, keeps, changes)
             if sticky:
                 assert self._backend is not None
@@ -243,7 +253,7 @@ class Answer(Upload):
             self._ask_backend_again()
         body = self._body
         assert body is not None
-        if body.__class__ is Dechunker:
+        if body.__class__ is Dechunker or self._trailers is not None:
             self._body_came(bytes(shared.kernel.buffer[:got]))
             return
         try:
@@ -271,6 +281,8 @@ class Answer(Upload):
         self._answer_bytes += end
         if isinstance(body, Dechunker):
             self._write_client(b"".join(data[a:b] for a, b in body.slices))
+        elif self._trailers is not None:
+            self._write_client(self._trailers.relayed(data, 0, end))
         else:
             self._write_client(data[:end])
         self._after_piece(end < len(data))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from errno import EPIPE
 from functools import partial
 from typing import TYPE_CHECKING
@@ -277,6 +278,11 @@ class Exchange(Answer):
                 self._count_failure()
             self._too_late(504, "the backend did not answer in time", BACKEND, "timeout")
 
+    def divert(self, backends: Collection[int], _: int = 0) -> None:
+        """As of :meth:`Dial.divert`."""
+        if self._dial is not None:
+            self._dial.divert(backends)
+
     def shut_down(self) -> None:
         """The gateway exits."""
         self._too_late(503, "this gateway is shutting down", GATEWAY, "drain")
@@ -359,7 +365,9 @@ class Exchange(Answer):
             self._end(refused.status, initiator, cause, refused.reason)
             self._client.cut(True)
             return
-        keep = not self._declined and self._upload is None and self._request.facts.keep_alive
+        keep = (
+            not self._declined and self._upload is None and self._request.facts.keep_alive and not self._client.is_last
+        )
         self._end(refused.status, initiator, cause, refused.reason)
         self._client.answer(refused, keep)
 

@@ -35,6 +35,8 @@ class Downstream(Protocol):
     """what it sent behind the request"""
     is_full: bool
     """whether it is not read any more, as too much came ahead"""
+    is_last: bool
+    """whether no further request is served on it"""
     pinned: BackendConnection | None
     """a backend's connection that serves this client alone"""
 

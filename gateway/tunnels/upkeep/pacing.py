@@ -17,6 +17,9 @@ NS = 1_000_000_000
 TURN_SECONDS = 0.05
 """Between two sweeps while turns are pending."""
 
+GOLDEN_RATIO = 0x9E3779B1
+"""Times 2^32, to a whole number."""
+
 LOSSES_AT_ONCE = 20
 """Clients closed at once when their backend vanishes, and in each second after that, over all workers."""
 
@@ -58,6 +61,46 @@ def cancel_drain(slice_: Slice, backends: Collection[int]) -> None:
         for row in _meant(slice_.table, slice_.slot, backends):
             if _takes_turns(cells, row):
                 cells[row + PACED_NS] = 0
+
+
+class Drains:
+    """Drains that have begun, for tunnels that open only then: their handshakes were at the backends already."""
+
+    def __init__(self) -> None:
+        self._until: dict[int, tuple[int, int]] = {}
+        """when the last turn of a backend's tunnels is, and the close code"""
+        self._all: tuple[int, int] | None = None
+
+    def __bool__(self) -> bool:
+        return bool(self._until) or self._all is not None
+
+    def begin(self, until_ns: int, code: int, backends: Collection[int] | None = None) -> None:
+        """A drain has begun. :param until_ns: the clock of its end. Others as of :func:`plan_drain`"""
+        if backends is None:
+            self._all = (until_ns, code)
+        else:
+            self._until.update(dict.fromkeys(backends, (until_ns, code)))
+
+    def cancel(self, backends: Collection[int]) -> None:
+        """Backends are in service again."""
+        for backend in backends:
+            self._until.pop(backend, None)
+
+    def give_turn(self, cells: memoryview[int], row: int, now: int) -> int:
+        """Schedule the close of a tunnel that has just opened within what is left of the drain it belongs to.
+
+        :returns: the clock then; 0 if it belongs to none, or is ending already
+        """
+        drain = self._all or self._until.get(cells[row + BACKEND])
+        if drain is None or cells[row + PACED_NS] or not _takes_turns(cells, row):
+            return 0
+        until_ns, code = drain
+        # Multiples of the golden ratio: any number of ids in a row are spread evenly.
+        turn = now + max(until_ns - now, 0) * (cells[row + ID] * GOLDEN_RATIO % 2**32) // 2**32
+        cells[row + PACED_CODE] = code
+        cells[row + PACED_NS] = turn
+        cells[row + DEADLINE_NS] = min(cells[row + DEADLINE_NS], turn)
+        return turn
 
 
 def give_turns(slice_: Slice, turns: Mapping[int, int], code: int) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from gateway.edge import refusal
 from gateway.edge.refusal import refusal_bytes
 
 from .exchange_steps import ANSWER_2, GET_2, End, answers
@@ -32,6 +33,13 @@ def looping(worker: Worker) -> bytes:
 
 
 LOOP = refusal_bytes(508, "this gateway has sent the request to itself", keep=True)
+
+
+@pytest.fixture(autouse=True)
+def date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is always the same second."""
+    date = LOOP.partition(b"Date: ")[2].partition(b"\r\n")[0]
+    monkeypatch.setattr(refusal, "_date", lambda: date)
 
 
 @pytest.mark.parametrize("room", [1, 100])

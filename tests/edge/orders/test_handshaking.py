@@ -40,7 +40,7 @@ def settings(authority: Authority) -> ListenerTls:
 def worker(settings: ListenerTls) -> Iterator[Worker]:
     with Worker() as worker:
         listener = Listener(Address("10.0.0.9", 443), tls=settings, proxy_protocol=False)
-        worker.edge.tls.use(worker.edge.prepare([listener]))
+        worker.edge.use_tls(worker.edge.prepare([listener]), [listener])
         worker.listener.use(worker.edge.entrance(listener))
         yield worker
 

@@ -6,13 +6,17 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.config.address import parse_backend
+from gateway.config.settings import Backend as BackendSettings
 from gateway.observe.events import CLIENT_GONE
 
 from .play import (
+    LATER,
     Backend,
     Play,
     Scene,
     Step,
+    accept,
     close,
     connect,
     fin,
@@ -195,6 +199,7 @@ def test_a_drain_in_between(worker: Worker, request_: bytes, answer: bytes, of_b
     def check(play: Play) -> None:
         if play.line("handshake")["result"] != "upgraded":
             refused(503, "unavailable")(play)
+            assert not play.backends  # what a backend has begun is let finish
             return
         sent, drained = play.trace.index(f"client sends {len(AHEAD)} bytes"), play.trace.index("operator drains")
         if "turn" in play.trace[sent:drained]:
@@ -209,3 +214,35 @@ def test_a_drain_in_between(worker: Worker, request_: bytes, answer: bytes, of_b
         others={"operator": [Step("drains", drain)]},
     )
     assert try_every(worker, scene) > 20
+
+
+@BOTH
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_backend_is_replaced_while_it_is_dialled(
+    worker: Worker, request_: bytes, answer: bytes, is_there: bool
+) -> None:
+    """By a discovery. If the connection does not stand yet, it may never do so: the backend is gone."""
+    registry = worker._registry
+    registry.admit_backends([("chat", "10.0.0.2:9001")])
+
+    def replace(play: Play, actor: object) -> None:
+        gone = frozenset((play.worker.number_of_backend,))
+        found = BackendSettings(parse_backend("10.0.0.2:9001"), 1, None, backup=False, drain=False)
+        play.worker.edge.use_backends({"chat": (found,)}, registry, gone)
+        play.worker.edge.drain_backends(gone, 60, 1012)
+
+    def check(play: Play) -> None:
+        play.backends = play.seconds or play.backends
+        assert play.client.received.startswith(answer)
+        nothing_wrong(answer, AHEAD, EARLY)(play)  # a tunnel of the first one may be closed before all is read
+        if not is_there:
+            opened(answer, AHEAD, EARLY)(play)
+
+    scene = Scene(
+        [connect(request_), send(AHEAD)],
+        [Backend([accept(), send(answer, ASKED), send(EARLY)] if is_there else [], LATER)],
+        check,
+        seconds=[Backend([send(answer, ASKED), send(EARLY)])],
+        others={"discovery": [Step("replaces", replace)]},
+    )
+    assert try_every(worker, scene) > 5

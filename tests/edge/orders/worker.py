@@ -27,6 +27,7 @@ from gateway.tunnels.relay.poller import Poller
 from gateway.tunnels.table.layout import NEVER
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
+from gateway.tunnels.upkeep.pacing import Drains
 
 from ...routing.tables import config_of
 from ...tunnels.pure import pure_modules
@@ -202,6 +203,7 @@ class Worker:
         edge = self.edge
         edge.config.draining = edge.owner.draining = False
         edge.owner.drained.clear()
+        edge.owner._drains = Drains()
         edge.configure(self._settings, self._registry, frozenset())
 
     # --- time ---------------------------------------------------------------------------------------------------------
