@@ -1,6 +1,7 @@
 """What a user installs: the wheel, built with a compiler and without one, in an empty environment of its own.
 
-This is also what the Dockerfile runs. It takes half a minute, and the network where pip has nothing cached.
+This is also what the Dockerfile runs. It takes the network where pip has nothing cached. With ``GATEWAY_SOAK=1`` the C
+compiler runs, too, which takes a minute; otherwise the wheel is made of what ``make install`` has compiled.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import pytest_asyncio
 import yaml
 
 from tests.packaging.files import ROOT, compose, health_check, instructions
-from tests.support.deadline import SCALE
+from tests.support.deadline import SCALE, SOAK
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import complete, route
 from tests.support.ports import free_port
@@ -135,6 +136,18 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv
 
 
+def keep_compiled(source: Path) -> None:
+    """Put modules of this tree where ``setup.py`` finds that it has compiled them: those of the very same C source.
+
+    The others it compiles.
+    """
+    into = source / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    for module in (ROOT / "gateway").rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+        target = into / module.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(module, target)
+
+
 def build(source: Path, directory: Path, with_compiler: bool) -> tuple[Path, str]:
     """Build the wheel; return it and what pip said.
 
@@ -146,7 +159,10 @@ def build(source: Path, directory: Path, with_compiler: bool) -> tuple[Path, str
     env = dict(os.environ)
     if not with_compiler:
         env |= {"PATH": str(empty), "CC": str(empty / "cc")}
-    else:  # without optimizing, which is most of the work: how fast it gets does not matter here
+    else:
+        if not SOAK:
+            keep_compiled(source)
+        # Without optimizing, which is most of the work: how fast it gets does not matter here.
         quick = directory / "cc"
         quick.write_text(f'#!/bin/sh\nexec {compiler()} "$@" -O0\n')
         quick.chmod(0o755)
