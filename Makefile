@@ -59,6 +59,7 @@ test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, Rabb
 soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels; properties with many more examples
 	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration -m soak
 	GATEWAY_SOAK=1 $(BIN)/pytest tests --ignore tests/peers -m hypothesis
+	GATEWAY_SOAK=1 $(BIN)/pytest tests/edge/orders tests/packaging/test_wheel.py tests/tunnels
 
 fuzz: dev  ## the TLS record layer, then PROXY headers, guided by coverage, each for FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet atheris
