@@ -25,7 +25,7 @@ from tests.support.rest import stop_at_rest, table_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-IDLE, BUSY, KILLS = (4000, 100, 10) if SOAK else (400, 30, 3)
+IDLE, BUSY, KILLS = (4000, 100, 10) if SOAK else (250, 20, 2)
 PING_AFTER = "10s" if SOAK else "1s"
 
 
