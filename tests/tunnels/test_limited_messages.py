@@ -188,16 +188,19 @@ def seconds_for(rig: Rig, tunnel: Tunnel, flood: bytes, size: int) -> float:
     ],
 )
 def test_the_rate(rig: Rig, rate: int, burst: int, tls: tuple[str | None, ...]) -> None:
-    """Not above it; and below it only as far as a busy machine may be late."""
+    """Never above it; and not below it, but where a busy machine is late, which it is not again and again."""
     cost = SECOND // rate
     count = rate // 3
     tunnel = slow(rig, burst, cost, "tcp", tls=tls)
     one = message(1)
     flood = one if tls else one * 100  # with TLS that is a record
     seconds_for(rig, tunnel, flood, burst * len(one))  # from now on it waits all the time
-    seconds = seconds_for(rig, tunnel, flood, count * len(one))
-    assert count <= rate * (seconds + LATE_SECONDS) + burst, f"{count / seconds:.0f} a second"
-    assert count / seconds >= rate * 0.6, f"{count / seconds:.0f} a second"
+    rates = []
+    while len(rates) < 5 and (not rates or rates[-1] < rate * 0.6):
+        seconds = seconds_for(rig, tunnel, flood, count * len(one))
+        rates.append(count / seconds)
+        assert count <= rate * (seconds + LATE_SECONDS) + burst, f"{rates[-1]:.0f} a second"
+    assert rates[-1] >= rate * 0.6, f"{', '.join(f'{each:.0f}' for each in rates)} a second"
 
 
 def test_waiting_costs_the_worker_nothing(rig: Rig) -> None:
