@@ -163,7 +163,7 @@ def is_even(times: list[float], period: float, slowdown: float, parts: int = 4) 
 async def test_after_a_scale_out_each_backend_gets_its_share(
     start_gateway: StartGateway, backends: Backends, number: int
 ) -> None:
-    period = 2 if number < 1000 else 20
+    period = {100: 2, 400: 5, 2000: 20}[number]
     gateway, four, clients = await scaled_out(start_gateway, backends, number)
     async with clients:
         assert await spread(gateway, four) == [number // 2, number // 2, 0, 0]

@@ -119,12 +119,12 @@ async def test_tunnels_go_on_through_upgrades(start_gateway: StartGateway, play:
 async def test_a_busy_tunnel_pauses_for_a_moment_only(start_gateway: StartGateway, play: Play) -> None:
     gateway = await start_gateway({"workers": 2, **NO_PINGS, **to_one(play.address)})
     await play.open_many(gateway.address, IDLE)
-    busy = await play.open_many(gateway.address, 40)
+    busy = await play.open_many(gateway.address, 2 * BUSY)
     for tunnel in busy:
         tunnel.be_busy(0.005)
     await eventually(lambda: all(tunnel.progress > 10 for tunnel in busy), "traffic")
     before = Gaps(busy)
-    await quiet_for(3)  # what the machine does to them anyway
+    await quiet_for(3 if SOAK else 1)  # what the machine does to them anyway
     usual = before.p99()
     async with Pace() as pace:
         gaps = Gaps(busy)
@@ -303,8 +303,8 @@ async def test_signals_that_come_meanwhile(start_gateway: StartGateway, play: Pl
         gateway.process.signal(signal.SIGHUP)
         gateway.process.signal(signal.SIGUSR1)
         signals += 1
-        await quiet_for(0.05)
+        await quiet_for(0.15)
     assert (await upgrade_is_over)["ok"]
-    assert signals > 5
+    assert signals >= 3
     await gateway.stderr.first(lambda line: line if "reloaded" in line else None, "a reload", start)
     assert tunnel.lives
