@@ -21,6 +21,7 @@ from gateway.tunnels.table.layout import (
     SECOND,
 )
 from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.examples import examples
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import PONG_WITHIN, Rig, Tunnel
@@ -141,7 +142,7 @@ def test_what_was_not_sent_is_lost(rig: Rig) -> None:
     assert_passed(rig, tunnel, b"".join(map(message, range(3))))
 
 
-@settings(max_examples=30, deadline=None, phases=(Phase.generate,))
+@settings(max_examples=examples(80), deadline=None, phases=(Phase.generate,))
 @given(
     st.integers(1, 120),
     st.lists(st.integers(4, 600), min_size=1, max_size=40),
