@@ -6,6 +6,7 @@ compiler runs, too, which takes a minute; otherwise the wheel is made of what ``
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import re
@@ -70,6 +71,7 @@ COMPILED = {
     "gateway/tunnels/relay/relay",
     "gateway/tunnels/relay/sealed",
     "gateway/tunnels/relay/streams",
+    "gateway/tunnels/table/texts",
     "gateway/tunnels/upkeep/attribution",
     "gateway/tunnels/upkeep/sweep",
 }
@@ -137,15 +139,22 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def keep_compiled(source: Path) -> None:
-    """Put modules of this tree where ``setup.py`` finds that it has compiled them: those of the very same C source.
+    """Put modules that ``setup.py`` lists, compiled in this tree, where it finds that it has compiled them.
 
-    The others it compiles.
+    It compiles those that are older than their C source, or missing.
     """
+    listed = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse((source / "setup.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODULES"
+    )
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
     into = source / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
-    for module in (ROOT / "gateway").rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
-        target = into / module.relative_to(ROOT)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(module, target)
+    for name in listed:
+        module = Path(name).with_suffix(suffix)
+        if (ROOT / module).exists():
+            (into / module).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / module, into / module)
 
 
 def build(source: Path, directory: Path, with_compiler: bool) -> tuple[Path, str]:
