@@ -37,11 +37,14 @@ format: dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: dev  ## all tests that need nothing but the venv
-	@# Asserts are rewritten once, not in each process.
+test: dev $(BIN)/.rewritten  ## all tests that need nothing but the venv
+	$(MAKE) --no-print-directory -j2 --output-sync=target test-compiled test-pure
+
+# Asserts are rewritten once, not in each process.
+$(BIN)/.rewritten: $(BIN)/.dev $(shell find tests -name '*.py')
 	@$(BIN)/pytest --collect-only $(RELAY_TESTS) > /dev/null & \
 	$(BIN)/pytest --collect-only tests --ignore tests/peers $(RELAY_TESTS:%=--ignore %) > /dev/null; wait
-	$(MAKE) --no-print-directory -j2 --output-sync=target test-compiled test-pure
+	@touch $@
 
 # Gateways start by the hundred: their bytecode is to be kept, whatever the environment says.
 test test-compiled test-pure: export PYTHONDONTWRITEBYTECODE :=
@@ -59,6 +62,7 @@ test-peers: dev  ## against real nginx, HAProxy, wrk, Prometheus, Chromium, Rabb
 soak: dev  ## the long versions: a minute of flood, 1 GiB uploads, 1,000 busy tunnels; properties with many more examples
 	GATEWAY_SOAK=1 $(BIN)/pytest tests/integration -m soak
 	GATEWAY_SOAK=1 $(BIN)/pytest tests --ignore tests/peers -m hypothesis
+	GATEWAY_SOAK=1 $(BIN)/pytest tests/edge/orders tests/packaging/test_wheel.py tests/tunnels
 
 fuzz: dev  ## the TLS record layer, then PROXY headers, guided by coverage, each for FUZZ_SECONDS
 	$(BIN)/python -m pip install --quiet atheris

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -40,10 +41,19 @@ async def raw_backend() -> AsyncIterator[RawBackend]:
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A copy of the package that a test may change; run a gateway with ``upgrades.of`` it."""
+    """A copy of the package whose sources a test may change; run a gateway with ``upgrades.of`` it."""
     copy = tmp_path / "program" / "gateway"
-    shutil.copytree(Path(package.__file__).parent, copy, ignore=shutil.ignore_patterns("*.c"))
+    ignored = shutil.ignore_patterns("*.c", "*.pxd", "*.pyx")
+    shutil.copytree(Path(package.__file__).parent, copy, ignore=ignored, copy_function=_copied)
     return copy
+
+
+def _copied(source: str, target: str) -> None:
+    """Copy a source and its bytecode; link to a compiled module, as these are large and no test changes one."""
+    if source.endswith(".so"):
+        os.symlink(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 @pytest_asyncio.fixture(loop_scope="module")

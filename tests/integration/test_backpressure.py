@@ -26,7 +26,7 @@ from tests.support.raw import Connection, connect, handshake, request, switching
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak, pytest.mark.timeout(300)]
 
-SECONDS = 60.0 if SOAK else 6.0
+SECONDS = 60.0 if SOAK else 4.0
 FLOWS = 4
 """of each kind"""
 

@@ -29,6 +29,7 @@ ALLOWED = 0.3
 # --- the pace ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.either_build
 @pytest.mark.timeout(300 + 6 * PERIOD_SECONDS)
 async def test_clients_are_closed_at_an_even_pace(start_gateway: StartGateway, backends: Backends) -> None:
     echo = await backends.echo()

@@ -14,7 +14,7 @@ from tests.support.gateway import to_one
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
-RELOADS = 8
+RELOADS = 5
 
 # Every Python process of the gateway imports this. At each signal it holds a new object, which is part of a cycle as
 # objects of a configuration may be, drops the previous one, and appends to a file how many of them live.

@@ -38,6 +38,7 @@ def count(ends: dict[str, list[asyncio.Task[bytes]]], backend: Moody) -> int:
     return sum(end.done() for end in ends[backend.address])
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("how", ["upgrade", "death"])
 async def test_a_drain_of_one_that_is_down(
     make_service: MakeService, backends: Backends, open_connection: Open, how: str

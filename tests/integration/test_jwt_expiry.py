@@ -112,6 +112,7 @@ async def test_the_time_that_clocks_may_differ(gateway: Gateway, open_connection
     assert expires + LIFETIME_SECONDS - 0.1 < at < expires + LIFETIME_SECONDS + LATE_SECONDS
 
 
+@pytest.mark.either_build
 async def test_many_tunnels_end_evenly(gateway: Gateway, open_connection: Open) -> None:
     connections = [await open_connection(gateway) for _ in range(TUNNELS)]
     expires = int(time.time()) + 2 * LIFETIME_SECONDS

@@ -96,6 +96,7 @@ def nothing_went_down(scrapes: Iterable[Scrape]) -> None:
         last = dict(now)
 
 
+@pytest.mark.either_build
 async def test_scrapes_around_500_tunnels_being_closed(gateway: Gateway, open_connection: Open) -> None:
     clients = [await open_connection(gateway) for _ in range(500)]
     for client in clients:

@@ -18,7 +18,7 @@ from gateway.processes import record
 from tests.conftest import Backends, StartGateway
 from tests.routing.tables import routes_of
 from tests.support.backends import Echo
-from tests.support.deadline import DEADLINE_SECONDS, eventually, quiet_for
+from tests.support.deadline import DEADLINE_SECONDS, SOAK, eventually, quiet_for
 from tests.support.gateway import Gateway, command, route
 from tests.support.pace import Pace
 from tests.support.process import gone
@@ -159,11 +159,11 @@ def is_even(times: list[float], period: float, slowdown: float, parts: int = 4) 
     return all(abs(counts[part] - len(times) / parts) <= 0.4 * slowdown * len(times) / parts for part in range(parts))
 
 
-@pytest.mark.parametrize("number", [100, pytest.param(2000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("number", [100, pytest.param(2000 if SOAK else 400, marks=pytest.mark.soak)])
 async def test_after_a_scale_out_each_backend_gets_its_share(
     start_gateway: StartGateway, backends: Backends, number: int
 ) -> None:
-    period = 2 if number < 1000 else 20
+    period = {100: 2, 400: 5, 2000: 20}[number]
     gateway, four, clients = await scaled_out(start_gateway, backends, number)
     async with clients:
         assert await spread(gateway, four) == [number // 2, number // 2, 0, 0]

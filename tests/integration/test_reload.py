@@ -19,7 +19,7 @@ from tests.support.raw import Connection, connect, eventually_refuses, handshake
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
 
 TUNNELS = 1000 if SOAK else 200
-RELOADS, PAUSE_SECONDS = (200, 0.6) if SOAK else (20, 0.05)
+RELOADS, PAUSE_SECONDS = (200, 0.6) if SOAK else (12, 0.05)
 
 
 async def test_a_changed_route_takes_effect_and_busy_tunnels_go_on(

@@ -87,7 +87,7 @@ async def test_after_an_upgrade_to_another_layout(make_service: MakeService, pla
 async def test_a_kill_in_such_an_upgrade(make_service: MakeService, play: Play, program: Path, when: str) -> None:
     """Tunnels are in the old table, in the new one, or in both."""
     service = make_service(env=of(program))
-    tunnels = await begin(service, play, 500)
+    tunnels = await begin(service, play, 300)
     relayout(program)
     gateway = service.gateway
     start = len(gateway.stderr.lines)
@@ -101,8 +101,9 @@ async def test_a_kill_in_such_an_upgrade(make_service: MakeService, play: Play, 
     await all_go_on(service, tunnels)
     assert layouts_kept(service) == [VERSION + 1]
     assert layouts_of(service.gateway) == [VERSION + 1]
-    await upgrade(service.gateway)
-    await all_go_on(service, tunnels)
+    if when == "upgraded from":
+        await upgrade(service.gateway)
+        await all_go_on(service, tunnels)
 
 
 @pytest.mark.parametrize("before", [r"^ *new\.channel\.send\(TakeOver", r"^ *old\.channel\.send\(Forget"])
@@ -111,7 +112,7 @@ async def test_a_kill_in_the_middle_of_a_round(
 ) -> None:
     """One round is through. Of the next, the old worker has released the tunnels, or the new one serves them, too."""
     service = make_service(env=of(program))
-    tunnels = await begin(service, play, 500)
+    tunnels = await begin(service, play, 300)
     relayout(program)
     file = program / "processes" / "upgrade.py"
     good = file.read_text()

@@ -113,7 +113,7 @@ async def kill_one(gateway: Gateway, n: int) -> tuple[set[str], set[str]]:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900 if SOAK else 300)
-@pytest.mark.parametrize("backend", ["plain", "tls"])
+@pytest.mark.parametrize("backend", [pytest.param("plain", marks=pytest.mark.either_build), "tls"])
 async def test_kills_and_upgrades(
     start_gateway: StartGateway, play: Play, tls_play: Play, authority: Authority, backend: str
 ) -> None:

@@ -30,7 +30,7 @@ from .upgrades import UPGRADE_SECONDS, status_of_upgrade, upgrade
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-IDLE, BUSY, UPGRADES = (4000, 100, 5) if SOAK else (400, 30, 2)
+IDLE, BUSY, UPGRADES = (4000, 100, 5) if SOAK else (250, 20, 2)
 PAUSE_SECONDS = 0.1
 
 
@@ -119,12 +119,12 @@ async def test_tunnels_go_on_through_upgrades(start_gateway: StartGateway, play:
 async def test_a_busy_tunnel_pauses_for_a_moment_only(start_gateway: StartGateway, play: Play) -> None:
     gateway = await start_gateway({"workers": 2, **NO_PINGS, **to_one(play.address)})
     await play.open_many(gateway.address, IDLE)
-    busy = await play.open_many(gateway.address, 40)
+    busy = await play.open_many(gateway.address, 2 * BUSY)
     for tunnel in busy:
         tunnel.be_busy(0.005)
     await eventually(lambda: all(tunnel.progress > 10 for tunnel in busy), "traffic")
     before = Gaps(busy)
-    await quiet_for(3)  # what the machine does to them anyway
+    await quiet_for(3 if SOAK else 1)  # what the machine does to them anyway
     usual = before.p99()
     async with Pace() as pace:
         gaps = Gaps(busy)
@@ -140,8 +140,8 @@ async def test_a_busy_tunnel_pauses_for_a_moment_only(start_gateway: StartGatewa
 
 
 async def test_a_message_that_is_half_relayed(start_gateway: StartGateway) -> None:
-    """A header is cut in the middle, and a message of 64 MiB is under way; the client reads only afterwards."""
-    large = frame(BINARY, os.urandom(64 * 1024 * 1024))
+    """A header is cut in the middle, and a message of 32 MiB is under way; the client reads only afterwards."""
+    large = frame(BINARY, os.urandom(32 * 1024 * 1024))
     play = await Play.start()
     try:
         gateway = await start_gateway({**NO_PINGS, **to_one(play.address)})
@@ -297,10 +297,14 @@ async def test_signals_that_come_meanwhile(start_gateway: StartGateway, play: Pl
     (tunnel,) = await play.open_many(gateway.address, 1)
     start, since = len(gateway.stderr.lines), time.time()
     gateway.process.signal(signal.SIGUSR2)
-    for _ in range(40):
+    upgrade_is_over = asyncio.create_task(status_of_upgrade(gateway, since))
+    signals = 0
+    while not upgrade_is_over.done():
         gateway.process.signal(signal.SIGHUP)
         gateway.process.signal(signal.SIGUSR1)
-        await quiet_for(0.1)
-    assert (await status_of_upgrade(gateway, since))["ok"]
+        signals += 1
+        await quiet_for(0.15)
+    assert (await upgrade_is_over)["ok"]
+    assert signals >= 3
     await gateway.stderr.first(lambda line: line if "reloaded" in line else None, "a reload", start)
     assert tunnel.lives

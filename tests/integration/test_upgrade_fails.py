@@ -86,21 +86,16 @@ def speak_another_language(program: Path, gateway: Gateway) -> str:
     return "has another format: restart the gateway"
 
 
+@pytest.mark.either_build  # what tunnels go through is the same for all: the running program goes on
 @pytest.mark.parametrize(
     "spoil",
     [
         crash_at_start,
-        # What tunnels go through is the same for all: the running program goes on.
-        *(
-            pytest.param(spoil, marks=pytest.mark.either_build)
-            for spoil in (
-                miss_a_module,
-                break_the_configuration,
-                change_what_is_fixed,
-                need_what_nobody_has_kept,
-                speak_another_language,
-            )
-        ),
+        miss_a_module,
+        break_the_configuration,
+        change_what_is_fixed,
+        need_what_nobody_has_kept,
+        speak_another_language,
     ],
 )
 async def test_a_program_that_does_not_start(
@@ -155,6 +150,7 @@ async def test_workers_that_do_not_start(start_gateway: StartGateway, play: Play
     assert all(tunnel.lives for tunnel in tunnels)
 
 
+@pytest.mark.either_build
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_worker_that_dies_while_it_takes_over(
     start_gateway: StartGateway, play: Play, program: Path, tmp_path: Path, when: str

@@ -17,7 +17,7 @@ import pytest
 
 from gateway.tunnels.table.layout import VERSION
 from tests.conftest import Backends, Open, StartGateway
-from tests.support.deadline import PAUSE_SECONDS, eventually, quiet_for
+from tests.support.deadline import LONGEST_PAUSE_SECONDS, eventually, quiet_for
 from tests.support.files import rewrite
 from tests.support.frames import BINARY, PING, PONG, TEXT, frame, from_client
 from tests.support.gateway import Gateway, route
@@ -32,7 +32,7 @@ from .upgrades import fails, of, serves_as_before, status_of_upgrade, upgrade
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300), pytest.mark.either_build]
 
-IDLE, BUSY = 200, 20
+IDLE, BUSY = 150, 15
 LONG_PATH = "/pinged" + "/room" * 48  # more than fits into a row
 
 
@@ -50,7 +50,7 @@ class Counters:
         while True:
             with contextlib.suppress(aiohttp.ClientError):  # the supervisor executes the other program
                 await self.look()
-            await quiet_for(PAUSE_SECONDS)  # what is looked at needs the CPU, too
+            await quiet_for(LONGEST_PAUSE_SECONDS)  # what is looked at needs the CPU, too
 
     async def look(self) -> Scrape:
         """Scrape once more, when the scrape before has ended: two at once may end in either order.

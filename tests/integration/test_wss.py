@@ -24,6 +24,7 @@ KEY = b"mask"
 VERSIONS = pytest.mark.parametrize("version", ["1.2", "1.3"])
 
 
+@pytest.mark.either_build
 async def test_many_tunnels_with_everything_on_the_way(
     start_gateway: StartGateway, authority: Authority, play: Play
 ) -> None:

@@ -43,7 +43,7 @@ def line(name: str, backend: str, **labels: str) -> str:
     return f"{name}{{{','.join(texts)}}}"
 
 
-def test_a_thousand_addresses_one_after_the_other(opened: Opened, tmp_path: Path) -> None:
+def test_hundreds_of_addresses_one_after_the_other(opened: Opened, tmp_path: Path) -> None:
     """As an upstream has them that finds its one backend at another address each hour; by two workers."""
     gateway = FakeGateway()
     state = gateway.state
@@ -53,7 +53,7 @@ def test_a_thousand_addresses_one_after_the_other(opened: Opened, tmp_path: Path
         state, lambda: [*configured, ("chat", str(state.discovered["chat"][0].address))], Vacancies(REST_SECONDS)
     )
     workers = [opened(tmp_path / f"counter_backends_{slot}.db") for slot in range(2)]
-    for number in range(1000):
+    for number in range(400):
         address = f"10.1.{number // 250}.{number % 250}:9001"
         state.discovered = {"chat": (Backend(parse_backend(address), 1, None, False, False),)}
         state.registry.admit_backends([("chat", address)])
@@ -70,10 +70,10 @@ def test_a_thousand_addresses_one_after_the_other(opened: Opened, tmp_path: Path
     body, _ = render(state, str(tmp_path))
     found = {text: value for text, value in samples(body).items() if "10.1." in text}
     gateway.table.close()
-    assert {text.partition('backend="')[2].partition('"')[0] for text in found} <= {address, "10.1.3.248:9001"}
+    assert {text.partition('backend="')[2].partition('"')[0] for text in found} <= {address, "10.1.1.148:9001"}
     assert found[line(CONNECTIONS, address, **{"for": "tunnel", "from": "dial"})] == 4
     assert found[line(ERRORS, address, reason="timeout")] == 2
-    assert samples(body)[line(CONNECTIONS, "127.0.0.1:9001", **{"for": "tunnel", "from": "dial"})] == 2000
+    assert samples(body)[line(CONNECTIONS, "127.0.0.1:9001", **{"for": "tunnel", "from": "dial"})] == 800
     assert all(file.stat().st_size <= SIZE_BYTES for file in tmp_path.iterdir()), list(tmp_path.iterdir())
     assert len(state.registry.backends) < 10
     assert len(state.rebalanced) < 3

@@ -1,10 +1,12 @@
 """What a user installs: the wheel, built with a compiler and without one, in an empty environment of its own.
 
-This is also what the Dockerfile runs. It takes half a minute, and the network where pip has nothing cached.
+This is also what the Dockerfile runs. It takes the network where pip has nothing cached. With ``GATEWAY_SOAK=1`` the C
+compiler runs, too, which takes a minute; otherwise the wheel is made of what ``make install`` has compiled.
 """
 
 from __future__ import annotations
 
+import ast
 import itertools
 import os
 import re
@@ -24,7 +26,7 @@ import pytest_asyncio
 import yaml
 
 from tests.packaging.files import ROOT, compose, health_check, instructions
-from tests.support.deadline import SCALE
+from tests.support.deadline import SCALE, SOAK
 from tests.support.frames import TEXT, frame, from_client
 from tests.support.gateway import complete, route
 from tests.support.ports import free_port
@@ -69,6 +71,7 @@ COMPILED = {
     "gateway/tunnels/relay/relay",
     "gateway/tunnels/relay/sealed",
     "gateway/tunnels/relay/streams",
+    "gateway/tunnels/table/texts",
     "gateway/tunnels/upkeep/attribution",
     "gateway/tunnels/upkeep/sweep",
 }
@@ -135,6 +138,25 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return venv
 
 
+def keep_compiled(source: Path) -> None:
+    """Put modules that ``setup.py`` lists, compiled in this tree, where it finds that it has compiled them.
+
+    It compiles those that are older than their C source, or missing.
+    """
+    listed = next(
+        ast.literal_eval(node.value)
+        for node in ast.parse((source / "setup.py").read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MODULES"
+    )
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    into = source / "build" / f"lib.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+    for name in listed:
+        module = Path(name).with_suffix(suffix)
+        if (ROOT / module).exists():
+            (into / module).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / module, into / module)
+
+
 def build(source: Path, directory: Path, with_compiler: bool) -> tuple[Path, str]:
     """Build the wheel; return it and what pip said.
 
@@ -146,7 +168,10 @@ def build(source: Path, directory: Path, with_compiler: bool) -> tuple[Path, str
     env = dict(os.environ)
     if not with_compiler:
         env |= {"PATH": str(empty), "CC": str(empty / "cc")}
-    else:  # without optimizing, which is most of the work: how fast it gets does not matter here
+    else:
+        if not SOAK:
+            keep_compiled(source)
+        # Without optimizing, which is most of the work: how fast it gets does not matter here.
         quick = directory / "cc"
         quick.write_text(f'#!/bin/sh\nexec {compiler()} "$@" -O0\n')
         quick.chmod(0o755)

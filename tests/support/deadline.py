@@ -17,7 +17,8 @@ DEADLINE_SECONDS = 30 * SCALE
 """For what takes milliseconds: even on a machine that does much else, nothing but a fault takes this long."""
 
 PAUSE_SECONDS = 0.02
-"""Before something is looked at again."""
+LONGEST_PAUSE_SECONDS = 0.1
+"""Before something is looked at again: first, and when it takes long. A scrape of a gateway costs milliseconds."""
 
 SOAK = os.environ.get("GATEWAY_SOAK", "") not in ("", "0")
 
@@ -42,13 +43,15 @@ async def eventually(
     """
 
     async def looking() -> T:
+        pause = PAUSE_SECONDS
         while True:
             result = found()
             if inspect.isawaitable(result):
                 result = await result
             if result:
                 return result
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(1.2 * pause, LONGEST_PAUSE_SECONDS)
 
     return await within(looking(), what, seconds)
 

@@ -22,6 +22,7 @@ from gateway.tunnels.table.layout import (
     SECOND,
     SIDES,
 )
+from tests.support.examples import examples
 from tests.support.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT
 
 from .harness import Rig, Tunnel
@@ -301,7 +302,7 @@ def pieces(data: bytes, cuts: list[int]) -> Iterator[bytes]:
             yield data[start:end]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(streams(), st.booleans())
 def test_all_before_it_arrives_and_nothing_of_it(stream: tuple[int, bytes, bytes, list[int]], dies: bool) -> None:
     """However it is cut, and if the worker dies between any two pieces: the row is clean."""

@@ -21,6 +21,7 @@ from gateway.tunnels.table.layout import (
     SECOND,
 )
 from tests.support.deadline import DEADLINE_SECONDS
+from tests.support.examples import examples
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
 
 from .harness import PONG_WITHIN, Rig, Tunnel
@@ -141,7 +142,7 @@ def test_what_was_not_sent_is_lost(rig: Rig) -> None:
     assert_passed(rig, tunnel, b"".join(map(message, range(3))))
 
 
-@settings(max_examples=30, deadline=None, phases=(Phase.generate,))
+@settings(max_examples=examples(80), deadline=None, phases=(Phase.generate,))
 @given(
     st.integers(1, 120),
     st.lists(st.integers(4, 600), min_size=1, max_size=40),
@@ -188,16 +189,19 @@ def seconds_for(rig: Rig, tunnel: Tunnel, flood: bytes, size: int) -> float:
     ],
 )
 def test_the_rate(rig: Rig, rate: int, burst: int, tls: tuple[str | None, ...]) -> None:
-    """Not above it; and below it only as far as a busy machine may be late."""
+    """Never above it; and not below it, but where a busy machine is late, which it is not again and again."""
     cost = SECOND // rate
     count = rate // 3
     tunnel = slow(rig, burst, cost, "tcp", tls=tls)
     one = message(1)
     flood = one if tls else one * 100  # with TLS that is a record
     seconds_for(rig, tunnel, flood, burst * len(one))  # from now on it waits all the time
-    seconds = seconds_for(rig, tunnel, flood, count * len(one))
-    assert count <= rate * (seconds + LATE_SECONDS) + burst, f"{count / seconds:.0f} a second"
-    assert count / seconds >= rate * 0.6, f"{count / seconds:.0f} a second"
+    rates = []
+    while len(rates) < 5 and (not rates or rates[-1] < rate * 0.6):
+        seconds = seconds_for(rig, tunnel, flood, count * len(one))
+        rates.append(count / seconds)
+        assert count <= rate * (seconds + LATE_SECONDS) + burst, f"{rates[-1]:.0f} a second"
+    assert rates[-1] >= rate * 0.6, f"{', '.join(f'{each:.0f}' for each in rates)} a second"
 
 
 def test_waiting_costs_the_worker_nothing(rig: Rig) -> None:

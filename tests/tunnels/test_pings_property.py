@@ -31,6 +31,7 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, Pong, T
 from wsproto.extensions import PerMessageDeflate as WsprotoDeflate
 
 from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, PING_TAG, PINGS_SENT, SIDES
+from tests.support.examples import examples
 from tests.support.frames import CLOSE, PING, PONG
 
 from .harness import Rig, Tunnel
@@ -388,7 +389,9 @@ def take(link: Link, step: tuple[object, ...], serial: int) -> None:
 
 
 @both_libraries
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(
+    deadline=None, max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 @given(
     steps=st.lists(st.tuples(STEPS, INJECTIONS), max_size=80),
     deflate=st.booleans(),

@@ -7,6 +7,13 @@ from collections.abc import Callable
 from math import factorial
 from typing import TypeVar
 
+from tests.support.deadline import SOAK
+
+IN_ORDER = 200
+AT_RANDOM = 100
+"""Of more ways than :data:`IN_ORDER`, those come first and then this many at random, the same ones each time. With
+``GATEWAY_SOAK=1`` all are tried."""
+
 T = TypeVar("T")
 Path = list[int]
 
@@ -50,8 +57,13 @@ class Choices:
         return [chosen for chosen, _ in self.taken]
 
 
+def cuts(stop: int, step: int = 1, start: int = 1) -> list[int]:
+    """Places to cut something in two: the first, the last, and others between. :param step: with ``GATEWAY_SOAK=1``"""
+    return sorted({*range(start, stop, step if SOAK else 2 * step + 1), stop - 1})
+
+
 def every(run: Callable[[Choices], None], most: int) -> int:
-    """Run with every combination of choices. :returns: how many runs that were
+    """Run with every combination of choices; of many, with some. :returns: how many runs that were
 
     :raises AssertionError: there are more than ``most``
     """
@@ -66,6 +78,10 @@ def every(run: Callable[[Choices], None], most: int) -> int:
             taken.pop()
         if not taken:
             return runs
+        if runs == IN_ORDER and not SOAK:
+            for seed in range(AT_RANDOM):
+                _run(run, Choices([], random.Random(seed)))
+            return runs + AT_RANDOM
         assert runs < most, f"there are more than {most} ways"
         path = [chosen for chosen, _ in taken]
         path[-1] += 1

@@ -9,6 +9,7 @@ import pytest
 
 from gateway.tunnels.relay.poller import Poller
 
+from .choices import cuts
 from .exchange_steps import (
     ANSWER_1,
     ANSWER_2,
@@ -106,7 +107,7 @@ def test_a_used_connection_that_ends_under_a_body(worker: Worker, end: End) -> N
 
 @pytest.mark.parametrize("end", [fin, close, reset])
 def test_a_backend_that_ends_anywhere(worker: Worker, end: End) -> None:
-    for cut in range(0, len(ANSWER_1), 4):
+    for cut in cuts(len(ANSWER_1), 4, start=0):
         steps = [send(ANSWER_1[:cut], asked(1))] if cut else []
         scene = Scene(
             [connect(GET_1), send(GET_2)],
@@ -144,7 +145,7 @@ def test_an_answer_that_ends_with_the_connection(worker: Worker, end: End, http1
         assert len(play.lines) == 1
 
     asks = GET_1 if http11 else b"GET /1 HTTP/1.0\r\nHost: a\r\n\r\n"
-    for cut in range(1, len(whole), 3):
+    for cut in cuts(len(whole), 3):
         scene = Scene(
             [connect(asks), send(GET_2)],
             [Backend([*pieces(whole, cut, when=asked(1)), end()])],
@@ -155,7 +156,7 @@ def test_an_answer_that_ends_with_the_connection(worker: Worker, end: End, http1
 
 def test_chunks_for_a_client_that_knows_none(worker: Worker) -> None:
     whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked(b"answer", b" to /1")
-    for cut in range(1, len(whole), 3):
+    for cut in cuts(len(whole), 3):
         scene = Scene(
             [connect(b"GET /1 HTTP/1.0\r\nHost: a\r\n\r\n")],
             [Backend(pieces(whole, cut, when=asked(1)))],
@@ -286,7 +287,7 @@ def test_an_early_answer_that_comes_in_pieces(worker: Worker) -> None:
         assert (seen.body, seen.whole) == (b"answer to /1", True)
         assert play.line("http")["status"] == 200
 
-    for cut in range(1, len(ANSWER_1), 6):
+    for cut in cuts(len(ANSWER_1), 6):
         scene = Scene(
             [connect(), *pieces(whole, len(whole) - 60, len(whole) - 20)],
             [Backend(pieces(ANSWER_1, cut, when=begun()))],

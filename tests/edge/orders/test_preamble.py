@@ -9,7 +9,7 @@ import pytest
 
 from tests.protocol.proxy import v1, v2
 
-from .choices import Choices
+from .choices import Choices, cuts
 from .exchange_steps import ANSWER_1, ANSWER_2, GET_1, GET_2, answers, got
 from .play import Actor, Backend, Play, Scene, Step, close, connect, fin, passes, pieces, reset, send, try_every
 from .test_faults import Faulty
@@ -61,7 +61,7 @@ def closed(result: str | None, *reasons: str) -> Callable[[Play], None]:
 @pytest.mark.parametrize("header", [HEADER, BINARY])
 def test_a_header_cut_anywhere(worker: Worker, header: bytes) -> None:
     data = header + GET_1 + GET_2
-    for cut in range(1, len(header) + 4):
+    for cut in cuts(len(header) + 4):
         scene = Scene(
             [connect(data[: cut // 2]), *pieces(data[cut // 2 :], cut - cut // 2)],
             [Backend(answers(2))],
@@ -71,7 +71,7 @@ def test_a_header_cut_anywhere(worker: Worker, header: bytes) -> None:
 
 
 def test_a_tunnel_behind_it(worker: Worker) -> None:
-    for cut in range(1, len(HEADER) + 2, 5):
+    for cut in cuts(len(HEADER) + 2, 5):
         scene = Scene(
             [connect(), *pieces(HEADER + RAW, cut)],
             [Backend([send(RAW_ANSWER + EARLY, ASKED), fin()])],
@@ -131,7 +131,7 @@ def test_http_without_it(worker: Worker, data: bytes) -> None:
     "data", [b"\x16\x03\x01", b"PROXY TCP4 nonsense\r\n" + GET_1, BINARY.replace(b"\x21\x21", b"\x31\x21") + GET_1]
 )
 def test_what_is_no_header(worker: Worker, data: bytes) -> None:
-    for cut in range(1, len(data), 6):
+    for cut in cuts(len(data), 6):
         assert try_every(worker, Scene([connect(), *pieces(data, cut)], check=closed("bad_request")))
 
 

@@ -10,6 +10,7 @@ from gateway.config.address import parse_backend
 from gateway.config.settings import Backend as BackendSettings
 from gateway.observe.events import CLIENT_GONE
 
+from .choices import cuts
 from .play import (
     LATER,
     Backend,
@@ -126,7 +127,7 @@ def declined(play: Play) -> None:
 
 @BOTH
 def test_a_declined_upgrade(worker: Worker, request_: bytes, answer: bytes) -> None:
-    for cut in range(1, len(DECLINED), 3):
+    for cut in cuts(len(DECLINED), 3):
         scene = Scene(
             [connect(request_), send(AHEAD)],
             [Backend(pieces(DECLINED, cut, when=ASKED))],
