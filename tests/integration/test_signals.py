@@ -55,7 +55,7 @@ async def test_other_signals_do_not_cut_a_drain_short(
     await gateway.exits(0)
 
 
-async def test_a_handshake_in_flight_when_the_drain_begins_gets_503(
+async def test_a_handshake_in_flight_when_the_drain_begins_gets_its_tunnel_and_a_turn(
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     scripted = await backends.scripted()
@@ -77,8 +77,9 @@ async def test_a_handshake_in_flight_when_the_drain_begins_gets_503(
     backend = await asked.get()
     gateway.term()
     assert await read_frame(open_one) == (CLOSE, close(1012))  # the worker drains
-    await backend.send(switching() + frame(TEXT, b"too late"))
-    assert (await client.head()).status == 503
+    await backend.send(switching() + frame(TEXT, b"in time"))
+    assert (await client.head()).status == 101
+    assert await read_frame(client) == (TEXT, b"in time")
+    assert await read_frame(client) == (CLOSE, close(1012))
     await open_one.close()
-    await client.ends()
     await gateway.exits(0)

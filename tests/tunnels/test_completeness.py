@@ -37,11 +37,11 @@ HOLDINGS = {
     ),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls
-        tls_wire ways _preambles credentials limiting failures counts
+        tls_wire ways _preambles credentials limiting failures counts admissions
         """),
     "edge/owner.py Owner": words("""
-        slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _losses
-        _pacing_until_ns _next_walk
+        slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _drains
+        _losses _pacing_until_ns _next_walk
         """),
     "observe/ends.py Ends": {"_table", "_registry", "_events", "_batch"},
 }

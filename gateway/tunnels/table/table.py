@@ -50,7 +50,6 @@ from gateway.tunnels.table.layout import (
     T_REQUESTS,
     TEXT_BYTES,
     TEXT_CELL,
-    TEXTS,
     TLS,
     TOTAL_CELLS,
     W_HIGH_ROWS,
@@ -59,7 +58,7 @@ from gateway.tunnels.table.layout import (
     WORKER_CELLS,
 )
 from gateway.tunnels.table.mapping import map_table
-from gateway.tunnels.table.texts import texts_of
+from gateway.tunnels.table.texts import NAMES, texts_of
 
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 _NO_SESSIONS = memoryview(bytes(SESSIONS_CELLS * CELL_BYTES)).cast("q")
@@ -357,7 +356,7 @@ class Table:
 
     def texts(self, row: int) -> dict[str, str]:
         """The texts of a row, by the names in ``layout.TEXTS``."""
-        return dict(zip(TEXTS, texts_of(self.snapshot(row)[1]), strict=True))
+        return dict(zip(NAMES, texts_of(self.snapshot(row)[1]), strict=True))
 
     def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
         """As :meth:`copy_of` without the sessions, for callers that read only a few cells."""

@@ -7,7 +7,7 @@ cdef int64_t _PREFIX
 
 @cython.locals(last=Py_ssize_t, end=Py_ssize_t, start=Py_ssize_t, length=Py_ssize_t, size=Py_ssize_t, found=list)
 cpdef list unpack(bytes data, object sizes)
-@cython.locals(text=bytes)
+@cython.locals(found=list, place=Py_ssize_t)
 cpdef list texts_of(bytes data)
-@cython.locals(parts=list, text=bytes, length=Py_ssize_t, size=Py_ssize_t)
+@cython.locals(texts=tuple, parts=list, text=bytes, at=Py_ssize_t, length=Py_ssize_t, size=Py_ssize_t)
 cpdef bytes packed(bytes client, bytes host, bytes path, bytes subprotocol, bytes request_id)

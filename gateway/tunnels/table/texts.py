@@ -13,6 +13,12 @@ LENGTH_BYTES = 2
 _PREFIX = LENGTH_BYTES
 _NO_LENGTH = bytes(LENGTH_BYTES)
 _MOST = tuple(TEXTS.values())
+NAMES = ("client", "host", "path", "subprotocol", "request_id")
+"""The names of the texts in the order in which functions take and return them. In a row they are in that of
+``layout.TEXTS``."""
+
+_PLACES = tuple(list(TEXTS).index(name) for name in NAMES)
+_IN_ROW = tuple((NAMES.index(name), size) for name, size in TEXTS.items())
 _LENGTHS = tuple(n.to_bytes(LENGTH_BYTES, "little") for n in range(max(TEXTS.values()) + 1))
 
 
@@ -40,14 +46,17 @@ def unpack(data: bytes, sizes: Collection[int]) -> list[bytes]:
 
 
 def texts_of(data: bytes) -> list[str]:
-    """Decode the texts of a row, in the order of ``layout.TEXTS``."""
-    return [text.decode("utf-8", "replace") for text in unpack(data, _MOST)]
+    """Decode the texts of a row. :returns: in the order of ``NAMES``"""
+    found = unpack(data, _MOST)
+    return [found[place].decode("utf-8", "replace") for place in _PLACES]
 
 
 def packed(client: bytes, host: bytes, path: bytes, subprotocol: bytes, request_id: bytes) -> bytes:
-    """Pack the texts of a row, in the order of ``layout.TEXTS``."""
+    """Pack the texts of a row."""
+    texts = (client, host, path, subprotocol, request_id)
     parts: list[bytes] = []
-    for text, size in zip((client, host, path, subprotocol, request_id), _MOST, strict=True):
+    for at, size in _IN_ROW:
+        text = texts[at]
         length = len(text)
         if length > size:
             text, length = text[:size], size
