@@ -60,7 +60,7 @@ def pytest_unconfigure() -> None:
     close_launcher()
 
 
-LONG = ("packaging", "integration", "orders", "tunnels")
+LONG = ("packaging", "processes", "probe", "integration", "orders", "tunnels")
 """Folders of files that take long, the longest first."""
 
 

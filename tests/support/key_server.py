@@ -41,7 +41,8 @@ class KeyServer:
 
     async def up(self) -> None:
         """Serve; on the same port as before."""
-        self._runner = web.ServerRunner(web.Server(self._serve, access_log=None))
+        # Answers that never come are not waited for.
+        self._runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, ssl_context=self._tls, reuse_address=True)
         await site.start()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import socket
+import termios
 from collections.abc import Callable
 
 import pytest
@@ -203,6 +205,9 @@ def full(rig: Rig) -> tuple[Tunnel, bytes]:
         sent += HELLO[BACKEND_SIDE]
         rig.relay.write(tunnel.row, CLIENT, HELLO[BACKEND_SIDE])
     rig.until(lambda: tunnel.client.read(limit=2000) and not tunnel.pending[CLIENT], "what is pending to go")
+    while not any(fcntl.ioctl(tunnel.side(CLIENT, FD), termios.TIOCOUTQ, bytes(4))):  # it has read more than that
+        sent += HELLO[BACKEND_SIDE]
+        rig.relay.write(tunnel.row, CLIENT, HELLO[BACKEND_SIDE])
     return tunnel, sent
 
 
