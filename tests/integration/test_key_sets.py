@@ -91,7 +91,11 @@ async def fetched(gateway: Gateway, entries: int | None, error: str | None = Non
 async def test_keys_change(start_gateway: StartGateway, web: Web, server: KeyServer, open_connection: Open) -> None:
     gateway = await start_gateway(config(web, server.url))
     await fetched(gateway, 1)
-    assert await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
+
+    async def by_all_workers() -> bool:  # which hear of it behind the supervisor
+        return await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
+
+    await eventually(by_all_workers, "the keys to be in force")
     assert len(server.asked) == 1
 
     # Many tokens of a new key, at both workers, cause one fetch, and all of them are let in.
