@@ -49,7 +49,7 @@ $(BIN)/.rewritten: $(BIN)/.dev $(shell find tests -name '*.py')
 # Gateways start by the hundred: their bytecode is to be kept, whatever the environment says.
 test test-compiled test-pure: export PYTHONDONTWRITEBYTECODE :=
 # It has three times as many tests, most of which wait more than they compute.
-test-compiled: JOBS := $(shell expr $(JOBS) + 4)
+test-compiled: JOBS := $(shell expr $(JOBS) + 3)
 test-compiled: dev
 	$(PYTEST) tests --ignore tests/peers
 test-pure: dev

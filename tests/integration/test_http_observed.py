@@ -261,7 +261,7 @@ async def test_the_line_of_an_answered_request(gateway: Gateway, open_connection
         }.items()
     )
     assert 0.1 < record["first_byte"] < record["duration"] - 0.09
-    assert 0.2 < record["duration"] < took
+    assert 0.2 < record["duration"] < took + 0.1  # it is measured behind the last byte
 
 
 @pytest.mark.parametrize(
