@@ -9,6 +9,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 
 from tests.conftest import Open
+from tests.support.backends import Scripted
 from tests.support.gateway import Gateway
 from tests.support.raw import Connection, handshake
 
@@ -53,3 +54,16 @@ async def until_refused(gateway: Gateway, open_connection: Open, asked: asyncio.
         if refusal in done:
             assert refusal.result().status == 503
             return
+
+
+def asked_backends(scripted: Scripted) -> asyncio.Queue[Connection]:
+    """Have a backend read each request, and leave the answer to the test. :returns: connections with a request read"""
+    asked: asyncio.Queue[Connection] = asyncio.Queue()
+
+    async def script(backend: Connection) -> None:
+        await scripted.request(backend)
+        asked.put_nowait(backend)
+        await backend.writer.wait_closed()
+
+    scripted.plays(script)
+    return asked

@@ -17,7 +17,7 @@ from tests.support.gateway import command, to_one
 from tests.support.pace import Pace
 from tests.support.raw import Connection, handshake, request, switching
 
-from .clients import clients_of, closed_at, tunnel, until_refused
+from .clients import asked_backends, clients_of, closed_at, tunnel, until_refused
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak]
 
@@ -205,14 +205,7 @@ async def test_a_handshake_that_is_at_its_backend_gets_its_tunnel_which_is_close
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     scripted = await backends.scripted()
-    asked: asyncio.Queue[Connection] = asyncio.Queue()
-
-    async def script(backend: Connection) -> None:
-        await scripted.request(backend)
-        asked.put_nowait(backend)
-        await backend.writer.wait_closed()
-
-    scripted.plays(script)
+    asked = asked_backends(scripted)
     gateway = await start_gateway(to_one(scripted.address, drain={"period": "2s"}))
     client = await open_connection(gateway)
     await client.send(handshake("/"))

@@ -11,9 +11,9 @@ from tests.conftest import Backends, Open, StartGateway
 from tests.support.deadline import eventually, within
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
 from tests.support.gateway import command, route, to_one
-from tests.support.raw import Connection, handshake, request, switching
+from tests.support.raw import handshake, request, switching
 
-from .clients import clients_of, tunnel, until_refused
+from .clients import asked_backends, clients_of, tunnel, until_refused
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.soak, pytest.mark.either_build]
 
@@ -112,14 +112,7 @@ async def test_a_handshake_on_its_way_to_a_drained_backend_gets_its_tunnel_which
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     scripted = await backends.scripted()
-    asked: asyncio.Queue[Connection] = asyncio.Queue()
-
-    async def script(backend: Connection) -> None:
-        await scripted.request(backend)
-        asked.put_nowait(backend)
-        await backend.writer.wait_closed()
-
-    scripted.plays(script)
+    asked = asked_backends(scripted)
     gateway = await start_gateway(to_one(scripted.address, drain={"period": "1s"}))
     client = await open_connection(gateway)
     await client.send(handshake("/"))

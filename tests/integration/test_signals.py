@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 
 import pytest
@@ -10,7 +9,9 @@ import pytest
 from tests.conftest import Backends, Open, StartGateway
 from tests.support.frames import CLOSE, TEXT, close, frame, from_client, read_frame
 from tests.support.gateway import to_one
-from tests.support.raw import Connection, handshake, switching
+from tests.support.raw import handshake, switching
+
+from .clients import asked_backends
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
 
@@ -59,14 +60,7 @@ async def test_a_handshake_in_flight_when_the_drain_begins_gets_its_tunnel_and_a
     start_gateway: StartGateway, backends: Backends, open_connection: Open
 ) -> None:
     scripted = await backends.scripted()
-    asked: asyncio.Queue[Connection] = asyncio.Queue()
-
-    async def script(backend: Connection) -> None:
-        await scripted.request(backend)
-        asked.put_nowait(backend)
-        await backend.writer.wait_closed()
-
-    scripted.script = script
+    asked = asked_backends(scripted)
     gateway = await start_gateway({"workers": 1, **to_one(scripted.address, timeouts={"close": "1s"})})
     open_one = await open_connection(gateway)
     await open_one.send(handshake("/"))
