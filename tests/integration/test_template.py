@@ -113,9 +113,12 @@ async def test_workers_draw_different_random_numbers(
     rewrite(worker, text.replace("\nlog = ", f"\n{drawing.format('')}log = ", 1))
     echo = await backends.echo()
     gateway = await start_gateway({"workers": 3, **to_one(echo.address)}, env=of(program))
-    drawn = [line.split()[1:] for line in gateway.stderr.lines if line.startswith("drawn ")]
-    assert len(drawn) == 4, "the template and three workers"
-    assert all(len(set(numbers)) == 4 for numbers in zip(*drawn, strict=True))
+
+    def drawn() -> list[list[str]]:
+        return [line.split()[1:] for line in gateway.stderr.lines if line.startswith("drawn ")]
+
+    await eventually(lambda: len(drawn()) == 4, "the template and three workers to have said it")
+    assert all(len(set(numbers)) == 4 for numbers in zip(*drawn(), strict=True))
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

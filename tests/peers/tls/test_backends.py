@@ -16,6 +16,7 @@ from tests.peers.proxies import UPGRADE, start_nginx
 from tests.peers.servers import Servers
 from tests.peers.tls.talking import SServer, Talk
 from tests.support.certificates import Authority, Files
+from tests.support.deadline import eventually
 from tests.support.frames import TEXT, frame
 from tests.support.gateway import NO_PINGS, Config, Gateway, route
 from tests.support.raw import Connection, handshake, request, switching
@@ -208,4 +209,5 @@ async def test_a_client_certificate(
     client = await open_connection(gateway)
     await open_tunnel(client, server)
     await messages_pass(client, server, 1)
-    assert any("CN = the gateway" in line for line in server.process.stderr.lines + server.process.stdout.lines)
+    said = (server.process.stdout, server.process.stderr)
+    await eventually(lambda: any("CN = the gateway" in line for to in said for line in to.lines), "the certificate")
