@@ -304,18 +304,14 @@ class Client:
             self.answer(answer, self._may_stay(request.head))
             return
         if request.upgrade is not None:
-            self._upgrade(request)
+            if not self._watched:
+                self.watch()
+            upgrade = self.task = Upgrade(self._clients.upgrades, self, request)
+            upgrade.start()
             return
         if not request.route.proxies_http:
             raise Refused(426, "only WebSocket is served here", "bad_request", request.route)
         self._exchange(request)
-
-    def _upgrade(self, request: Request) -> None:
-        clients = self._clients
-        if not self._watched:
-            self.watch()
-        upgrade = self.task = Upgrade(clients.upgrades, self, request)
-        upgrade.start()
 
     def _exchange(self, request: Request) -> None:
         self._served = True
@@ -402,7 +398,8 @@ class Client:
         self.task = None
         self._over = True
         self._clients.deadlines.discard(self)
-        self._unpin()
+        if self.pinned is not None:
+            self._unpin()
 
     def _next(self) -> None:
         """Go on with what came ahead, or wait for more."""

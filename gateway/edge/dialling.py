@@ -206,7 +206,10 @@ class Dial:
         if fd != self._fd or fd == NONE:
             return  # cancelled meanwhile
         if sent == len(data):
-            self._stands(b"")
+            if self._securing is None:
+                self._connected(b"")
+            else:
+                self._stands(b"")
         elif sent >= 0:
             self._unsent = data[sent:]
             self._watched = True

@@ -122,9 +122,9 @@ class Limiting:
         self._rows.hold(row, entry)
 
     def opened(self, row: int) -> None:
-        """A tunnel is open: count it if its route has got a limit since it was asked for."""
-        if self.most_tunnels:
-            self._rows.count(row)
+        """A tunnel is open: count it if its route has got a limit since it was asked for. Nothing to do without
+        :attr:`most_tunnels`."""
+        self._rows.count(row)
 
     def _client_of(self, request: Asking) -> Client | None:
         """:returns: None for a client without an address"""

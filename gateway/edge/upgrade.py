@@ -26,7 +26,7 @@ from gateway.protocol.answers import ResponseReader
 from gateway.protocol.heads import BadResponse
 from gateway.protocol.websocket import accept_of, refusal_of_101
 from gateway.routing.attempts import Attempts
-from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, STATE
+from gateway.tunnels.table.layout import BACKEND_SIDE, CLIENT, LIVE, NEVER, STATE
 
 if TYPE_CHECKING:
     from gateway.edge.addresses import Addresses
@@ -269,8 +269,12 @@ class Upgrade:
         accept = accept_of(request.key) if reader is None and request.key is not None else b""
         if accept:
             subprotocol = shared.accepted.subprotocol(data, accept)
-            if subprotocol is not None and (subprotocol or not self._marker()) and request.route.answer_changes is None:
-                self._accept(data, subprotocol, b"")
+            if (
+                subprotocol is not None
+                and (subprotocol or request.granted is None or not self._marker())
+                and request.route.answer_changes is None
+            ):
+                self._open(data, subprotocol, b"")
                 return
         try:
             if reader is None:
@@ -301,17 +305,12 @@ class Upgrade:
             answer = b"%bSec-WebSocket-Protocol: %b\r\n\r\n" % (answer[:-2], marker)
         if accept and answer == data:
             shared.accepted.remember(answer, accept, subprotocol)
-        self._accept(answer, subprotocol, reader.received)
+        self._open(answer, subprotocol, reader.received)
 
     def _marker(self) -> bytes:
         """The subprotocol that the client is answered if the backend selects none."""
         granted = self._request.granted
         return b"" if granted is None else granted.marker
-
-    def _accept(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
-        """The backend has accepted. :param early: what it sent behind its answer"""
-        assert self._attempt is not None
-        self._open(with_cookie(answer, self._request, self._attempt[0]), subprotocol, early)
 
     def _pass_interim(self, data: bytes) -> bool:
         """Send the client an interim answer; False if it is gone."""
@@ -338,17 +337,26 @@ class Upgrade:
     # --- the end of it ------------------------------------------------------------------------------------------------
 
     def _open(self, answer: bytes, subprotocol: bytes, early: bytes) -> None:
-        """Splice: from here on the relay has both sockets. Arguments as of :meth:`_accept`."""
+        """The backend has accepted: splice. From here on the relay has both sockets.
+
+        :param answer: the backend's, as the client is sent it but for a cookie
+        :param early: what the backend sent behind its answer
+        """
         shared = self._shared
         request = self._request
+        assert self._attempt is not None
+        answer = with_cookie(answer, request, self._attempt[0])
         client = self._client
         client_fd, backend_fd, row = client.fd, self._backend_fd, self._row
-        if client.wire.has_ended(client_fd):
+        assert self._way is not None
+        plain, client_wire, backend_wire = shared.wire, client.wire, self._way.wire
+        if client_wire is not plain and client_wire.has_ended(client_fd):
             self.client_gone(0)
             return
         give_up_unacknowledged(shared.kernel, request.route.limits.write_stall_ns, client_fd, backend_fd)
         now_ns = shared.relay.now
-        expires_ns, code = shared.expiries.end_of(None if request.granted is None else request.granted.expiry, now_ns)
+        granted = request.granted
+        expires_ns, code = (NEVER, 0) if granted is None else shared.expiries.end_of(granted.expiry, now_ns)
         shared.rows.fill(
             row,
             request,
@@ -363,12 +371,16 @@ class Upgrade:
             client.watch()
         from_client = client.ahead + self._take(client_fd)
         from_backend = early + self._take(backend_fd)
-        assert self._way is not None
-        backend_ended = self._way.wire.has_ended(backend_fd)
-        client_pending, client_half = self._hand_over(CLIENT, client.wire, client_fd)
-        backend_pending, backend_half = self._hand_over(BACKEND_SIDE, self._way.wire, backend_fd)
-        shared.relay.open(row, client_fd, backend_fd, client_pending, backend_pending, client_half, backend_half)
-        shared.limiting.opened(row)
+        if client_wire is plain and backend_wire is plain:
+            backend_ended = False
+            shared.relay.open(row, client_fd, backend_fd)
+        else:
+            backend_ended = backend_wire.has_ended(backend_fd)
+            client_pending, client_half = self._hand_over(CLIENT, client_wire, client_fd)
+            backend_pending, backend_half = self._hand_over(BACKEND_SIDE, backend_wire, backend_fd)
+            shared.relay.open(row, client_fd, backend_fd, client_pending, backend_pending, client_half, backend_half)
+        if shared.limiting.most_tunnels:
+            shared.limiting.opened(row)
         self._over = True
         client.handed_over()
         opened = partial(self._opened, from_client, from_backend, backend_ended)

@@ -3,8 +3,12 @@
 cimport cython
 
 
+@cython.locals(target=bytes)
+cpdef bytes target_of(bytes line)
+
+
 cdef class KnownHeads:
     cdef dict _known
 
-    @cython.locals(end=Py_ssize_t, at=Py_ssize_t)
+    @cython.locals(end=Py_ssize_t, at=Py_ssize_t, key=bytes, target=bytes)
     cpdef object find(self, bytes data)

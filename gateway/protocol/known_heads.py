@@ -9,19 +9,30 @@ Compiled by Cython if a C compiler is available (types in ``known_heads.pxd``), 
 
 from __future__ import annotations
 
-import re
+import string
 
 from gateway.protocol.heads import RequestHead
 
 MAX_KNOWN = 512
 MAX_BYTES = 2048
 
-_LINE = re.compile(rb"GET (/[A-Za-z0-9._~!$&'()*+,;=:@/?%-]*) HTTP/1\.1\Z")
-"""A stricter form than a request line may have: what llhttp, too, takes for one, and for just this target."""
+_ALNUM = (string.ascii_letters + string.digits).encode()
+_BEFORE, _BEHIND = b"GET /", b" HTTP/1.1"
+_IN_TARGET = _ALNUM + b"._~!$&'()*+,;=:@/?%-"
+"""With these around and nothing else in between, a stricter form than a request line may have: what llhttp, too, takes
+for one, and for just this target."""
 
 _KEY_FIELD = b"\r\nSec-WebSocket-Key: "
 _KEY_BYTES = 24
-_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==\Z")
+_IN_KEY = _ALNUM + b"+/"
+
+
+def target_of(line: bytes) -> bytes:
+    """The target in a request line of the form that is known; empty for any other line."""
+    if not (line.startswith(_BEFORE) and line.endswith(_BEHIND)):
+        return b""
+    target = line[len(_BEFORE) - 1 : -len(_BEHIND)]
+    return b"" if target.translate(None, _IN_TARGET) else target
 
 
 class KnownHeads:
@@ -43,10 +54,11 @@ class KnownHeads:
         known = self._known.get(data[end:at] + data[at + _KEY_BYTES :])
         if known is None:
             return None
-        line = _LINE.match(data, 0, end)
-        if line is None or not _KEY.match(data, at, at + _KEY_BYTES):
+        key = data[at : at + _KEY_BYTES]
+        target = target_of(data[:end])
+        if not target or key[22:] != b"==" or key[:22].translate(None, _IN_KEY):
             return None
-        return known.like_this(data, line[1], data[at : at + _KEY_BYTES])
+        return known.like_this(data, target, key)
 
     def remember(self, head: RequestHead) -> None:
         """Know a head from now on, if it is of the kind that is found: of a handshake, found to be right."""
@@ -60,7 +72,7 @@ class KnownHeads:
             or head.first.get(b"sec-websocket-key") != key
             or b"sec-websocket-key" in head.repeated
             or not head.is_handshake
-            or not _LINE.match(data[:end])
+            or not target_of(data[:end])
         ):
             return
         if len(self._known) >= MAX_KNOWN:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from base64 import b64encode
+from binascii import b2a_base64
 from hashlib import sha1
 
 from gateway.protocol.heads import BadHead, RequestHead, ResponseHead
@@ -24,7 +24,7 @@ def accept_of(key: bytes) -> bytes:
     """The ``Sec-WebSocket-Accept`` that answers a ``Sec-WebSocket-Key`` (section 4.2.2)."""
     digest = _SHA1.copy()  # quicker than having OpenSSL look for it again
     digest.update(key + _GUID)
-    return b64encode(digest.digest())
+    return b2a_base64(digest.digest(), newline=False)
 
 
 def requested_upgrades(head: RequestHead) -> list[bytes]:

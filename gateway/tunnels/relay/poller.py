@@ -152,7 +152,8 @@ class Poller(selectors.EpollSelector):
         """
         if self._readers.pop(fd, None) is None:
             self._callbacks.pop(fd, None)  # none is left where something failed between two owners
-        self._recalled.discard(fd)
+        if self._recalled:
+            self._recalled.discard(fd)
         return self._received.pop(fd, None)
 
     def unwatch(self, fd: int) -> Received:
