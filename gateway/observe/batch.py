@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 MAX_SECONDS = 0.05
@@ -42,6 +42,11 @@ class Batch:
         self._counts[counter] += 1
         if self._timer is None:
             self._timer = self._loop.call_later(MAX_SECONDS, self.flush)
+
+    def count_in_each(self, counters: Iterable[Count], count: int) -> None:
+        """Have each of these counters count so many events. Bound to its counters, it is one for :meth:`count`."""
+        for counter in counters:
+            self._call(counter, count)
 
     def observe(self, distribution: Distribution, value: float) -> None:
         """Observe a value; the next flush passes all observed values to ``distribution``."""

@@ -13,6 +13,7 @@ cdef int64_t OPENED_NS, ROUTE, SCANNER, SIDE_0, SIDE_CELLS, STATUS, TRUNCATED, W
 cdef class Ends:
     cdef object _table, _registry, _events
     cdef Batch _batch
+    cdef dict _known
 
     cpdef object remember(self, int64_t row)
     @cython.locals(

@@ -8,11 +8,12 @@ Compiled by Cython if a C compiler is available (types in ``ends.pxd``), run as 
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.observe.access_log import AccessLog
-from gateway.observe.batch import Batch
-from gateway.observe.events import Events
+from gateway.observe.batch import Batch, Count
+from gateway.observe.events import Events, RouteEvents
 from gateway.observe.forms import Form, Value
 from gateway.protocol import closing
 from gateway.protocol.scanner_state import CLOSE_CODE, CLOSED, FRAMES, STATUS
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     Cells = memoryview[int]
 
 NS = 1e9
+MAX_KNOWN = 1024
 DIRECTIONS = ("client_to_backend", "backend_to_client")
 """Indexed by the side that sent the bytes."""
 
@@ -110,6 +112,7 @@ class Ends:
         self._registry = registry
         self._events = events
         self._batch = batch
+        self._known: dict[tuple[str, int, int, int, int, int], tuple[RouteEvents, Count]] = {}
 
     def remember(self, row: int) -> Ended:
         """Copy what is to be reported while the row still holds it."""
@@ -124,23 +127,41 @@ class Ends:
         route = self._registry.routes[cells[ROUTE]]
         end = attribute_row(cells, ended.at_ns)
         seconds = (ended.at_ns - cells[OPENED_NS]) / NS
-        events = self._events.route(route)
-        batch = self._batch
-        batch.count(events.closed(INITIATORS[end.initiator], CAUSES[end.cause]))
-        if end.cause == LIMIT:
-            batch.count(self._events.limited(route, "frame_size"))
-        if end.cut != NEITHER:
-            batch.observe(events.drop_idle(SIDES[end.cut]), end.silence_ns / NS)
-        batch.observe(events.tunnel_seconds, seconds)
         client_code = self._close_code(cells, CLIENT)
         backend_code = self._close_code(cells, BACKEND_SIDE)
-        if cells[KIND] == WEBSOCKET:
-            batch.count(events.close_codes(SIDES[CLIENT], closing.label(client_code)))
-            batch.count(events.close_codes(SIDES[BACKEND_SIDE], closing.label(backend_code)))
+        like = (route, end.initiator, end.cause, cells[KIND], client_code, backend_code)
+        known = self._known.get(like)
+        if known is None:
+            known = self._know(like)
+        events, count = known
+        batch = self._batch
+        batch.count(count)
+        batch.observe(events.tunnel_seconds, seconds)
+        if end.cut != NEITHER:
+            batch.observe(events.drop_idle(SIDES[end.cut]), end.silence_ns / NS)
         if log.enabled:
             log.write(
                 TUNNEL_END, self._values(ended, cells, route, end, seconds, client_code, backend_code), ended.at_unix
             )
+
+    def _know(self, like: tuple[str, int, int, int, int, int]) -> tuple[RouteEvents, Count]:
+        """Find the metrics of a route, and what counts the ends of its tunnels that are alike.
+
+        :param like: route, initiator, cause, kind, and the codes of both sides' Close frames
+        """
+        route, initiator, cause, kind, client_code, backend_code = like
+        batch = self._batch
+        events = self._events.route(route)
+        counters = [events.closed(INITIATORS[initiator], CAUSES[cause])]
+        if cause == LIMIT:
+            counters.append(self._events.limited(route, "frame_size"))
+        if kind == WEBSOCKET:
+            counters.append(events.close_codes(SIDES[CLIENT], closing.label(client_code)))
+            counters.append(events.close_codes(SIDES[BACKEND_SIDE], closing.label(backend_code)))
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()  # peers that make up codes
+        known = self._known[like] = events, partial(batch.count_in_each, counters)
+        return known
 
     def _close_code(self, cells: Cells, side: int) -> int:
         """The code of a side's Close frame; 0 where it sent none."""

@@ -7,6 +7,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.float cimport PyFloat_AS_DOUBLE
 from cpython.long cimport PyLong_AsLongLongAndOverflow
 from cpython.mem cimport PyMem_Free
+from libc.math cimport signbit
 from libc.string cimport memcpy, strlen
 
 cdef extern from "Python.h":
@@ -22,6 +23,12 @@ cdef enum:
     ROOM = 4096
     MOST_DIGITS = 24  # of an integer, with its sign
     AS_IT_IS = 255
+    MOST_DECIMALS = 6
+
+cdef double SCALES[MOST_DECIMALS + 1]
+SCALES[:] = [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6]
+cdef double EXACT_BELOW = 1e12
+"""Scaled values below it are off by a thousandth at most, so that rounding is certain unless a half is that near."""
 
 NOT_DECIMAL = AS_IT_IS
 
@@ -72,8 +79,39 @@ cdef Py_ssize_t put_integer(char *room, Py_ssize_t at, long long value) noexcept
     return put(room, at, digits + first, MOST_DIGITS - first)
 
 
+cdef Py_ssize_t put_fixed(char *room, Py_ssize_t at, unsigned long long scaled, int decimals) noexcept:
+    """Append a number that was multiplied by a power of ten."""
+    cdef char digits[MOST_DIGITS]
+    cdef int first = MOST_DIGITS
+    cdef int left = decimals
+    while left:
+        first -= 1
+        left -= 1
+        digits[first] = c'0' + scaled % 10
+        scaled //= 10
+    if decimals:
+        first -= 1
+        digits[first] = c'.'
+    while True:
+        first -= 1
+        digits[first] = c'0' + scaled % 10
+        scaled //= 10
+        if not scaled:
+            break
+    return put(room, at, digits + first, MOST_DIGITS - first)
+
+
 cdef Py_ssize_t put_decimal(char *room, Py_ssize_t at, double value, int decimals) except -2:
     cdef char *text
+    cdef double scaled, rest
+    cdef unsigned long long number
+    if decimals <= MOST_DECIMALS and not signbit(value):
+        scaled = value * SCALES[decimals]
+        if scaled < EXACT_BELOW:
+            number = <unsigned long long>scaled
+            rest = scaled - <double>number
+            if not 0.499 < rest < 0.501:
+                return put_fixed(room, at, number + (rest > 0.5), decimals)
     if decimals == AS_IT_IS:
         text = PyOS_double_to_string(value, c'r', 0, Py_DTSF_ADD_DOT_0, NULL)
     else:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import json
+import math
 import os
 import re
 import select
@@ -13,7 +14,7 @@ from datetime import datetime
 from unittest import mock
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.observe import access_log as access_log_module
@@ -117,9 +118,17 @@ def test_no_value_forges_a_line_or_a_key(path, reason):
 
 NUMBERS = st.integers(-(2**70), 2**70)
 SECONDS = st.floats() | st.floats(0, 1e7).map(lambda seconds: round(seconds, 4))
+HALVES = st.builds(
+    lambda whole, towards: math.nextafter((whole + 0.5) / 1000, towards), st.integers(0, 10**6), st.floats(0, 1e9)
+)
+"""Of a thousandth, or next to it: where rounding is decided."""
 
 
-@given(HOSTILE | st.none() | NUMBERS | SECONDS | st.booleans(), NUMBERS, SECONDS, SECONDS | NUMBERS)
+@given(HOSTILE | st.none() | NUMBERS | SECONDS | st.booleans(), NUMBERS, SECONDS | HALVES, SECONDS | NUMBERS)
+@example(-0.0, 0, 0.0, -0.0)
+@example(None, 0, 0.0005, 1e300)
+@example(None, 0, 0.9995, 0.9999995)
+@example(None, 0, 99_999_999.9995, 99_999.9999995)
 def test_a_line_is_the_same_either_way(value, number, seconds, microseconds):
     form = Form("e", value="%s", number="%d", seconds="%.3f", microseconds="%.6f")
     values = (value, number, seconds, microseconds)

@@ -185,7 +185,7 @@ def _texts_of(described: Description, row: bytes) -> dict[str, bytes]:
             name: unpack(row[at : at + LENGTH_BYTES + size], (size,))[0] for name, (at, size) in described.texts.items()
         }
     data = row[packed.at : packed.at + packed.size] + row[described.row.cells * CELL_BYTES :]
-    found = unpack(data, [size for _, size in packed.texts])
+    found = unpack(data, tuple(size for _, size in packed.texts))
     return {name: text for (name, _), text in zip(packed.texts, found, strict=True)}
 
 

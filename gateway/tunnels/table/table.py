@@ -60,6 +60,8 @@ from gateway.tunnels.table.layout import (
 from gateway.tunnels.table.mapping import map_table
 from gateway.tunnels.table.texts import NAMES, texts_of
 
+_ROW_BYTES = ROW_CELLS * CELL_BYTES
+_TEXTS_AT = TEXT_CELL * CELL_BYTES
 _EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
 _NO_SESSIONS = memoryview(bytes(SESSIONS_CELLS * CELL_BYTES)).cast("q")
 _NO_LONG_TEXTS = bytes(LONG_TEXTS_CELLS * CELL_BYTES)
@@ -360,9 +362,12 @@ class Table:
 
     def snapshot(self, row: int) -> tuple[memoryview[int], bytes]:
         """As :meth:`copy_of` without the sessions, for callers that read only a few cells."""
-        data = bytes(self.bytes[row * CELL_BYTES : (row + ROW_CELLS) * CELL_BYTES])
+        at = row * CELL_BYTES
+        data = self.bytes[at : at + _ROW_BYTES].tobytes()
         cells = memoryview(data).cast("q")
-        return cells, data[TEXT_CELL * CELL_BYTES :] + self._long_texts(row, cells[LONG_TEXTS])
+        texts = data[_TEXTS_AT:]
+        size = cells[LONG_TEXTS]
+        return cells, texts + self._long_texts(row, size) if size else texts
 
     def copy_of(self, row: int) -> tuple[list[int], bytes, Sequence[int] | None]:
         """A row's cells, separately its packed texts, for :func:`texts.texts_of`, and its :meth:`sessions`."""

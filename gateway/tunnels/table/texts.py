@@ -5,7 +5,7 @@ Compiled by Cython if a C compiler is available (types in ``texts.pxd``), run as
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from gateway.tunnels.table.layout import TEXTS
 
@@ -27,7 +27,7 @@ def pack(texts: Iterable[tuple[bytes, int]]) -> bytes:
     return b"".join(len(text[:size]).to_bytes(LENGTH_BYTES, "little") + text[:size] for text, size in texts)
 
 
-def unpack(data: bytes, sizes: Collection[int]) -> list[bytes]:
+def unpack(data: bytes, sizes: tuple[int, ...]) -> list[bytes]:
     """The texts in ``data``, which may end early (zeros follow) or hold any lengths, as in a row that is being written.
 
     :param sizes: the most bytes that each may have; what is beyond is cut
@@ -48,7 +48,11 @@ def unpack(data: bytes, sizes: Collection[int]) -> list[bytes]:
 def texts_of(data: bytes) -> list[str]:
     """Decode the texts of a row. :returns: in the order of ``NAMES``"""
     found = unpack(data, _MOST)
-    return [found[place].decode("utf-8", "replace") for place in _PLACES]
+    texts: list[str] = []
+    for place in _PLACES:
+        text = found[place]
+        texts.append(text.decode("utf-8", "replace"))
+    return texts
 
 
 def packed(client: bytes, host: bytes, path: bytes, subprotocol: bytes, request_id: bytes) -> bytes:
