@@ -15,7 +15,7 @@ from tests.support.backends import Web
 from tests.support.deadline import DEADLINE_SECONDS, eventually
 from tests.support.gateway import Gateway, route
 from tests.support.key_server import KeyServer
-from tests.support.raw import request
+from tests.support.raw import Connection, request
 from tests.support.tokens import jwk, signed
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build]
@@ -88,14 +88,29 @@ async def fetched(gateway: Gateway, entries: int | None, error: str | None = Non
     await eventually(shown, "the key set", 2 * DEADLINE_SECONDS)
 
 
+async def gets(client: Connection, name: str, status: int) -> None:
+    """Wait until a request with such a token gets this status: workers hear of keys behind the supervisor."""
+
+    async def once() -> bool:
+        await client.send(ask(name))
+        return (await client.answer()).status == status
+
+    await eventually(once, f"{status} for a token of key {name}")
+
+
+async def all_get(gateway: Gateway, open_connection: Open, name: str, status: int) -> None:
+    """As :func:`gets`, for requests at all workers."""
+
+    async def once() -> bool:
+        return await statuses(gateway, open_connection, name) == {status: CONNECTIONS}
+
+    await eventually(once, f"{status} for tokens of key {name}")
+
+
 async def test_keys_change(start_gateway: StartGateway, web: Web, server: KeyServer, open_connection: Open) -> None:
     gateway = await start_gateway(config(web, server.url))
     await fetched(gateway, 1)
-
-    async def by_all_workers() -> bool:  # which hear of it behind the supervisor
-        return await statuses(gateway, open_connection, "one") == {200: CONNECTIONS}
-
-    await eventually(by_all_workers, "the keys to be in force")
+    await all_get(gateway, open_connection, "one", 200)
     assert len(server.asked) == 1
 
     # Many tokens of a new key, at both workers, cause one fetch, and all of them are let in.
@@ -118,12 +133,10 @@ async def test_a_key_that_is_withdrawn(
     gateway = await start_gateway(config(web, server.url, "1s"))
     await fetched(gateway, 2)
     client = await open_connection(gateway)
-    await client.send(ask("one"))
-    assert (await client.answer()).status == 200
+    await gets(client, "one", 200)
     server.keys = keys("two")
     await fetched(gateway, 1)
-    await client.send(ask("one"))
-    assert (await client.answer()).status == 401
+    await gets(client, "one", 401)
     await client.send(ask("two"))
     assert (await client.answer()).status == 200
 
@@ -143,8 +156,7 @@ async def test_no_server_at_the_start(
     await fetched(gateway, None, "cannot connect")
     await server.up()
     await fetched(gateway, 1)  # a failure is followed by another attempt soon
-    await client.send(ask("one"))
-    assert (await client.answer()).status == 200
+    await gets(client, "one", 200)
 
 
 async def test_a_server_that_is_gone_for_long(
@@ -180,7 +192,7 @@ async def test_a_server_that_is_gone_for_long(
     server.keys = keys("one", "two")
     await server.up()
     await fetched(gateway, 2)
-    assert await statuses(gateway, open_connection, "two") == {200: CONNECTIONS}
+    await all_get(gateway, open_connection, "two", 200)
     await gateway.stderr.containing("fetched again after")
 
 
@@ -195,8 +207,7 @@ async def test_another_url_after_a_reload(
         gateway.write(config(web, other.url))
         await gateway.reload()
         client = await open_connection(gateway)
-        await client.send(ask("two"))
-        assert (await client.answer()).status == 200
+        await gets(client, "two", 200)
         await client.send(ask("one"))
         assert (await client.answer()).status == 401
         assert len(server.asked) == 1
