@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 from pathlib import Path
 from typing import NamedTuple
@@ -76,17 +77,13 @@ class Authority:
         """Issue a certificate.
 
         :param names: host names (``*.`` too) and addresses
-        :param kind: of its key: ``p256`` or ``rsa``
+        :param kind: of its key: ``p256``, or ``rsa``, which is the same one each time
         :param starts: when it becomes valid, from now; ``ends`` likewise
         :param client: for a client instead of a server
         :param file: name of the files, without suffix; the first name by default
         :param subject: common name; the first name by default
         """
-        key: PrivateKey
-        if kind == "p256":
-            key = ec.generate_private_key(ec.SECP256R1())
-        else:
-            key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        key: PrivateKey = ec.generate_private_key(ec.SECP256R1()) if kind == "p256" else _rsa_key()
         common = subject if subject is not None else names[0]
         builder = (
             _builder(_name(common), self._name, key, starts, ends)
@@ -114,6 +111,12 @@ class Authority:
         )
         files.cert.write_bytes(chain)
         return files
+
+
+@functools.cache
+def _rsa_key() -> rsa.RSAPrivateKey:
+    """One for all, as looking for its primes takes longer than a test."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 def _builder(

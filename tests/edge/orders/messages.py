@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 HEAD_END = b"\r\n\r\n"
@@ -55,8 +56,9 @@ def answer(path: bytes, fields: bytes = b"") -> bytes:
     return b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (fields, len(body), body)
 
 
-def messages(data: bytes, bodyless: bool = False) -> list[Message]:
-    """The requests or answers in a stream. The last one need not be whole.
+@lru_cache(256)
+def messages(data: bytes, bodyless: bool = False) -> tuple[Message, ...]:
+    """The requests or answers in a stream. The last one need not be whole. Plays look after each step.
 
     :param bodyless: whether messages without a length have no body, as requests have none; else it ends with the data
     """
@@ -83,10 +85,10 @@ def messages(data: bytes, bodyless: bool = False) -> list[Message]:
         size += len(head) + len(end)
         found.append(Message(line, fields, body, data[:size], whole))
         data = data[size:]
-    return found
+    return tuple(found)
 
 
-def requests_in(data: bytes) -> list[Message]:
+def requests_in(data: bytes) -> tuple[Message, ...]:
     """The requests that a backend has got."""
     return messages(data, bodyless=True)
 
