@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from gateway.tunnels.table import slots
 from gateway.tunnels.table.layout import (
     B_LIVE,
     BACKEND,
@@ -33,9 +34,11 @@ from gateway.tunnels.table.table import Table
 
 from .harness import Rig
 from .pair import Pair
+from .pure import pure_modules
 
 WORKERS, ROWS = 2, 8
 NAMES = (4, 4)
+PURE_SLICE = pure_modules()["slice"].Slice
 
 
 @pytest.fixture
@@ -193,6 +196,7 @@ def test_whoever_does_it_may_be_killed(table: Table, monkeypatch: pytest.MonkeyP
 
     cells = table.cells
     table.cells = Cells()  # type: ignore[assignment]
+    monkeypatch.setattr(slots, "Slice", PURE_SLICE)  # whose writes can be counted; their order is the same
     try:
         settle(table, *NAMES)
     except Killed:
