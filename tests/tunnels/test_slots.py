@@ -17,6 +17,7 @@ from gateway.tunnels.table.layout import (
     FREE,
     ID,
     LIVE,
+    MAX_BACKENDS,
     RELEASED,
     RESERVED,
     ROUTE,
@@ -167,6 +168,18 @@ def test_more_than_one_slot_holds(table: Table) -> None:
     fill(table, 2, [LIVE] * 3)
     assert settle(table, *NAMES) == ([0, 1], 3)
     assert len(ids(table, 0)) == table.tunnels() == ROWS
+
+
+@pytest.mark.parametrize(("cell", "number"), [(BACKEND, MAX_BACKENDS), (BACKEND, -1), (ROUTE, 2**40)])
+def test_a_corrupt_row_is_lost_alone(table: Table, caplog: pytest.LogCaptureFixture, cell: int, number: int) -> None:
+    """Where tunnels of two slots come together."""
+    corrupt, sound = fill(table, 0, [LIVE, LIVE])
+    others = fill(table, 2, [LIVE] * 3)
+    (row,) = (row for row in table.rows(0) if table.cells[row + ID] == corrupt)
+    table.cells[row + cell] = number
+    assert settle(table, *NAMES) == ([2, 1], 0)
+    assert ids(table, 2) == sorted([sound, *others])
+    assert f"tunnel {corrupt:x} is lost" in caplog.text
 
 
 @pytest.mark.parametrize("writes", range(1, 40))
