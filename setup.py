@@ -12,6 +12,7 @@ from setuptools.command.build_ext import build_ext
 
 MODULES = (
     "gateway/edge/tls/callback.pyx",
+    "gateway/edge/splicing.py",
     "gateway/observe/batch.py",
     "gateway/observe/ends.py",
     "gateway/observe/forms.py",
@@ -36,6 +37,7 @@ MODULES = (
     "gateway/tunnels/relay/relay.py",
     "gateway/tunnels/relay/sealed.py",
     "gateway/tunnels/relay/streams.py",
+    "gateway/tunnels/table/slice.py",
     "gateway/tunnels/table/texts.py",
     "gateway/tunnels/upkeep/attribution.py",
     "gateway/tunnels/upkeep/sweep.py",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 VARIABLE = "GATEWAY_RELAY"
 TWO_BUILDS = frozenset(
     {
+        "gateway.edge.splicing",
         "gateway.edge.tls.callback",
         "gateway.observe.batch",
         "gateway.observe.ends",
@@ -37,6 +38,8 @@ TWO_BUILDS = frozenset(
         "gateway.tunnels.relay.relay",
         "gateway.tunnels.relay.sealed",
         "gateway.tunnels.relay.streams",
+        "gateway.tunnels.table.slice",
+        "gateway.tunnels.table.texts",
         "gateway.tunnels.upkeep.attribution",
         "gateway.tunnels.upkeep.sweep",
     }

@@ -1,10 +1,13 @@
-"""What a tunnel has from its handshake: its row, and a limit to how long its peers may acknowledge nothing."""
+"""What a tunnel has from its handshake: its row, and a limit to how long its peers may acknowledge nothing.
+
+Compiled by Cython if a C compiler is available (types in ``splicing.pxd``), run as it is otherwise.
+"""
 
 from __future__ import annotations
 
 import time
 from array import array
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gateway.edge.networks import network_of
 from gateway.edge.request import Request
@@ -60,14 +63,17 @@ def give_up_unacknowledged(kernel: Kernel, stall_ns: int, client_fd: int, backen
     kernel.limit_unacknowledged(backend_fd, milliseconds)
 
 
-class _Prepared(NamedTuple):
+class Prepared:
     """What is the same in the rows of all tunnels of a route."""
 
-    route: Route
-    cells: memoryview[int]
-    """of a reserved row, from ``KIND`` to its texts"""
-    adaptive: tuple[int, ...]
-    """sides with an interval that is learned"""
+    def __init__(self, route: Route, cells: memoryview[int], adaptive: tuple[int, ...]) -> None:
+        """
+        :param cells: of a reserved row, from ``KIND`` to its texts
+        :param adaptive: sides with an interval that is learned
+        """
+        self.route = route
+        self.cells = cells
+        self.adaptive = adaptive
 
 
 class Rows:
@@ -76,8 +82,8 @@ class Rows:
     def __init__(self, slice_: Slice, intervals: Intervals) -> None:
         self._slice = slice_
         self._intervals = intervals
-        self._prepared: dict[tuple[int, bool], _Prepared] = {}
-        """by number of a route, and whether it is for WebSocket"""
+        self._prepared: dict[int, Prepared] = {}
+        """by the number of a route, doubled, and one more if it is for WebSocket"""
 
     def fill(
         self,
@@ -85,7 +91,6 @@ class Rows:
         request: Request,
         subprotocol: bytes,
         now_ns: int,
-        *,
         expires_ns: int = NEVER,
         expiry_code: int = 0,
         hash_key: int = 0,
@@ -98,10 +103,10 @@ class Rows:
         :param expiry_code: close code for the client then; 0 for 1012
         :param hash_key: what ``consistent_hash`` went by; 0 for nothing
         """
-        cells = self._slice.cells
+        cells = self._slice.own
         route = request.route
         is_websocket = request.upgrade == WEBSOCKET
-        prepared = self._prepared.get((route.number, is_websocket))
+        prepared = self._prepared.get(2 * route.number + is_websocket)
         if prepared is None or prepared.route is not route:
             prepared = self._prepare(route, is_websocket)
         cells[row + KIND : row + TEXT_CELL] = prepared.cells
@@ -113,16 +118,12 @@ class Rows:
         for side in prepared.adaptive:
             network = network_of(request.peer) if side == CLIENT else cells[row + BACKEND] + 1
             self._intervals.begin(row, side, network, now_ns)
+        client, host, path, request_id = request.client, request.host, request.path, request.request_id
         self._slice.write_texts(
-            row,
-            request.client.encode("latin-1"),
-            request.host.encode(),
-            request.path.encode(),
-            subprotocol,
-            request.request_id.encode(),
+            row, client.encode("latin-1"), host.encode(), path.encode(), subprotocol, request_id.encode()
         )
 
-    def _prepare(self, route: Route, is_websocket: bool) -> _Prepared:
+    def _prepare(self, route: Route, is_websocket: bool) -> Prepared:
         """Prepare what all tunnels of a route have in common, until a configuration has another route of its number."""
         cells = memoryview(array("q", RESERVED_ROW))
         limits = route.limits
@@ -140,8 +141,8 @@ class Rows:
                 cells[at + PONG_TIMEOUT_NS] = keepalive.pong_timeout_ns
                 if keepalive.adaptive:
                     adaptive.append(side)
-        prepared = _Prepared(route, cells[KIND:TEXT_CELL], tuple(adaptive))
-        self._prepared[route.number, is_websocket] = prepared
+        prepared = Prepared(route, cells[KIND:TEXT_CELL], tuple(adaptive))
+        self._prepared[2 * route.number + is_websocket] = prepared
         return prepared
 
 

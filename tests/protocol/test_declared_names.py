@@ -32,6 +32,7 @@ def bound(path):
 @pytest.mark.parametrize(
     ("module", "some"),
     [
+        ("gateway/edge/splicing", {"KIND", "NEVER"}),
         ("gateway/observe/ends", {"NEITHER", "ROUTE"}),
         ("gateway/protocol/bodies", {"_DATA", "_LARGEST_BEFORE_DIGIT"}),
         ("gateway/protocol/headers", {"_LARGEST"}),
@@ -48,6 +49,7 @@ def bound(path):
         ("gateway/tunnels/relay/relay", {"RELEASED", "DIRTY"}),
         ("gateway/tunnels/relay/sealed", {"CLOSE_NOTIFY", "TRUNCATED"}),
         ("gateway/tunnels/relay/streams", {"REGISTERED", "PENDING"}),
+        ("gateway/tunnels/table/slice", {"BACKEND", "LONG_TEXTS"}),
         ("gateway/tunnels/upkeep/attribution", {"FIN", "SCANNER"}),
         ("gateway/tunnels/upkeep/sweep", {"LIVE", "EARLIEST"}),
     ],

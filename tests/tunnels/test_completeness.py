@@ -33,7 +33,8 @@ HOLDINGS = {
     ),
     # What is taken is about rows that a worker which died in an upgrade may still have: its successor looks there, too.
     "tunnels/table/slice.py Slice": words(
-        "table slot cells block first counts _backends_at _routes_at _free _taken"  # counts: rebuilt from rows
+        "table slot cells own block first counts _reserved_row _empty_row _rows_per_worker _backends_at _routes_at"
+        " _free _taken"  # counts: rebuilt from rows
     ),
     "edge/edge.py Edge": words("""
         loop poller slice descriptors batch config addresses handshakes requests owner deadlines pool clients tls

@@ -34,7 +34,6 @@ from gateway.tunnels.table.layout import (
     SIDE_0,
     STATE,
 )
-from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
 from tests.support.deadline import SOAK
 from tests.support.frames import BINARY, CONTINUATION, PING, PONG, TEXT
@@ -148,8 +147,8 @@ class MortalRig(Rig):
 
     def make_worker(self) -> None:
         cells = Cells(self.table.cells, self.life)
-        self.slice = Slice(self.table, 0)
-        self.slice.cells = cells  # type: ignore[assignment]  # as good as
+        self.slice = modules["slice"].Slice(self.table, 0)
+        self.slice.cells = self.slice.own = cells  # type: ignore[assignment]  # as good as
         self.poller = MortalPoller(self.table, cells, self.life, EndsOf(self))
         self.relay = self.poller.relay
         self.sweeper = sweep.Sweep(self.slice, self.relay)

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from gateway.tunnels.table import slots
 from gateway.tunnels.table.layout import (
     B_LIVE,
     BACKEND,
@@ -16,6 +17,7 @@ from gateway.tunnels.table.layout import (
     FREE,
     ID,
     LIVE,
+    MAX_BACKENDS,
     RELEASED,
     RESERVED,
     ROUTE,
@@ -33,9 +35,11 @@ from gateway.tunnels.table.table import Table
 
 from .harness import Rig
 from .pair import Pair
+from .pure import pure_modules
 
 WORKERS, ROWS = 2, 8
 NAMES = (4, 4)
+PURE_SLICE = pure_modules()["slice"].Slice
 
 
 @pytest.fixture
@@ -166,6 +170,18 @@ def test_more_than_one_slot_holds(table: Table) -> None:
     assert len(ids(table, 0)) == table.tunnels() == ROWS
 
 
+@pytest.mark.parametrize(("cell", "number"), [(BACKEND, MAX_BACKENDS), (BACKEND, -1), (ROUTE, 2**40)])
+def test_a_corrupt_row_is_lost_alone(table: Table, caplog: pytest.LogCaptureFixture, cell: int, number: int) -> None:
+    """Where tunnels of two slots come together."""
+    corrupt, sound = fill(table, 0, [LIVE, LIVE])
+    others = fill(table, 2, [LIVE] * 3)
+    (row,) = (row for row in table.rows(0) if table.cells[row + ID] == corrupt)
+    table.cells[row + cell] = number
+    assert settle(table, *NAMES) == ([2, 1], 0)
+    assert ids(table, 2) == sorted([sound, *others])
+    assert f"tunnel {corrupt:x} is lost" in caplog.text
+
+
 @pytest.mark.parametrize("writes", range(1, 40))
 def test_whoever_does_it_may_be_killed(table: Table, monkeypatch: pytest.MonkeyPatch, writes: int) -> None:
     """After any number of rows, the next one finds every tunnel, and each once."""
@@ -193,6 +209,7 @@ def test_whoever_does_it_may_be_killed(table: Table, monkeypatch: pytest.MonkeyP
 
     cells = table.cells
     table.cells = Cells()  # type: ignore[assignment]
+    monkeypatch.setattr(slots, "Slice", PURE_SLICE)  # whose writes can be counted; their order is the same
     try:
         settle(table, *NAMES)
     except Killed:

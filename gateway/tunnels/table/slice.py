@@ -1,4 +1,9 @@
-"""A worker's slice of the shared table: the only part that it writes. ``layout.py`` describes the cells."""
+# cython: boundscheck=True
+"""A worker's slice of the shared table: the only part that it writes. ``layout.py`` describes the cells.
+
+Compiled by Cython if a C compiler is available (types in ``slice.pxd``), run as it is otherwise. Unlike in the relay,
+indices stay checked: a row that another process left may say anything.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +31,7 @@ from gateway.tunnels.table.layout import (
     FREE,
     ID,
     INITIATOR,
+    LONG_TEXTS,
     MAX_BACKENDS,
     MAX_ROUTES,
     NEVER,
@@ -39,6 +45,7 @@ from gateway.tunnels.table.layout import (
     SIDE_CELLS,
     STATE,
     T_REQUESTS,
+    TEXT_BYTES,
     TEXT_CELL,
     TLS,
     TOTALS,
@@ -48,7 +55,8 @@ from gateway.tunnels.table.layout import (
 from gateway.tunnels.table.table import Table
 from gateway.tunnels.table.texts import packed
 
-_EMPTY_ROW = memoryview(bytes(ROW_CELLS * CELL_BYTES)).cast("q")
+_EMPTY_ROW = memoryview(array("q", bytes(ROW_CELLS * CELL_BYTES)))
+_NO_CELLS = memoryview(array("q"))
 _BACKENDS_CELLS = MAX_BACKENDS * BACKEND_CELLS  # of one slot; likewise the next
 _ROUTES_CELLS = MAX_ROUTES * ROUTE_CELLS
 
@@ -60,7 +68,7 @@ def _reserved_row() -> memoryview[int]:
     cells[INITIATOR] = cells[CAUSE] = cells[END_SIDE] = -1
     for side in range(2):
         cells[SIDE_0 + side * SIDE_CELLS + PING_AFTER_NS] = NEVER
-    return memoryview(cells.tobytes()).cast("q")
+    return memoryview(cells)
 
 
 RESERVED_ROW = _reserved_row()
@@ -85,6 +93,10 @@ class Slice:
         self.table = table
         self.slot = slot
         self.cells = table.cells
+        self.own = table.cells  # the same, with types in the compiled build
+        self._reserved_row = RESERVED_ROW
+        self._empty_row = _EMPTY_ROW
+        self._rows_per_worker = table.rows_per_worker
         self.block = table.worker(slot)
         self.counts: RowCounts | None = None
         self.first = table.first_row(slot)
@@ -93,6 +105,7 @@ class Slice:
         self._free: list[int] = []  # a heap: the lowest first keeps used rows together
         self._taken: dict[int, int] = {}
         """rows of tunnels that were taken over, each with the row that the previous worker may still have for it"""
+        table.lend(self)
         self._reset_gauges()
         for row in self.rows():
             if self.cells[row + STATE] == FREE:
@@ -105,6 +118,10 @@ class Slice:
                     self.cells[row + DIRTY] = 1
                 self._check_sessions(row)
                 self._occupy(row, self.cells[row + BACKEND])
+
+    def close(self) -> None:
+        """Give the cells back: the table is about to be unmapped (:meth:`Table.unmap`)."""
+        self.own = _NO_CELLS
 
     @property
     def used_rows(self) -> int:
@@ -122,22 +139,27 @@ class Slice:
         return range(self.first, self.first + self.used_rows * ROW_CELLS, ROW_CELLS)
 
     def allocate(self, route: int, backend: int) -> int | None:
-        """Reserve a row for a handshake; None if the slice is full. :meth:`release` frees it."""
-        cells = self.cells
+        """Reserve a row for a handshake; None if the slice is full. :meth:`release` frees it.
+
+        :raises IndexError: there are no such numbers; another worker's row may hold them if it is corrupt
+        """
+        if not (0 <= route < MAX_ROUTES and 0 <= backend < MAX_BACKENDS):
+            raise IndexError(f"there is no route {route} with a backend {backend}")
+        cells = self.own
         if self._taken and not self._free:
             self.forget_taken()
         if self._free:
             row = heappop(self._free)
         else:
             used = cells[self.block + W_HIGH_ROWS]
-            if used == self.table.rows_per_worker:
+            if used == self._rows_per_worker:
                 return None
             row = self.first + used * ROW_CELLS
             cells[row + DEADLINE_NS] = NEVER
             cells[self.block + W_HIGH_ROWS] = used + 1
         serial = cells[self.block + W_LAST_ID] + 1
         cells[self.block + W_LAST_ID] = serial
-        cells[row : row + TEXT_CELL] = RESERVED_ROW
+        cells[row : row + TEXT_CELL] = self._reserved_row
         cells[row + ID] = self.slot << 48 | serial
         cells[row + ROUTE] = route
         cells[row + TOTALS] = self._routes_at + route * ROUTE_CELLS
@@ -195,11 +217,11 @@ class Slice:
         for row, before in list(self._taken.items()):
             if not self._is_released(before, self.cells[row + ID]):
                 del self._taken[row]
-                if self.cells[row + STATE] == COUNTED:
+                if self.own[row + STATE] == COUNTED:
                     self._free_row(row)
 
     def _is_released(self, row: int, tunnel: int) -> bool:
-        return self.cells[row + STATE] == RELEASED and self.cells[row + ID] == tunnel
+        return self.own[row + STATE] == RELEASED and self.own[row + ID] == tunnel
 
     def use_backend(self, row: int, backend: int) -> None:
         """Move a reserved row to another backend, because the first could not be reached."""
@@ -214,16 +236,16 @@ class Slice:
             self._vacate(row)
         finally:  # a corrupt ``BACKEND`` must not leak the row
             before = self._taken.get(row) if self._taken else None
-            if before is not None and self._is_released(before, self.cells[row + ID]):
+            if before is not None and self._is_released(before, self.own[row + ID]):
                 self.table.wipe_sessions(row)
-                self.cells[row + STATE] = COUNTED
+                self.own[row + STATE] = COUNTED
             else:
                 self._taken.pop(row, None)
                 self._free_row(row)
 
     def _free_row(self, row: int) -> None:
         # FREE first: a reader that finds the row live must find it whole.
-        self.cells[row + STATE] = FREE
+        self.own[row + STATE] = FREE
         self._empty(row)
         heappush(self._free, row)
 
@@ -231,28 +253,28 @@ class Slice:
 
     def begin_request(self, route: int, backend: int) -> None:
         """Count a plain request as in flight, until :meth:`end_request`. Arguments are numbers in the registry."""
-        self.cells[self._routes_at + route * ROUTE_CELLS + T_REQUESTS] += 1
-        self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] += 1
+        self.own[self._routes_at + route * ROUTE_CELLS + T_REQUESTS] += 1
+        self.own[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] += 1
 
     def move_request(self, backend: int, other: int) -> None:
         """Count a request in flight for another backend, because the first could not be reached."""
-        self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
-        self.cells[self._backends_at + other * BACKEND_CELLS + B_REQUESTS] += 1
+        self.own[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
+        self.own[self._backends_at + other * BACKEND_CELLS + B_REQUESTS] += 1
 
     def end_request(self, route: int, backend: int) -> None:
         """Count a request as over. :param backend: the latest one it was counted for"""
-        self.cells[self._routes_at + route * ROUTE_CELLS + T_REQUESTS] -= 1
-        self.cells[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
+        self.own[self._routes_at + route * ROUTE_CELLS + T_REQUESTS] -= 1
+        self.own[self._backends_at + backend * BACKEND_CELLS + B_REQUESTS] -= 1
 
     def idle_connections(self, backend: int, delta: int) -> None:
         """Count pooled connections to a backend that became idle; a negative ``delta`` for those that are no longer."""
-        self.cells[self._backends_at + backend * BACKEND_CELLS + B_IDLE] += delta
+        self.own[self._backends_at + backend * BACKEND_CELLS + B_IDLE] += delta
 
     # --- backends and texts -------------------------------------------------------------------------------------------
 
     def note_connect(self, backend: int, ok: bool, now: int) -> None:
         """Record the outcome of an attempt to connect to a backend. :param now: ``CLOCK_MONOTONIC`` in nanoseconds"""
-        self.cells[self._backends_at + backend * BACKEND_CELLS + B_CONNECT_NS] = now if ok else -now
+        self.own[self._backends_at + backend * BACKEND_CELLS + B_CONNECT_NS] = now if ok else -now
 
     def write_texts(
         self,
@@ -264,13 +286,21 @@ class Slice:
         request_id: bytes = b"",
     ) -> None:
         """Write the texts of a reserved row, once; those that do not fit are cut (``layout.TEXTS``)."""
-        self.table.write_texts(row, packed(client, host, path, subprotocol, request_id))
+        texts = packed(client, host, path, subprotocol, request_id)
+        if len(texts) > TEXT_BYTES:
+            self.table.write_texts(row, texts)
+        else:
+            at = (row + TEXT_CELL) * CELL_BYTES
+            self.table.bytes[at : at + len(texts)] = texts
 
     def _empty(self, row: int) -> None:
-        self.table.wipe_sessions(row)
-        self.table.wipe_long_texts(row)
-        self.cells[row : row + ROW_CELLS] = _EMPTY_ROW
-        self.cells[row + DEADLINE_NS] = NEVER
+        cells = self.own
+        if cells[row + SIDE_0 + TLS] or cells[row + SIDE_0 + SIDE_CELLS + TLS]:
+            self.table.wipe_sessions(row)
+        if cells[row + LONG_TEXTS]:
+            self.table.wipe_long_texts(row)
+        cells[row : row + ROW_CELLS] = self._empty_row
+        cells[row + DEADLINE_NS] = NEVER
 
     def _reset_gauges(self) -> None:
         """Reset the gauges of a worker that has exited."""
@@ -283,11 +313,14 @@ class Slice:
         block = memoryview(os.pread(self.table.fd, cells * CELL_BYTES, at * CELL_BYTES)).cast("q")
         for n, value in enumerate(block[cell::step].tolist()):
             if value:
-                self.cells[at + n * step + cell] = 0
+                self.own[at + n * step + cell] = 0
 
     def _occupy(self, row: int, backend: int) -> None:
-        self.cells[row + BACKEND] = backend
-        self.cells[self._backends_at + backend * BACKEND_CELLS + B_LIVE] += 1
+        self.own[row + BACKEND] = backend
+        self.own[self._backends_at + backend * BACKEND_CELLS + B_LIVE] += 1
 
     def _vacate(self, row: int) -> None:
-        self.cells[self._backends_at + self.cells[row + BACKEND] * BACKEND_CELLS + B_LIVE] -= 1
+        backend = self.own[row + BACKEND]
+        if not 0 <= backend < MAX_BACKENDS:
+            raise IndexError(f"a corrupt row names a backend {backend}")
+        self.own[self._backends_at + backend * BACKEND_CELLS + B_LIVE] -= 1

@@ -6,6 +6,7 @@ in one, and taken over (or about to be) in the other. No other process may use t
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from typing import NamedTuple
 
@@ -23,6 +24,8 @@ from gateway.tunnels.table.layout import (
 )
 from gateway.tunnels.table.slice import Slice
 from gateway.tunnels.table.table import Table
+
+log = logging.getLogger("gateway")
 
 
 class Settled(NamedTuple):
@@ -101,7 +104,11 @@ def _move(table: Table, source: int, slot: int) -> int:
     slice_ = Slice(table, slot)
     crowded = 0
     for row in tunnels:
-        new = slice_.receive(*table.copy_of(row))
+        try:
+            new = slice_.receive(*table.copy_of(row))
+        except IndexError as error:  # a corrupt row must not keep the gateway from starting: its tunnel is lost
+            log.error("tunnel %x is lost: its row is corrupt: %s", cells[row + ID], error)
+            continue
         if new is None:
             crowded += 1
             continue

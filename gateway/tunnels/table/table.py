@@ -12,6 +12,8 @@ import secrets
 import time
 from array import array
 from collections.abc import Iterator, Sequence
+from typing import Protocol
+from weakref import WeakSet
 
 from gateway.protocol.tls.state import SESSION_CELLS
 from gateway.tunnels.table import description
@@ -73,6 +75,13 @@ class OtherLayout(ValueError):
     """A table of another layout, which ``conversion.py`` can convert."""
 
 
+class Borrower(Protocol):
+    """Holds a view of the cells of its own, without which the mapping can be closed."""
+
+    def close(self) -> None:
+        """Give it back."""
+
+
 class Table:
     """The table of one gateway, over a ``memfd`` that every process maps."""
 
@@ -99,6 +108,7 @@ class Table:
         self._rows_at = found.row.at
         self._sessions_at = found.session.at
         self._long_texts_at = found.long_texts.at
+        self._borrowers: WeakSet[Borrower] = WeakSet()
         self._backend_blocks = range(self._backends_at, found.backend.end(found.slots), _BACKENDS_CELLS)
 
     @classmethod
@@ -128,10 +138,16 @@ class Table:
         os.close(self.fd)
 
     def unmap(self) -> None:
-        """Close the mapping only."""
+        """Close the mapping only. Slices of it are no longer usable."""
+        for borrower in self._borrowers:
+            borrower.close()
         self.cells.release()
         self.bytes.release()
         self._map.close()
+
+    def lend(self, borrower: Borrower) -> None:
+        """Note who has to give its view of the cells back before the mapping is closed."""
+        self._borrowers.add(borrower)
 
     def worker(self, slot: int) -> int:
         """The first cell of the block of the worker in ``slot``."""
