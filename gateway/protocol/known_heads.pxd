@@ -3,8 +3,13 @@
 cimport cython
 
 
-@cython.locals(target=bytes)
-cpdef bytes target_of(bytes line)
+cdef bytes _KINDS, _BEFORE, _BEHIND
+cdef Py_ssize_t _KEY_BYTES
+
+@cython.locals(at=Py_ssize_t)
+cpdef bint consists_of(int kind, bytes data, Py_ssize_t start, Py_ssize_t end)
+@cython.locals(last=Py_ssize_t)
+cpdef bytes target_of(bytes data, Py_ssize_t end)
 
 
 cdef class KnownHeads:

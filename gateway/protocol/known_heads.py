@@ -17,22 +17,33 @@ MAX_KNOWN = 512
 MAX_BYTES = 2048
 
 _ALNUM = (string.ascii_letters + string.digits).encode()
-_BEFORE, _BEHIND = b"GET /", b" HTTP/1.1"
-_IN_TARGET = _ALNUM + b"._~!$&'()*+,;=:@/?%-"
-"""With these around and nothing else in between, a stricter form than a request line may have: what llhttp, too, takes
-for one, and for just this target."""
+_BEFORE, _BEHIND = b"GET /", b" HTTP/1.1\r\n"
+"""Around a target with nothing in it but what is known as ``IN_TARGET``, they are a stricter form than a request line
+may have: what llhttp, too, takes for one, and for just this target."""
 
 _KEY_FIELD = b"\r\nSec-WebSocket-Key: "
 _KEY_BYTES = 24
-_IN_KEY = _ALNUM + b"+/"
+IN_TARGET, IN_KEY = 1, 2
+_OF_TARGET, _OF_KEY = _ALNUM + b"._~!$&'()*+,;=:@/?%-", _ALNUM + b"+/"
+_KINDS = bytes((IN_TARGET if byte in _OF_TARGET else 0) | (IN_KEY if byte in _OF_KEY else 0) for byte in range(256))
 
 
-def target_of(line: bytes) -> bytes:
-    """The target in a request line of the form that is known; empty for any other line."""
-    if not (line.startswith(_BEFORE) and line.endswith(_BEHIND)):
+def consists_of(kind: int, data: bytes, start: int, end: int) -> bool:
+    """Whether each of these bytes, which are there, is of a kind: ``IN_TARGET`` or ``IN_KEY``."""
+    for at in range(start, end):  # noqa: SIM110  # all() would make a generator, also in the compiled build
+        if not _KINDS[data[at]] & kind:
+            return False
+    return True
+
+
+def target_of(data: bytes, end: int) -> bytes:
+    """The target in a request line of the form that is known; empty for any other line. :param end: where it ends"""
+    last = end + 2 - len(_BEHIND)
+    if last < len(_BEFORE) or not data.startswith(_BEFORE) or data[last : end + 2] != _BEHIND:
         return b""
-    target = line[len(_BEFORE) - 1 : -len(_BEHIND)]
-    return b"" if target.translate(None, _IN_TARGET) else target
+    if not consists_of(IN_TARGET, data, len(_BEFORE), last):
+        return b""
+    return data[len(_BEFORE) - 1 : last]
 
 
 class KnownHeads:
@@ -55,10 +66,10 @@ class KnownHeads:
         if known is None:
             return None
         key = data[at : at + _KEY_BYTES]
-        target = target_of(data[:end])
-        if not target or key[22:] != b"==" or key[:22].translate(None, _IN_KEY):
+        if not key.endswith(b"==") or len(key) < _KEY_BYTES or not consists_of(IN_KEY, key, 0, _KEY_BYTES - 2):
             return None
-        return known.like_this(data, target, key)
+        target = target_of(data, end)
+        return known.like_this(data, target, key) if target else None
 
     def remember(self, head: RequestHead) -> None:
         """Know a head from now on, if it is of the kind that is found: of a handshake, found to be right."""
@@ -72,7 +83,7 @@ class KnownHeads:
             or head.first.get(b"sec-websocket-key") != key
             or b"sec-websocket-key" in head.repeated
             or not head.is_handshake
-            or not target_of(data[:end])
+            or not target_of(data, end)
         ):
             return
         if len(self._known) >= MAX_KNOWN:

@@ -125,7 +125,7 @@ def test_any_texts_are_read_as_they_were_written(written: dict[str, bytes]) -> N
 
 @given(st.binary(max_size=TEXT_BYTES + LONG_TEXTS_BYTES + 9), st.lists(st.integers(0, 300), max_size=6))
 def test_bytes_that_are_no_packed_texts(data: bytes, sizes: list[int]) -> None:
-    found = texts.unpack(data, sizes)
+    found = texts.unpack(data, tuple(sizes))
     assert len(found) == len(sizes)
     assert all(len(text) <= size for text, size in zip(found, sizes, strict=True))
 

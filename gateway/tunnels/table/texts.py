@@ -37,11 +37,12 @@ def unpack(data: bytes, sizes: tuple[int, ...]) -> list[bytes]:
     found: list[bytes] = []
     end = 0
     for size in sizes:
-        end = min(end, last)
+        if end > last:
+            end = last
         length = data[end] | data[end + 1] << 8
         start = end + _PREFIX
         end = start + (length if length < size else size)
-        found.append(data[start : min(end, last)])
+        found.append(data[start : end if end < last else last])
     return found
 
 
