@@ -190,7 +190,8 @@ async def test_a_worker_that_a_template_left_behind_is_no_worker(
     rewrite(template_py, text.replace(at, at + textwrap.indent(dies, " " * 16)))
     echo = await backends.echo()
     gateway = await start_gateway(to_one(echo.address), env=of(program), ready=False)
-    gateway.tolerate(r"the template process \(pid \d+\) (died|was killed)")
+    # On a busy machine the worker may hold the template's socket open for so long that only its silence tells.
+    gateway.tolerate(r"the template process \(pid \d+\) (died|was killed|did not answer)")
     await gateway.stderr.containing("ready: ")
     await eventually(lambda: len(children(gateway.process.pid)) == 1, "the other one to be waited for")
     assert children(gateway.process.pid) == [str(pid) for pid in await gateway.worker_pids()]

@@ -44,7 +44,7 @@ HOLDINGS = {
         slice relay intervals on_learned draining drained _loop _store _ends _batch _handshakes _sweep _drains
         _losses _pacing_until_ns _next_walk
         """),
-    "observe/ends.py Ends": {"_table", "_registry", "_events", "_batch"},
+    "observe/ends.py Ends": {"_table", "_registry", "_events", "_batch", "_known"},
 }
 """What objects of a worker that see tunnels have as attributes. None of them holds anything of a tunnel by itself."""
 
