@@ -46,6 +46,7 @@ BUILT = ("*.so", "__pycache__")
 """What is left out. C sources that Cython has made of these very files are as good as new ones, and half the time."""
 
 COMPILED = {
+    "gateway/edge/splicing",
     "gateway/edge/tls/callback",
     "gateway/observe/batch",
     "gateway/observe/ends",
@@ -71,6 +72,7 @@ COMPILED = {
     "gateway/tunnels/relay/relay",
     "gateway/tunnels/relay/sealed",
     "gateway/tunnels/relay/streams",
+    "gateway/tunnels/table/slice",
     "gateway/tunnels/table/texts",
     "gateway/tunnels/upkeep/attribution",
     "gateway/tunnels/upkeep/sweep",
