@@ -115,7 +115,10 @@ class _Run:
         return done
 
     def away(self, tunnels: int, now_ns: int) -> int:
-        """How many clients were closed and have not come back yet, at most. :param tunnels: of the upstream, now"""
+        """How many clients were closed and have not come back yet, at most.
+
+        :param tunnels: of the upstream, now, without those that are ending
+        """
         if self.tunnels_at_start is None:
             self.tunnels_at_start = tunnels
         while self._closed and self._closed[0][0] < now_ns - AWAY_SECONDS * NS:
@@ -340,7 +343,7 @@ class Rebalancing:
         backends = self._state.registry.backends
         for backend, result in run.settle_turns(tunnels, now_ns):
             self._state.rebalanced[*backends[backend], result] += 1
-        ours = sum(1 for tunnel in tunnels if backends[tunnel.backend][0] == upstream.name)
+        ours = sum(1 for each in tunnels if backends[each.backend][0] == upstream.name and not each.is_ending)
         away = run.away(ours, now_ns)
         return plan(upstream, tunnels, away=away, before_ns=run.before_ns, ordered=run.turns.keys())
 

@@ -73,8 +73,8 @@ def plan(
 ) -> Plan:
     """Plan for one upstream.
 
-    :param tunnels: of any upstream
-    :param away: tunnels that were closed by this a moment ago, and whose clients are expected back
+    :param tunnels: of any upstream. Those that are ending count for nothing: the client may be back already
+    :param away: tunnels that were closed by this a moment ago, or are ending, and whose clients are expected back
     :param before_ns: only tunnels opened before are moved: nobody is moved twice
     :param ordered: ids of tunnels that are leaving, whatever the table says
     """
@@ -82,7 +82,7 @@ def plan(
     ours = [
         tunnel._replace(is_leaving=True) if tunnel.id in ordered else tunnel
         for tunnel in tunnels
-        if tunnel.backend in numbers
+        if tunnel.backend in numbers and not tunnel.is_ending
     ]
     policy = upstream.hashing()
     found = _by_load(upstream, ours, away, before_ns) if policy is None else _by_key(upstream, policy, ours, before_ns)

@@ -296,7 +296,7 @@ async def test_no_backend_that_can_be_reached_gets_502(gateway: Gateway, open_co
     client = await open_connection(gateway)
     await refused(gateway, client, handshake("/nobody/"), 502, "connect_error", "nobody")
     await gateway.counts(before, "gateway_backend_connect_errors_total", upstream="nobody", reason="connection_refused")
-    assert (await gateway.scrape()).value("gateway_backend_up", upstream="nobody") == 0
+    await gateway.until(lambda now: now.value("gateway_backend_up", upstream="nobody") == 0, "it to be down")
 
     plain = await open_connection(gateway)
     await plain.send(request("/nobody/"))

@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.either_build
 
 SOAK = os.environ.get("GATEWAY_SOAK") == "1"
 TUNNELS = 500 if SOAK else 30
-WORKERS_SECONDS = 0.2 * SCALE
+WORKERS_SECONDS = 0.5 * SCALE
 """Workers hear of a change a little later than the API shows it, and nothing says when."""
 
 SPARE_SECONDS = 10.0 * SCALE

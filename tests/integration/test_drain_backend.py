@@ -40,6 +40,7 @@ async def test_one_backend_is_drained_and_the_others_are_not(
     assert (status, stderr) == (0, "")
     assert stdout.startswith(f"drained {on_one:g} tunnels in ")
     assert time.monotonic() - start > 1
+    await eventually(lambda: sum(each.close_code is not None for each in clients) == on_one, "clients to see their end")
     for client in clients:
         if client.close_code is None:
             await client.send("still here")

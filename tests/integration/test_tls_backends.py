@@ -237,7 +237,9 @@ async def test_failures(failing: Gateway, open_connection: Open, name: str) -> N
     await failing.logged(event="http", client=client.name, route=name, backend=backend, status=status, reason=why)
     if status == 502:
         await failing.stderr.containing(f"backend {backend}: TLS cannot be established: ")
-    assert (await failing.scrape()).value("gateway_backend_up", upstream=name, backend=backend) == 0
+    await failing.until(
+        lambda now: now.value("gateway_backend_up", upstream=name, backend=backend) == 0, "it to be down"
+    )
 
 
 @pytest.mark.either_build

@@ -248,7 +248,11 @@ async def test_requests_and_handshakes_in_flight(
     await tunnel.send(from_client(TEXT, b"still here"))
     answer = frame(TEXT, b"%d" % len(from_client(TEXT, b"still here")))
     assert await tunnel.read(len(answer)) == answer
-    assert len((await gateway.api("status"))["workers"]) == 1
+
+    async def one_worker() -> bool:
+        return len((await gateway.api("status"))["workers"]) == 1
+
+    await eventually(one_worker, "the supervisor to have waited for it")
     server.close()
     await server.wait_closed()
 
@@ -303,7 +307,7 @@ async def test_signals_that_come_meanwhile(start_gateway: StartGateway, play: Pl
         gateway.process.signal(signal.SIGHUP)
         gateway.process.signal(signal.SIGUSR1)
         signals += 1
-        await quiet_for(0.15)
+        await quiet_for(0.05)
     assert (await upgrade_is_over)["ok"]
     assert signals >= 3
     await gateway.stderr.first(lambda line: line if "reloaded" in line else None, "a reload", start)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
@@ -344,12 +343,11 @@ async def test_a_type_of_record_without_any_answer_delays_no_other(names, monkey
 
     monkeypatch.setattr(names, "datagram_received", some)
     names.records["chat.internal", "A"] = ["10.0.0.2"]
-    began = time.monotonic()
     found = await ask(source(names), before)
     assert (addresses(found), found.mistake) == (["10.0.0.2:9", "[::1]:9"], None)
-    assert time.monotonic() - began < 1.5
-    # It is reported once it has failed, and as long as it fails.
     (question,) = before.asked.values()
+    assert not question.done(), "it was waited for"
+    # It is reported once it has failed, and as long as it fails.
     await within(asyncio.wait([question]), "the end of the question")
     for _ in range(2):
         found = await ask(source(names), before)

@@ -113,6 +113,12 @@ def test_what_is_leaving_counts_but_does_not_move():
     assert plan(upstream("ab"), tunnels_on([5]), away=5).moves == ()  # they have left, and come back soon
 
 
+def test_a_client_that_is_back_before_its_tunnel_has_ended_counts_once():
+    ending = tunnels_on([1], is_leaving=True, is_ending=True)[0]._replace(id=99)
+    found = plan(upstream("ab"), [*tunnels_on([6, 4]), ending])
+    assert [tunnel.id for tunnel in found.moves] == [6]
+
+
 def test_only_websocket_tunnels_move():
     found = plan(upstream("ab"), tunnels_on([10], is_websocket=False))
     assert (found.moves, found.fixed) == ((), 5)

@@ -6,9 +6,11 @@ Each case is about one side, *it*, and holds for either side being it. What is n
 from __future__ import annotations
 
 import fcntl
+import select
 import socket
 import sys
 import termios
+import time
 from array import array
 from typing import NamedTuple
 
@@ -50,6 +52,9 @@ IT, OTHER, NOBODY = "it", "other", "nobody"
 
 LATE_SECONDS = 1.9 * SCALE
 """That a machine that does much else may be late. Less than any two silences here differ by."""
+
+ACKNOWLEDGED_SECONDS = 0.1
+"""What is still not acknowledged then waits for the reader: acknowledgements are delayed by 40 ms (tcp(7))."""
 
 both_sides = pytest.mark.parametrize("side", BOTH, ids=SIDES)
 
@@ -393,6 +398,7 @@ def test_a_side_that_acknowledges_nothing_was_cut(rig: Rig, side: int, finds_out
             rig.relay.write(tunnel.row, side, HELLO[1 - side])
         rig.until(lambda: peer.read(limit=2000) and not tunnel.pending[side], "what is pending to go")
         rig.rest()
+        time.sleep(ACKNOWLEDGED_SECONDS)
         return unacknowledged(tunnel.side(side, FD)) > 0
 
     rig.until(fill_the_kernels_buffer, "bytes that are not acknowledged")
@@ -402,7 +408,8 @@ def test_a_side_that_acknowledges_nothing_was_cut(rig: Rig, side: int, finds_out
     if finds_out == "reading":
         rig.until(lambda: tunnel.cell(CLOSING_NS), "the kernel to give up")
     else:
-        rig.until(lambda: rig.waiting(), "the kernel to give up", turn=None)
+        lost = select.POLLERR | select.POLLHUP
+        rig.until(lambda: any(said & lost for _, said in rig.waiting()), "the kernel to give up", turn=None)
         rig.relay.feed(tunnel.row, 1 - side, HELLO[1 - side])
     other = tunnel.peer(1 - side)
     rig.until(other.has_ended, "FIN")
