@@ -173,7 +173,7 @@ async def test_an_upgrade_replaces_the_template(start_gateway: StartGateway, bac
     await gone(before)
     after = await template_in(gateway, other_than=before)
     assert command_line(after) == "gateway: new template"
-    assert not state(before), "it was not waited for"
+    await eventually(lambda: not state(before), "it to be waited for")
 
 
 async def test_a_worker_that_a_template_left_behind_is_no_worker(

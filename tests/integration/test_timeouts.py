@@ -150,14 +150,14 @@ async def test_close(gateway: Gateway, open_connection: Open, scripted: Scripted
 
 async def test_close_of_another_protocol(gateway: Gateway, open_connection: Open, scripted: Scripted) -> None:
     """A client that has said all it will is sent all that the backend has to say, however long that takes."""
-    pieces = [b"%d" % n for n in range(6)]
+    pieces = [b"%d" % n for n in range(8)]
 
     async def script(backend: Connection) -> None:
         await scripted.request(backend)
         await backend.send(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n")
         assert await backend.ends() == b"all"
         for piece in pieces:
-            await quiet_for(0.6)  # within the time-out each, and together three times as long
+            await quiet_for(0.3)  # well within the time-out each, and together more than twice as long
             await backend.send(piece)
         backend.writer.close()
 

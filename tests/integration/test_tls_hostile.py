@@ -25,6 +25,7 @@ from tests.support.frames import TEXT, frame
 from tests.support.gateway import Gateway
 from tests.support.memory import open_descriptors
 from tests.support.raw import Connection, connect, handshake, request
+from tests.support.sockets import has_been_read
 from tests.support.tls import TlsConnection, trusting
 
 from .conftest import Secure
@@ -152,7 +153,7 @@ async def test_clients_that_go_away_in_the_middle(
         for reset in (False, True):
             client = await gateway.connect()
             await client.send(hello[:cut])
-            await quiet_for(0.02)  # the gateway has read it
+            await eventually(lambda name=client.name: has_been_read(name), "the gateway to read it")
             if reset:
                 client.reset()
             else:

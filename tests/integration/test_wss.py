@@ -8,11 +8,12 @@ import pytest
 
 from tests.conftest import Backends, StartGateway
 from tests.support.certificates import Authority
-from tests.support.deadline import quiet_for
+from tests.support.deadline import eventually, quiet_for
 from tests.support.frames import TEXT, frame
 from tests.support.gateway import NO_PINGS
 from tests.support.numbered import Play, all_complete, get_busy
 from tests.support.raw import Connection, handshake, request, switching
+from tests.support.sockets import has_been_read
 from tests.support.tls import trusting
 
 from .conftest import Secure
@@ -98,7 +99,7 @@ async def test_half_a_record_waits_while_the_tunnel_opens(
     client.tls.write(frame(TEXT, b"in two pieces", mask=KEY))
     record = client.outgoing.read()
     client.raw.writer.write(record[:20])
-    await quiet_for(0.1)  # until the gateway has read it
+    await eventually(lambda: has_been_read(client.raw.name), "the gateway to read it")
     accept.set()
     assert (await client.head()).status == 101
     client.raw.writer.write(record[20:])

@@ -26,3 +26,16 @@ def client_ports(pid: int, address: str) -> set[int]:
         if state == ESTABLISHED and fields[9] in inodes and int(local.rpartition(":")[2], 16) == port:
             found.add(int(remote.rpartition(":")[2], 16))
     return found
+
+
+def has_been_read(client: str) -> bool:
+    """Whether what a client has sent is no longer in the queue of the socket at the other end.
+
+    :param client: address of its end of the connection, ``host:port``, over IPv4
+    """
+    port = int(client.rpartition(":")[2])
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        _, _, remote, state, queues, *_ = line.split()
+        if state == ESTABLISHED and int(remote.rpartition(":")[2], 16) == port:
+            return int(queues.rpartition(":")[2], 16) == 0
+    return False
