@@ -398,8 +398,7 @@ class Client:
         self.task = None
         self._over = True
         self._clients.deadlines.discard(self)
-        if self.pinned is not None:
-            self._unpin()
+        self._unpin()
 
     def _next(self) -> None:
         """Go on with what came ahead, or wait for more."""

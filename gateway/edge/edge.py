@@ -284,7 +284,7 @@ class Edge:
         :param address: of its peer, as ``accept()`` gives it
         :param received: what has come on it already, or an errno
         """
-        self.poller.give(fd, Client(self.clients, fd, self.config.trust.peer(address)).start, received)
+        self._serve(fd, self.config.trust.peer(address), received)
 
     def _serve(self, fd: int, peer: Peer, received: bytes | int, wire: Wire | None = None) -> Client:
         """Serve a connection. What goes wrong with it ends it, and no other one."""
