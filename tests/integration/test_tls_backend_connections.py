@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -74,7 +75,11 @@ async def ask(connection: Connection, path: str = "/", *fields: str, method: str
 def sockets_of(pid: int) -> int:
     """How many sockets a process has open."""
     with os.scandir(f"/proc/{pid}/fd") as entries:
-        return sum(os.readlink(entry.path).startswith("socket:") for entry in entries)
+        found = 0
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                found += os.readlink(entry.path).startswith("socket:")
+        return found
 
 
 async def serves(backend: Scripted, connection: Connection) -> None:
